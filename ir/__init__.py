@@ -1,0 +1,1 @@
+"""The intermediate representations: what a program is. Imports nothing else of Columba."""
