@@ -40,8 +40,9 @@ PAIR_SPACES = (Space.SRC_REL, Space.DST_REL)
 class IndexMap:
     """A function from the rows of a ``fine`` space to the rows of a ``coarse`` one.
 
-    ``name`` is one of ``src``, ``dst``, ``rel``, ``src_rel``, ``dst_rel``, ``ntype``, ``one``. In a square graph
-    the maps ``src`` and ``dst`` have the same ends, ``edge -> node``, and only the name tells them apart.
+    ``name`` is one of ``src``, ``dst``, ``rel``, ``src_rel``, ``dst_rel``, ``ntype``, ``src_type``, ``dst_type``,
+    ``one``. In a square graph the maps ``src`` and ``dst`` have the same ends, ``edge -> node``, and only the name
+    tells them apart. The maps are closed under composition (:func:`compose`): one step reaches everything.
     """
 
     name: str
@@ -64,6 +65,8 @@ def _coarse_table() -> dict[tuple[str, Space], tuple[Space, ...]]:
         table[end, pair] = nodes
         table[pair.value, Space.EDGE] = (pair,)
         table["rel", pair] = (Space.REL,)
+        table[f"{end}_type", Space.EDGE] = (Space.NTYPE,)
+        table[f"{end}_type", pair] = (Space.NTYPE,)
     table["rel", Space.EDGE] = (Space.REL,)
     for node in NODE_SPACES:
         table["ntype", node] = (Space.NTYPE,)
@@ -92,48 +95,39 @@ def index_map(name: str, fine: Space, *, square: bool = True) -> IndexMap:
 
 def maps_from(fine: Space, *, square: bool = True) -> tuple[IndexMap, ...]:
     """All maps that leave ``fine``, finest target first."""
-    names = ("src_rel", "dst_rel", "src", "dst", "rel", "ntype", "one")
+    names = ("src_rel", "dst_rel", "src", "dst", "rel", "ntype", "src_type", "dst_type", "one")
     return tuple(index_map(name, fine, square=square) for name in names if (name, fine) in _COARSE_OF)
 
 
-Path = tuple[IndexMap, ...]
-"""Maps to follow one after the other; the empty path stays where it is."""
+def compose(first: IndexMap, second: IndexMap) -> IndexMap:
+    """The one map that does ``first`` and then ``second``.
+
+    >>> str(compose(index_map("src_rel", Space.EDGE), index_map("src", Space.SRC_REL)))
+    'src:edge->node'
+    >>> str(compose(index_map("dst", Space.EDGE), index_map("ntype", Space.NODE)))
+    'dst_type:edge->ntype'
+    """
+    if first.coarse is not second.fine:
+        raise ValueError(f"map {second} does not leave the space that {first} reaches")
+    if second.name == "ntype":
+        return IndexMap(f"{first.name}_type", first.fine, Space.NTYPE)
+    return IndexMap(second.name, first.fine, second.coarse)
 
 
-def paths(fine: Space, coarse: Space, *, square: bool = True) -> tuple[Path, ...]:
-    """All paths from ``fine`` to ``coarse``, shortest first. Two paths may reach different rows."""
-    if fine is coarse:
-        return ((),)
-    found: list[Path] = []
-    for step in maps_from(fine, square=square):
-        if step.coarse is Space.ONE and coarse is not Space.ONE:
-            continue
-        found.extend((step, *rest) for rest in paths(step.coarse, coarse, square=square))
-    return tuple(sorted(found, key=len))
+def factor(whole: IndexMap, first: IndexMap) -> IndexMap | None:
+    """The map ``m`` with ``compose(first, m) == whole``, or None if ``whole`` does not pass through ``first``.
 
-
-def path_target(at: Space, path: Path) -> Space:
-    """The space that ``path`` leads to from ``at``; checks that each step starts where the last one ended."""
-    for step in path:
-        if step.fine is not at:
-            raise ValueError(f"map {step} does not leave space {at}")
-        at = step.coarse
-    return at
-
-
-def normalize_path(path: Path) -> Path:
-    """The shortest path that reaches the same rows: ``edge->src_rel->src`` is ``edge->src``.
-
-    >>> pair = index_map("src_rel", Space.EDGE)
-    >>> normalize_path((pair, index_map("src", Space.SRC_REL))) == (index_map("src", Space.EDGE),)
+    >>> edge_to = lambda name: index_map(name, Space.EDGE)
+    >>> str(factor(edge_to("rel"), edge_to("src_rel")))
+    'rel:src_rel->rel'
+    >>> factor(edge_to("dst"), edge_to("src_rel")) is None
     True
     """
-    if path and path[-1].coarse is Space.ONE:
-        return (IndexMap("one", path[0].fine, Space.ONE),)
-    steps: list[IndexMap] = []
-    for step in path:
-        if steps and steps[-1].coarse in PAIR_SPACES and steps[-1].fine is Space.EDGE:
-            steps[-1] = IndexMap(step.name, Space.EDGE, step.coarse)
-        else:
-            steps.append(step)
-    return tuple(steps)
+    if whole.fine is not first.fine:
+        return None
+    for name in (whole.name, "ntype"):
+        for coarse in _COARSE_OF.get((name, first.coarse), ()):
+            step = IndexMap(name, first.coarse, coarse)
+            if coarse is whole.coarse and compose(first, step) == whole:
+                return step
+    return None

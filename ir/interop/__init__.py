@@ -1,0 +1,1 @@
+"""Level 1: what a layer means, as operations on tensors over the spaces of a graph."""

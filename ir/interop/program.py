@@ -1,0 +1,74 @@
+"""A level-1 program: named inputs, named results, and the operations between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import networkx as nx
+
+from columba.ir.interop.ops import Input, Value
+from columba.ir.node import structurally_equal, topological
+
+
+@dataclass(frozen=True, eq=False)
+class Program:
+    """``results[i]`` is called ``result_names[i]``; ``inputs`` may hold inputs that no result needs.
+
+    Two programs are equal if they compute the same results from the same inputs by the same operations.
+    """
+
+    name: str
+    inputs: tuple[Input, ...]
+    results: tuple[Value, ...]
+    result_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.results) != len(self.result_names):
+            raise ValueError(f"{len(self.results)} results but {len(self.result_names)} names")
+        for kind, names in (("input", [i.name for i in self.inputs]), ("result", list(self.result_names))):
+            if len(set(names)) != len(names):
+                raise ValueError(f"program {self.name}: {kind} names are not distinct: {names}")
+
+    @property
+    def body(self) -> list[Value]:
+        """All operations that the results need, operands first, inputs included."""
+        return [node for node in topological(self.results) if isinstance(node, Value)]
+
+    def with_results(self, results: Sequence[Value]) -> Program:
+        """The same program computing its results another way; itself if nothing changed."""
+        if all(a is b for a, b in zip(self.results, results, strict=True)):
+            return self
+        return Program(self.name, self.inputs, tuple(results), self.result_names)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Program):
+            return NotImplemented
+        return (
+            self.name == other.name
+            and self.result_names == other.result_names
+            and structurally_equal(self.inputs, other.inputs)
+            and structurally_equal(self.results, other.results)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        from columba.ir.interop.text import print_program
+
+        return print_program(self)
+
+    def to_networkx(self) -> nx.MultiDiGraph:
+        """The dataflow graph: a node an operation (attributes ``op``, ``type``, ``data``), an edge a use.
+
+        Nodes are numbered as in the text form; results carry their name in ``result``.
+        """
+        graph = nx.MultiDiGraph(name=self.name)
+        numbers = {value: n for n, value in enumerate(self.body)}
+        for value, n in numbers.items():
+            graph.add_node(n, op=value.op_name, type=str(value.type), data=value.data)
+            for position, operand in enumerate(value.children):
+                graph.add_edge(numbers[operand], n, position=position)  # type: ignore[index]
+        for name, result in zip(self.result_names, self.results, strict=True):
+            graph.nodes[numbers[result]].setdefault("result", []).append(name)
+        return graph

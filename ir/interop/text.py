@@ -1,0 +1,248 @@
+"""The text form of level 1: a printer, and a parser that gives back an equal program.
+
+    program double(%h: node[4] f32) {
+      %0: node[4] f32 = pointwise(%h, %h, function=add)
+      return out=%0
+    }
+
+Operands come first, then the data fields by name. The form of a field follows from its declared type.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import typing
+from collections.abc import Iterator
+from enum import Enum
+from typing import Any
+
+from columba.ir.interop.ops import OPS, Input, Value
+from columba.ir.interop.program import Program
+from columba.ir.spaces import IndexMap, Space
+from columba.ir.types import DType, TensorType
+
+
+class ParseError(ValueError):
+    """The text is not a program; the message gives the line."""
+
+
+# ------------------------------------------------------------------------------------------------ printing
+
+
+def print_program(program: Program) -> str:
+    """The text of a program. Values are numbered afresh, so equal programs print alike."""
+    names: dict[Value, str] = {i: f"%{i.name}" for i in program.inputs}
+    params = ", ".join(f"%{i.name}: {i.type}" for i in program.inputs)
+    lines = [f"program {program.name}({params}) {{"]
+    count = 0
+    for value in program.body:
+        if value in names:
+            continue
+        if isinstance(value, Input):
+            raise ValueError(f"input %{value.name} is used but not a parameter of program {program.name}")
+        names[value] = f"%{count}"
+        count += 1
+        lines.append(f"  {names[value]}: {value.type} = {print_operation(value, names)}")
+    results = ", ".join(f"{n}={names[v]}" for n, v in zip(program.result_names, program.results, strict=True))
+    return "\n".join([*lines, f"  return {results}", "}"])
+
+
+def print_operation(value: Value, names: dict[Value, str]) -> str:
+    """The right-hand side of one line."""
+    operands = [names[c] for c in value.children]  # type: ignore[index]
+    fields = [f"{name}={print_field(field)}" for name, field in value.data.items()]
+    return f"{value.op_name}({', '.join(operands + fields)})"
+
+
+def print_field(value: object) -> str:
+    """One data field: numbers, booleans, names, maps, and bracketed lists of them."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(map(print_field, value)) + "]"
+    if isinstance(value, Enum):
+        return str(value)
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return str(value)
+
+
+# ------------------------------------------------------------------------------------------------ parsing
+
+_TOKEN = re.compile(r"\s*(?:(?P<value>%[A-Za-z_0-9.]+)|(?P<number>-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)(?![A-Za-z_]))|(?P<word>[A-Za-z_][A-Za-z_0-9]*)|(?P<punct>->|[-(){}\[\]:,=]))")
+
+
+class _Tokens:
+    """A cursor over the tokens of a text."""
+
+    def __init__(self, text: str) -> None:
+        self.text, self.at = text, 0
+        self.tokens = list(self._scan())
+        self.next = 0
+
+    def _scan(self) -> Iterator[tuple[str, int]]:
+        at = 0
+        end = len(self.text.rstrip())
+        while at < end:
+            match = _TOKEN.match(self.text, at)
+            if match is None:
+                raise self.error(f"unexpected text {self.text[at : at + 20]!r}", at)
+            yield match.group().strip(), match.end()
+            at = match.end()
+
+    def error(self, message: str, at: int | None = None) -> ParseError:
+        if at is None:
+            at = self.tokens[min(self.next, len(self.tokens) - 1)][1] if self.tokens else 0
+        return ParseError(f"line {self.text.count(chr(10), 0, at) + 1}: {message}")
+
+    def peek(self) -> str:
+        return self.tokens[self.next][0] if self.next < len(self.tokens) else ""
+
+    def take(self, *wanted: str) -> str:
+        token = self.peek()
+        if wanted and token not in wanted:
+            raise self.error(f"expected {' or '.join(map(repr, wanted))}, found {token!r}")
+        self.next += 1
+        return token
+
+
+def parse_program(text: str) -> Program:
+    """The program that ``text`` describes; :class:`ParseError` if there is none."""
+    tokens = _Tokens(text)
+    tokens.take("program")
+    name = tokens.take()
+    values: dict[str, Value] = {}
+    inputs = []
+    tokens.take("(")
+    while tokens.peek() != ")":
+        param = tokens.take()
+        tokens.take(":")
+        values[param] = Input(param[1:], _parse_type(tokens))
+        inputs.append(values[param])
+        if tokens.peek() != ")":
+            tokens.take(",")
+    tokens.take(")")
+    tokens.take("{")
+    while tokens.peek() != "return":
+        _parse_line(tokens, values)
+    tokens.take("return")
+    results: dict[str, Value] = {}
+    while tokens.peek() != "}":
+        result = tokens.take()
+        tokens.take("=")
+        results[result] = _lookup(tokens, values)
+        if tokens.peek() != "}":
+            tokens.take(",")
+    tokens.take("}")
+    if tokens.peek():
+        raise tokens.error(f"unexpected {tokens.peek()!r} after the program")
+    return Program(name, tuple(i for i in inputs if isinstance(i, Input)), tuple(results.values()), tuple(results))
+
+
+def _lookup(tokens: _Tokens, values: dict[str, Value]) -> Value:
+    name = tokens.take()
+    if name not in values:
+        raise tokens.error(f"value {name} is not defined before its use")
+    return values[name]
+
+
+def _parse_type(tokens: _Tokens) -> TensorType:
+    space = _enum(tokens, Space)
+    tokens.take("[")
+    shape = []
+    while tokens.peek() != "]":
+        shape.append(int(tokens.take()))
+        if tokens.peek() == ",":
+            tokens.take()
+    tokens.take("]")
+    return TensorType(space, tuple(shape), _enum(tokens, DType))
+
+
+def _enum(tokens: _Tokens, kind: Any) -> Any:
+    word = tokens.take()
+    try:
+        return kind(word)
+    except ValueError:
+        raise tokens.error(f"unknown {kind.__name__.lower()} {word!r}") from None
+
+
+def _parse_line(tokens: _Tokens, values: dict[str, Value]) -> None:
+    name = tokens.take()
+    if not name.startswith("%") or name in values:
+        raise tokens.error(f"expected the name of a new value, found {name!r}")
+    tokens.take(":")
+    declared = _parse_type(tokens)
+    tokens.take("=")
+    op = tokens.take()
+    if op not in OPS:
+        raise tokens.error(f"unknown operation {op!r}")
+    try:
+        value = _parse_operation(tokens, OPS[op], values)
+    except TypeError as e:
+        raise tokens.error(f"{name} = {op}(...): {e}") from e
+    if value.type != declared:
+        raise tokens.error(f"{name} is declared {declared}, but {op} gives {value.type}")
+    values[name] = value
+
+
+def _parse_operation(tokens: _Tokens, op: type[Value], values: dict[str, Value]) -> Value:
+    hints = typing.get_type_hints(op, vars(__import__("columba.ir.interop.ops", fromlist=["ops"])))
+    operands: list[Value] = []
+    fields: dict[str, Any] = {}
+    tokens.take("(")
+    while tokens.peek() != ")":
+        if tokens.peek().startswith("%"):
+            operands.append(_lookup(tokens, values))
+        else:
+            field = tokens.take()
+            if field not in hints:
+                raise tokens.error(f"{op.op_name} has no field {field!r}")
+            tokens.take("=")
+            fields[field] = _parse_field(tokens, hints[field])
+        if tokens.peek() != ")":
+            tokens.take(",")
+    tokens.take(")")
+    for f in dataclasses.fields(op):
+        if not f.metadata.get("child"):
+            continue
+        if typing.get_origin(hints[f.name]) is tuple:
+            fields[f.name], operands = tuple(operands), []
+        elif operands:
+            fields[f.name] = operands.pop(0)
+    if operands:
+        raise tokens.error(f"{op.op_name}: too many operands")
+    return op(**fields)
+
+
+def _parse_field(tokens: _Tokens, hint: Any) -> Any:
+    args = typing.get_args(hint)
+    if type(None) in args:
+        if tokens.peek() == "none":
+            tokens.take()
+            return None
+        (hint,) = (a for a in args if a is not type(None))
+        args = typing.get_args(hint)
+    if typing.get_origin(hint) is tuple:
+        items = []
+        tokens.take("[")
+        while tokens.peek() != "]":
+            items.append(_parse_field(tokens, args[0]))
+            if tokens.peek() != "]":
+                tokens.take(",")
+        tokens.take("]")
+        return tuple(items)
+    if hint is IndexMap:
+        name = tokens.take()
+        tokens.take(":")
+        fine = _enum(tokens, Space)
+        tokens.take("->")
+        return IndexMap(name, fine, _enum(tokens, Space))
+    if hint in (Space, DType):
+        return _enum(tokens, hint)
+    token = tokens.take()
+    if hint is bool:
+        return {"true": True, "false": False}[token]
+    return hint(token)
