@@ -1,0 +1,1 @@
+"""Level 2: how a layer is computed, as kernels over buffers."""

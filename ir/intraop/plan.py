@@ -1,0 +1,93 @@
+"""A plan: the kernels of one compiled program in the order in which they run, and what they need of the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
+from columba.ir.interop.ops import Uniform, Value
+from columba.ir.intraop.kernels import (
+    Buffer,
+    Gemm,
+    GemmReduce,
+    HostCall,
+    Kernel,
+    Load,
+    Traversal,
+    product_of,
+    values_of,
+)
+from columba.ir.spaces import PAIR_SPACES, IndexMap, Space
+
+
+@dataclass(frozen=True)
+class Plan:
+    """``inputs`` and ``outputs`` are buffers, in the order of the program's; an output may be an input passed through."""
+
+    name: str
+    inputs: tuple[Buffer, ...]
+    outputs: tuple[Buffer, ...]
+    kernels: tuple[Kernel, ...]
+
+    @property
+    def buffers(self) -> tuple[Buffer, ...]:
+        """All buffers, each once: inputs, then outputs, then temporaries in order of first write."""
+        from columba.ir.intraop.kernels import writes
+
+        found = dict.fromkeys((*self.inputs, *self.outputs))
+        for kernel in self.kernels:
+            found.update(dict.fromkeys(writes(kernel)))
+        return tuple(found)
+
+    @property
+    def index_arrays(self) -> tuple[IndexArray, ...]:
+        """All index arrays that the kernels read, each once, in order of first use."""
+        return tuple(dict.fromkeys(array for kernel in self.kernels for array in index_arrays(kernel)))
+
+
+def is_sorted(via: IndexMap) -> bool:
+    """Whether the fine rows are stored in the order of ``via`` already, on every graph."""
+    return via.coarse is Space.ONE or (via.fine in PAIR_SPACES and via.name == "rel")
+
+
+def index_arrays(kernel: Kernel) -> tuple[IndexArray, ...]:
+    """The index arrays that one kernel reads.
+
+    Kernels walk rows in the order of a map: a traversal's members along its own, a product's rows along the map that
+    selects the weight. Other rows are walked as they are stored.
+    """
+    match kernel:
+        case HostCall():
+            return ()
+        case Traversal():
+            walk = kernel.via
+            found: list[IndexArray] = [] if walk is None else [Segments(walk)]
+            if walk is not None and kernel.schedule.split:
+                found.append(Tiles(walk, kernel.schedule.split))
+            stored = walk is not None and any(s.buffer.type.space is walk.fine for s in kernel.stores)
+        case Gemm():
+            walk = product_of(kernel).via
+            found, stored = _tiles(walk, kernel.schedule.tile_rows), True
+        case GemmReduce():
+            walk = kernel.via
+            found, stored = _tiles(walk, kernel.schedule.tile_rows), False
+    values = values_of(kernel)
+    if walk is not None and not is_sorted(walk) and (stored or any(_reads_row_number(v, walk.fine) for v in values)):
+        found.append(Order(walk))
+    for value in values:
+        if isinstance(value, Load) and value.via is not None and value.via.coarse is not Space.ONE:
+            along = walk if walk is not None and value.at is walk.fine and not is_sorted(walk) else None
+            found.append(Lookup(value.via, along))
+    return tuple(dict.fromkeys(found))
+
+
+def _tiles(walk: IndexMap | None, rows: int) -> list[IndexArray]:
+    """The tile table of a matrix product; rows that share one weight are cut evenly without a table."""
+    return [] if walk is None or walk.coarse is Space.ONE else [Tiles(walk, rows), Segments(walk)]
+
+
+def _reads_row_number(value: Value, space: Space) -> bool:
+    """Whether computing ``value`` for a row of ``space`` needs the row's own number."""
+    if isinstance(value, Load):
+        return value.at is space and value.via is None
+    return isinstance(value, Uniform) and value.at is space
