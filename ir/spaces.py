@@ -115,7 +115,7 @@ def compose(first: IndexMap, second: IndexMap) -> IndexMap:
 
 
 def factor(whole: IndexMap, first: IndexMap) -> IndexMap | None:
-    """The map ``m`` with ``compose(first, m) == whole``, or None if ``whole`` does not pass through ``first``.
+    """The map ``m`` with ``compose(first, m) == whole``, or None if there is none (``first`` itself needs no ``m``).
 
     >>> edge_to = lambda name: index_map(name, Space.EDGE)
     >>> str(factor(edge_to("rel"), edge_to("src_rel")))
@@ -123,7 +123,7 @@ def factor(whole: IndexMap, first: IndexMap) -> IndexMap | None:
     >>> factor(edge_to("dst"), edge_to("src_rel")) is None
     True
     """
-    if whole.fine is not first.fine:
+    if whole.fine is not first.fine or whole == first:
         return None
     for name in (whole.name, "ntype"):
         for coarse in _COARSE_OF.get((name, first.coarse), ()):

@@ -1,0 +1,92 @@
+"""Everything is computed in the coarsest space that determines it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from columba.ir.interop.build import lift
+from columba.ir.interop.ops import (
+    Cast,
+    Concat,
+    Constant,
+    Expand,
+    FeatureReduce,
+    Lift,
+    Linear,
+    Pad,
+    Permute,
+    Pointwise,
+    Reshape,
+    Slice,
+    Value,
+)
+from columba.ir.interop.program import Program
+from columba.ir.node import Node, rewrite
+from columba.ir.spaces import PAIR_SPACES, IndexMap, Space, factor, maps_from
+from columba.pipeline import Pass
+
+ROW_WISE = (Pointwise, Cast, FeatureReduce, Reshape, Permute, Expand, Slice, Pad, Concat, Linear)
+"""Operations whose result in a row depends on nothing but the operands' same row (and a weight that the row selects)."""
+
+
+@dataclass(frozen=True)
+class CompactMaterialization(Pass[Program]):
+    """``f(lift a, lift b) --> lift f(a', b')`` with ``a'``, ``b'`` in the join of their spaces.
+
+    ``linear(lift(h, src), w, rel)`` per edge becomes a product per distinct (source, relation) pair, and what reads one
+    endpoint only is computed at that endpoint (node hoisting). Lifts are thereby delayed to the last moment. It must not fire
+    where an operand depends on both ends of an edge, nor move a computation to a space as fine as the one it is in.
+    ``pairs=False`` leaves the pair spaces out and hoists to nodes, relations and node types only.
+    """
+
+    pairs: bool = True
+
+    def run(self, program: Program) -> Program:
+        square = not any(v.space in (Space.SRC, Space.DST) for v in program.body)
+
+        def rule(node: Node) -> Node:
+            if not isinstance(node, ROW_WISE):
+                return node
+            via = self._join(node, square)
+            return node if via is None else _hoist(node, via)
+
+        return program.with_results(rewrite(program.results, rule))
+
+    def _join(self, node: Value, square: bool) -> IndexMap | None:
+        """The coarsest map that every operand comes through, if any."""
+        needed: list[IndexMap] = [node.via] if isinstance(node, Linear) and node.via is not None else []
+        operands = node.children[:1] if isinstance(node, Linear) and node.via is not None else node.children
+        for operand in operands:
+            if isinstance(operand, Constant):
+                continue
+            if not isinstance(operand, Lift):
+                return None
+            needed.append(operand.via)
+        if not needed:
+            return None
+        coarsest_first = [m for m in reversed(maps_from(node.space, square=square)) if self.pairs or m.coarse not in PAIR_SPACES]
+        return next((m for m in coarsest_first if all(via == m or factor(via, m) is not None for via in needed)), None)
+
+
+def _hoist(node: Value, via: IndexMap) -> Value:
+    """``node`` computed in ``via.coarse``, then lifted."""
+
+    def lower(operand: Value) -> Value:
+        if isinstance(operand, Constant):
+            return Constant(via.coarse, operand.value, operand.to)
+        assert isinstance(operand, Lift)
+        return _through(operand.x, operand.via, via)
+
+    if isinstance(node, Linear) and node.via is not None:
+        return lift(Linear(lower(node.x), node.w, _rest(node.via, via), node.transpose), via)
+    return lift(node.with_children([lower(c) for c in node.children]), via)  # type: ignore[arg-type]
+
+
+def _through(x: Value, whole: IndexMap, first: IndexMap) -> Value:
+    """``x``, which is lifted along ``whole``, lifted only as far as ``first`` starts."""
+    rest = _rest(whole, first)
+    return x if rest is None else lift(x, rest)
+
+
+def _rest(whole: IndexMap, first: IndexMap) -> IndexMap | None:
+    return None if whole == first else factor(whole, first)

@@ -1,0 +1,29 @@
+"""A segment softmax is written with its log-sum-exp."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from columba.ir.interop.build import lift, pointwise
+from columba.ir.interop.ops import Reduce, Softmax
+from columba.ir.interop.program import Program
+from columba.ir.node import Node, rewrite
+from columba.pipeline import Pass
+
+
+@dataclass(frozen=True)
+class ExpandSoftmax(Pass[Program]):
+    """``softmax(x, via) --> exp(x - lift(reduce(x, via, logsumexp)))``.
+
+    The log-sum-exp has a row per owner, not per member: saved for the backward program, it is all that is needed to compute
+    the weights again (Dao et al. 2022, algorithm 2, does the same for attention). It is max-shifted, so it does not overflow.
+    """
+
+    def run(self, program: Program) -> Program:
+        def rule(node: Node) -> Node:
+            if not isinstance(node, Softmax):
+                return node
+            total = Reduce(node.x, node.via, "logsumexp")
+            return pointwise("exp", pointwise("sub", node.x, lift(total, node.via)))
+
+        return program.with_results(rewrite(program.results, rule))
