@@ -1,0 +1,305 @@
+"""From level 1 to level 2: which values get a buffer, and the one kernel that fills each.
+
+    linear         --> gemm            reduce      --> traversal over the owners' members
+    outer_reduce   --> gemm_reduce     row-wise    --> traversal over the rows
+    weights only   --> host call
+
+Every kernel computes its value from buffers; what has no buffer is computed again where it is needed. Kernels that could be
+one are fused afterwards, on the plan (:mod:`columba.passes.intraop.fuse_traversals`), which makes most of these buffers
+disappear again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from columba.ir.interop.ops import (
+    Constant,
+    Degree,
+    Expand,
+    FeatureReduce,
+    Input,
+    Lift,
+    Linear,
+    OuterReduce,
+    Permute,
+    Pointwise,
+    Reduce,
+    Reshape,
+    Slice,
+    Softmax,
+    Uniform,
+    Value,
+)
+from columba.ir.interop.program import Program
+from columba.ir.intraop.kernels import (
+    Buffer,
+    Gemm,
+    GemmReduce,
+    HostCall,
+    Kernel,
+    Load,
+    Product,
+    Store,
+    Traversal,
+    TraversalSchedule,
+    reads,
+    writes,
+)
+from columba.ir.intraop.plan import Plan
+from columba.ir.node import rewrite, topological, users
+from columba.ir.pointwise import POINTWISE
+from columba.ir.spaces import IndexMap, Space, factor
+from columba.passes.interop.legalize_linear import WEIGHT_SPACES
+
+VIEWS = (Reshape, Permute, Slice, Expand)
+"""Operations that cost nothing where the row is read, and may therefore be done on either side of a lift."""
+
+EXPENSIVE_FLOPS = 8
+"""A value that takes this many operations an element is worth a buffer when several kernels need it."""
+
+SMALL_ROW = 16
+"""Elements an edge may hold in a buffer; wider values are computed again rather than stored per edge."""
+
+SPLIT_MEMBERS = 4096
+"""Members a tile, where owners are few and their members many."""
+
+
+def lower(program: Program) -> Plan:
+    """The plan of a program: one kernel for each value that gets a buffer, in an order in which they can run.
+
+    Results must be distinct and not inputs; softmax and per-row matrices must have been rewritten before.
+    """
+    return _Lowering(program).plan()
+
+
+class _Lowering:
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.order = program.body
+        self.users = users(program.results)
+        self.host = {v for v in self.order if _is_host(v)}
+        self.anchored = self._anchors()
+        self.buffers = self._name_buffers()
+
+    # -------------------------------------------------------------------------------------------- which values get a buffer
+
+    def _anchors(self) -> set[Value]:
+        found = {v for v in self.program.results if not isinstance(v, Input)}
+        for v in self.order:
+            if isinstance(v, Softmax):
+                raise TypeError("lowering: softmax must be expanded before")
+            if v not in self.host and isinstance(v, (Linear, OuterReduce, Reduce, Degree)):
+                found.add(v)
+            if not isinstance(v, (Input, Constant)) and any((u in self.host) != (v in self.host) for u in self.users[v]):
+                found.add(v)  # a value that crosses between PyTorch and kernels
+        for v in self.order:
+            if v in self.host:
+                continue
+            if isinstance(v, Lift):
+                self._anchor_base(found, v.x)
+            if isinstance(v, Linear):
+                self._anchor_base(found, _unlifted(v.x))
+                self._anchor_weight(found, v.w)
+            if isinstance(v, OuterReduce):
+                self._anchor_base(found, _unlifted(v.x))
+                self._anchor_base(found, _unlifted(v.y))
+            if self._worth_sharing(v):
+                found.add(v)
+        return found
+
+    def _anchor_base(self, found: set[Value], value: Value) -> None:
+        """Gives a buffer to what is left of ``value`` when its views are peeled off."""
+        base = _base(value)
+        if not isinstance(base, (Input, Constant)):
+            found.add(base)
+
+    def _anchor_weight(self, found: set[Value], w: Value) -> None:
+        if not isinstance(w, Input):
+            found.add(w)
+
+    def _worth_sharing(self, v: Value) -> bool:
+        """Whether a row-wise value has several readers and costs more to compute again than to keep."""
+        if len(set(self.users[v])) < 2 or isinstance(v, (Input, Constant, Lift, Uniform, *VIEWS)):
+            return False
+        if v.space is Space.EDGE and v.type.size > SMALL_ROW:
+            return False
+        flops = 0.0
+        stack: list[Value] = [v]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, Pointwise):
+                flops += POINTWISE[node.function].flops
+            if isinstance(node, FeatureReduce):
+                flops += node.x.type.size / max(1, node.type.size)
+            if not isinstance(node, (Lift, Reduce, Linear, OuterReduce, Input)):
+                stack.extend(c for c in node.children if isinstance(c, Value))
+            if flops >= EXPENSIVE_FLOPS:
+                return True
+        return False
+
+    def _name_buffers(self) -> dict[Value, Buffer]:
+        named: dict[Value, Buffer] = {i: Buffer(i.name, i.type, "input") for i in self.program.inputs}
+        taken = {i.name for i in self.program.inputs}
+        for name, result in zip(self.program.result_names, self.program.results, strict=True):
+            if result in named:
+                raise ValueError(f"lowering: result {name} is an input or another result")
+            named[result] = Buffer(_fresh(name, taken), result.type, "output")
+        for v in self.order:
+            if v in self.anchored and v not in named:
+                named[v] = Buffer(_fresh(f"{v.op_name}_{len(named)}", taken), v.type, "temporary")
+        return named
+
+    # -------------------------------------------------------------------------------------------- kernels
+
+    def plan(self) -> Plan:
+        kernels = [self._kernel(v) for v in self.order if v in self.anchored and v not in self.host]
+        kernels += self._host_calls()
+        inputs = tuple(self.buffers[i] for i in self.program.inputs)
+        outputs = tuple(self.buffers[r] for r in self.program.results)
+        return Plan(self.program.name, inputs, outputs, tuple(schedule_order(kernels)))
+
+    def _kernel(self, v: Value) -> Kernel:
+        out = self.buffers[v]
+        name = f"{out.name}_kernel"
+        match v:
+            case Linear():
+                assert v.via is not None
+                product = Product(self._row(v.x, None, top=False), self.buffers[v.w], v.via, v.transpose)
+                return Gemm(name, (Store(out, product),))
+            case OuterReduce():
+                assert v.via is not None
+                x, y = (self._row(operand, None, top=False) for operand in (v.x, v.y))
+                return GemmReduce(name, x, y, v.via, v.shared, out)
+            case Reduce():
+                few = v.space in WEIGHT_SPACES and v.op != "logsumexp"
+                schedule = TraversalSchedule(split=SPLIT_MEMBERS if few else 0)
+                stores = (Store(out, Reduce(self._row(v.x, v.via, top=False), v.via, v.op)),)
+                return Traversal(name, v.space, v.via, stores, schedule)
+            case Degree():
+                return Traversal(name, v.space, v.via, (Store(out, v),))
+            case _:
+                return Traversal(name, v.space, None, (Store(out, self._row(v, None, top=True)),))
+
+    def _row(self, value: Value, along: IndexMap | None, *, top: bool) -> Value:
+        """``value`` written with loads; ``top``: although it has a buffer, since this is what fills it."""
+        leaves: dict[Value, Value] = {}
+        root = value if top else None
+        stack, seen = [value], set()
+        while stack:
+            v = stack.pop()
+            if v in seen:
+                continue
+            seen.add(v)
+            if isinstance(v, Lift):
+                leaves[v] = self._lifted(v, along)
+            elif v is not root and v in self.buffers:
+                leaves[v] = Load(self.buffers[v], None, v.space)
+            else:
+                stack.extend(c for c in v.children if isinstance(c, Value))
+        return rewrite((value,), lambda node: node, leaves)[0]
+
+    def _lifted(self, v: Lift, along: IndexMap | None) -> Value:
+        """A lift as a load, with the views that lay below it done above."""
+        views: list[Value] = []
+        base = v.x
+        while base not in self.buffers and isinstance(base, VIEWS):
+            views.append(base)
+            base = base.x
+        value: Value = load(self.buffers[base], v.via, along)
+        for view in reversed(views):
+            value = view.with_children([value])
+        return value
+
+    def _host_calls(self) -> list[HostCall]:
+        """One call for all host values between the same kernels."""
+        stage: dict[Value, int] = {}
+        for v in self.order:
+            below = [stage[c] + (v not in self.host and c in self.host) for c in v.children if isinstance(c, Value)]
+            stage[v] = max(below, default=0)
+        groups: dict[int, list[Value]] = {}
+        for v in self.order:
+            if v in self.anchored and v in self.host:
+                groups.setdefault(stage[v], []).append(v)
+        return [self._host_call(n, values) for n, values in sorted(groups.items())]
+
+    def _host_call(self, n: int, values: Sequence[Value]) -> HostCall:
+        edge: dict[Value, Input] = {}
+        for v in topological(values):
+            assert isinstance(v, Value)
+            if v not in self.host and v in self.buffers and v not in edge:
+                edge[v] = Input(self.buffers[v].name, v.type)
+        stack, reached = list(values), dict[Value, None]()
+        while stack:
+            v = stack.pop()
+            if v in edge:
+                reached[v] = None
+            else:
+                stack.extend(c for c in v.children if isinstance(c, Value))
+        used = [v for v in edge if v in reached]
+        results = rewrite(values, lambda node: node, edge)
+        names = tuple(self.buffers[v].name for v in values)
+        program = Program(f"host_{n}", tuple(edge[v] for v in used), results, names)
+        return HostCall(f"host_{n}", program, tuple(self.buffers[v] for v in used), tuple(self.buffers[v] for v in values))
+
+
+def _is_host(v: Value) -> bool:
+    """Whether PyTorch computes it: a value of weights alone."""
+    if v.space not in WEIGHT_SPACES or isinstance(v, (Input, Degree, Uniform, Constant)):
+        return False
+    return all(c.space in WEIGHT_SPACES for c in v.children if isinstance(c, Value))
+
+
+def _unlifted(value: Value) -> Value:
+    """What is below the views and the one lift of a product's operand: its rows can be read in place."""
+    inner = _base(value)
+    return inner.x if isinstance(inner, Lift) else value
+
+
+def _base(value: Value) -> Value:
+    while isinstance(value, VIEWS):
+        value = value.x
+    return value
+
+
+def _fresh(name: str, taken: set[str]) -> str:
+    fresh, n = name, 1
+    while fresh in taken:
+        fresh, n = f"{name}_{n}", n + 1
+    taken.add(fresh)
+    return fresh
+
+
+def load(buffer: Buffer, via: IndexMap | None, along: IndexMap | None) -> Value:
+    """A row of ``buffer`` for a member: read once an owner where the owner determines it."""
+    if via is None or along is None or via.fine is not along.fine:
+        return Load(buffer, via, buffer.type.space if via is None else via.fine)
+    if via == along:
+        return Lift(Load(buffer, None, along.coarse), along)
+    rest = factor(via, along)
+    return Load(buffer, via, via.fine) if rest is None else Lift(Load(buffer, rest, along.coarse), along)
+
+
+def schedule_order(kernels: Sequence[Kernel]) -> list[Kernel]:
+    """A reproducible order in which every kernel comes after those whose buffers it reads.
+
+    Among the kernels that can run, host calls go first if none has run yet, and last otherwise, so that the runs of compiled
+    kernels between them are long.
+    """
+    waiting = list(kernels)
+    writer = {buffer: k.name for k in kernels for buffer in writes(k)}
+    needs = {k.name: {writer[b] for b in reads(k) if b in writer} for k in kernels}
+    done: set[str] = set()
+    order: list[Kernel] = []
+    while waiting:
+        ready = [k for k in waiting if needs[k.name] <= done]
+        if not ready:
+            raise ValueError(f"kernels wait for each other: {', '.join(k.name for k in waiting)}")
+        hosts = [k for k in ready if isinstance(k, HostCall)]
+        others = [k for k in ready if not isinstance(k, HostCall)]
+        started = any(not isinstance(k, HostCall) for k in order)
+        chosen = (others or hosts) if started else (hosts or others)
+        order.append(chosen[0])
+        done.add(chosen[0].name)
+        waiting.remove(chosen[0])
+    return order
