@@ -91,3 +91,19 @@ def _reads_row_number(value: Value, space: Space) -> bool:
     if isinstance(value, Load):
         return value.at is space and value.via is None
     return isinstance(value, Uniform) and value.at is space
+
+
+def spaces_of(plan: Plan) -> tuple[Space, ...]:
+    """The spaces whose row counts a plan depends on, in the order of :class:`Space`."""
+    found = {b.type.space for b in plan.buffers}
+    for kernel in plan.kernels:
+        found.update(v.space for v in values_of(kernel))
+        if isinstance(kernel, Traversal) and kernel.via is not None:
+            found.update((kernel.owner, kernel.via.fine))
+        if isinstance(kernel, GemmReduce):
+            found.add(kernel.via.coarse)
+        if isinstance(kernel, HostCall):
+            found.update(v.space for v in kernel.program.body)
+    for array in plan.index_arrays:
+        found.update((array.map.fine, array.map.coarse))
+    return tuple(space for space in Space if space in found)

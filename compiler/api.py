@@ -1,0 +1,264 @@
+"""``columba.compile``: from a function or a module to one that runs compiled."""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import threading
+import types
+import warnings
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar, overload
+
+import torch
+from torch import Tensor, nn
+
+from columba.driver import Compilation, Recipe, Runnable, compile_program
+from columba.frontend import Trace, is_tracing, trace
+from columba.runtime.build import CompilerNotFound
+from columba.runtime.dtypes import ir_dtype
+from columba.runtime.graph import Graph
+from columba.runtime.reference import evaluate
+
+BACKENDS = ("auto", "cpp", "torch")
+
+F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``columba.compile`` was asked for."""
+
+    backend: str = "auto"
+    recipe: Recipe = field(default_factory=Recipe)
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(f"unknown backend {self.backend!r}; one of {', '.join(BACKENDS)}")
+
+
+@overload
+def compile(target: M, *, backend: str = ..., recipe: Recipe | None = ...) -> M: ...
+@overload
+def compile(target: F, *, backend: str = ..., recipe: Recipe | None = ...) -> F: ...
+@overload
+def compile(target: None = ..., *, backend: str = ..., recipe: Recipe | None = ...) -> Callable[[F], F]: ...
+
+
+def compile(target: Any = None, *, backend: str = "auto", recipe: Recipe | None = None) -> Any:
+    """Compiles a function, a method, a module class, or a module, written in Columba's language.
+
+    Args:
+        target: what to compile. A function or ``forward`` method (as a decorator) takes a :class:`columba.Graph` (or the tensors that
+            a shipped layer builds one from) beside tensors. A module *class* gets a compiled ``forward``. A module *instance* is
+            returned as a compiled module that shares parameters, buffers and submodules with the original: same ``state_dict``,
+            same ``train()``/``eval()`` state; the original stays as it is. Left out, the call returns a decorator.
+        backend: ``"cpp"``: generated C++ kernels, for tensors on the CPU. ``"torch"``: the traced program run by PyTorch, operation by
+            operation. ``"auto"``: ``cpp`` where it can run; where it cannot (no C++ compiler, a dtype or a device it has no kernels
+            for) ``torch``, with a warning that says why.
+        recipe: which passes run (:class:`columba.driver.Recipe`).
+
+    The target is traced on its first call, and again when something that the trace depended on has changed: feature shapes, dtypes,
+    training mode, attributes that were read. New graphs do not retrace. See ``docs/language.md`` for what can be traced.
+
+    Raises:
+        columba.TraceError: at the first call, where the target does something that cannot be compiled; names the line.
+
+    >>> import torch, columba
+    >>> @columba.compile
+    ... def neighbour_sum(g, h):
+    ...     return g.edges.sum(g.edges.src(h))
+    >>> g = columba.Graph(torch.tensor([[0, 1, 2], [1, 2, 2]]))
+    >>> neighbour_sum(g, torch.tensor([[1.0], [2.0], [4.0]])).tolist()
+    [[0.0], [1.0], [6.0]]
+    """
+    options = Options(backend, recipe or Recipe())
+    if target is None:
+        return functools.partial(compile, backend=backend, recipe=recipe)
+    if isinstance(target, nn.Module):
+        return _compiled_module(target, options)
+    if isinstance(target, type):
+        if not issubclass(target, nn.Module):
+            raise TypeError(f"columba.compile takes functions, methods, and nn.Module classes or instances, not the class {target.__name__}")
+        target.forward = CompiledFunction(target.forward, options)  # type: ignore[method-assign, assignment]
+        return target
+    if isinstance(target, CompiledFunction):
+        return CompiledFunction(target.fn, options)
+    if callable(target):
+        return CompiledFunction(target, options)
+    raise TypeError(f"columba.compile takes functions, methods, and nn.Module classes or instances, not {type(target).__name__}")
+
+
+class CompiledFunction:
+    """A function, or a method of a module, that runs compiled. Call it as the original, which is ``fn``."""
+
+    def __init__(self, fn: Callable[..., Any], options: Options) -> None:
+        functools.update_wrapper(self, fn)
+        self.fn = fn
+        self.options = options
+        self._reset()
+
+    def _reset(self) -> None:
+        self._own: list[_Specialization] = []
+        self._of_modules: weakref.WeakKeyDictionary[Any, list[_Specialization]] = weakref.WeakKeyDictionary()
+        self._lock = threading.RLock()
+
+    def __get__(self, owner: Any, kind: type | None = None) -> Any:
+        return self if owner is None else types.MethodType(self, owner)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_own", "_of_modules", "_lock")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def __repr__(self) -> str:
+        return f"<columba.compile({getattr(self.fn, '__qualname__', self.fn)}), backend={self.options.backend!r}>"
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if is_tracing():  # part of a larger compiled function
+            return self.fn(*args, **kwargs)
+        return self.specialize(*args, **kwargs)(*self._split(args)[1:], kwargs)
+
+    def specialize(self, *args: Any, **kwargs: Any) -> _Specialization:
+        """The specialization that a call with these arguments runs; traced now if there is none yet."""
+        owner, rest = self._split(args)
+        with self._lock:
+            known = self._own if owner is None else self._of_modules.setdefault(owner, [])
+            for n, candidate in enumerate(known):
+                if candidate.trace.guards.check(rest, kwargs):
+                    if n:
+                        known.insert(0, known.pop(n))
+                    return candidate
+            fn = self.fn if owner is None else types.MethodType(self.fn, owner)
+            made = _Specialization(trace(fn, owner, rest, kwargs), self.options)
+            known.insert(0, made)
+            return made
+
+    def _split(self, args: tuple[Any, ...]) -> tuple[nn.Module | None, tuple[Any, ...]]:
+        """The module whose method this is, if any, and the remaining arguments."""
+        if args and isinstance(args[0], nn.Module) and getattr(type(args[0]), self.fn.__name__, None) is not None:
+            return args[0], args[1:]
+        return None, args
+
+
+class _Specialization:
+    """One trace, and what was compiled of it: a variant for each set of inputs that want gradients."""
+
+    def __init__(self, traced: Trace, options: Options) -> None:
+        self.trace = traced
+        self.options = options
+        self.variants: dict[tuple[tuple[bool, ...], torch.dtype], Runnable] = {}
+        self.lock = threading.Lock()
+
+    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        graph, inputs = self.trace.bind(args, kwargs)
+        return self.trace.rebuild(self._run(graph, inputs), args, kwargs)
+
+    def _run(self, graph: Graph, inputs: list[Tensor]) -> list[Tensor]:
+        if self._backend(graph, inputs) == "torch":
+            return evaluate(self.trace.program, inputs, graph)
+        try:
+            variant = self.variant(inputs, graph.index_dtype)
+        except CompilerNotFound as e:
+            if self.options.backend != "auto":
+                raise
+            _warn_once(f"columba: {e} Falling back to backend=\"torch\", which is slower.")
+            return evaluate(self.trace.program, inputs, graph)
+        return variant(inputs, graph)
+
+    def _backend(self, graph: Graph, inputs: Sequence[Tensor]) -> str:
+        """The backend that runs this call; RuntimeError where the one asked for cannot."""
+        if self.options.backend == "torch":
+            return "torch"
+        obstacle = _obstacle(graph, inputs)
+        if obstacle is None:
+            return "cpp"
+        if self.options.backend == "cpp":
+            raise RuntimeError(f'backend="cpp" {obstacle}; use backend="torch" (or "auto") for such inputs')
+        _warn_once(f'columba: backend="cpp" {obstacle}. Falling back to backend="torch", which is slower.')
+        return "torch"
+
+    def variant(self, inputs: Sequence[Tensor], index_dtype: torch.dtype) -> Runnable:
+        """The compiled program for these inputs' gradients."""
+        grad = torch.is_grad_enabled()
+        needs = tuple(grad and x.requires_grad for x in inputs)
+        key = (needs, index_dtype)
+        with self.lock:
+            if key not in self.variants:
+                self.variants[key] = Runnable(self.compilation(inputs), ir_dtype(index_dtype))
+            return self.variants[key]
+
+    def compilation(self, inputs: Sequence[Tensor]) -> Compilation:
+        """The traced program compiled for the gradients that these inputs want."""
+        program, grad = self.trace.program, torch.is_grad_enabled()
+        wrt = [i.name for i, x in zip(program.inputs, inputs, strict=True) if grad and x.requires_grad]
+        return compile_program(program, wrt, self.options.recipe)
+
+
+def _obstacle(graph: Graph, inputs: Sequence[Tensor]) -> str | None:
+    """Why the C++ backend cannot run on these inputs, if so."""
+    for x in (graph.edge_index, *inputs):
+        if x.device.type != "cpu":
+            return f"runs on CPU tensors, not on {x.device}"
+        if x.dtype in (torch.float16, torch.bfloat16):
+            return f"has no kernels for {x.dtype}"
+    return None
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(message: str) -> None:
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=5)
+
+
+# ------------------------------------------------------------------------------------------------ modules
+
+
+class CompiledModule:
+    """Mixed into the class of a compiled instance; ``original_type`` is the class it was made from."""
+
+    original_type: type[nn.Module]
+    options: Options
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        state = self.__dict__.copy()
+        return _restore, (self.original_type, self.options), state
+
+
+@functools.lru_cache(maxsize=None)
+def _compiled_type(original: type[nn.Module], options: Options) -> type[nn.Module]:
+    forward = original.forward.fn if isinstance(original.forward, CompiledFunction) else original.forward
+    members = {
+        "original_type": original,
+        "options": options,
+        "forward": CompiledFunction(forward, options),
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+    }
+    return type(original.__name__, (CompiledModule, original), members)
+
+
+def _compiled_module(module: M, options: Options) -> M:
+    """A module of a compiled class that shares the original's state."""
+    if "forward" in module.__dict__:
+        raise TypeError(
+            f"columba.compile: this {type(module).__name__} has a forward of its own, set on the instance; compile the class, or remove it"
+        )
+    original = module.original_type if isinstance(module, CompiledModule) else type(module)
+    compiled = copyreg.__newobj__(_compiled_type(original, options))  # type: ignore[attr-defined]
+    compiled.__dict__ = module.__dict__
+    return compiled
+
+
+def _restore(original: type[nn.Module], options: Options) -> nn.Module:
+    """An empty compiled module for pickle and copy to fill."""
+    return copyreg.__newobj__(_compiled_type(original, options))  # type: ignore[attr-defined]

@@ -1,0 +1,153 @@
+"""The whole compilation on one page.
+
+    program --verify--> --optimize--> forward
+            --differentiate--> joint --optimize jointly--> --choose what to save--> forward, backward
+    each    --lower--> plan --fuse--> plan --emit, build--> kernels --register--> operators
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from columba.autodiff import differentiate
+from columba.codegen.cpp import emit
+from columba.distinct import Place, distinct
+from columba.ir.interop.program import Program
+from columba.ir.interop.verify import verify as verify_program
+from columba.ir.intraop.plan import Plan, spaces_of
+from columba.ir.intraop.verify import verify as verify_plan
+from columba.ir.types import DType
+from columba.lowering import lower
+from columba.partition import Source, partition
+from columba.pipeline import Pipeline, parse_passes
+from columba.runtime.graph import Graph
+from columba.runtime.host import run_host_program
+from columba.runtime.launch import Executable
+from columba.runtime.operators import SPACES, CompiledProgram, Direction, call
+
+LEVEL_1 = "canonicalize,expand_softmax,legalize_linear,compact_materialization,canonicalize,common_subexpressions"
+LEVEL_2 = "fuse_traversals"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Which passes run, in their command-line spelling, and whether every one is followed by the verifier."""
+
+    level1: str = LEVEL_1
+    level2: str = LEVEL_2
+    verify: bool = False
+
+    def optimize(self, program: Program) -> Program:
+        return Pipeline(parse_passes(self.level1), self.verify).run(program)
+
+    def schedule(self, plan: Plan) -> Plan:
+        return Pipeline(parse_passes(self.level2), self.verify).run(plan)
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """Everything that the compiler made of a program, stage by stage; ``backward`` parts are None without gradients.
+
+    ``places[i]`` says where result ``i`` of the traced program is found: among its inputs or among the forward results.
+    """
+
+    traced: Program
+    forward: Program
+    forward_plan: Plan
+    places: tuple[Place, ...]
+    joint: Program | None = None
+    backward: Program | None = None
+    backward_plan: Plan | None = None
+    sources: tuple[Source, ...] = ()
+    gradients: tuple[tuple[str, int] | None, ...] = ()
+
+    @property
+    def plans(self) -> tuple[Plan, ...]:
+        return tuple(p for p in (self.forward_plan, self.backward_plan) if p is not None)
+
+    @functools.cached_property
+    def results(self) -> int:
+        """Results of the forward program, without what it saves."""
+        return len({n for place, n in self.places if place == "output"})
+
+    def source(self, index_dtype: DType = DType.I32) -> str:
+        """The C++ source of all kernels."""
+        return emit(self.plans, index_dtype)
+
+
+def compile_program(traced: Program, wrt: Sequence[str] = (), recipe: Recipe | None = None) -> Compilation:
+    """Compiles a level-1 program, and its gradient with respect to the inputs called ``wrt``, down to plans."""
+    recipe = recipe or Recipe()
+    verify_program(traced)
+    wanted = distinct(recipe.optimize(traced))
+    if not wrt or not wanted.program.results:
+        plan = verify_plan(recipe.schedule(lower(wanted.program)))
+        return Compilation(traced, wanted.program, plan, wanted.places)
+
+    inputs, results = len(wanted.program.inputs), len(wanted.program.results)
+    joint = recipe.optimize(differentiate(wanted.program, wrt))
+    parts = partition(joint, inputs, results)
+    backward = distinct(parts.backward)
+    by_name = dict(zip(wrt, backward.places, strict=True))
+    gradients = tuple(_gradient(by_name.get(i.name), parts.sources) for i in traced.inputs)
+    forward_plan = verify_plan(recipe.schedule(lower(parts.forward)))
+    backward_plan = verify_plan(recipe.schedule(lower(backward.program)))
+    return Compilation(
+        traced,
+        parts.forward,
+        forward_plan,
+        wanted.places,
+        joint,
+        backward.program,
+        backward_plan if backward.program.results else None,
+        parts.sources,
+        gradients,
+    )
+
+
+def _gradient(place: Place | None, sources: Sequence[Source]) -> tuple[str, int] | None:
+    """Where the operator finds the gradient of an input: computed, or one of the backward program's own inputs."""
+    if place is None:
+        return None
+    kind, n = place
+    return ("output", n) if kind == "output" else sources[n]
+
+
+class Runnable:
+    """A compilation with its kernels built, to be called on a graph and on tensors."""
+
+    def __init__(self, compilation: Compilation, index_dtype: DType) -> None:
+        self.compilation = compilation
+        self.arrays = tuple(dict.fromkeys(a for plan in compilation.plans for a in plan.index_arrays))
+        self.spaces = {space for plan in compilation.plans for space in spaces_of(plan)}
+        self.executable = Executable(compilation.plans, index_dtype)
+        forward = self._direction(compilation.forward_plan)
+        backward = None if compilation.backward_plan is None else self._direction(compilation.backward_plan)
+        self.program = CompiledProgram(
+            compilation.traced.name,
+            forward,
+            compilation.results,
+            backward,
+            compilation.sources,
+            compilation.gradients,
+        )
+
+    def _direction(self, plan: Plan) -> Direction:
+        def run(inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+            host = functools.partial(run_host_program, counts=counts)
+            return self.executable.run(plan.name, inputs, index, counts, host=host)
+
+        index = tuple(self.arrays.index(a) for a in plan.index_arrays)
+        return Direction(run, index, tuple(b.type for b in plan.outputs))
+
+    def __call__(self, inputs: Sequence[Tensor], graph: Graph) -> list[Tensor]:
+        """Results of the traced program."""
+        index = [graph.index(a) for a in self.arrays]
+        counts = [graph.count(space) if space in self.spaces else 0 for space in SPACES]
+        outputs = call(self.program, inputs, index, counts) if self.compilation.forward.results else []
+        found = {"input": inputs, "output": outputs}
+        return [found[kind][n] for kind, n in self.compilation.places]

@@ -1,0 +1,96 @@
+"""``columba.explain``: what the compiler made of a model, at every level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from columba.api import CompiledFunction, Options, compile
+from columba.driver import Compilation
+from columba.ir.intraop.kernels import HostCall, Kernel
+from columba.runtime.dtypes import ir_dtype
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A compiled model's stages as text.
+
+    Attributes:
+        compilation: programs and plans as objects.
+        prelude: plain PyTorch operations on weights that run before the kernels, with autograd.
+        source: the C++ source of all kernels.
+    """
+
+    compilation: Compilation
+    prelude: tuple[str, ...]
+    source: str
+
+    @property
+    def level1(self) -> str:
+        """The traced program, the optimized forward program, and the backward one."""
+        c = self.compilation
+        parts = [("traced", c.traced), ("forward", c.forward), ("backward", c.backward)]
+        return "\n\n".join(f"// {title}\n{program}" for title, program in parts if program is not None)
+
+    @property
+    def level2(self) -> str:
+        """The plans: which kernels run, over which buffers."""
+        return "\n\n".join(str(plan) for plan in self.compilation.plans)
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        return tuple(k for plan in self.compilation.plans for k in plan.kernels)
+
+    @property
+    def host_calls(self) -> list[str]:
+        """What PyTorch runs: the prelude, then the host calls of the plans, one operation a string."""
+        calls = [f"prelude: {line}" for line in self.prelude]
+        for kernel in self.kernels:
+            if isinstance(kernel, HostCall):
+                calls += [f"{kernel.name}: {line.strip()}" for line in str(kernel.program).splitlines()[1:-2]]
+        return calls
+
+    def __str__(self) -> str:
+        host = "\n".join(self.host_calls) or "none"
+        sections = [
+            ("Level 1: programs", self.level1),
+            ("Level 2: plans", self.level2),
+            ("Run by PyTorch", host),
+            ("Source", self.source),
+        ]
+        return "\n\n".join(f"=== {title} ===\n{text}" for title, text in sections)
+
+
+def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
+    """Traces and compiles ``target`` for these arguments, without building or running kernels, and shows every stage.
+
+    Args:
+        target: a compiled or uncompiled module, function, or bound method, as :func:`columba.compile` takes.
+        args, kwargs: the arguments of a call. Gradients are shown for what requires them, unless under ``torch.no_grad()``.
+
+    Returns:
+        An :class:`Explanation`; ``print`` it for everything.
+    """
+    compiled, owner = _compiled(target)
+    call_args = args if owner is None else (owner, *args)
+    specialization = compiled.specialize(*call_args, **kwargs)
+    graph, inputs = specialization.trace.bind(args, kwargs)
+    compilation = specialization.compilation(inputs)
+    source = compilation.source(ir_dtype(graph.index_dtype))
+    return Explanation(compilation, tuple(str(step) for step in specialization.trace.prelude), source)
+
+
+def _compiled(target: Any) -> tuple[CompiledFunction, nn.Module | None]:
+    if isinstance(target, nn.Module):
+        forward = type(target).forward
+        if isinstance(forward, CompiledFunction):
+            return forward, target
+        return CompiledFunction(forward, Options()), target
+    if isinstance(target, CompiledFunction):
+        return target, None
+    bound = getattr(target, "__func__", None)
+    if bound is not None and isinstance(target.__self__, nn.Module):
+        return (bound if isinstance(bound, CompiledFunction) else CompiledFunction(bound, Options())), target.__self__
+    return compile(target), None

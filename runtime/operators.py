@@ -1,0 +1,175 @@
+"""Compiled programs as PyTorch operators.
+
+Two operators serve all programs: ``columba::forward`` and ``columba::backward``. They take the key of a program that is registered
+in this process, its input tensors, the index arrays of the graph, and the row counts of its spaces; everything that varies from
+call to call is thus an argument, and shapes may be symbolic. Both have fake implementations; the first has the second as its
+gradient, and the second has none.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from columba.ir.spaces import Space
+from columba.ir.types import TensorType
+from columba.runtime.dtypes import torch_dtype
+
+SPACES = tuple(Space)
+"""The order in which row counts are passed."""
+
+
+class Runner(Protocol):
+    """Runs one plan: inputs, index arrays, and counts in; outputs out."""
+
+    def __call__(self, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]: ...
+
+
+@dataclass(frozen=True)
+class Direction:
+    """One direction of a program: how it runs, and which of the program's index arrays it reads."""
+
+    run: Runner
+    index: tuple[int, ...]
+    outputs: tuple[TensorType, ...]
+
+
+@dataclass
+class CompiledProgram:
+    """What the operators need to know of a program.
+
+    ``forward`` returns ``results`` results, then what is saved. ``sources[i]`` says what the backward direction's input ``i`` is:
+    an input, a result (or saved value) of the forward one, or the gradient of a result. ``gradients[i]`` says where the gradient
+    of input ``i`` is found: position in the backward outputs, or in the incoming gradients where it is passed through.
+    """
+
+    name: str
+    forward: Direction
+    results: int
+    backward: Direction | None = None
+    sources: tuple[tuple[str, int], ...] = ()
+    gradients: tuple[tuple[str, int] | None, ...] = ()
+    key: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.key = f"{self.name}#{next(_numbers)}"
+        with _lock:
+            _programs[self.key] = self
+
+
+_numbers = itertools.count()
+_lock = threading.Lock()
+_programs: dict[str, CompiledProgram] = {}
+
+
+def program(key: str) -> CompiledProgram:
+    """The registered program, or an error that says why there may be none."""
+    try:
+        return _programs[key]
+    except KeyError:
+        raise RuntimeError(
+            f"columba: no program {key!r} is compiled in this process. Exported models hold the name of a program, not its "
+            "kernels: compile and call the model once in the process that loads it."
+        ) from None
+
+
+def _empty(outputs: Sequence[TensorType], counts: Sequence[int], device: torch.device) -> list[Tensor]:
+    return [
+        torch.empty(shape_of(t, counts), dtype=torch_dtype(t.dtype), device=device)
+        for t in outputs
+    ]
+
+
+def shape_of(t: TensorType, counts: Sequence[int]) -> tuple[int, ...]:
+    """The tensor shape of a value: rows of its space, then features; a plain value has no rows."""
+    return t.shape if t.space is Space.ONE else (counts[SPACES.index(t.space)], *t.shape)
+
+
+def _run(direction: Direction, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+    return direction.run([x.contiguous() for x in inputs], [index[n] for n in direction.index], counts)
+
+
+@torch.library.custom_op("columba::forward", mutates_args=())
+def forward(key: str, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+    """Results of a compiled program, then the values that its gradient needs."""
+    return _run(program(key).forward, inputs, index, counts)
+
+
+@forward.register_fake
+def _(key: str, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+    return _empty(program(key).forward.outputs, counts, inputs[0].device)
+
+
+@torch.library.custom_op("columba::backward", mutates_args=())
+def backward(key: str, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+    """Gradients of a compiled program's inputs, from inputs, saved values and incoming gradients."""
+    return _run(_backward_of(key), inputs, index, counts)
+
+
+@backward.register_fake
+def _(key: str, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+    return _empty(_backward_of(key).outputs, counts, inputs[0].device)
+
+
+def _backward_of(key: str) -> Direction:
+    direction = program(key).backward
+    if direction is None:
+        raise RuntimeError(f"columba: program {key!r} was compiled for inference; no input required a gradient")
+    return direction
+
+
+def _setup_forward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    key, tensors, index, counts = inputs
+    ctx.key, ctx.counts = key, counts
+    ctx.inputs, ctx.outputs = len(tensors), len(output)
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(*tensors, *output, *index)
+
+
+def _backward_of_forward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    compiled = program(ctx.key)
+    kept = ctx.saved_tensors
+    outputs = kept[ctx.inputs : ctx.inputs + ctx.outputs]
+    index = kept[ctx.inputs + ctx.outputs :]
+
+    def grad(n: int) -> Tensor:
+        given = grads[n]
+        return torch.zeros_like(outputs[n]) if given is None else given
+
+    places: dict[str, Callable[[int], Tensor]] = {"input": kept.__getitem__, "result": outputs.__getitem__, "grad": grad}
+    tensors = [places[place](n) for place, n in compiled.sources]
+    found = backward(ctx.key, tensors, list(index), ctx.counts) if compiled.backward is not None else []
+    places["output"] = found.__getitem__
+    gradients = [None if g is None else places[g[0]](g[1]) for g in compiled.gradients]
+    return None, gradients, None, None
+
+
+forward.register_autograd(_backward_of_forward, setup_context=_setup_forward)
+
+
+def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
+    ctx.key = inputs[0]
+
+
+def _no_second_derivative(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
+    raise RuntimeError(
+        f"columba: the gradient of {program(ctx.key).name} has no gradient of its own: compiled programs are differentiable once. "
+        'For second derivatives run the model uncompiled or with backend="torch".'
+    )
+
+
+backward.register_autograd(_no_second_derivative, setup_context=_setup_backward)
+
+
+def call(compiled: CompiledProgram, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+    """Runs a program through its operator and drops what was saved."""
+    return forward(compiled.key, list(inputs), list(index), list(counts))[: compiled.results]
+
+
+__all__ = ["SPACES", "CompiledProgram", "Direction", "Runner", "backward", "call", "forward", "program", "shape_of"]
