@@ -83,7 +83,9 @@ def compile(target: Any = None, *, backend: str = "auto", recipe: Recipe | None 
     if isinstance(target, type):
         if not issubclass(target, nn.Module):
             raise TypeError(f"columba.compile takes functions, methods, and nn.Module classes or instances, not the class {target.__name__}")
-        target.forward = CompiledFunction(target.forward, options)  # type: ignore[method-assign, assignment]
+        forward = CompiledFunction(getattr(target.forward, "fn", target.forward), options)
+        forward.__set_name__(target, "forward")
+        target.forward = forward  # type: ignore[method-assign, assignment]
         return target
     if isinstance(target, CompiledFunction):
         return CompiledFunction(target.fn, options)
@@ -99,12 +101,16 @@ class CompiledFunction:
         functools.update_wrapper(self, fn)
         self.fn = fn
         self.options = options
+        self.is_method = False
         self._reset()
 
     def _reset(self) -> None:
         self._own: list[_Specialization] = []
         self._of_modules: weakref.WeakKeyDictionary[Any, list[_Specialization]] = weakref.WeakKeyDictionary()
         self._lock = threading.RLock()
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.is_method = True
 
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         return self if owner is None else types.MethodType(self, owner)
@@ -141,7 +147,7 @@ class CompiledFunction:
 
     def _split(self, args: tuple[Any, ...]) -> tuple[nn.Module | None, tuple[Any, ...]]:
         """The module whose method this is, if any, and the remaining arguments."""
-        if args and isinstance(args[0], nn.Module) and getattr(type(args[0]), self.fn.__name__, None) is not None:
+        if self.is_method and args and isinstance(args[0], nn.Module):
             return args[0], args[1:]
         return None, args
 

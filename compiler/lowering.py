@@ -1,8 +1,8 @@
 """From level 1 to level 2: which values get a buffer, and the one kernel that fills each.
 
-    linear         --> gemm            reduce      --> traversal over the owners' members
-    outer_reduce   --> gemm_reduce     row-wise    --> traversal over the rows
-    weights only   --> host call
+    linear        --> gemm           reduce    --> traversal over the owners' members
+    outer_reduce  --> gemm_reduce    row-wise  --> traversal over the rows
+    products of weights --> host call
 
 Every kernel computes its value from buffers; what has no buffer is computed again where it is needed. Kernels that could be
 one are fused afterwards, on the plan (:mod:`columba.passes.intraop.fuse_traversals`), which makes most of these buffers
@@ -244,10 +244,8 @@ class _Lowering:
 
 
 def _is_host(v: Value) -> bool:
-    """Whether PyTorch computes it: a value of weights alone."""
-    if v.space not in WEIGHT_SPACES or isinstance(v, (Input, Degree, Uniform, Constant)):
-        return False
-    return all(c.space in WEIGHT_SPACES for c in v.children if isinstance(c, Value))
+    """Whether PyTorch computes it: a matrix product of weights alone."""
+    return isinstance(v, (Linear, OuterReduce)) and v.children[0].space in WEIGHT_SPACES  # type: ignore[attr-defined]
 
 
 def _unlifted(value: Value) -> Value:

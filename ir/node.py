@@ -103,11 +103,12 @@ def rewrite(
     roots: Sequence[N],
     rule: Callable[[Node], Node],
     known: Mapping[Node, Node] | None = None,
+    origins: dict[Node, Node] | None = None,
 ) -> tuple[N, ...]:
     """Rebuilds the graph bottom-up: ``rule`` sees each node with its children already rewritten.
 
     Returns the same objects where nothing changed. ``known`` maps nodes to replacements decided beforehand, below
-    which nothing is visited.
+    which nothing is visited. ``origins``, if given, collects for each new node the old one that it replaces.
     """
     done: dict[int, Node] = {id(old): new for old, new in (known or {}).items()}
     for root in roots:
@@ -120,7 +121,12 @@ def rewrite(
                 stack.append((node, True))
                 stack.extend((c, False) for c in reversed(node.children) if id(c) not in done)
                 continue
-            done[id(node)] = rule(node.with_children([done[id(c)] for c in node.children]))
+            rebuilt = node.with_children([done[id(c)] for c in node.children])
+            if origins is not None:
+                origins.setdefault(rebuilt, node)
+            done[id(node)] = rule(rebuilt)
+            if origins is not None:
+                origins.setdefault(done[id(node)], node)
     return tuple(done[id(root)] for root in roots)  # type: ignore[misc]
 
 

@@ -29,7 +29,8 @@ from columba.pipeline import Pass
 class Canonicalize(Pass[Program]):
     """Operations that do nothing disappear, chains of views and lifts become one, constants are folded.
 
-    ``lift(lift(x)) --> lift(x)``, ``reshape(reshape(x)) --> reshape(x)``, ``x * 1 --> x``, ``x + 0 --> x``, ``1 * 2 --> 2``.
+    ``lift(lift(x)) --> lift(x)``, ``reshape(reshape(x)) --> reshape(x)``, ``x * 1 --> x``, ``x + 0 --> x``, ``1 * 2 --> 2``,
+    ``row / scalar --> row * (1 / scalar)``.
     ``x * 0`` stays: it is not 0 where x is infinite or NaN.
     """
 
@@ -115,6 +116,8 @@ def _pointwise(node: Pointwise) -> Value:
         constant = args[position]
         if isinstance(constant, Constant) and constant.value == neutral:
             return b.expand(node.args[1 - position], node.shape)
+    if node.function == "div" and node.args[1].type.size < node.type.size:  # one division a row, not one an element
+        return b.pointwise("mul", node.args[0], b.pointwise("reciprocal", node.args[1]))
     if node.function == "neg" and isinstance(node.args[0], Pointwise) and node.args[0].function == "neg":
         return node.args[0].args[0]
     peeled = Pointwise(args, node.function, node.scalars)

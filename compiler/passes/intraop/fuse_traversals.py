@@ -8,7 +8,7 @@ from typing import Any
 
 import networkx as nx
 
-from columba.ir.interop.ops import Lift, Value
+from columba.ir.interop.ops import Lift, Reduce, Value
 from columba.ir.intraop.kernels import (
     Buffer,
     Kernel,
@@ -20,8 +20,7 @@ from columba.ir.intraop.kernels import (
     writes,
 )
 from columba.ir.intraop.plan import Plan
-from columba.ir.node import Node, rewrite
-from columba.ir.spaces import IndexMap
+from columba.ir.node import Node, rewrite, topological
 from columba.lowering import load, schedule_order
 from columba.passes.interop.legalize_linear import WEIGHT_SPACES
 from columba.pipeline import Pass
@@ -41,7 +40,7 @@ class FuseTraversals(Pass[Plan]):
         kernels = list(plan.kernels)
         while (fused := _fuse_one(kernels)) is not None:
             kernels = fused
-        kernels = _drop_unread(kernels, plan.outputs)
+        kernels = drop_unread(kernels, plan.outputs)
         if len(kernels) == len(plan.kernels) and all(a is b for a, b in zip(kernels, plan.kernels, strict=True)):
             return plan
         return replace(plan, kernels=tuple(schedule_order(kernels)))
@@ -49,12 +48,12 @@ class FuseTraversals(Pass[Plan]):
 
 def _fuse_one(kernels: Sequence[Kernel]) -> list[Kernel] | None:
     """The kernels with the first pair fused that can be."""
-    flow = _dataflow(kernels)
+    flow = dataflow(kernels)
     for i, first in enumerate(kernels):
         for second in kernels[i + 1 :]:
             if not isinstance(first, Traversal) or not isinstance(second, Traversal):
                 continue
-            if _passes_between(flow, first, second):
+            if passes_between(flow, first.name, second.name):
                 continue
             fused = _fuse(first, second)
             if fused is not None:
@@ -63,7 +62,8 @@ def _fuse_one(kernels: Sequence[Kernel]) -> list[Kernel] | None:
     return None
 
 
-def _dataflow(kernels: Sequence[Kernel]) -> nx.DiGraph:
+def dataflow(kernels: Sequence[Kernel]) -> nx.DiGraph:
+    """Kernel names, and an edge from the writer of a buffer to each reader."""
     graph = nx.DiGraph()
     graph.add_nodes_from(k.name for k in kernels)
     writer = {buffer: k.name for k in kernels for buffer in writes(k)}
@@ -71,11 +71,9 @@ def _dataflow(kernels: Sequence[Kernel]) -> nx.DiGraph:
     return graph
 
 
-def _passes_between(flow: nx.DiGraph, first: Traversal, second: Traversal) -> bool:
+def passes_between(flow: nx.DiGraph, first: str, second: str) -> bool:
     """Whether a third kernel needs the first and is needed by the second."""
-    return any(
-        middle != second.name and nx.has_path(flow, middle, second.name) for middle in flow.successors(first.name)
-    )
+    return any(middle != second and nx.has_path(flow, middle, second) for middle in flow.successors(first))
 
 
 def _fuse(first: Traversal, second: Traversal) -> Traversal | None:
@@ -86,13 +84,13 @@ def _fuse(first: Traversal, second: Traversal) -> Traversal | None:
     written = {store.buffer: store.value for store in _reframed(first, frame)}
     stores = list(_reframed(first, frame))
     for store in _reframed(second, frame):
-        value = _substitute(store.value, written)
+        value = substitute(store.value, written)
         if value is None:
             return None
         stores.append(Store(store.buffer, value))
     if frame.schedule.split and not _can_split(stores, frame):
         return None
-    return replace(frame, name=_joined(first.name, second.name), stores=_merged(stores))
+    return replace(frame, name=second.name, stores=merged(stores))  # the reader looks for what is computed last
 
 
 def _common_frame(first: Traversal, second: Traversal) -> Traversal | None:
@@ -130,7 +128,7 @@ def _reframed(kernel: Traversal, frame: Traversal) -> tuple[Store, ...]:
     return tuple(Store(s.buffer, v) for s, v in zip(kernel.stores, values, strict=True))
 
 
-def _substitute(value: Value, written: dict[Buffer, Value]) -> Value | None:
+def substitute(value: Value, written: dict[Buffer, Value]) -> Value | None:
     """``value`` with loads of written buffers replaced by what was written; None if it reads another row of one."""
     possible = True
 
@@ -149,9 +147,6 @@ def _substitute(value: Value, written: dict[Buffer, Value]) -> Value | None:
 
 def _can_split(stores: Sequence[Store], frame: Traversal) -> bool:
     """Whether no member needs a reduction of its owner and nothing follows a reduction."""
-    from columba.ir.interop.ops import Reduce
-    from columba.ir.node import topological
-
     for store in stores:
         below = topological((store.value,))
         if any(isinstance(v, Lift) and any(isinstance(u, Reduce) for u in topological((v,))) for v in below):
@@ -161,12 +156,7 @@ def _can_split(stores: Sequence[Store], frame: Traversal) -> bool:
     return True
 
 
-def _joined(first: str, second: str) -> str:
-    """A name for the fused kernel: that of the last, which is what the reader looks for."""
-    return second
-
-
-def _merged(stores: Sequence[Store]) -> tuple[Store, ...]:
+def merged(stores: Sequence[Store]) -> tuple[Store, ...]:
     """Equal values of all stores made one."""
     seen: dict[Any, Node] = {}
 
@@ -178,7 +168,7 @@ def _merged(stores: Sequence[Store]) -> tuple[Store, ...]:
     return tuple(Store(s.buffer, v) for s, v in zip(stores, values, strict=True))
 
 
-def _drop_unread(kernels: Sequence[Kernel], outputs: Sequence[Buffer]) -> list[Kernel]:
+def drop_unread(kernels: Sequence[Kernel], outputs: Sequence[Buffer]) -> list[Kernel]:
     """Without the stores that nobody reads, and the kernels left with none."""
     kept = list(kernels)
     while True:
