@@ -42,7 +42,7 @@ class Lifted(Tensor):
     @staticmethod
     def __new__(cls, base: Tensor, map: IndexMap, graph: Graph) -> Lifted:
         shape = (graph.count(map.fine), *base.shape[1:])
-        return Tensor._make_wrapper_subclass(cls, shape, dtype=base.dtype, device=base.device)  # type: ignore[attr-defined, no-any-return]
+        return Tensor._make_wrapper_subclass(cls, shape, dtype=base.dtype, device=base.device)
 
     def __init__(self, base: Tensor, map: IndexMap, graph: Graph) -> None:
         self.base = base
@@ -66,7 +66,7 @@ class Lifted(Tensor):
         """Whether both select by the same map of the same graph."""
         return self.map == other.map and self.graph is other.graph
 
-    def __repr__(self, *, tensor_contents: object = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"Lifted(shape={list(self.shape)}, dtype={self.dtype}, of={list(self.base.shape)}, along={self.map})"
 
     @classmethod
@@ -94,7 +94,7 @@ class Lifted(Tensor):
         return func(*(gathered(a) for a in args), **{k: gathered(v) for k, v in kwargs.items()})
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         # Autograd lies above this point: a gather here would lose the gradient, and quietly.
@@ -198,9 +198,15 @@ def register(rule: Callable[..., Any], *names: str) -> None:
         RULES.update({getattr(home, name): rule for home in (torch, Tensor, F) if hasattr(home, name)})
 
 
+def _getter(name: str) -> Callable[..., Any]:
+    """What torch's protocol calls the reading of an attribute."""
+    getter: Callable[..., Any] = getattr(Tensor, name).__get__
+    return getter
+
+
 RULES: dict[Callable[..., Any], Callable[..., Any]] = {
-    Tensor.mT.__get__: _feature_rule(lambda x: x.dim() >= 3),
-    Tensor.requires_grad.__get__: lambda func, x: x.base.requires_grad,
+    _getter("mT"): _feature_rule(lambda x: x.dim() >= 3),
+    _getter("requires_grad"): lambda func, x: x.base.requires_grad,
 }
 register(pointwise_rule, "add", "sub", "mul", "div", "true_divide", "neg", "abs", "square", "sqrt", "rsqrt", "pow")
 register(
@@ -218,7 +224,7 @@ register(_feature_rule(lambda x, dim: dim not in (0, -x.dim() - 1)), "unsqueeze"
 register(_feature_rule(lambda x, *to, **kw: len(to) == 1 and isinstance(to[0], torch.dtype) and not kw), "to")
 
 _METADATA = {
-    *(getattr(Tensor, name).__get__ for name in ("shape", "dtype", "device", "ndim", "layout", "is_cuda")),
+    *map(_getter, ("shape", "dtype", "device", "ndim", "layout", "is_cuda")),
     *(getattr(Tensor, name) for name in ("size", "dim", "numel", "nelement", "is_floating_point", "is_complex")),
     *(torch.is_floating_point, torch.is_complex, torch.numel, Tensor.__len__),
 }

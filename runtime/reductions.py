@@ -64,7 +64,7 @@ class _SegmentExtremum(torch.autograd.Function):
         ctx.save_for_backward(x, index, output)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         x, index, output = ctx.saved_tensors
         wins = (x.detach() == output.detach().index_select(0, index)).to(_accumulator(x.dtype))
         ties = segment_sum(wins, index, ctx.rows).clamp(min=1).index_select(0, index)
