@@ -1,0 +1,131 @@
+"""One peer on one case, in a process of its own: builds, then obeys commands on standard input.
+
+Each command is a JSON object with ``do``: ``infer`` or ``train`` run once and answer ``{"seconds": s}``; ``check`` answers with
+fingerprints of the output and of all gradients; ``memory`` runs a training step and answers how far the process grew;
+``limits`` measures the machine: sgemm rate and read bandwidth.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.cases import Case, load_graph, make_input, make_layer
+from benchmarks.peers import build_peer
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("peer")
+    parser.add_argument("case", help="a Case as JSON")
+    parser.add_argument("--keep", action="store_true", help="keep freed memory in the process (mallopt)")
+    args = parser.parse_args()
+    if args.keep:
+        keep_freed_memory()
+    worker = Worker(args.peer, Case(**json.loads(args.case)))
+    print(json.dumps({"ready": True, **worker.about}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(worker.answer(json.loads(line)["do"])), flush=True)
+
+
+def keep_freed_memory() -> None:
+    """Raises glibc's mmap and trim thresholds: freed buffers are used again without page faults."""
+    libc = ctypes.CDLL(None)
+    m_trim_threshold, m_mmap_threshold = -1, -3
+    libc.mallopt(m_mmap_threshold, 2**30)
+    libc.mallopt(m_trim_threshold, 2**31 - 1)
+
+
+class Worker:
+    def __init__(self, peer: str, case: Case) -> None:
+        graph = load_graph(case.graph)
+        layer = make_layer(case, graph)
+        start = time.perf_counter()
+        self.x = make_input(case, graph).requires_grad_()
+        self.model: Callable[[Tensor], Tensor] = build_peer(peer, case, layer, graph)
+        self.parameters = list(layer.parameters())
+        self.out_grad = torch.randn(graph.num_nodes, case.features, generator=torch.Generator().manual_seed(2))
+        self.about = {"edges": graph.num_edges, "prepare": time.perf_counter() - start}
+
+    def answer(self, do: str) -> dict[str, Any]:
+        match do:
+            case "infer":
+                return {"seconds": timed(self.infer)}
+            case "train":
+                return {"seconds": timed(self.train)}
+            case "check":
+                return {"prints": self.check()}
+            case "memory":
+                return {"bytes": self.memory()}
+            case "limits":
+                return limits()
+            case _:
+                raise ValueError(f"unknown command {do!r}")
+
+    def infer(self) -> Tensor:
+        with torch.no_grad():
+            return self.model(self.x)
+
+    def train(self) -> Tensor:
+        """Forward and backward; gradients of the input and of all parameters."""
+        for p in (self.x, *self.parameters):
+            p.grad = None
+        out = self.model(self.x)
+        out.backward(self.out_grad)
+        return out
+
+    def check(self) -> list[list[float]]:
+        """Sums that pin down the output and every gradient, in an order common to all peers."""
+        out = self.train().detach()
+        tensors = [out, self.x.grad, *(p.grad for p in self.parameters)]
+        return [[] if t is None else fingerprint(t) for t in tensors]
+
+    def memory(self) -> int:
+        self.train()
+        for p in (self.x, *self.parameters):
+            p.grad = None
+        Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
+        before = status("VmRSS")
+        self.train()
+        return status("VmHWM") - before
+
+
+def fingerprint(t: Tensor) -> list[float]:
+    flat = t.detach().double().flatten()
+    weights = torch.linspace(-1, 1, flat.numel(), dtype=torch.float64)
+    return [flat.abs().sum().item(), (flat * weights).sum().item()]
+
+
+def timed(call: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+def status(field: str) -> int:
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field + ":"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError(f"no {field} in /proc/self/status")
+
+
+def limits() -> dict[str, float]:
+    """Floating-point operations a second of a large sgemm, and bytes a second of reading memory; best of several."""
+    a, b = torch.randn(1536, 1536), torch.randn(1536, 1536)
+    big = torch.ones(64 * 2**20)
+    flops = max(2 * 1536**3 / timed(lambda: a @ b) for _ in range(5))
+    bandwidth = max(big.numel() * 4 / timed(lambda: big.sum()) for _ in range(5))
+    return {"flops": flops, "bandwidth": bandwidth}
+
+
+if __name__ == "__main__":
+    main()
