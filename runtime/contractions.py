@@ -44,7 +44,12 @@ def linear(x: Tensor, w: Tensor) -> Tensor:
         result: Tensor = handle_torch_function(linear, (x, w), x, w)
         return result
     _check_linear(x, w)
-    return torch.tensordot(x, w, dims=1)
+    return _contract(x, w)
+
+
+def _contract(x: Tensor, w: Tensor) -> Tensor:
+    """``x [rows, *lead, K]`` times ``w [K, *out]``; a matmul, so that autocast knows what to do."""
+    return torch.matmul(x, w.reshape(w.shape[0], prod(w.shape[1:]))).reshape(*x.shape[:-1], *w.shape[1:])
 
 
 def _check_linear(x: Tensor, w: Tensor) -> None:
@@ -74,10 +79,10 @@ def _check_linear(x: Tensor, w: Tensor) -> None:
 def _linear_rule(func: Callable[..., Tensor], x: Tensor, w: Tensor) -> Tensor:
     _check_linear(x, w)
     if isinstance(x, Lifted) and not isinstance(w, Lifted):
-        return x.with_base(torch.tensordot(x.base, w, dims=1))
+        return x.with_base(_contract(x.base, w))
     assert isinstance(w, Lifted)
     if not isinstance(x, Lifted):
-        return _by_segments(w, [x], lambda matrix, block: torch.tensordot(block, matrix, dims=1))
+        return _by_segments(w, [x], lambda matrix, block: _contract(block, matrix))
     if not x.along_with(w):
         return func(x.materialize(), w)
     rows, lead, out = x.base.shape[0], x.shape[1:-1], w.shape[2:]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -194,6 +196,21 @@ def test_a_graph_or_its_tensors(layer: str, which: str) -> None:
     x, _, _ = features(graph, 4)
     tensors = [graph.edge_index, graph.edge_type, *([graph.node_type] if layer == "hgt_skip" else [])]
     assert torch.equal(conv(x, graph), conv(x, *tensors))
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_autocast_and_copies(layer: str) -> None:
+    torch.manual_seed(0)
+    conv, graph = LAYERS[layer][0](), GRAPHS["random"]
+    x = torch.randn(graph.num_nodes, 4, requires_grad=True)
+    expected = conv(x, graph)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = conv(x, graph)
+    out.sum().backward()
+    torch.testing.assert_close(out, expected, rtol=0.05, atol=0.05)
+    assert all(torch.isfinite(parameter.grad).all() for parameter in conv.parameters())
+    assert torch.equal(pickle.loads(pickle.dumps(conv))(x, graph), expected)
+    assert torch.equal(copy.deepcopy(conv)(x, graph), expected)
 
 
 @pytest.mark.parametrize("layer", LAYERS)
