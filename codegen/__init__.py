@@ -1,0 +1,1 @@
+"""From plans to source text: one sub-package a target."""

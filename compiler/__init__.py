@@ -1,0 +1,1 @@
+"""Columba: a compiler for relational graph neural networks written in PyTorch."""

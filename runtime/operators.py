@@ -17,13 +17,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from columba.ir.spaces import Space
 from columba.ir.types import TensorType
 from columba.runtime.dtypes import torch_dtype
-
-SPACES = tuple(Space)
-"""The order in which row counts are passed."""
-
+from columba.runtime.launch import SPACES, shape_of
 
 class Runner(Protocol):
     """Runs one plan: inputs, index arrays, and counts in; outputs out."""
@@ -80,15 +76,7 @@ def program(key: str) -> CompiledProgram:
 
 
 def _empty(outputs: Sequence[TensorType], counts: Sequence[int], device: torch.device) -> list[Tensor]:
-    return [
-        torch.empty(shape_of(t, counts), dtype=torch_dtype(t.dtype), device=device)
-        for t in outputs
-    ]
-
-
-def shape_of(t: TensorType, counts: Sequence[int]) -> tuple[int, ...]:
-    """The tensor shape of a value: rows of its space, then features; a plain value has no rows."""
-    return t.shape if t.space is Space.ONE else (counts[SPACES.index(t.space)], *t.shape)
+    return [torch.empty(shape_of(t, counts), dtype=torch_dtype(t.dtype), device=device) for t in outputs]
 
 
 def _run(direction: Direction, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
@@ -147,7 +135,7 @@ def _backward_of_forward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any,
     found = backward(ctx.key, tensors, list(index), ctx.counts) if compiled.backward is not None else []
     places["output"] = found.__getitem__
     gradients = [None if g is None else places[g[0]](g[1]) for g in compiled.gradients]
-    return None, gradients, None, None
+    return None, gradients, [None] * len(index), None
 
 
 forward.register_autograd(_backward_of_forward, setup_context=_setup_forward)

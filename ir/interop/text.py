@@ -72,14 +72,15 @@ def print_field(value: object) -> str:
 
 # ------------------------------------------------------------------------------------------------ parsing
 
-_TOKEN = re.compile(r"\s*(?:(?P<value>%[A-Za-z_0-9.]+)|(?P<number>-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)(?![A-Za-z_]))|(?P<word>[A-Za-z_][A-Za-z_0-9]*)|(?P<punct>->|[-(){}\[\]:,=]))")
+_TOKEN = re.compile(r"\s*(?:(?P<value>[%@][A-Za-z_0-9.]+)|(?P<number>-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)(?![A-Za-z_]))|(?P<word>[A-Za-z_][A-Za-z_0-9]*)|(?P<punct>->|[-(){}\[\]:,=]))")
 
 
-class _Tokens:
-    """A cursor over the tokens of a text."""
+class Tokens:
+    """A cursor over the tokens of a text. ``names`` maps marked names (``@x``) to what they stand for."""
 
     def __init__(self, text: str) -> None:
-        self.text, self.at = text, 0
+        self.text = text
+        self.names: dict[str, Any] = {}
         self.tokens = list(self._scan())
         self.next = 0
 
@@ -111,7 +112,15 @@ class _Tokens:
 
 def parse_program(text: str) -> Program:
     """The program that ``text`` describes; :class:`ParseError` if there is none."""
-    tokens = _Tokens(text)
+    tokens = Tokens(text)
+    program = parse_program_tokens(tokens)
+    if tokens.peek():
+        raise tokens.error(f"unexpected {tokens.peek()!r} after the program")
+    return program
+
+
+def parse_program_tokens(tokens: Tokens) -> Program:
+    """A program that stands among other text."""
     tokens.take("program")
     name = tokens.take()
     values: dict[str, Value] = {}
@@ -120,14 +129,14 @@ def parse_program(text: str) -> Program:
     while tokens.peek() != ")":
         param = tokens.take()
         tokens.take(":")
-        values[param] = Input(param[1:], _parse_type(tokens))
+        values[param] = Input(param[1:], parse_type(tokens))
         inputs.append(values[param])
         if tokens.peek() != ")":
             tokens.take(",")
     tokens.take(")")
     tokens.take("{")
     while tokens.peek() != "return":
-        _parse_line(tokens, values)
+        parse_line(tokens, values)
     tokens.take("return")
     results: dict[str, Value] = {}
     while tokens.peek() != "}":
@@ -137,19 +146,17 @@ def parse_program(text: str) -> Program:
         if tokens.peek() != "}":
             tokens.take(",")
     tokens.take("}")
-    if tokens.peek():
-        raise tokens.error(f"unexpected {tokens.peek()!r} after the program")
     return Program(name, tuple(i for i in inputs if isinstance(i, Input)), tuple(results.values()), tuple(results))
 
 
-def _lookup(tokens: _Tokens, values: dict[str, Value]) -> Value:
+def _lookup(tokens: Tokens, values: dict[str, Value]) -> Value:
     name = tokens.take()
     if name not in values:
         raise tokens.error(f"value {name} is not defined before its use")
     return values[name]
 
 
-def _parse_type(tokens: _Tokens) -> TensorType:
+def parse_type(tokens: Tokens) -> TensorType:
     space = _enum(tokens, Space)
     tokens.take("[")
     shape = []
@@ -161,7 +168,7 @@ def _parse_type(tokens: _Tokens) -> TensorType:
     return TensorType(space, tuple(shape), _enum(tokens, DType))
 
 
-def _enum(tokens: _Tokens, kind: Any) -> Any:
+def _enum(tokens: Tokens, kind: Any) -> Any:
     word = tokens.take()
     try:
         return kind(word)
@@ -169,12 +176,12 @@ def _enum(tokens: _Tokens, kind: Any) -> Any:
         raise tokens.error(f"unknown {kind.__name__.lower()} {word!r}") from None
 
 
-def _parse_line(tokens: _Tokens, values: dict[str, Value]) -> None:
+def parse_line(tokens: Tokens, values: dict[str, Value]) -> None:
     name = tokens.take()
     if not name.startswith("%") or name in values:
         raise tokens.error(f"expected the name of a new value, found {name!r}")
     tokens.take(":")
-    declared = _parse_type(tokens)
+    declared = parse_type(tokens)
     tokens.take("=")
     op = tokens.take()
     if op not in OPS:
@@ -188,8 +195,8 @@ def _parse_line(tokens: _Tokens, values: dict[str, Value]) -> None:
     values[name] = value
 
 
-def _parse_operation(tokens: _Tokens, op: type[Value], values: dict[str, Value]) -> Value:
-    hints = typing.get_type_hints(op, vars(__import__("columba.ir.interop.ops", fromlist=["ops"])))
+def _parse_operation(tokens: Tokens, op: type[Value], values: dict[str, Value]) -> Value:
+    hints = typing.get_type_hints(op)
     operands: list[Value] = []
     fields: dict[str, Any] = {}
     tokens.take("(")
@@ -201,7 +208,7 @@ def _parse_operation(tokens: _Tokens, op: type[Value], values: dict[str, Value])
             if field not in hints:
                 raise tokens.error(f"{op.op_name} has no field {field!r}")
             tokens.take("=")
-            fields[field] = _parse_field(tokens, hints[field])
+            fields[field] = parse_field(tokens, hints[field])
         if tokens.peek() != ")":
             tokens.take(",")
     tokens.take(")")
@@ -217,7 +224,7 @@ def _parse_operation(tokens: _Tokens, op: type[Value], values: dict[str, Value])
     return op(**fields)
 
 
-def _parse_field(tokens: _Tokens, hint: Any) -> Any:
+def parse_field(tokens: Tokens, hint: Any) -> Any:
     args = typing.get_args(hint)
     if type(None) in args:
         if tokens.peek() == "none":
@@ -229,7 +236,7 @@ def _parse_field(tokens: _Tokens, hint: Any) -> Any:
         items = []
         tokens.take("[")
         while tokens.peek() != "]":
-            items.append(_parse_field(tokens, args[0]))
+            items.append(parse_field(tokens, args[0]))
             if tokens.peek() != "]":
                 tokens.take(",")
         tokens.take("]")
@@ -243,6 +250,10 @@ def _parse_field(tokens: _Tokens, hint: Any) -> Any:
     if hint in (Space, DType):
         return _enum(tokens, hint)
     token = tokens.take()
+    if token.startswith("@"):
+        if token not in tokens.names:
+            raise tokens.error(f"{token} is not declared")
+        return tokens.names[token]
     if hint is bool:
         return {"true": True, "false": False}[token]
     return hint(token)

@@ -29,6 +29,11 @@ class Plan:
     outputs: tuple[Buffer, ...]
     kernels: tuple[Kernel, ...]
 
+    def __str__(self) -> str:
+        from columba.ir.intraop.text import print_plan
+
+        return print_plan(self)
+
     @property
     def buffers(self) -> tuple[Buffer, ...]:
         """All buffers, each once: inputs, then outputs, then temporaries in order of first write."""

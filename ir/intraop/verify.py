@@ -20,6 +20,7 @@ from columba.ir.intraop.kernels import (
     GemmReduce,
     HostCall,
     Kernel,
+    Load,
     Product,
     Traversal,
     product_of,
@@ -28,6 +29,7 @@ from columba.ir.intraop.kernels import (
     writes,
 )
 from columba.ir.intraop.plan import Plan
+from columba.ir.spaces import Space
 
 
 def check_names(plan: Plan) -> None:
@@ -88,6 +90,8 @@ def check_levels(plan: Plan) -> None:
             case HostCall():
                 continue
         for value in values_of(kernel):
+            if value.space is Space.ONE and isinstance(value, Load):
+                continue  # the seed of random numbers
             if value.space not in allowed:
                 raise _error(kernel, f"{value.op_name} is in {value.space}, the kernel works on {' and '.join(sorted(allowed))}")
 

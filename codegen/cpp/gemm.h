@@ -1,0 +1,121 @@
+// Matrix products whose rows are gathered and scattered, blocked for registers.
+
+// MR rows of the left operand times NV vectors of columns. `b` is a panel: K rows of NV vectors.
+template <class T, int MR, int NV>
+INLINE void cb_block(int64_t depth, const T* const* a, int64_t a_at, const T* b, T* const* c, int64_t c_at, int64_t width) {
+  typedef typename Vector<T>::type V;
+  constexpr int W = VECTOR_BYTES / sizeof(T);
+  V sum[MR][NV] = {};
+  const T* row[MR];
+  for (int i = 0; i < MR; ++i) row[i] = a[i] + a_at;
+  for (int64_t k = 0; k < depth; ++k) {
+    V right[NV];
+    for (int j = 0; j < NV; ++j) right[j] = *(const V*)(b + (k * NV + j) * W);
+    for (int i = 0; i < MR; ++i) {
+      const T left = row[i][k];
+      for (int j = 0; j < NV; ++j) sum[i][j] += left * right[j];
+    }
+  }
+  for (int i = 0; i < MR; ++i) {
+    T* out = c[i] + c_at;
+    if (width == NV * W) {
+      for (int j = 0; j < NV; ++j) *(V*)(out + j * W) = sum[i][j];
+    } else {
+      memcpy(out, &sum[i][0], width * sizeof(T));
+    }
+  }
+}
+
+template <class T, int MR>
+INLINE void cb_panels(int64_t depth, int64_t columns, const T* const* a, int64_t a_at, const T* b, T* const* c, int64_t c_at) {
+  constexpr int W = VECTOR_BYTES / sizeof(T);
+  for (int64_t n = 0; n < columns; n += 2 * W) {
+    const int64_t width = columns - n < 2 * W ? columns - n : 2 * W;
+    if (width > W) cb_block<T, MR, 2>(depth, a, a_at, b + n * depth, c, c_at + n, width);
+    else cb_block<T, MR, 1>(depth, a, a_at, b + n * depth, c, c_at + n, width);
+  }
+}
+
+// c[i][c_at + n] = sum_k a[i][a_at + k] B[k, n], with B packed by cb_pack.
+template <class T>
+static void cb_gemm(int64_t rows, int64_t depth, int64_t columns, const T* const* a, int64_t a_at, const T* b, T* const* c, int64_t c_at) {
+  int64_t i = 0;
+  for (; i + 6 <= rows; i += 6) {
+    for (int next = 6; next < 12 && i + next < rows; ++next)
+      for (int64_t k = 0; k < depth && k < 64; k += 64 / sizeof(T)) __builtin_prefetch(a[i + next] + a_at + k);
+    cb_panels<T, 6>(depth, columns, a + i, a_at, b, c + i, c_at);
+  }
+  switch (rows - i) {
+    case 5: return cb_panels<T, 5>(depth, columns, a + i, a_at, b, c + i, c_at);
+    case 4: return cb_panels<T, 4>(depth, columns, a + i, a_at, b, c + i, c_at);
+    case 3: return cb_panels<T, 3>(depth, columns, a + i, a_at, b, c + i, c_at);
+    case 2: return cb_panels<T, 2>(depth, columns, a + i, a_at, b, c + i, c_at);
+    case 1: return cb_panels<T, 1>(depth, columns, a + i, a_at, b, c + i, c_at);
+  }
+}
+
+// Elements that a packed matrix takes: columns rounded up to whole vectors.
+template <class T> INLINE int64_t cb_packed(int64_t depth, int64_t columns) {
+  constexpr int64_t W = VECTOR_BYTES / sizeof(T);
+  return depth * ((columns + W - 1) / W * W);
+}
+
+// Packs B [depth, columns] (stored transposed: [columns, depth]) into panels of two vectors; the last may be of one.
+template <class T, bool TRANSPOSED>
+static void cb_pack(int64_t depth, int64_t columns, const T* b, T* packed) {
+  constexpr int64_t W = VECTOR_BYTES / sizeof(T);
+  for (int64_t n = 0; n < columns; n += 2 * W) {
+    const int64_t width = columns - n < 2 * W ? columns - n : 2 * W;
+    const int64_t lanes = width > W ? 2 * W : W;
+    T* panel = packed + n * depth;
+    if (width < lanes) memset(panel, 0, depth * lanes * sizeof(T));
+    if (TRANSPOSED) {
+      for (int64_t j = 0; j < width; ++j)
+        for (int64_t k = 0; k < depth; ++k) panel[k * lanes + j] = b[(n + j) * depth + k];
+    } else {
+      for (int64_t k = 0; k < depth; ++k) memcpy(panel + k * lanes, b + k * columns + n, width * sizeof(T));
+    }
+  }
+}
+
+// c[k + i, n..] += sum over rows of x[row, k + i] y[row, n..]; y and c have rows of whole vectors.
+template <class T, int MR, int NV>
+INLINE void cb_outer_block(int64_t rows, const T* x, int64_t x_stride, const T* y, int64_t y_stride, T* c) {
+  typedef typename Vector<T>::type V;
+  constexpr int W = VECTOR_BYTES / sizeof(T);
+  V sum[MR][NV];
+  for (int i = 0; i < MR; ++i)
+    for (int j = 0; j < NV; ++j) sum[i][j] = *(const V*)(c + i * y_stride + j * W);
+  for (int64_t r = 0; r < rows; ++r) {
+    V right[NV];
+    for (int j = 0; j < NV; ++j) right[j] = *(const V*)(y + r * y_stride + j * W);
+    for (int i = 0; i < MR; ++i) {
+      const T left = x[r * x_stride + i];
+      for (int j = 0; j < NV; ++j) sum[i][j] += left * right[j];
+    }
+  }
+  for (int i = 0; i < MR; ++i)
+    for (int j = 0; j < NV; ++j) *(V*)(c + i * y_stride + j * W) = sum[i][j];
+}
+
+template <class T, int MR>
+INLINE void cb_outer_panels(int64_t rows, int64_t padded, const T* x, int64_t x_stride, const T* y, T* c) {
+  constexpr int W = VECTOR_BYTES / sizeof(T);
+  int64_t n = 0;
+  for (; n + 2 * W <= padded; n += 2 * W) cb_outer_block<T, MR, 2>(rows, x, x_stride, y + n, padded, c + n);
+  if (n < padded) cb_outer_block<T, MR, 1>(rows, x, x_stride, y + n, padded, c + n);
+}
+
+// C [depth, padded] += X' Y for X [rows, depth] and Y [rows, padded].
+template <class T>
+static void cb_outer(int64_t rows, int64_t depth, int64_t padded, const T* x, const T* y, T* c) {
+  int64_t k = 0;
+  for (; k + 6 <= depth; k += 6) cb_outer_panels<T, 6>(rows, padded, x + k, depth, y, c + k * padded);
+  switch (depth - k) {
+    case 5: return cb_outer_panels<T, 5>(rows, padded, x + k, depth, y, c + k * padded);
+    case 4: return cb_outer_panels<T, 4>(rows, padded, x + k, depth, y, c + k * padded);
+    case 3: return cb_outer_panels<T, 3>(rows, padded, x + k, depth, y, c + k * padded);
+    case 2: return cb_outer_panels<T, 2>(rows, padded, x + k, depth, y, c + k * padded);
+    case 1: return cb_outer_panels<T, 1>(rows, padded, x + k, depth, y, c + k * padded);
+  }
+}

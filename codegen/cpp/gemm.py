@@ -1,0 +1,128 @@
+"""C++ for matrix products over the rows of a space."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from columba.codegen.cpp.names import Names
+from columba.codegen.cpp.rows import Array, Rows
+from columba.codegen.cpp.scalars import stored
+from columba.codegen.cpp.slots import unknown_below
+from columba.codegen.cpp.traversal import KernelText, RowPlaces
+from columba.ir.indices import Segments, Tiles
+from columba.ir.interop.ops import Reshape, Value
+from columba.ir.intraop.kernels import Gemm, GemmReduce, Load, Product, Store, product_of
+from columba.ir.spaces import IndexMap, Space
+
+
+def gemm_text(kernel: Gemm, names: Names) -> KernelText:
+    """The text of a matrix product."""
+    product = product_of(kernel)
+    assert product.via is not None
+    places = RowPlaces(names, None, product.via)
+    direct, rest = _direct_store(kernel, product)
+    k, n = product.x.shape[-1], product.shape[-1]
+    fields = {
+        "depth": k,
+        "columns": n,
+        "lead": product.x.type.size // k,
+        "matrices": 1 if product.shared else product.x.type.size // k,
+        "kind": stored(product.dtype),
+        "weight": names.buffer(product.w),
+        "transposed": "true" if product.transpose else "false",
+        "tile_rows": kernel.schedule.tile_rows,
+        **_left(product.x, places),
+        "out": None if direct is None else _row_pointer(places, Array(names.buffer(direct.buffer), _row(places, product), (), product.dtype)),
+        "epilogue": _epilogue(rest, product, places),
+        **_tiles(product.via, kernel.schedule.tile_rows, names),
+    }
+    number = direct is not None or any(places.reads_own_number(v) for v in unknown_below([product.x, *(s.value for s in rest)], ())) or bool(rest)
+    fields["own_number"] = places.own_number() if number else []
+    return KernelText("gemm.cpp.jinja", fields)
+
+
+def gemm_reduce_text(kernel: GemmReduce, names: Names) -> KernelText:
+    """The text of a sum of outer products."""
+    places = RowPlaces(names, None, kernel.via)
+    k, n = kernel.x.shape[-1], kernel.y.shape[-1]
+    lead = kernel.x.type.size // k
+    rows = places.rows()
+    below = unknown_below([kernel.x, kernel.y], ())
+    for v in below:
+        if isinstance(v, Load):
+            rows.known[v] = places.load(v)
+    for name, value, width in (("left_row", kernel.x, k), ("right_row", kernel.y, n)):
+        _copy_vector(rows, name, value, width)
+    fields = {
+        "depth": k,
+        "columns": n,
+        "lead": lead,
+        "matrices": 1 if kernel.shared else lead,
+        "kind": stored(kernel.out.type.dtype),
+        "out": names.buffer(kernel.out),
+        "tile_rows": kernel.schedule.tile_rows,
+        "body": rows.lines,
+        "own_number": places.own_number() if any(places.reads_own_number(v) for v in below) else [],
+        **_tiles(kernel.via, kernel.schedule.tile_rows, names),
+    }
+    if fields["tiles_array"]:
+        fields |= {"segments": names.index(Segments(kernel.via)), "owners": names.count(kernel.via.coarse)}
+    return KernelText("gemm_reduce.cpp.jinja", fields)
+
+
+def _copy_vector(rows: Rows, name: str, value: Value, width: int) -> None:
+    """Copies vector ``l`` of a row's leading dimensions."""
+    if value not in rows.known and not (isinstance(value, Reshape) and value.x in rows.known):
+        rows.materialize(value)
+    place = rows.known[value] if value in rows.known else rows.known[value.x]  # type: ignore[attr-defined]
+    element = place.flat("i" if value.type.size == width else f"l * {width} + i")
+    rows.lines.append(f"for (int i = 0; i < {width}; ++i) {name}[i] = {element};")
+
+
+def _direct_store(kernel: Gemm, product: Product) -> tuple[Store | None, list[Store]]:
+    """The store that the product itself goes to, if any, and the others."""
+    direct = next((s for s in kernel.stores if s.value is product), None)
+    return direct, [s for s in kernel.stores if s is not direct]
+
+
+def _left(x: Value, places: RowPlaces) -> dict[str, Any]:
+    """The left operand's rows: read in place, or computed into a block first."""
+    base = x.x if isinstance(x, Reshape) else x
+    if isinstance(base, Load):
+        return {"prologue": [], "left": _row_pointer(places, places.load(base))}
+    rows = places.rows()
+    for v in unknown_below([x], ()):
+        if isinstance(v, Load):
+            rows.known[v] = places.load(v)
+    rows.assign(Array("left_row", "0", x.shape, x.dtype), x)
+    return {"prologue": rows.lines, "left": ""}
+
+
+def _row_pointer(places: RowPlaces, place: Array) -> str:
+    return f"{place.base} + {place.offset}"
+
+
+def _row(places: RowPlaces, product: Product) -> str:
+    return f"(int64_t){places.number(product)} * {product.type.size}"
+
+
+def _epilogue(stores: list[Store], product: Product, places: RowPlaces) -> list[str]:
+    if not stores:
+        return []
+    rows = places.rows()
+    rows.known[product] = Array("product_row", "0", product.shape, product.dtype)
+    for v in unknown_below([s.value for s in stores], rows.known):
+        if isinstance(v, Load):
+            rows.known[v] = places.load(v)
+    rows.prepare([s.value for s in stores])
+    for store in stores:
+        places.store(rows, store)
+    return rows.lines
+
+
+def _tiles(via: IndexMap, rows: int, names: Names) -> dict[str, Any]:
+    """The tile table, or the number of rows where one matrix serves all."""
+    if via.coarse is Space.ONE:
+        return {"tiles_array": None, "rows": names.count(via.fine)}
+    tiles = Tiles(via, rows)
+    return {"tiles_array": names.index(tiles), "tile_count": names.tiles(tiles), "rows": names.count(via.fine)}

@@ -1,0 +1,82 @@
+"""What a kernel calls its buffers, index arrays and counts, and where it finds them among its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from columba.codegen.cpp.scalars import identifier, stored
+from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
+from columba.ir.intraop.kernels import Buffer
+from columba.ir.spaces import IndexMap, Space
+
+
+class Names:
+    """Hands out names for one kernel, and remembers which were used, so that only those are declared."""
+
+    def __init__(self, buffers: Sequence[Buffer], arrays: Sequence[IndexArray], written: Sequence[Buffer]) -> None:
+        self.buffer_slots = {b: n for n, b in enumerate(buffers)}
+        self.array_slots = {a: n for n, a in enumerate(arrays)}
+        self.written = set(written)
+        self.used_buffers: dict[Buffer, None] = {}
+        self.used_arrays: dict[IndexArray, None] = {}
+        self.used_counts: dict[Space, None] = {}
+
+    def buffer(self, buffer: Buffer) -> str:
+        self.used_buffers[buffer] = None
+        return f"b_{identifier(buffer.name)}"
+
+    def index(self, array: IndexArray) -> str:
+        self.used_arrays[array] = None
+        return array_name(array)
+
+    def count(self, space: Space) -> str:
+        """The number of rows of a space."""
+        if space is Space.ONE:
+            return "1"
+        self.used_counts[space] = None
+        return f"n_{space}"
+
+    def tiles(self, array: Tiles) -> str:
+        """The number of tiles in a table."""
+        return f"counts[{len(Space) + self.array_slots[array]}]"
+
+    def declarations(self) -> list[str]:
+        lines = [f"const int64_t n_{space} = counts[{list(Space).index(space)}];" for space in self.used_counts]
+        for b in self.used_buffers:
+            const = "" if b in self.written else "const "
+            lines.append(
+                f"{const}{stored(b.type.dtype)}* __restrict {self.buffer(b)} = "
+                f"({const}{stored(b.type.dtype)}*)buffers[{self.buffer_slots[b]}];"
+            )
+        for a in self.used_arrays:
+            lines.append(f"const index_t* __restrict {array_name(a)} = (const index_t*)index[{self.array_slots[a]}];")
+        return lines
+
+
+def array_name(array: IndexArray) -> str:
+    """A readable name for an index array.
+
+    >>> from columba.ir.spaces import index_map
+    >>> array_name(Lookup(index_map("src_rel", Space.EDGE), index_map("dst", Space.EDGE)))
+    'src_rel_of_edge_by_dst'
+    """
+    match array:
+        case Lookup(map, None):
+            return _of(map)
+        case Lookup(map, by) if by is not None:
+            return f"{_of(map)}_by_{by.name}"
+        case Order(map):
+            return f"order_{_by(map)}"
+        case Segments(map):
+            return f"segments_{_by(map)}"
+        case Tiles(map, rows):
+            return f"tiles_{_by(map)}_{rows}"
+    raise TypeError(f"unknown index array {array}")
+
+
+def _of(map: IndexMap) -> str:
+    return f"{map.name}_of_{map.fine}"
+
+
+def _by(map: IndexMap) -> str:
+    return f"{map.fine}_by_{map.name}"

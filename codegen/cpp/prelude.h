@@ -1,0 +1,197 @@
+// What all kernels share: vectors, pointwise functions, and the cut of work among threads.
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef _OPENMP
+#include <omp.h>
+#else
+static inline int omp_get_thread_num() { return 0; }
+static inline int omp_get_num_threads() { return 1; }
+#endif
+
+#define INLINE static inline __attribute__((always_inline))
+
+#if defined(__AVX512F__)
+constexpr int VECTOR_BYTES = 64;
+#elif defined(__AVX__)
+constexpr int VECTOR_BYTES = 32;
+#else
+constexpr int VECTOR_BYTES = 16;
+#endif
+
+template <class T> struct Vector;
+template <> struct Vector<float> {
+  typedef float type __attribute__((vector_size(VECTOR_BYTES), aligned(4)));
+};
+template <> struct Vector<double> {
+  typedef double type __attribute__((vector_size(VECTOR_BYTES), aligned(8)));
+};
+
+// ---------------------------------------------------------------------------------------------- pointwise functions
+// The float versions are free of branches, so that loops over them vectorize. Bounds are on the whole range, in units in
+// the last place (ulp) of the result, as the tests measure them.
+
+template <class T> INLINE T cb_abs(T x) { return x < 0 ? -x : x; }
+INLINE float cb_abs(float x) { return __builtin_fabsf(x); }
+INLINE double cb_abs(double x) { return __builtin_fabs(x); }
+template <class T> INLINE T cb_sign(T x) { return (T)((x > 0) - (x < 0)); }
+template <class T> INLINE T cb_square(T x) { return x * x; }
+template <class T> INLINE T cb_relu(T x) { return x < 0 ? (T)0 : x; }
+template <class T> INLINE T cb_leaky_relu(T x, T slope) { return x > 0 ? x : x * slope; }
+template <class T> INLINE T cb_reciprocal(T x) { return (T)1 / x; }
+template <class T> INLINE T cb_clamp(T x, T low, T high) { x = x < low ? low : x; return x > high ? high : x; }
+// NaN in either operand comes out, as in PyTorch.
+template <class T> INLINE T cb_maximum(T x, T y) { return (x > y) | (x != x) ? x : y; }
+template <class T> INLINE T cb_minimum(T x, T y) { return (x < y) | (x != x) ? x : y; }
+
+// exp: x = n ln 2 + r, a polynomial for exp(r), and a scaling by 2^n in two steps for subnormal results. 2 ulp.
+INLINE float cb_exp(float x) {
+  float c = x < -104.f ? -104.f : x;
+  c = c > 89.f ? 89.f : c;
+  const float shift = 12582912.f;  // 1.5 * 2^23: adding it rounds to an integer
+  const float n = (c * 1.44269504f + shift) - shift;
+  float r = c - n * 0.693359375f;
+  r = r + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r + 1.f;
+  const int32_t m = (int32_t)(n != n ? 0.f : n);
+  const int32_t half = m >> 1;
+  const float a = __builtin_bit_cast(float, (half + 127) << 23);
+  const float b = __builtin_bit_cast(float, (m - half + 127) << 23);
+  return p * a * b;
+}
+INLINE double cb_exp(double x) { return exp(x); }
+
+// tanh: an odd polynomial near 0, 1 - 2 / (exp(2x) + 1) elsewhere. 3 ulp.
+INLINE float cb_tanh(float x) {
+  const float z = x * x;
+  float p = -5.70498872745e-3f;
+  p = p * z + 2.06390887954e-2f;
+  p = p * z - 5.37397155531e-2f;
+  p = p * z + 1.33314422036e-1f;
+  p = p * z - 3.33332819422e-1f;
+  const float near = p * z * x + x;
+  const float a = __builtin_fabsf(x);
+  const float far = __builtin_copysignf(1.f - 2.f / (cb_exp(2.f * a) + 1.f), x);
+  return a < 0.625f ? near : (x != x ? x : far);
+}
+INLINE double cb_tanh(double x) { return tanh(x); }
+
+// erf: an odd polynomial below 1; above, 1 - exp(-x^2) / x times a polynomial in 1/x^2. 4 ulp.
+INLINE float cb_erf(float x) {
+  const float z = x * x;
+  float s = 7.853861353153693e-5f;
+  s = s * z - 8.010193625184903e-4f;
+  s = s * z + 5.188327685732524e-3f;
+  s = s * z - 2.685381193529856e-2f;
+  s = s * z + 1.128358514861418e-1f;
+  s = s * z - 3.761262582423300e-1f;
+  s = s * z + 1.128379165726710e+0f;
+  const float near = s * x;
+  float a = __builtin_fabsf(x);
+  a = a < 1.f ? 1.f : a;
+  const float q = 1.f / a, w = q * q;
+  float p = 2.326819970068386e-2f;
+  p = p * w - 1.387039388740657e-1f;
+  p = p * w + 3.687424674597105e-1f;
+  p = p * w - 5.824733027278666e-1f;
+  p = p * w + 6.210004621745983e-1f;
+  p = p * w - 4.944515323274145e-1f;
+  p = p * w + 3.404879937665872e-1f;
+  p = p * w - 2.741127028184656e-1f;
+  p = p * w + 5.638259427386472e-1f;
+  float t = -1.047766399936249e+1f;
+  t = t * w + 1.297719955372516e+1f;
+  t = t * w - 7.495518717768503e+0f;
+  t = t * w + 2.921019019210786e+0f;
+  t = t * w - 1.015265279202700e+0f;
+  t = t * w + 4.218463358204948e-1f;
+  t = t * w - 2.820767439740514e-1f;
+  t = t * w + 5.641895067754075e-1f;
+  const float tail = cb_exp(-(a * a)) * q * (a < 2.f ? p : t);
+  const float far = __builtin_copysignf(1.f - tail, x);
+  return __builtin_fabsf(x) < 1.f ? near : (x != x ? x : far);
+}
+INLINE double cb_erf(double x) { return erf(x); }
+
+template <class T> INLINE T cb_sigmoid(T x) { return (T)1 / ((T)1 + cb_exp(-x)); }
+template <class T> INLINE T cb_silu(T x) { return x / ((T)1 + cb_exp(-x)); }
+template <class T> INLINE T cb_gelu(T x) { return x * (T)0.5 * ((T)1 + cb_erf(x * (T)0.70710678118654752440)); }
+template <class T> INLINE T cb_gelu_tanh(T x) {
+  const T inner = (T)0.79788456080286535588 * (x + (T)0.044715 * x * x * x);
+  return (T)0.5 * x * ((T)1 + cb_tanh(inner));
+}
+INLINE float cb_log(float x) { return logf(x); }
+INLINE double cb_log(double x) { return log(x); }
+INLINE float cb_log1p(float x) { return log1pf(x); }
+INLINE double cb_log1p(double x) { return log1p(x); }
+INLINE float cb_expm1(float x) { return expm1f(x); }
+INLINE double cb_expm1(double x) { return expm1(x); }
+INLINE float cb_sqrt(float x) { return sqrtf(x); }
+INLINE double cb_sqrt(double x) { return sqrt(x); }
+template <class T> INLINE T cb_rsqrt(T x) { return (T)1 / cb_sqrt(x); }
+INLINE float cb_sin(float x) { return sinf(x); }
+INLINE double cb_sin(double x) { return sin(x); }
+INLINE float cb_cos(float x) { return cosf(x); }
+INLINE double cb_cos(double x) { return cos(x); }
+INLINE float cb_pow(float x, float y) { return powf(x, y); }
+INLINE double cb_pow(double x, double y) { return pow(x, y); }
+template <class T> INLINE T cb_pow_scalar(T x, T n) { return n == 2 ? x * x : n == 1 ? x : n == 3 ? x * x * x : cb_pow(x, n); }
+template <class T> INLINE T cb_elu(T x, T alpha) { return x > 0 ? x : alpha * cb_expm1(x); }
+template <class T> INLINE T cb_softplus(T x, T beta, T threshold) {
+  return x * beta > threshold ? x : cb_log1p(cb_exp(x * beta)) / beta;
+}
+
+// SplitMix64 of a counter (Steele, Lea, Flood 2014), as a number in [0, 1).
+INLINE uint64_t cb_mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * UINT64_C(0xBF58476D1CE4E5B9);
+  x = (x ^ (x >> 27)) * UINT64_C(0x94D049BB133111EB);
+  return x ^ (x >> 31);
+}
+template <class T> inline T cb_uniform(int64_t seed, uint64_t salt, int64_t number);
+template <> inline float cb_uniform<float>(int64_t seed, uint64_t salt, int64_t number) {
+  const uint64_t x = (uint64_t)seed + salt * UINT64_C(0x9E3779B97F4A7C15) + (uint64_t)(number + 1) * UINT64_C(0xBF58476D1CE4E5B9);
+  return (float)(uint32_t)(cb_mix(x) >> 40) * 5.9604644775390625e-8f;
+}
+template <> inline double cb_uniform<double>(int64_t seed, uint64_t salt, int64_t number) {
+  const uint64_t x = (uint64_t)seed + salt * UINT64_C(0x9E3779B97F4A7C15) + (uint64_t)(number + 1) * UINT64_C(0xBF58476D1CE4E5B9);
+  return (double)(int64_t)(cb_mix(x) >> 11) * 1.1102230246251565404e-16;
+}
+
+// ---------------------------------------------------------------------------------------------- work among threads
+
+// The first owner of a thread, when owners are cut so that owners and members together are even.
+template <class I> static int64_t cb_cut(const I* segments, int64_t owners, int thread, int threads) {
+  if (thread >= threads) return owners;
+  const int64_t total = owners + (int64_t)segments[owners];
+  const int64_t target = total / threads * thread;
+  int64_t low = 0, high = owners;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if (middle + (int64_t)segments[middle] < target) low = middle + 1; else high = middle;
+  }
+  return low;
+}
+
+INLINE int64_t cb_even(int64_t rows, int thread, int threads) { return rows / threads * thread + (rows % threads) * thread / threads; }
+
+// Memory of one thread that grows and is never shared. allocate() may fail: the kernel then reports it.
+struct Scratch {
+  char* at = nullptr;
+  size_t size = 0;
+  bool reserve(size_t bytes) {
+    if (bytes <= size) return true;
+    free(at);
+    size = bytes + bytes / 2;
+    at = (char*)aligned_alloc(64, (size + 63) / 64 * 64);
+    if (!at) size = 0;
+    return at != nullptr;
+  }
+  ~Scratch() { free(at); }
+};

@@ -1,0 +1,111 @@
+"""C++ for reductions of an owner's members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from columba.codegen.cpp.rows import Array, Rows, Scalar
+from columba.codegen.cpp.scalars import stored
+from columba.ir.interop.ops import Reduce
+
+START = {"sum": "0", "max": "-INFINITY", "min": "INFINITY", "logsumexp": "-INFINITY"}
+"""What a reduction starts from."""
+
+
+@dataclass
+class Accumulator:
+    """A reduction of wide rows, which are folded in one member after the other. Log-sum-exp keeps a running maximum."""
+
+    r: Reduce
+    name: str
+
+    @property
+    def place(self) -> Array:
+        return Array(self.name, "0", self.r.shape, self.r.dtype)
+
+    def _each(self, statement: str) -> str:
+        return f"for (int i = 0; i < {self.r.type.size}; ++i) {statement}"
+
+    def start(self, rows: Rows) -> None:
+        kind = stored(self.r.dtype)
+        rows.declare(self.name, self.r)
+        rows.lines.append(self._each(f"{self.name}[i] = ({kind}){START[self.r.op]};"))
+        if self.r.op == "logsumexp":
+            rows.declare(f"{self.name}_sum", self.r)
+            rows.lines.append(self._each(f"{self.name}_sum[i] = 0;"))
+
+    def fold(self, rows: Rows) -> None:
+        if self.r.op == "sum":
+            rows.assign(self.place, self.r.x, "+=")
+        elif self.r.op == "logsumexp":
+            self._fold_logsumexp(rows)
+        else:
+            rows.fold(self.place, self.r.x, f"cb_{self.r.op}imum")
+
+    def _fold_logsumexp(self, rows: Rows) -> None:
+        rows.materialize(self.r.x)
+        x, m, s, kind = rows.known[self.r.x].flat("i"), f"{self.name}[i]", f"{self.name}_sum[i]", stored(self.r.dtype)
+        rows.lines += [
+            self._each("{"),
+            f"  const {kind} top = cb_maximum({x}, {m});",
+            f"  const {kind} base = top == -({kind})INFINITY ? 0 : top;",
+            f"  {s} = {s} * cb_exp({m} - base) + cb_exp({x} - base);",
+            f"  {m} = top;",
+            "}",
+        ]
+
+    def finish(self, rows: Rows) -> None:
+        """An owner without members gets 0."""
+        m = f"{self.name}[i]"
+        if self.r.op in ("max", "min"):
+            rows.lines.append(f"if (begin == end) {self._each(f'{m} = 0;')}")
+        if self.r.op == "logsumexp":
+            kind = stored(self.r.dtype)
+            base = f"({m} == -({kind})INFINITY ? 0 : {m})"
+            rows.lines.append(self._each(f"{m} = begin == end ? 0 : {base} + cb_log({self.name}_sum[i]);"))
+        rows.known[self.r] = self.place
+
+
+def fold_scratch(rows: Rows, r: Reduce, x: Array, name: str) -> None:
+    """A reduction of small rows that stand in a scratch array."""
+    kind, size = stored(r.dtype), r.type.size
+    over = "for (int64_t k = begin; k < end; ++k)"
+    if size == 1:
+        rows.lines += _scalar_fold(name, kind, r.op, x.flat("0"), over)
+        rows.known[r] = Scalar(name)
+        return
+    each = f"for (int i = 0; i < {size}; ++i)"
+    element = x.flat("i")
+    combine = f"{name}[i] += {element};" if r.op == "sum" else f"{name}[i] = cb_{_extremum(r.op)}({element}, {name}[i]);"
+    lines = [f"{kind} {name}[{size}];", f"{each} {name}[i] = ({kind}){START[r.op]};", f"{over} {each} {combine}"]
+    if r.op == "logsumexp":
+        lines += [
+            f"{kind} {name}_sum[{size}];",
+            f"{each} {{ {name}_sum[i] = 0; if ({name}[i] == -({kind})INFINITY) {name}[i] = 0; }}",
+            f"{over} {each} {name}_sum[i] += cb_exp({element} - {name}[i]);",
+            f"{each} {name}[i] = begin == end ? 0 : {name}[i] + cb_log({name}_sum[i]);",
+        ]
+    elif r.op != "sum":
+        lines.append(f"if (begin == end) {each} {name}[i] = 0;")
+    rows.lines += lines
+    rows.known[r] = Array(name, "0", r.shape, r.dtype)
+
+
+def _extremum(op: str) -> str:
+    return "minimum" if op == "min" else "maximum"
+
+
+def _scalar_fold(name: str, kind: str, op: str, x: str, over: str) -> list[str]:
+    if op == "sum":
+        return [f"{kind} {name} = 0;", f"#pragma omp simd reduction(+:{name})", f"{over} {name} += {x};"]
+    lines = [f"{kind} {name} = ({kind}){START[op]};", f"{over} {name} = cb_{_extremum(op)}({x}, {name});"]
+    if op == "logsumexp":
+        return [
+            *lines,
+            f"if ({name} == -({kind})INFINITY) {name} = 0;",
+            f"{kind} {name}_sum = 0;",
+            f"#pragma omp simd reduction(+:{name}_sum)",
+            f"{over} {name}_sum += cb_exp({x} - {name});",
+            f"{name} = begin == end ? 0 : {name} + cb_log({name}_sum);",
+        ]
+    return [*lines, f"if (begin == end) {name} = 0;"]

@@ -1,0 +1,240 @@
+"""C++ for traversals: owners, and the loops over their members."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from columba.codegen.cpp.names import Names
+from columba.codegen.cpp.reductions import Accumulator, fold_scratch
+from columba.codegen.cpp.rows import Array, Rows, Scalar
+from columba.codegen.cpp.scalars import stored
+from columba.codegen.cpp.slots import Slots, unknown_below
+from columba.ir.indices import Lookup, Order, Segments, Tiles
+from columba.ir.interop.ops import Degree, Lift, Reduce, Uniform, Value
+from columba.ir.intraop.kernels import Load, Store, Traversal, values_of
+from columba.ir.intraop.plan import is_sorted
+from columba.ir.spaces import Space
+
+PREFETCH_DISTANCE = 8
+"""Members ahead whose rows are fetched while one is worked on."""
+
+PREFETCH_LINES = 4
+"""Cache lines of a row that are fetched ahead; the hardware follows with the rest."""
+
+
+@dataclass(frozen=True)
+class KernelText:
+    """A template and what goes into it."""
+
+    template: str
+    fields: dict[str, Any] = field(default_factory=dict)
+
+
+def traversal_text(kernel: Traversal, names: Names) -> KernelText:
+    """The text of a traversal's body."""
+    return _RowWise(kernel, names).text() if kernel.via is None else _OverMembers(kernel, names).text()
+
+
+class RowPlaces:
+    """Where the rows of a kernel's loads and stores stand, in terms of the loop variables.
+
+    ``o`` is the number of an owner. Members, or a product's rows, are walked in the order of ``walk``: ``k`` is the position, ``e``
+    the row's own number, which is the same where rows are stored in that order.
+    """
+
+    def __init__(self, names: Names, owner: Space | None, walk: Any) -> None:
+        self.names = names
+        self.owner = owner
+        self.walk = walk
+        self.member = None if walk is None else walk.fine
+        self.sorted = walk is None or is_sorted(walk)
+        self._counter = 0
+
+    def fresh(self, name: str) -> str:
+        self._counter += 1
+        return f"{name}_{self._counter}"
+
+    def rows(self) -> Rows:
+        return Rows(self.number, self.fresh)
+
+    def number(self, v: Value) -> str:
+        """The number of the row that ``v`` is at."""
+        if v.space is self.member and v.space is not self.owner:
+            return "k" if self.sorted else "e"
+        return "o"
+
+    def load(self, v: Load) -> Array:
+        """The row that a load reads."""
+        buffer = self.names.buffer(v.buffer)
+        if v.buffer.type.space is Space.ONE:
+            return Array(buffer, "0", v.shape, v.dtype)
+        row = self.number(v)
+        if v.via is not None:
+            in_walk = v.at is self.member and v.at is not self.owner
+            along = self.walk if in_walk and not self.sorted else None
+            row = f"{self.names.index(Lookup(v.via, along))}[{'k' if in_walk else 'o'}]"
+        return Array(buffer, _offset(row, v.type.size), v.shape, v.dtype)
+
+    def store(self, rows: Rows, store: Store) -> None:
+        """Writes a value to its row."""
+        t = store.buffer.type
+        offset = "0" if t.space is Space.ONE else _offset(self.number(store.value), t.size)
+        rows.assign(Array(self.names.buffer(store.buffer), offset, t.shape, t.dtype), store.value)
+
+    def reads_own_number(self, v: Value) -> bool:
+        """Whether computing member value ``v`` needs the member's own number."""
+        direct = isinstance(v, Load) and v.via is None
+        return v.space is self.member and (direct or isinstance(v, Uniform))
+
+    def own_number(self) -> list[str]:
+        return [] if self.sorted else [f"const int64_t e = {self.names.index(Order(self.walk))}[k];"]
+
+
+def _offset(row: str, size: int) -> str:
+    return f"(int64_t){row}" if size == 1 else f"(int64_t){row} * {size}"
+
+
+class _RowWise:
+    """A traversal without members: rows one after the other."""
+
+    def __init__(self, kernel: Traversal, names: Names) -> None:
+        self.kernel = kernel
+        self.places = RowPlaces(names, kernel.owner, None)
+
+    def text(self) -> KernelText:
+        rows = self.places.rows()
+        for v in values_of(self.kernel):
+            if isinstance(v, Load):
+                rows.known[v] = self.places.load(v)
+        rows.prepare([s.value for s in self.kernel.stores])
+        for store in self.kernel.stores:
+            self.places.store(rows, store)
+        owners = self.places.names.count(self.kernel.owner)
+        return KernelText("row_wise.cpp.jinja", {"owners": owners, "body": rows.lines})
+
+
+class _OverMembers:
+    """A traversal over the members of each owner."""
+
+    def __init__(self, kernel: Traversal, names: Names) -> None:
+        assert kernel.via is not None
+        self.kernel = kernel
+        self.names = names
+        self.via = kernel.via
+        self.places = RowPlaces(names, kernel.owner, kernel.via)
+        self.slots = Slots(kernel)
+        self.outer = self.places.rows()
+        self.accumulators: dict[Reduce, Accumulator] = {}
+        self.scratch = {
+            v: Array(f"scratch_{n}", "(k - begin)" if v.type.size == 1 else f"(k - begin) * {v.type.size}", v.shape, v.dtype)
+            for n, v in enumerate(self.slots.scratch)
+        }
+
+    def text(self) -> KernelText:
+        for v in self.slots.values:
+            if isinstance(v, Load) and v.space is not self.slots.member:
+                self.outer.known[v] = self.places.load(v)
+            if isinstance(v, Degree):
+                self.outer.known[v] = Scalar(f"(({stored(v.dtype)})(end - begin))")
+        slots = self.slots.all()
+        for slot in slots:
+            self._owner_values(slot)
+            self._slot(slot)
+        own = [s for s in self.kernel.stores if s not in self.slots.stores]
+        common = {
+            "owners": self.names.count(self.kernel.owner),
+            "segments": self.names.index(Segments(self.via)),
+            "members": self.names.count(self.via.fine),
+            "scratch": [(a.base, stored(v.dtype), v.type.size * v.dtype.itemsize) for v, a in self.scratch.items()],
+        }
+        if self.kernel.schedule.split:
+            return self._cut(own, common)
+        self.outer.prepare([s.value for s in own])
+        for store in own:
+            self.places.store(self.outer, store)
+        return KernelText("traversal.cpp.jinja", {**common, "body": self.outer.lines})
+
+    def _owner_values(self, slot: int) -> None:
+        """Owner values that members read from this slot on."""
+        for v in self.slots.values:
+            if isinstance(v, Lift) and self.slots.of[v.x] <= slot:
+                self.outer.materialize(v.x)
+
+    def _slot(self, slot: int) -> None:
+        """The loop over members of one slot, and the reductions that it feeds."""
+        wide_folds = self.slots.folds(slot, small=False)
+        for r in wide_folds:
+            self.accumulators[r] = Accumulator(r, self.places.fresh("total"))
+            self.accumulators[r].start(self.outer)
+        lines = self._loop_body(slot, wide_folds)
+        if lines:
+            # Loops without inner loops vectorize over members.
+            simd = slot % 2 == 0 and not any("for (" in line for line in lines) and not self.slots.stores_in(slot)
+            pragma = ["#pragma omp simd"] if simd else []
+            self.outer.lines += [*pragma, "for (int64_t k = begin; k < end; ++k) {", *(f"  {x}" for x in lines), "}"]
+        for r in wide_folds:
+            self.accumulators[r].finish(self.outer)
+        for r in self.slots.folds(slot, small=True):
+            fold_scratch(self.outer, r, self.scratch[r.x], self.places.fresh(r.op))
+
+    def _loop_body(self, slot: int, wide_folds: list[Reduce]) -> list[str]:
+        inner = self.outer.child()
+        inner.known.update({v: a for v, a in self.scratch.items() if self.slots.of[v] < slot})
+        kept, stores = self.slots.kept_in(slot), self.slots.stores_in(slot)
+        wide_roots = [*(r.x for r in wide_folds), *(s.value for s in stores)]
+        below = unknown_below([*kept, *wide_roots], inner.known)
+        head = self._know_loads(inner, below, pointers=slot % 2 == 1)
+        if stores or any(self.places.reads_own_number(v) for v in below):
+            head = [*self.places.own_number(), *head]
+        inner.prepare([*kept, *wide_roots])
+        for v in kept:
+            if v.type.size == 1:
+                inner.materialize(v)
+                inner.lines.append(f"{self.scratch[v].flat('0')} = {inner.known[v].flat('0')};")
+            else:
+                inner.assign(self.scratch[v], v)
+                inner.known[v] = self.scratch[v]
+        for r in wide_folds:
+            self.accumulators[r].fold(inner)
+        for store in stores:
+            self.places.store(inner, store)
+        return [*head, *inner.lines] if inner.lines else []
+
+    def _know_loads(self, inner: Rows, below: list[Value], *, pointers: bool) -> list[str]:
+        """Makes the members' loads known: wide gathered rows through a pointer, fetched ahead."""
+        lines: list[str] = []
+        ahead: list[str] = []
+        for v in below:
+            if not isinstance(v, Load) or v.space is not self.slots.member:
+                continue
+            place = self.places.load(v)
+            inner.known[v] = place
+            if not pointers or self.slots.is_small(v):
+                continue
+            name = self.places.fresh("row")
+            lines.append(f"const {stored(v.dtype)}* __restrict {name} = {place.base} + {place.offset};")
+            inner.known[v] = Array(name, "0", v.shape, v.dtype)
+            if v.via is not None:
+                row_bytes = min(64 * PREFETCH_LINES, v.type.size * v.dtype.itemsize)
+                target = f"{place.base} + {place.offset.replace('[k]', '[ahead]')}"
+                ahead += [f"__builtin_prefetch((const char*)({target}) + {at});" for at in range(0, row_bytes, 64)]
+        if ahead:
+            members, d = self.names.count(self.via.fine), PREFETCH_DISTANCE
+            ahead.insert(0, f"const int64_t ahead = k + {d} < {members} ? k + {d} : k;")
+        return [*lines, *ahead]
+
+    def _cut(self, own: list[Store], common: dict[str, Any]) -> KernelText:
+        """Owners cut into tiles: each leaves partial results, which are combined in order."""
+        tiles = Tiles(self.via, self.kernel.schedule.split)
+        offset, parts = 0, []
+        for store in own:
+            r = store.value
+            assert isinstance(r, Reduce)
+            t = r.type
+            parts.append((self.names.buffer(store.buffer), stored(t.dtype), t.size, offset, r.op))
+            partial = Array(f"(({stored(t.dtype)}*)(partial + {offset}))", "0", t.shape, t.dtype)
+            self.outer.assign(partial, r)
+            offset += -(-t.size * t.dtype.itemsize // 64) * 64
+        fields = {"tiles_array": self.names.index(tiles), "tile_count": self.names.tiles(tiles), "parts": parts, "partial_bytes": offset}
+        return KernelText("cut_traversal.cpp.jinja", {**common, **fields, "body": self.outer.lines})

@@ -1,0 +1,254 @@
+"""The text form of level 2: a printer, and a parser that gives back an equal plan.
+
+    plan sums(@h: node[4] f32) -> (@out: node[4] f32) {
+      traversal out_kernel(owner=node, via=dst:edge->node, schedule=[0, 16]) {
+        %0: edge[4] f32 = load(buffer=@h, via=src:edge->node, at=edge)
+        %1: node[4] f32 = reduce(%0, via=dst:edge->node, op=sum)
+        store @out = %1
+      }
+    }
+
+Buffers that are neither inputs nor outputs are declared by ``temporary`` lines. An output that is an input is marked so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from columba.ir.interop.ops import Value
+from columba.ir.interop.text import Tokens, parse_field, parse_line, parse_program_tokens, parse_type, print_field, print_operation
+from columba.ir.intraop.kernels import (
+    Buffer,
+    Gemm,
+    GemmReduce,
+    GemmSchedule,
+    HostCall,
+    Kernel,
+    Store,
+    Traversal,
+    TraversalSchedule,
+    roots_of,
+    values_of,
+)
+from columba.ir.intraop.plan import Plan
+from columba.ir.node import value_numbers
+from columba.ir.spaces import IndexMap, Space
+
+# ------------------------------------------------------------------------------------------------ printing
+
+
+def print_plan(plan: Plan) -> str:
+    """The text of a plan."""
+    inputs = ", ".join(f"{b}: {b.type}" for b in plan.inputs)
+    outputs = ", ".join(f"{b}: {b.type}" for b in plan.outputs)
+    lines = [f"plan {plan.name}({inputs}) -> ({outputs}) {{"]
+    lines += [f"  temporary {b}: {b.type}" for b in plan.buffers if b.role == "temporary"]
+    for kernel in plan.kernels:
+        lines += [f"  {line}" for line in print_kernel(kernel).splitlines()]
+    return "\n".join([*lines, "}"])
+
+
+def print_kernel(kernel: Kernel) -> str:
+    """The text of one kernel."""
+    match kernel:
+        case Traversal():
+            head = f"traversal {kernel.name}(owner={kernel.owner}, via={print_field(kernel.via)}, schedule={_schedule(kernel.schedule)})"
+            return _block(head, kernel, [(f"store {s.buffer} = ", s.value) for s in kernel.stores])
+        case Gemm():
+            head = f"gemm {kernel.name}(schedule={_schedule(kernel.schedule)})"
+            return _block(head, kernel, [(f"store {s.buffer} = ", s.value) for s in kernel.stores])
+        case GemmReduce():
+            fields = f"via={kernel.via}, shared={print_field(kernel.shared)}, schedule={_schedule(kernel.schedule)}"
+            return _block(f"gemm_reduce {kernel.name}({fields})", kernel, [("left ", kernel.x), ("right ", kernel.y)], [f"store {kernel.out}"])
+        case HostCall():
+            args, results = (", ".join(map(str, buffers)) for buffers in (kernel.args, kernel.results))
+            program = "\n".join(f"  {line}" for line in str(kernel.program).splitlines())
+            return f"host {kernel.name}({args}) -> ({results}) {{\n{program}\n}}"
+
+
+def _schedule(schedule: Any) -> str:
+    return print_field(dataclasses.astuple(schedule))
+
+
+def _block(head: str, kernel: Kernel, roots: Sequence[tuple[str, Value]], tail: Sequence[str] = ()) -> str:
+    names: dict[Value, str] = {}
+    lines = [f"{head} {{"]
+    for value in values_of(kernel):
+        names[value] = f"%{len(names)}"
+        lines.append(f"  {names[value]}: {value.type} = {print_operation(value, names)}")
+    lines += [f"  {prefix}{names[value]}" for prefix, value in roots]
+    return "\n".join([*lines, *(f"  {line}" for line in tail), "}"])
+
+
+# ------------------------------------------------------------------------------------------------ parsing
+
+
+def parse_plan(text: str) -> Plan:
+    """The plan that ``text`` describes; :class:`columba.ir.interop.text.ParseError` if there is none."""
+    tokens = Tokens(text)
+    tokens.take("plan")
+    name = tokens.take()
+    inputs = _buffers(tokens, "input")
+    tokens.take("->")
+    outputs = _buffers(tokens, "output")
+    tokens.take("{")
+    kernels: list[Kernel] = []
+    while tokens.peek() != "}":
+        kind = tokens.take("temporary", *_KERNELS)
+        if kind == "temporary":
+            _buffer(tokens, "temporary")
+        else:
+            kernels.append(_KERNELS[kind](tokens))
+    tokens.take("}")
+    if tokens.peek():
+        raise tokens.error(f"unexpected {tokens.peek()!r} after the plan")
+    return Plan(name, inputs, outputs, tuple(kernels))
+
+
+def _buffers(tokens: Tokens, role: str) -> tuple[Buffer, ...]:
+    return tuple(_list(tokens, lambda: _buffer(tokens, role)))
+
+
+def _list(tokens: Tokens, item: Callable[[], Any]) -> list[Any]:
+    found = []
+    tokens.take("(")
+    while tokens.peek() != ")":
+        found.append(item())
+        if tokens.peek() != ")":
+            tokens.take(",")
+    tokens.take(")")
+    return found
+
+
+def _buffer(tokens: Tokens, role: str) -> Buffer:
+    name = tokens.take()
+    tokens.take(":")
+    declared = parse_type(tokens)
+    known = tokens.names.get(name)
+    if known is not None:
+        if known.type != declared:
+            raise tokens.error(f"{name} is declared {known.type} and {declared}")
+        return known  # type: ignore[no-any-return]
+    tokens.names[name] = Buffer(name[1:], declared, role)
+    return tokens.names[name]  # type: ignore[no-any-return]
+
+
+def _known(tokens: Tokens) -> Buffer:
+    name = tokens.take()
+    if name not in tokens.names:
+        raise tokens.error(f"{name} is not declared")
+    return tokens.names[name]  # type: ignore[no-any-return]
+
+
+def _fields(tokens: Tokens, **kinds: Any) -> dict[str, Any]:
+    """``(name=value, ...)`` with each value of the kind that its name says."""
+    found = {}
+    for name in _list(tokens, lambda: _field(tokens, kinds, parse_field)):
+        found[name[0]] = name[1]
+    return found
+
+
+def _field(tokens: Tokens, kinds: dict[str, Any], parse: Callable[[Tokens, Any], Any]) -> tuple[str, Any]:
+    name = tokens.take(*kinds)
+    tokens.take("=")
+    return name, parse(tokens, kinds[name])
+
+
+def _body(tokens: Tokens) -> tuple[list[Store], dict[str, Value]]:
+    """Operations, then stores and marked values, up to the closing brace."""
+    values: dict[str, Value] = {}
+    stores: list[Store] = []
+    marked: dict[str, Value] = {}
+    tokens.take("{")
+    while tokens.peek() != "}":
+        if tokens.peek().startswith("%"):
+            parse_line(tokens, values)
+            continue
+        word = tokens.take("store", "left", "right")
+        if word != "store":
+            marked[word] = _value(tokens, values)
+            continue
+        buffer = _known(tokens)
+        if tokens.peek() == "=":
+            tokens.take("=")
+            stores.append(Store(buffer, _value(tokens, values)))
+        else:
+            tokens.names["store"] = buffer
+    tokens.take("}")
+    return stores, marked
+
+
+def _value(tokens: Tokens, values: dict[str, Value]) -> Value:
+    name = tokens.take()
+    if name not in values:
+        raise tokens.error(f"value {name} is not defined before its use")
+    return values[name]
+
+
+def _traversal(tokens: Tokens) -> Traversal:
+    name = tokens.take()
+    fields = _fields(tokens, owner=Space, via=IndexMap | None, schedule=tuple[int, ...])
+    stores, _ = _body(tokens)
+    return Traversal(name, fields["owner"], fields["via"], tuple(stores), TraversalSchedule(*fields["schedule"]))
+
+
+def _gemm(tokens: Tokens) -> Gemm:
+    name = tokens.take()
+    fields = _fields(tokens, schedule=tuple[int, ...])
+    stores, _ = _body(tokens)
+    return Gemm(name, tuple(stores), GemmSchedule(*fields["schedule"]))
+
+
+def _gemm_reduce(tokens: Tokens) -> GemmReduce:
+    name = tokens.take()
+    fields = _fields(tokens, via=IndexMap, shared=bool, schedule=tuple[int, ...])
+    _, marked = _body(tokens)
+    out = tokens.names.pop("store")
+    return GemmReduce(name, marked["left"], marked["right"], fields["via"], fields["shared"], out, GemmSchedule(*fields["schedule"]))
+
+
+def _host(tokens: Tokens) -> HostCall:
+    name = tokens.take()
+    args = tuple(_list(tokens, lambda: _known(tokens)))
+    tokens.take("->")
+    results = tuple(_list(tokens, lambda: _known(tokens)))
+    tokens.take("{")
+    program = parse_program_tokens(tokens)
+    tokens.take("}")
+    return HostCall(name, program, args, results)
+
+
+_KERNELS: dict[str, Callable[[Tokens], Kernel]] = {
+    "traversal": _traversal,
+    "gemm": _gemm,
+    "gemm_reduce": _gemm_reduce,
+    "host": _host,
+}
+
+
+# ------------------------------------------------------------------------------------------------ equality
+
+
+def plans_equal(a: Plan, b: Plan) -> bool:
+    """Whether two plans run the same kernels over the same buffers."""
+    if (a.name, a.inputs, a.outputs, len(a.kernels)) != (b.name, b.inputs, b.outputs, len(b.kernels)):
+        return False
+    numbers: dict[Any, int] = {}
+    return all(_key(x, numbers) == _key(y, numbers) for x, y in zip(a.kernels, b.kernels, strict=True))
+
+
+def _key(kernel: Kernel, numbers: dict[Any, int]) -> tuple[Any, ...]:
+    """What a kernel says, with values numbered across both plans."""
+    if isinstance(kernel, HostCall):
+        return (kernel.name, str(kernel.program), kernel.args, kernel.results)
+    found = value_numbers(roots_of(kernel), numbers)
+    roots = tuple(found[r] for r in roots_of(kernel))
+    match kernel:
+        case Traversal():
+            return (kernel.name, kernel.owner, kernel.via, kernel.schedule, tuple(s.buffer for s in kernel.stores), roots)
+        case Gemm():
+            return (kernel.name, kernel.schedule, tuple(s.buffer for s in kernel.stores), roots)
+        case GemmReduce():
+            return (kernel.name, kernel.via, kernel.shared, kernel.out, kernel.schedule, roots)
