@@ -1,0 +1,35 @@
+"""What can go wrong while a function is traced; every message names the user's file and line."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+_OWN = tuple(str(Path(__file__).resolve().parents[up] / name) for up, name in ((1, "frontend"), (2, "runtime"), (1, "api.py")))
+
+
+class TraceError(RuntimeError):
+    """The function does something that cannot be compiled."""
+
+
+class UnsupportedOperation(TraceError, NotImplementedError):
+    """The function calls a torch function that has no place in a compiled program."""
+
+
+def location() -> str:
+    """``file:line`` of the innermost frame that belongs to the user."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        name = frame.f_code.co_filename
+        ours = name.startswith(_OWN) or "/torch/" in name or name.startswith("<")
+        if not ours:
+            return f"{name}:{frame.f_lineno}"
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return "<unknown>"
+
+
+def fail(message: str, where: str | None = None) -> TraceError:
+    """A :class:`TraceError` that says where."""
+    return TraceError(f"{where or location()}: {message}")

@@ -1,0 +1,157 @@
+"""Where every tensor of a trace lives, inferred from how it is used.
+
+A lift says where its operand lives; row-wise operations hand that on in both directions. Weights are the exception: what ``e.rel``
+and ``n.type`` lift is computed beforehand by plain PyTorch, unless it was itself reduced from the graph. What nothing says anything
+about is plain.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from columba.frontend.errors import TraceError, fail
+from columba.frontend.record import Record
+from columba.ir.spaces import Space
+
+WEIGHTS = (Space.REL, Space.NTYPE)
+
+_FIRST_ONLY = {"matmul", "__matmul__", "linear", "typed_linear", "mm", "mv", "addmm", "layer_norm", "prelu", "rms_norm", "group_norm"}
+"""Operations whose first operand has the rows, when another operand is plain."""
+
+
+@dataclass
+class Spaces:
+    """The space of each record that has one; ``computed`` are those that a compiled program computes.
+
+    ``why`` says how each came to its space, for errors. ``ones`` are records whose size-1 leading dimension decided something.
+    """
+
+    of: dict[Record, Space] = field(default_factory=dict)
+    computed: set[Record] = field(default_factory=set)
+    why: dict[Record, str] = field(default_factory=dict)
+    ones: set[Record] = field(default_factory=set)
+
+
+def infer(records: Sequence[Record]) -> Spaces:
+    """The spaces of all records of a trace."""
+    found = Spaces()
+    changed = True
+    while changed:
+        changed = False
+        for record in records:
+            changed |= _forward(found, record)
+        for record in reversed(records):
+            changed |= _backward(found, record)
+    return found
+
+
+def _set(found: Spaces, record: Record, space: Space, why: str, *, computed: bool = True) -> bool:
+    known = found.of.get(record)
+    if known is None:
+        found.of[record] = space
+        found.why[record] = why
+        if computed:
+            found.computed.add(record)
+        return True
+    if known is not space:
+        raise TraceError(
+            f"{record.where}: {record} lives in space {known} ({found.why[record]}), but also in {space} ({why}). "
+            f"If one of the uses is right, declare it: {_declaration(space)} or {_declaration(known)}."
+        )
+    if computed and record not in found.computed:
+        found.computed.add(record)
+        return True
+    return False
+
+
+def _declaration(space: Space) -> str:
+    view = {Space.EDGE: "g.edges", Space.NODE: "g.nodes", Space.SRC: "g.src_nodes", Space.DST: "g.dst_nodes"}.get(space, f"g.{space}")
+    return f"{view}(x)"
+
+
+def _forward(found: Spaces, record: Record) -> bool:
+    """The space of a result, from what it is or from its operands."""
+    match record.op:
+        case "input":
+            return False
+        case "lift":
+            return _set(found, record, record.kwargs["via"].fine, f"lifted at {record.where}")
+        case "reduce":
+            return _set(found, record, record.kwargs["via"].coarse, f"reduced at {record.where}")
+        case "segment_softmax" | "degree":
+            return _set(found, record, record.kwargs["via"].fine, f"at {record.where}")
+        case "declare":
+            return _set(found, record, record.kwargs["space"], f"declared at {record.where}")
+    operands = [o for o in record.operands if o in found.computed]
+    spaces = {found.of[o] for o in operands} - {Space.ONE}
+    if len(spaces) > 1:
+        a, b = (next(o for o in operands if found.of[o] is s) for s in sorted(spaces)[:2])
+        raise fail(
+            f"{record.op} combines {a}, which lives in space {found.of[a]} ({found.why[a]}), with {b}, which lives in {found.of[b]} "
+            f"({found.why[b]}); lift one to the space of the other first (g.edges.src(...), g.edges.dst(...), ...)",
+            record.where,
+        )
+    if spaces:
+        return _set(found, record, spaces.pop(), f"computed at {record.where}")
+    if operands:
+        return _set(found, record, Space.ONE, f"computed at {record.where}")
+    return False
+
+
+def _backward(found: Spaces, record: Record) -> bool:
+    """The spaces of operands, from what is done with them."""
+    changed = False
+    match record.op:
+        case "input":
+            return False
+        case "lift":
+            coarse = record.kwargs["via"].coarse
+            (x,) = record.operands
+            if coarse in WEIGHTS:
+                return False  # decided use by use: a weight may be lifted along several maps
+            return _set(found, x, coarse, f"lifted along {record.kwargs['via'].name} at {record.where}")
+        case "reduce" | "segment_softmax":
+            (x,) = record.operands
+            return _set(found, x, record.kwargs["via"].fine, f"{record.kwargs.get('kind', 'softmax')} of it at {record.where}")
+        case "declare":
+            (x,) = record.operands
+            return _set(found, x, record.kwargs["space"], f"declared at {record.where}")
+    space = found.of.get(record)
+    if space is None or space is Space.ONE or record not in found.computed:
+        return False
+    for operand in _row_operands(found, record):
+        changed |= _set(found, operand, space, f"used with rows of it by {record.op} at {record.where}")
+    return changed
+
+
+def _row_operands(found: Spaces, record: Record) -> list[Record]:
+    """The plain operands that must have a row per row of the result."""
+    plain = [o for o in record.operands if o not in found.of]
+    if not plain or not record.meta.dim():
+        return []
+    if record.op in _FIRST_ONLY or record.op == "part":
+        first = record.operands[0]
+        return [first] if first in plain else []
+    if record.op == "einsum":
+        return _einsum_rows(record, plain)
+    operands = record.operands
+    if len(operands) == 1:
+        return plain
+    rank, rows = max(o.meta.dim() for o in operands), record.meta.shape[0]
+    same = [o for o in plain if o.meta.dim() == rank and o.meta.shape[0] == rows]
+    if rows == 1:
+        found.ones.update(same)
+    return same
+
+
+def _einsum_rows(record: Record, plain: Sequence[Record]) -> list[Record]:
+    equation = record.args[0]
+    if not isinstance(equation, str) or "->" not in equation:
+        return []
+    terms, out = equation.replace(" ", "").split("->")
+    rows = out[:1]
+    named = list(zip(terms.split(","), record.operands, strict=False))
+    return [o for term, o in named if o in plain and rows and term.startswith(rows)]
+
+

@@ -1,0 +1,335 @@
+"""Recording: the function runs once on symbolic tensors, and every torch function it calls is written down."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, resolve_name
+from torch.utils._pytree import tree_map
+
+from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
+from columba.frontend.sources import Captured, Source
+
+
+@dataclass(eq=False)
+class Record:
+    """One recorded value: an input (with a ``source``), or the result of calling ``op`` on ``args``.
+
+    ``meta`` is a meta tensor of its shape and dtype as they were when traced. ``function`` is what replays the call in plain PyTorch;
+    None for what only a compiled program can do.
+    """
+
+    op: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    meta: Tensor
+    where: str
+    function: Callable[..., Any] | None = None
+    source: Source | None = None
+    number: int = 0
+
+    @property
+    def operands(self) -> list[Record]:
+        """The records among the arguments, in order."""
+        found: list[Record] = []
+        tree_map(lambda x: found.append(x) if isinstance(x, Record) else None, (self.args, self.kwargs))
+        return found
+
+    def __str__(self) -> str:
+        if self.source is not None:
+            return str(self.source)
+        return f"{self.op}({', '.join(_shown(a) for a in (*self.args, *self.kwargs.values()))})"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Record):
+        return str(value.source) if value.source is not None else f"%{value.number}"
+    if isinstance(value, (list, tuple)):
+        return "[" + ", ".join(map(_shown, value)) + "]"
+    return str(value)
+
+
+class SymbolicTensor(Tensor):
+    """Stands for a tensor while a function is traced."""
+
+    record: Record
+
+    @staticmethod
+    def __new__(cls, record: Record) -> SymbolicTensor:
+        m = record.meta
+        made = torch.Tensor._make_wrapper_subclass(cls, m.shape, dtype=m.dtype, device="cpu")
+        made.record = record
+        return made
+
+    def __init__(self, record: Record) -> None:
+        pass
+
+    @classmethod
+    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        recorder = current()
+        if recorder is None:
+            raise TraceError(
+                "a symbolic tensor is used after its function was traced; do not keep tensors of a compiled function in "
+                "attributes or globals, return them"
+            )
+        return recorder.call(func, args, kwargs or {})
+
+    @classmethod
+    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        raise fail(f"{func} needs the values of a tensor, which a traced function does not have")
+
+    def __repr__(self, *, tensor_contents: Any = None) -> str:
+        return f"<traced tensor {list(self.record.meta.shape)} {self.record.meta.dtype}>"
+
+    def __iter__(self) -> Any:
+        return iter(self.unbind(0))
+
+
+class RowCount(int):
+    """A number of rows. In views it stands for whatever the count is; in arithmetic it is the number, which is then guarded."""
+
+    of: Any
+    recorder: Recorder
+
+    def __new__(cls, value: int, of: Any, recorder: Recorder) -> RowCount:
+        made = super().__new__(cls, value)
+        made.of = of
+        made.recorder = recorder
+        return made
+
+    def __reduce__(self) -> Any:
+        return int, (int(self),)
+
+
+def _guarded(name: str) -> Callable[..., Any]:
+    plain = getattr(int, name)
+
+    def method(self: RowCount, *args: Any) -> Any:
+        if args and isinstance(args[0], RowCount) and args[0].of is self.of and name in ("__eq__", "__ne__"):
+            return plain(self, *args)
+        self.recorder.fix_count(self)
+        for other in args:
+            if isinstance(other, RowCount):
+                self.recorder.fix_count(other)
+        return plain(self, *args)
+
+    return method
+
+
+for _name in (
+    "add radd sub rsub mul rmul floordiv rfloordiv truediv rtruediv mod rmod pow rpow neg lt le gt ge eq ne bool divmod rdivmod "
+    "float str format"
+).split():
+    if hasattr(int, f"__{_name}__"):
+        setattr(RowCount, f"__{_name}__", _guarded(f"__{_name}__"))
+RowCount.__hash__ = int.__hash__  # type: ignore[method-assign]
+
+
+_state = threading.local()
+
+
+def current() -> Recorder | None:
+    """The recorder of the trace that runs in this thread, if one does."""
+    return getattr(_state, "recorder", None)
+
+
+def is_tracing() -> bool:
+    """Whether a compiled function is being traced in this thread."""
+    return current() is not None
+
+
+_QUERIES = {
+    "dtype", "device", "requires_grad", "is_leaf", "layout", "is_cuda", "is_cpu", "is_sparse", "is_quantized", "is_meta", "grad_fn",
+    "ndim", "itemsize", "is_nested", "is_mkldnn", "is_xpu", "is_mps", "grad",
+}  # fmt: skip
+_SAME = {"is_floating_point", "is_complex", "element_size", "get_device", "is_signed", "is_contiguous", "dim", "ndimension", "storage_offset"}
+_NEEDS_VALUES = {
+    "item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "__len__", "nonzero", "__contains__", "equal",
+    "allclose", "is_nonzero", "unique", "bincount", "masked_select", "__array__", "data_ptr",
+}  # fmt: skip
+
+
+@dataclass
+class Recorder:
+    """What one trace writes down."""
+
+    sources: dict[int, Source] = field(default_factory=dict)
+    keep: list[Any] = field(default_factory=list)
+    records: list[Record] = field(default_factory=list)
+    inputs: dict[int, Record] = field(default_factory=dict)
+    fixed: dict[Any, int] = field(default_factory=dict)
+    graphs: list[Any] = field(default_factory=list)
+    grad: bool = field(default_factory=torch.is_grad_enabled)
+
+    def fix_count(self, count: RowCount) -> None:
+        """The trace depends on this count's value."""
+        self.fixed[count.of] = int.__int__(count)
+
+    # -------------------------------------------------------------------------------------------- values
+
+    def add(self, record: Record) -> SymbolicTensor:
+        record.number = len(self.records)
+        self.records.append(record)
+        return SymbolicTensor(record)
+
+    def input(self, tensor: Tensor, source: Source | None = None) -> Record:
+        """The record of a real tensor that the function meets."""
+        if id(tensor) not in self.inputs:
+            source = source or self.sources.get(id(tensor)) or Captured(tensor)
+            self.keep.append(tensor)
+            meta = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+            record = Record("input", (), {}, meta, location(), source=source)
+            self.add(record)
+            self.inputs[id(tensor)] = record
+        return self.inputs[id(tensor)]
+
+    def operand(self, x: Any) -> Any:
+        """An argument as it is recorded: tensors become records."""
+        if isinstance(x, SymbolicTensor):
+            return x.record
+        return self.input(x) if isinstance(x, Tensor) else x
+
+    # -------------------------------------------------------------------------------------------- calls
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What a torch function gives during the trace."""
+        name = getattr(func, "__name__", str(func))
+        with torch._C.DisableTorchFunctionSubclass():
+            return self._call(func, name, args, kwargs)
+
+    def _call(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        from columba.frontend.language import LANGUAGE
+
+        if func in LANGUAGE:
+            return LANGUAGE[func](self, *args, **kwargs)
+        symbolic = [x for x in _flat((args, kwargs)) if isinstance(x, SymbolicTensor)]
+        if name == "__get__":
+            return self._property(func, args)
+        if name in ("__set__", "__delete__"):
+            raise fail("attributes of a traced tensor cannot be set")
+        if name in _SAME and symbolic:
+            return getattr(symbolic[0].record.meta, name)(*args[1:], **kwargs)
+        if name in ("size", "numel", "nelement") and symbolic:
+            return self._size(name, symbolic[0].record, *args[1:], **kwargs)
+        if name in _NEEDS_VALUES and symbolic:
+            raise fail(
+                f"{name} needs the values of a tensor, which are not known while the function is traced; use torch.where for choices "
+                "between tensors, and compute what decides control flow outside the compiled function"
+            )
+        if self._mutates(name, kwargs) and any(isinstance(x, Tensor) for x in _flat((args, kwargs))):
+            raise fail(f"{name} changes a tensor in place, which a compiled function cannot; use the form that returns a new one")
+        if torch.is_grad_enabled() != self.grad and symbolic:
+            raise fail("torch.no_grad inside a compiled function is not supported; call the whole function under it, or compute outside")
+        return self._record(func, name, args, kwargs)
+
+    def _mutates(self, name: str, kwargs: dict[str, Any]) -> bool:
+        dunder = name.startswith("__")
+        in_place = (name.endswith("_") and not dunder) or (dunder and name.startswith("__i") and name[3:] in _IN_PLACE)
+        return in_place or name == "__setitem__" or bool(kwargs.get("inplace")) or kwargs.get("out") is not None
+
+    def _property(self, func: Any, args: tuple[Any, ...]) -> Any:
+        x = args[0]
+        attribute = getattr(func.__self__, "__name__", "")
+        if not isinstance(x, SymbolicTensor):
+            return func(*args)
+        if attribute == "shape":
+            return self._size("size", x.record)
+        if attribute in ("T", "mT", "H", "mH"):
+            return self._record(getattr(torch, "transpose" if attribute[0] == "m" else "t"), "mT" if attribute[0] == "m" else "t", (x,), {})
+        if attribute == "grad_fn" or attribute == "grad":
+            return None
+        if attribute == "requires_grad":
+            return self.grad
+        if attribute == "device":
+            return torch.device("cpu")
+        if attribute == "data":
+            raise fail(".data bypasses gradients; use the tensor itself")
+        if attribute in _QUERIES:
+            return getattr(x.record.meta, attribute)
+        raise UnsupportedOperation(f"{location()}: attribute {attribute!r} of a traced tensor")
+
+    def _size(self, name: str, record: Record, dim: int | None = None) -> Any:
+        sizes: list[int] = list(record.meta.shape)
+        if sizes:
+            sizes[0] = RowCount(sizes[0], record, self)
+        if name != "size":
+            total = record.meta.numel()
+            return RowCount(total, (record, "numel"), self) if sizes else total
+        return torch.Size(sizes) if dim is None and not any(isinstance(n, RowCount) for n in sizes) else tuple(sizes) if dim is None else sizes[dim]
+
+    def _record(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = tree_map(self.operand, (args, kwargs))
+        try:
+            meta = self._meta(func, args, kwargs)
+        except (TraceError, NotImplementedError):
+            raise
+        except (RuntimeError, TypeError, IndexError, ValueError) as e:
+            raise type(e)(f"{location()}: {e}") from e
+        where = location()
+        if isinstance(meta, Tensor):
+            return self.add(Record(name, args, kwargs, meta, where, func))
+        if isinstance(meta, (tuple, list)) and meta and all(isinstance(m, Tensor) for m in meta):
+            whole = Record(name, args, kwargs, meta[0], where, func)
+            self.add(whole)
+            parts = [self.add(Record("part", (whole, n), {}, m, where, lambda x, i: x[i])) for n, m in enumerate(meta)]
+            return type(meta)(parts) if type(meta) in (tuple, list) else _namedtuple(meta, parts)
+        return meta
+
+    def _meta(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Shape and dtype of the result, from meta tensors."""
+
+        def to_meta(x: Any) -> Any:
+            if isinstance(x, Record):
+                return x.meta
+            if isinstance(x, RowCount):
+                return int.__int__(x)
+            return x
+
+        args, kwargs = tree_map(to_meta, (args, kwargs))
+        if "device" in kwargs:
+            kwargs["device"] = "meta"
+        with torch.no_grad(), torch.device("meta"):
+            try:
+                return func(*args, **kwargs)
+            except NotImplementedError as e:
+                name = resolve_name(func) or str(func)
+                raise UnsupportedOperation(f"{location()}: {name} cannot be traced ({e}); compute it outside the compiled function") from e
+
+
+_IN_PLACE = {"add__", "sub__", "mul__", "truediv__", "floordiv__", "mod__", "pow__", "matmul__", "and__", "or__", "xor__"}
+
+
+def _namedtuple(meta: Any, parts: Sequence[Any]) -> Any:
+    """``torch.return_types`` with symbolic parts."""
+    return type(meta)(parts)
+
+
+def _flat(tree: Any) -> list[Any]:
+    found: list[Any] = []
+    tree_map(found.append, tree)
+    return found
+
+
+class RecordingMode(TorchFunctionMode):
+    """Sends every torch function called in its scope to a recorder."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        super().__init__()
+        self.recorder = recorder
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        return self.recorder.call(func, args, kwargs or {})
+
+    def __enter__(self) -> Any:
+        self.outer = current()
+        _state.recorder = self.recorder
+        return super().__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        _state.recorder = self.outer
+        super().__exit__(*exception)
