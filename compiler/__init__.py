@@ -1,1 +1,20 @@
-"""Columba: a compiler for relational graph neural networks written in PyTorch."""
+"""Columba compiles relational graph neural networks written in PyTorch.
+
+>>> import torch, columba
+>>> @columba.compile
+... def mean_of_neighbours(g, h):
+...     return g.edges.mean(g.edges.src(h))
+>>> g = columba.Graph(torch.tensor([[0, 1, 2], [2, 2, 0]]))
+>>> mean_of_neighbours(g, torch.tensor([[1.0], [3.0], [5.0]])).tolist()
+[[5.0], [0.0], [2.0]]
+"""
+
+from columba.api import compile
+from columba.explain import Explanation, explain
+from columba.frontend import TraceError, UnsupportedOperation
+from columba.runtime.graph import Graph, as_graph
+from columba.runtime.language import linear
+
+__version__ = "0.1.0"
+
+__all__ = ["Explanation", "Graph", "TraceError", "UnsupportedOperation", "as_graph", "compile", "explain", "linear"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from columba.driver import Compilation, Recipe, Runnable, compile_program
-from columba.frontend import Trace, is_tracing, trace
+from columba.frontend import Bound, Trace, TraceError, is_tracing, trace
 from columba.runtime.build import CompilerNotFound
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
@@ -82,7 +82,9 @@ def compile(target: Any = None, *, backend: str = "auto", recipe: Recipe | None 
         return _compiled_module(target, options)
     if isinstance(target, type):
         if not issubclass(target, nn.Module):
-            raise TypeError(f"columba.compile takes functions, methods, and nn.Module classes or instances, not the class {target.__name__}")
+            raise TypeError(
+                f"columba.compile takes functions, methods, and nn.Module classes or instances, not the class {target.__name__}"
+            )
         forward = CompiledFunction(getattr(target.forward, "fn", target.forward), options)
         forward.__set_name__(target, "forward")
         target.forward = forward  # type: ignore[method-assign, assignment]
@@ -91,7 +93,9 @@ def compile(target: Any = None, *, backend: str = "auto", recipe: Recipe | None 
         return CompiledFunction(target.fn, options)
     if callable(target):
         return CompiledFunction(target, options)
-    raise TypeError(f"columba.compile takes functions, methods, and nn.Module classes or instances, not {type(target).__name__}")
+    raise TypeError(
+        f"columba.compile takes functions, methods, and nn.Module classes or instances, not {type(target).__name__}"
+    )
 
 
 class CompiledFunction:
@@ -128,22 +132,27 @@ class CompiledFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if is_tracing():  # part of a larger compiled function
             return self.fn(*args, **kwargs)
-        return self.specialize(*args, **kwargs)(*self._split(args)[1:], kwargs)
+        specialization, bound = self.specialize(*args, **kwargs)
+        return specialization(bound)
 
-    def specialize(self, *args: Any, **kwargs: Any) -> _Specialization:
-        """The specialization that a call with these arguments runs; traced now if there is none yet."""
+    def specialize(self, *args: Any, **kwargs: Any) -> tuple[_Specialization, Bound]:
+        """The specialization that a call with these arguments runs, traced now if there is none yet, and the call bound to it."""
         owner, rest = self._split(args)
         with self._lock:
             known = self._own if owner is None else self._of_modules.setdefault(owner, [])
             for n, candidate in enumerate(known):
-                if candidate.trace.guards.check(rest, kwargs):
+                bound = candidate.trace.match(rest, kwargs)
+                if bound is not None:
                     if n:
                         known.insert(0, known.pop(n))
-                    return candidate
+                    return candidate, bound
             fn = self.fn if owner is None else types.MethodType(self.fn, owner)
             made = _Specialization(trace(fn, owner, rest, kwargs), self.options)
+            bound = made.trace.match(rest, kwargs)
+            if bound is None:
+                raise TraceError(f"{self.fn} changes, while it runs, something that its own result depends on")
             known.insert(0, made)
-            return made
+            return made, bound
 
     def _split(self, args: tuple[Any, ...]) -> tuple[nn.Module | None, tuple[Any, ...]]:
         """The module whose method this is, if any, and the remaining arguments."""
@@ -161,9 +170,8 @@ class _Specialization:
         self.variants: dict[tuple[tuple[bool, ...], torch.dtype], Runnable] = {}
         self.lock = threading.Lock()
 
-    def __call__(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        graph, inputs = self.trace.bind(args, kwargs)
-        return self.trace.rebuild(self._run(graph, inputs), args, kwargs)
+    def __call__(self, bound: Bound) -> Any:
+        return self.trace.rebuild(bound, self._run(bound.graph, bound.inputs))
 
     def _run(self, graph: Graph, inputs: list[Tensor]) -> list[Tensor]:
         if self._backend(graph, inputs) == "torch":
@@ -173,7 +181,7 @@ class _Specialization:
         except CompilerNotFound as e:
             if self.options.backend != "auto":
                 raise
-            _warn_once(f"columba: {e} Falling back to backend=\"torch\", which is slower.")
+            _warn_once(f'columba: {e} Falling back to backend="torch", which is slower.')
             return evaluate(self.trace.program, inputs, graph)
         return variant(inputs, graph)
 
@@ -239,7 +247,7 @@ class CompiledModule:
         return _restore, (self.original_type, self.options), state
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _compiled_type(original: type[nn.Module], options: Options) -> type[nn.Module]:
     forward = original.forward.fn if isinstance(original.forward, CompiledFunction) else original.forward
     members = {

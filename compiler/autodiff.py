@@ -35,7 +35,6 @@ from columba.ir.interop.ops import (
 )
 from columba.ir.interop.program import Program
 from columba.ir.node import topological
-from columba.ir.spaces import IndexMap
 
 Gradients = Sequence[Value | None]
 Rule = Callable[[Any, Value], Gradients]

@@ -1,8 +1,8 @@
 """The whole compilation on one page.
 
-    program --verify--> --optimize--> forward
-            --differentiate--> joint --optimize jointly--> --choose what to save--> forward, backward
-    each    --lower--> plan --fuse--> plan --emit, build--> kernels --register--> operators
+program --verify--> --optimize--> forward
+        --differentiate--> joint --optimize jointly--> --choose what to save--> forward, backward
+each    --lower--> plan --fuse--> plan --emit, build--> kernels --register--> operators
 """
 
 from __future__ import annotations

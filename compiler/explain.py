@@ -75,11 +75,11 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
     """
     compiled, owner = _compiled(target)
     call_args = args if owner is None else (owner, *args)
-    specialization = compiled.specialize(*call_args, **kwargs)
-    graph, inputs = specialization.trace.bind(args, kwargs)
-    compilation = specialization.compilation(inputs)
-    source = compilation.source(ir_dtype(graph.index_dtype))
-    return Explanation(compilation, tuple(str(step) for step in specialization.trace.prelude), source)
+    specialization, bound = compiled.specialize(*call_args, **kwargs)
+    compilation = specialization.compilation(bound.inputs)
+    source = compilation.source(ir_dtype(bound.graph.index_dtype))
+    replayed = [*specialization.trace.prelude, *specialization.trace.postlude]
+    return Explanation(compilation, tuple(f"%{step.number} = {step}" for step in replayed), source)
 
 
 def _compiled(target: Any) -> tuple[CompiledFunction, nn.Module | None]:

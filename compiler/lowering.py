@@ -91,7 +91,9 @@ class _Lowering:
                 raise TypeError("lowering: softmax must be expanded before")
             if v not in self.host and isinstance(v, (Linear, OuterReduce, Reduce, Degree)):
                 found.add(v)
-            if not isinstance(v, (Input, Constant)) and any((u in self.host) != (v in self.host) for u in self.users[v]):
+            if not isinstance(v, (Input, Constant)) and any(
+                (u in self.host) != (v in self.host) for u in self.users[v]
+            ):
                 found.add(v)  # a value that crosses between PyTorch and kernels
         for v in self.order:
             if v in self.host:
@@ -240,7 +242,9 @@ class _Lowering:
         results = rewrite(values, lambda node: node, edge)
         names = tuple(self.buffers[v].name for v in values)
         program = Program(f"host_{n}", tuple(edge[v] for v in used), results, names)
-        return HostCall(f"host_{n}", program, tuple(self.buffers[v] for v in used), tuple(self.buffers[v] for v in values))
+        return HostCall(
+            f"host_{n}", program, tuple(self.buffers[v] for v in used), tuple(self.buffers[v] for v in values)
+        )
 
 
 def _is_host(v: Value) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -82,7 +84,9 @@ class Graph:
             return torch.zeros(self.num_edges, dtype=torch.int64, device=self.edge_index.device)
         _require_integers("edge_type", edge_type)
         if edge_type.shape != (self.num_edges,):
-            raise ValueError(f"edge_type must have shape [{self.num_edges}], one relation an edge, got {list(edge_type.shape)}")
+            raise ValueError(
+                f"edge_type must have shape [{self.num_edges}], one relation an edge, got {list(edge_type.shape)}"
+            )
         _require_same_device("edge_type", edge_type, self.edge_index)
         return edge_type.detach().to(torch.int64, copy=True).contiguous()
 
@@ -106,7 +110,9 @@ class Graph:
             return None
         if self.is_square:
             if isinstance(node_type, (tuple, list)):
-                raise ValueError("node_type is a pair, but the graph has one set of nodes; give num_nodes as a pair as well")
+                raise ValueError(
+                    "node_type is a pair, but the graph has one set of nodes; give num_nodes as a pair as well"
+                )
             return self._checked_types("node_type", node_type, self.num_src)
         if not isinstance(node_type, (tuple, list)) or len(node_type) != 2:
             raise ValueError("a bipartite graph needs node_type as a pair (of sources, of destinations)")
@@ -177,7 +183,8 @@ class Graph:
         """Lifts to edges and reductions over them."""
         from columba.runtime.language import EdgeView
 
-        return EdgeView(self)
+        graph = _substituted(self)
+        return EdgeView(self) if graph is self else graph.edges
 
     @property
     def nodes(self) -> NodeView:
@@ -199,21 +206,24 @@ class Graph:
     def _node_view(self, space: Space) -> NodeView:
         from columba.runtime.language import NodeView
 
-        return NodeView(self, space)
+        graph = _substituted(self)
+        return NodeView(self, space) if graph is self else graph._node_view(space)
 
     @property
     def src_rel(self) -> PairView:
         """The distinct (source, relation) pairs."""
-        from columba.runtime.language import PairView
-
-        return PairView(self, Space.SRC_REL)
+        return self._pair_view(Space.SRC_REL)
 
     @property
     def dst_rel(self) -> PairView:
         """The distinct (destination, relation) pairs."""
+        return self._pair_view(Space.DST_REL)
+
+    def _pair_view(self, space: Space) -> PairView:
         from columba.runtime.language import PairView
 
-        return PairView(self, Space.DST_REL)
+        graph = _substituted(self)
+        return PairView(self, space) if graph is self else graph._pair_view(space)
 
     # -------------------------------------------------------------------------------------------- conversions
 
@@ -258,7 +268,9 @@ class Graph:
 
     def _slices(self) -> dict[Any, slice]:
         if self.node_slices is None:
-            raise ValueError("this graph was not made from one with named node types (HeteroData, DGL); it has no node_slices")
+            raise ValueError(
+                "this graph was not made from one with named node types (HeteroData, DGL); it has no node_slices"
+            )
         return self.node_slices
 
     # -------------------------------------------------------------------------------------------- the rest
@@ -273,7 +285,11 @@ class Graph:
             self.edge_type.to(device),
             num_nodes=self.num_src if self.is_square else (self.num_src, self.num_dst),
             num_relations=self.num_relations,
-            node_type=tuple(t.to(device) for t in types) if isinstance(types, tuple) else types if types is None else types.to(device),
+            node_type=tuple(t.to(device) for t in types)
+            if isinstance(types, tuple)
+            else types
+            if types is None
+            else types.to(device),
             num_node_types=self.num_node_types,
             relation_names=self.relation_names,
             node_type_names=self.node_type_names,
@@ -300,6 +316,27 @@ class Graph:
         if self.device.type != "cpu":
             parts.append(f"device={self.device}")
         return f"Graph({', '.join(parts)})"
+
+
+# ------------------------------------------------------------------------------------------------ tracing
+
+
+_substitute: ContextVar[Callable[[Graph], Graph] | None] = ContextVar("columba_substitute", default=None)
+
+
+@contextmanager
+def substituting(substitute: Callable[[Graph], Graph]) -> Iterator[None]:
+    """Within, views of a graph are those of ``substitute(graph)``: how tracing sees graphs that are no arguments."""
+    token = _substitute.set(substitute)
+    try:
+        yield
+    finally:
+        _substitute.reset(token)
+
+
+def _substituted(graph: Graph) -> Graph:
+    substitute = _substitute.get()
+    return graph if substitute is None else substitute(graph)
 
 
 # ------------------------------------------------------------------------------------------------ graphs of tensors
@@ -383,7 +420,10 @@ def _check_sizes(graph: Graph, num_relations: int | None, num_node_types: int | 
         raise ValueError(f"the graph has {graph.num_relations} relations, the layer has weights for {num_relations}")
     if num_node_types is not None and graph.num_node_types > num_node_types:
         raise ValueError(f"the graph has {graph.num_node_types} node types, the layer has weights for {num_node_types}")
-    for kind, have, want in (("num_relations", graph.num_relations, num_relations), ("num_node_types", graph.num_node_types, num_node_types)):
+    for kind, have, want in (
+        ("num_relations", graph.num_relations, num_relations),
+        ("num_node_types", graph.num_node_types, num_node_types),
+    ):
         if want is not None and have < want:
             raise ValueError(f"the graph has {kind}={have}, the layer {want}; make the graph with {kind}={want}")
 

@@ -89,7 +89,9 @@ class _PlanRunner:
         touching = [n for n, k in enumerate(self.plan.kernels) if buffer in writes(k) or buffer in reads(k)]
         return touching[0], touching[-1]
 
-    def run(self, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None) -> list[Tensor]:
+    def run(
+        self, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
+    ) -> list[Tensor]:
         counts = tuple(counts)
         self._check(inputs, counts)
         tensors: list[Tensor | None] = [None] * len(self.buffers)
@@ -117,11 +119,19 @@ class _PlanRunner:
             call, stage = step
             failed = call(pointers, arrays, sizes, threads)
             if failed:
-                raise KernelError(f"columba: kernel {stage.kernels[failed - 1].name} of {self.plan.name} ran out of memory")
+                raise KernelError(
+                    f"columba: kernel {stage.kernels[failed - 1].name} of {self.plan.name} ran out of memory"
+                )
         del memory
         return [tensors[self.position[b]] for b in self.plan.outputs]  # type: ignore[misc]
 
-    def _host(self, step: HostCall, tensors: list[Tensor | None], pointers: ctypes.Array[ctypes.c_void_p], host: HostRunner | None) -> None:
+    def _host(
+        self,
+        step: HostCall,
+        tensors: list[Tensor | None],
+        pointers: ctypes.Array[ctypes.c_void_p],
+        host: HostRunner | None,
+    ) -> None:
         if host is None:
             raise ValueError(f"plan {self.plan.name} has host calls; give run(host=...)")
         args = [tensors[self.position[b]] for b in step.args]

@@ -21,6 +21,7 @@ from columba.ir.types import TensorType
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.launch import SPACES, shape_of
 
+
 class Runner(Protocol):
     """Runs one plan: inputs, index arrays, and counts in; outputs out."""
 
@@ -79,7 +80,9 @@ def _empty(outputs: Sequence[TensorType], counts: Sequence[int], device: torch.d
     return [torch.empty(shape_of(t, counts), dtype=torch_dtype(t.dtype), device=device) for t in outputs]
 
 
-def _run(direction: Direction, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+def _run(
+    direction: Direction, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]
+) -> list[Tensor]:
     return direction.run([x.contiguous() for x in inputs], [index[n] for n in direction.index], counts)
 
 
@@ -130,7 +133,11 @@ def _backward_of_forward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any,
         given = grads[n]
         return torch.zeros_like(outputs[n]) if given is None else given
 
-    places: dict[str, Callable[[int], Tensor]] = {"input": kept.__getitem__, "result": outputs.__getitem__, "grad": grad}
+    places: dict[str, Callable[[int], Tensor]] = {
+        "input": kept.__getitem__,
+        "result": outputs.__getitem__,
+        "grad": grad,
+    }
     tensors = [places[place](n) for place, n in compiled.sources]
     found = backward(ctx.key, tensors, list(index), ctx.counts) if compiled.backward is not None else []
     places["output"] = found.__getitem__
@@ -155,7 +162,9 @@ def _no_second_derivative(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any
 backward.register_autograd(_no_second_derivative, setup_context=_setup_backward)
 
 
-def call(compiled: CompiledProgram, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+def call(
+    compiled: CompiledProgram, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]
+) -> list[Tensor]:
     """Runs a program through its operator and drops what was saved."""
     return forward(compiled.key, list(inputs), list(index), list(counts))[: compiled.results]
 

@@ -32,11 +32,17 @@ def gemm_text(kernel: Gemm, names: Names) -> KernelText:
         "transposed": "true" if product.transpose else "false",
         "tile_rows": kernel.schedule.tile_rows,
         **_left(product.x, places),
-        "out": None if direct is None else _row_pointer(places, Array(names.buffer(direct.buffer), _row(places, product), (), product.dtype)),
+        "out": None
+        if direct is None
+        else _row_pointer(places, Array(names.buffer(direct.buffer), _row(places, product), (), product.dtype)),
         "epilogue": _epilogue(rest, product, places),
         **_tiles(product.via, kernel.schedule.tile_rows, names),
     }
-    number = direct is not None or any(places.reads_own_number(v) for v in unknown_below([product.x, *(s.value for s in rest)], ())) or bool(rest)
+    number = (
+        direct is not None
+        or any(places.reads_own_number(v) for v in unknown_below([product.x, *(s.value for s in rest)], ()))
+        or bool(rest)
+    )
     fields["own_number"] = places.own_number() if number else []
     return KernelText("gemm.cpp.jinja", fields)
 

@@ -76,7 +76,9 @@ def fold_scratch(rows: Rows, r: Reduce, x: Array, name: str) -> None:
         return
     each = f"for (int i = 0; i < {size}; ++i)"
     element = x.flat("i")
-    combine = f"{name}[i] += {element};" if r.op == "sum" else f"{name}[i] = cb_{_extremum(r.op)}({element}, {name}[i]);"
+    combine = (
+        f"{name}[i] += {element};" if r.op == "sum" else f"{name}[i] = cb_{_extremum(r.op)}({element}, {name}[i]);"
+    )
     lines = [f"{kind} {name}[{size}];", f"{each} {name}[i] = ({kind}){START[r.op]};", f"{over} {each} {combine}"]
     if r.op == "logsumexp":
         lines += [

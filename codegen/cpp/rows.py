@@ -268,7 +268,9 @@ class Rows:
 
     def _reduce_features(self, v: FeatureReduce, name: str) -> None:
         kind = local_type(v.dtype)
-        start = {"sum": literal(0, v.dtype), "max": literal(-math.inf, v.dtype), "min": literal(math.inf, v.dtype)}[v.op]
+        start = {"sum": literal(0, v.dtype), "max": literal(-math.inf, v.dtype), "min": literal(math.inf, v.dtype)}[
+            v.op
+        ]
         size = v.x.type.size
 
         def accumulate(total: str, element: str) -> str:
@@ -278,7 +280,9 @@ class Rows:
             self.lines.append(f"{kind} {name} = {start};")
             clause = f"#pragma omp simd reduction({'+' if v.op == 'sum' else v.op}:{name})"
             if self.is_flat(v.x, size) and size:
-                self.lines += self._loop(size, lambda i: accumulate(name, self.flat_expression(v.x, i)), clause if v.op == "sum" else None)
+                self.lines += self._loop(
+                    size, lambda i: accumulate(name, self.flat_expression(v.x, i)), clause if v.op == "sum" else None
+                )
             else:
                 self.lines += self._nest(v.x.shape, lambda idx: accumulate(name, self.expression(v.x, idx)))
             self.known[v] = Scalar(name)
@@ -313,11 +317,15 @@ class Rows:
             self.materialize(v)
         size = v.type.size
         if self.is_flat(v, size):
-            self.lines += self._loop(size, lambda i: f"{out.base}[{_sum(out.offset, i)}] {operator} {self.flat_expression(v, i)};")
+            self.lines += self._loop(
+                size, lambda i: f"{out.base}[{_sum(out.offset, i)}] {operator} {self.flat_expression(v, i)};"
+            )
         else:
             self.lines += self._nest(
                 v.shape,
-                lambda idx: f"{out.base}[{_sum(out.offset, flatten(idx, v.shape))}] {operator} {self.expression(v, idx)};",
+                lambda idx: (
+                    f"{out.base}[{_sum(out.offset, flatten(idx, v.shape))}] {operator} {self.expression(v, idx)};"
+                ),
             )
 
     def fold(self, out: Array, v: Value, function: str) -> None:

@@ -127,7 +127,9 @@ class _OverMembers:
         self.outer = self.places.rows()
         self.accumulators: dict[Reduce, Accumulator] = {}
         self.scratch = {
-            v: Array(f"scratch_{n}", "(k - begin)" if v.type.size == 1 else f"(k - begin) * {v.type.size}", v.shape, v.dtype)
+            v: Array(
+                f"scratch_{n}", "(k - begin)" if v.type.size == 1 else f"(k - begin) * {v.type.size}", v.shape, v.dtype
+            )
             for n, v in enumerate(self.slots.scratch)
         }
 
@@ -236,5 +238,10 @@ class _OverMembers:
             partial = Array(f"(({stored(t.dtype)}*)(partial + {offset}))", "0", t.shape, t.dtype)
             self.outer.assign(partial, r)
             offset += -(-t.size * t.dtype.itemsize // 64) * 64
-        fields = {"tiles_array": self.names.index(tiles), "tile_count": self.names.tiles(tiles), "parts": parts, "partial_bytes": offset}
+        fields = {
+            "tiles_array": self.names.index(tiles),
+            "tile_count": self.names.tiles(tiles),
+            "parts": parts,
+            "partial_bytes": offset,
+        }
         return KernelText("cut_traversal.cpp.jinja", {**common, **fields, "body": self.outer.lines})

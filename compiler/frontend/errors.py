@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-_OWN = tuple(str(Path(__file__).resolve().parents[up] / name) for up, name in ((1, "frontend"), (2, "runtime"), (1, "api.py")))
+_OWN = tuple(
+    str(Path(__file__).resolve().parents[up] / name) for up, name in ((1, "frontend"), (2, "runtime"), (1, "api.py"))
+)
 
 
 class TraceError(RuntimeError):

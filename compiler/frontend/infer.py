@@ -16,9 +16,6 @@ from columba.ir.spaces import Space
 
 WEIGHTS = (Space.REL, Space.NTYPE)
 
-_FIRST_ONLY = {"matmul", "__matmul__", "linear", "typed_linear", "mm", "mv", "addmm", "layer_norm", "prelu", "rms_norm", "group_norm"}
-"""Operations whose first operand has the rows, when another operand is plain."""
-
 
 @dataclass
 class Spaces:
@@ -66,7 +63,9 @@ def _set(found: Spaces, record: Record, space: Space, why: str, *, computed: boo
 
 
 def _declaration(space: Space) -> str:
-    view = {Space.EDGE: "g.edges", Space.NODE: "g.nodes", Space.SRC: "g.src_nodes", Space.DST: "g.dst_nodes"}.get(space, f"g.{space}")
+    view = {Space.EDGE: "g.edges", Space.NODE: "g.nodes", Space.SRC: "g.src_nodes", Space.DST: "g.dst_nodes"}.get(
+        space, f"g.{space}"
+    )
     return f"{view}(x)"
 
 
@@ -113,12 +112,14 @@ def _backward(found: Spaces, record: Record) -> bool:
             return _set(found, x, coarse, f"lifted along {record.kwargs['via'].name} at {record.where}")
         case "reduce" | "segment_softmax":
             (x,) = record.operands
-            return _set(found, x, record.kwargs["via"].fine, f"{record.kwargs.get('kind', 'softmax')} of it at {record.where}")
+            return _set(
+                found, x, record.kwargs["via"].fine, f"{record.kwargs.get('kind', 'softmax')} of it at {record.where}"
+            )
         case "declare":
             (x,) = record.operands
             return _set(found, x, record.kwargs["space"], f"declared at {record.where}")
     space = found.of.get(record)
-    if space is None or space is Space.ONE or record not in found.computed:
+    if space is None or space is Space.ONE:
         return False
     for operand in _row_operands(found, record):
         changed |= _set(found, operand, space, f"used with rows of it by {record.op} at {record.where}")
@@ -130,11 +131,15 @@ def _row_operands(found: Spaces, record: Record) -> list[Record]:
     plain = [o for o in record.operands if o not in found.of]
     if not plain or not record.meta.dim():
         return []
-    if record.op in _FIRST_ONLY or record.op == "part":
-        first = record.operands[0]
-        return [first] if first in plain else []
+    if record.op == "part":
+        return plain
     if record.op == "einsum":
         return _einsum_rows(record, plain)
+    if not keeps_rows(record):
+        return []
+    if record.op in _ROWS_AT:
+        first = record.operands[_ROWS_AT[record.op]]
+        return [first] if first in plain else []
     operands = record.operands
     if len(operands) == 1:
         return plain
@@ -155,3 +160,54 @@ def _einsum_rows(record: Record, plain: Sequence[Record]) -> list[Record]:
     return [o for term, o in named if o in plain and rows and term.startswith(rows)]
 
 
+def keeps_rows(record: Record) -> bool:
+    """Whether an operation acts on each row of its operands alone, whatever their number, as far as its arguments tell."""
+    name, args, kwargs = record.op, record.args, record.kwargs
+    if name in ROW_WISE or name in _ROWS_AT:
+        return True
+    if name in ("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as"):
+        x = record.operands[0].meta
+        return (
+            x.dim() > 0 and x.shape[0] == record.meta.shape[0] and x.shape[1:].numel() == record.meta.shape[1:].numel()
+        )
+    if name in ("expand", "expand_as", "broadcast_to"):
+        x = record.operands[0].meta
+        return x.dim() == record.meta.dim() and x.shape[0] == record.meta.shape[0]
+    rank = record.operands[0].meta.dim() if record.operands else 0
+    if name in ("transpose", "swapaxes", "swapdims", "movedim", "moveaxis"):
+        return all(isinstance(d, int) and d % max(rank, 1) for d in [*args[1:], *kwargs.values()])
+    if name == "permute":
+        order = args[1] if len(args) == 2 and not isinstance(args[1], int) else args[1:]
+        return len(order) > 0 and order[0] % rank == 0
+    if name == "t":
+        return False
+    if name == "mT":
+        return rank > 2
+    if name == "__getitem__":
+        index = args[1] if isinstance(args[1], tuple) else (args[1],)
+        return (index[0] is Ellipsis and len(index) <= rank) or index[0] == slice(None) if len(index) else True
+    if name in _DIMENSION:
+        position, default = _DIMENSION[name]
+        dim = kwargs.get("dim", kwargs.get("axis", args[position] if len(args) > position else default))
+        dims = dim if isinstance(dim, (tuple, list)) else (dim,)
+        extra = name in ("unsqueeze", "stack")
+        return all(isinstance(d, int) and d % (rank + extra) for d in dims) and len(dims) > 0
+    return False
+
+
+_ROWS_AT = {
+    "matmul": 0, "__matmul__": 0, "linear": 0, "typed_linear": 0, "mm": 0, "mv": 0, "addmm": 1, "layer_norm": 0, "prelu": 0,
+    "rms_norm": 0, "bmm": 0, "normalize": 0,
+}  # fmt: skip
+"""Operations whose rows are those of one operand, and which."""
+
+_DIMENSION = {
+    "sum": (1, None), "mean": (1, None), "amax": (1, None), "amin": (1, None), "max": (1, None), "min": (1, None), "var": (1, None),
+    "std": (1, None), "softmax": (1, None), "log_softmax": (1, None), "logsumexp": (1, None), "norm": (2, None), "vector_norm": (2, None),
+    "cat": (1, 0), "concat": (1, 0), "stack": (1, 0), "split": (2, 0), "chunk": (2, 0), "unbind": (1, 0), "narrow": (1, None),
+    "select": (1, None), "unsqueeze": (1, None), "squeeze": (1, None),
+}  # fmt: skip
+"""Operations along a dimension: where it is among the arguments, and its default."""
+
+ROW_WISE: set[str] = {"clone", "contiguous", "to", "type", "float", "double", "half", "bfloat16", "type_as", "dropout"}
+"""Operations of one number each; the pointwise rules add theirs."""

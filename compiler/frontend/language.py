@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from columba.frontend.errors import fail, location
-from columba.frontend.record import Record, Recorder, RowCount, SymbolicTensor
+from columba.frontend.record import Record, Recorder, RowCount, SymbolicTensor, meta_tensor
 from columba.frontend.sources import Argument, Attribute, Closure, Global, Source
 from columba.ir.spaces import IndexMap, Space, index_map
 from columba.runtime.graph import Graph, as_graph
@@ -41,7 +41,11 @@ class TracedGraph(Graph):
         self.is_square = real.is_square
 
     def _count(self, space: Space) -> RowCount:
-        return RowCount(self._real.count(space), space, self._recorder)
+        return RowCount(self._real_count(space), space, self._recorder)
+
+    def _real_count(self, space: Space) -> int:
+        with torch._C.DisableTorchFunction():
+            return self._real.count(space)
 
     num_src = property(lambda self: self._count(Space.SRC))  # type: ignore[assignment]
     num_dst = property(lambda self: self._count(Space.DST))  # type: ignore[assignment]
@@ -71,13 +75,8 @@ class TracedGraph(Graph):
     def edges(self) -> Any:
         return TracedEdges(self)
 
-    @property
-    def src_rel(self) -> Any:
-        return TracedPairs(self, Space.SRC_REL)
-
-    @property
-    def dst_rel(self) -> Any:
-        return TracedPairs(self, Space.DST_REL)
+    def _pair_view(self, space: Space) -> Any:
+        return TracedPairs(self, space)
 
     def _node_view(self, space: Space) -> Any:
         return TracedNodes(self, space)
@@ -101,7 +100,7 @@ class TracedView:
             raise ValueError(f"{location()}: {e}") from e
 
     def _rows(self, space: Space) -> tuple[int, ...]:
-        return () if space is Space.ONE else (self.graph._real.count(space),)
+        return () if space is Space.ONE else (self.graph._real_count(space),)
 
     def _operand(self, what: str, x: Any) -> Record:
         if not isinstance(x, Tensor):
@@ -111,8 +110,10 @@ class TracedView:
             raise ValueError(f"{location()}: {what} expects a tensor with one row per row of a space, got a number")
         return record
 
-    def _add(self, op: str, args: tuple[Any, ...], shape: tuple[int, ...], dtype: torch.dtype, **data: Any) -> SymbolicTensor:
-        meta = torch.empty(shape, dtype=dtype, device="meta")
+    def _add(
+        self, op: str, args: tuple[Any, ...], shape: tuple[int, ...], dtype: torch.dtype, **data: Any
+    ) -> SymbolicTensor:
+        meta = meta_tensor(shape, dtype)
         return self._recorder.add(Record(op, args, data, meta, location()))
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -248,15 +249,19 @@ def _trace_linear(recorder: Recorder, x: Any, w: Any) -> Tensor:
             f"{list(features)}: both must exist and be equal"
         )
     if x.meta.dtype != w.meta.dtype:
-        raise TypeError(f"{location()}: linear(x, w) expects one dtype, got x: {x.meta.dtype} and w: {w.meta.dtype}; convert one with .to(...)")
-    meta = torch.empty((*x.meta.shape[:-1], *features[1:]), dtype=x.meta.dtype, device="meta")
+        raise TypeError(
+            f"{location()}: linear(x, w) expects one dtype, got x: {x.meta.dtype} and w: {w.meta.dtype}; convert one with .to(...)"
+        )
+    meta = meta_tensor((*x.meta.shape[:-1], *features[1:]), x.meta.dtype)
     return recorder.add(Record("typed_linear", (x, w), {}, meta, location()))
 
 
-def _trace_as_graph(recorder: Recorder, edge_index: Any, edge_type: Any = None, node_type: Any = None, **sizes: Any) -> Graph:
+def _trace_as_graph(
+    recorder: Recorder, edge_index: Any, edge_type: Any = None, node_type: Any = None, **sizes: Any
+) -> Graph:
     """Builds the real graph of this call, and remembers how."""
     if isinstance(edge_index, Graph):
-        _check_layer_sizes(edge_index, sizes)
+        _check_layer_sizes(recorder, edge_index, sizes)
         return edge_index
     flat = (edge_index, edge_type, *(node_type if isinstance(node_type, (tuple, list)) else (node_type,)))
     sources: list[Source | None] = []
@@ -264,9 +269,11 @@ def _trace_as_graph(recorder: Recorder, edge_index: Any, edge_type: Any = None, 
     for t in flat:
         record = None if t is None else recorder.operand(t)
         if record is not None and record.source is None:
-            raise fail("the tensors that a graph is built from must be arguments or attributes, not computed inside the compiled function")
+            raise fail(
+                "the tensors that a graph is built from must be arguments or attributes, not computed inside the compiled function"
+            )
         sources.append(None if record is None else record.source)
-        real.append(None if record is None else next(k for k in recorder.keep if id(k) in recorder.inputs and recorder.inputs[id(k)] is record))
+        real.append(None if record is None else recorder.real[record])
     pair = isinstance(node_type, (tuple, list))
 
     def number(n: Any) -> Any:
@@ -276,7 +283,8 @@ def _trace_as_graph(recorder: Recorder, edge_index: Any, edge_type: Any = None, 
 
     plain = {k: number(v) for k, v in sizes.items()}
     types = tuple(real[2:]) if pair else real[2]
-    graph = as_graph(real[0], real[1], types, **plain)  # type: ignore[arg-type]
+    with torch._C.DisableTorchFunction():
+        graph = as_graph(real[0], real[1], types, **plain)  # type: ignore[arg-type]
     source = BuiltGraph((*sources[:2], tuple(sources[2:]) if pair else sources[2]), tuple(sorted(sizes.items())))
     for known in recorder.graphs:
         if known._real is graph:
@@ -286,12 +294,13 @@ def _trace_as_graph(recorder: Recorder, edge_index: Any, edge_type: Any = None, 
     return traced
 
 
-def _check_layer_sizes(graph: Graph, sizes: dict[str, Any]) -> None:
+def _check_layer_sizes(recorder: Recorder, graph: Graph, sizes: dict[str, Any]) -> None:
     real = graph._real if isinstance(graph, TracedGraph) else graph
-    kept = {k: v for k, v in sizes.items() if k in ("num_relations", "num_node_types")}
+    kept = {k: int.__int__(v) for k, v in sizes.items() if k in ("num_relations", "num_node_types") and v is not None}
     as_graph(real, **kept)
+    if kept and kept not in recorder.layer_sizes:
+        recorder.layer_sizes.append(kept)
 
 
 LANGUAGE: dict[Any, Callable[..., Any]] = {linear: _trace_linear, as_graph: _trace_as_graph}
 """Functions of the language that go through PyTorch's protocol."""
-

@@ -129,5 +129,3 @@ def common_dtype(record: Record, args: Sequence[Any]) -> DType:
 
 def constant(value: float, dtype: DType) -> Value:
     return Constant(Space.ONE, float(value), dtype)
-
-

@@ -54,6 +54,12 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
+def meta_tensor(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """A tensor without data; making it is not recorded."""
+    with torch._C.DisableTorchFunction():
+        return torch.empty(tuple(map(int.__int__, shape)), dtype=dtype, device="meta")
+
+
 class SymbolicTensor(Tensor):
     """Stands for a tensor while a function is traced."""
 
@@ -121,10 +127,7 @@ def _guarded(name: str) -> Callable[..., Any]:
     return method
 
 
-for _name in (
-    "add radd sub rsub mul rmul floordiv rfloordiv truediv rtruediv mod rmod pow rpow neg lt le gt ge eq ne bool divmod rdivmod "
-    "float str format"
-).split():
+for _name in ["add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordiv", "truediv", "rtruediv", "mod", "rmod", "pow", "rpow", "neg", "lt", "le", "gt", "ge", "eq", "ne", "bool", "divmod", "rdivmod", "float", "str", "format"]:
     if hasattr(int, f"__{_name}__"):
         setattr(RowCount, f"__{_name}__", _guarded(f"__{_name}__"))
 RowCount.__hash__ = int.__hash__  # type: ignore[method-assign]
@@ -147,7 +150,17 @@ _QUERIES = {
     "dtype", "device", "requires_grad", "is_leaf", "layout", "is_cuda", "is_cpu", "is_sparse", "is_quantized", "is_meta", "grad_fn",
     "ndim", "itemsize", "is_nested", "is_mkldnn", "is_xpu", "is_mps", "grad",
 }  # fmt: skip
-_SAME = {"is_floating_point", "is_complex", "element_size", "get_device", "is_signed", "is_contiguous", "dim", "ndimension", "storage_offset"}
+_SAME = {
+    "is_floating_point",
+    "is_complex",
+    "element_size",
+    "get_device",
+    "is_signed",
+    "is_contiguous",
+    "dim",
+    "ndimension",
+    "storage_offset",
+}
 _NEEDS_VALUES = {
     "item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "__len__", "nonzero", "__contains__", "equal",
     "allclose", "is_nonzero", "unique", "bincount", "masked_select", "__array__", "data_ptr",
@@ -159,11 +172,14 @@ class Recorder:
     """What one trace writes down."""
 
     sources: dict[int, Source] = field(default_factory=dict)
-    keep: list[Any] = field(default_factory=list)
     records: list[Record] = field(default_factory=list)
     inputs: dict[int, Record] = field(default_factory=dict)
     fixed: dict[Any, int] = field(default_factory=dict)
     graphs: list[Any] = field(default_factory=list)
+    real: dict[Record, Tensor] = field(default_factory=dict)
+    measured: set[Record] = field(default_factory=set)
+    layer_sizes: list[dict[str, Any]] = field(default_factory=list)
+    autocast: bool = False
     grad: bool = field(default_factory=torch.is_grad_enabled)
 
     def fix_count(self, count: RowCount) -> None:
@@ -177,16 +193,20 @@ class Recorder:
         self.records.append(record)
         return SymbolicTensor(record)
 
-    def input(self, tensor: Tensor, source: Source | None = None) -> Record:
+    def input(self, tensor: Tensor) -> Record:
         """The record of a real tensor that the function meets."""
         if id(tensor) not in self.inputs:
-            source = source or self.sources.get(id(tensor)) or Captured(tensor)
-            self.keep.append(tensor)
-            meta = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
-            record = Record("input", (), {}, meta, location(), source=source)
-            self.add(record)
-            self.inputs[id(tensor)] = record
+            self.inputs[id(tensor)] = self.new_input(tensor, self.sources.get(id(tensor)) or Captured(tensor))
         return self.inputs[id(tensor)]
+
+    def new_input(self, tensor: Tensor, source: Source) -> Record:
+        """A record for a real tensor, one for each source that it has."""
+        dtype = torch.float32 if self.autocast and tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
+        meta = meta_tensor(tensor.shape, dtype)
+        record = Record("input", (), {}, meta, location(), source=source)
+        self.add(record)
+        self.real[record] = tensor
+        return record
 
     def operand(self, x: Any) -> Any:
         """An argument as it is recorded: tensors become records."""
@@ -222,9 +242,13 @@ class Recorder:
                 "between tensors, and compute what decides control flow outside the compiled function"
             )
         if self._mutates(name, kwargs) and any(isinstance(x, Tensor) for x in _flat((args, kwargs))):
-            raise fail(f"{name} changes a tensor in place, which a compiled function cannot; use the form that returns a new one")
+            raise fail(
+                f"{name} changes a tensor in place, which a compiled function cannot; use the form that returns a new one"
+            )
         if torch.is_grad_enabled() != self.grad and symbolic:
-            raise fail("torch.no_grad inside a compiled function is not supported; call the whole function under it, or compute outside")
+            raise fail(
+                "torch.no_grad inside a compiled function is not supported; call the whole function under it, or compute outside"
+            )
         return self._record(func, name, args, kwargs)
 
     def _mutates(self, name: str, kwargs: dict[str, Any]) -> bool:
@@ -240,7 +264,12 @@ class Recorder:
         if attribute == "shape":
             return self._size("size", x.record)
         if attribute in ("T", "mT", "H", "mH"):
-            return self._record(getattr(torch, "transpose" if attribute[0] == "m" else "t"), "mT" if attribute[0] == "m" else "t", (x,), {})
+            return self._record(
+                getattr(torch, "transpose" if attribute[0] == "m" else "t"),
+                "mT" if attribute[0] == "m" else "t",
+                (x,),
+                {},
+            )
         if attribute == "grad_fn" or attribute == "grad":
             return None
         if attribute == "requires_grad":
@@ -254,13 +283,20 @@ class Recorder:
         raise UnsupportedOperation(f"{location()}: attribute {attribute!r} of a traced tensor")
 
     def _size(self, name: str, record: Record, dim: int | None = None) -> Any:
+        self.measured.add(record)
         sizes: list[int] = list(record.meta.shape)
         if sizes:
             sizes[0] = RowCount(sizes[0], record, self)
         if name != "size":
             total = record.meta.numel()
             return RowCount(total, (record, "numel"), self) if sizes else total
-        return torch.Size(sizes) if dim is None and not any(isinstance(n, RowCount) for n in sizes) else tuple(sizes) if dim is None else sizes[dim]
+        return (
+            torch.Size(sizes)
+            if dim is None and not any(isinstance(n, RowCount) for n in sizes)
+            else tuple(sizes)
+            if dim is None
+            else sizes[dim]
+        )
 
     def _record(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs = tree_map(self.operand, (args, kwargs))
@@ -298,10 +334,25 @@ class Recorder:
                 return func(*args, **kwargs)
             except NotImplementedError as e:
                 name = resolve_name(func) or str(func)
-                raise UnsupportedOperation(f"{location()}: {name} cannot be traced ({e}); compute it outside the compiled function") from e
+                raise UnsupportedOperation(
+                    f"{location()}: {name} cannot be traced ({e}); compute it outside the compiled function"
+                ) from e
 
 
-_IN_PLACE = {"add__", "sub__", "mul__", "truediv__", "floordiv__", "mod__", "pow__", "matmul__", "and__", "or__", "xor__"}
+_TRANSPOSES: dict[str, Callable[[Tensor], Tensor]] = {"mT": lambda x: x.mT, "t": lambda x: x.t()}
+_IN_PLACE = {
+    "add__",
+    "sub__",
+    "mul__",
+    "truediv__",
+    "floordiv__",
+    "mod__",
+    "pow__",
+    "matmul__",
+    "and__",
+    "or__",
+    "xor__",
+}
 
 
 def _namedtuple(meta: Any, parts: Sequence[Any]) -> Any:

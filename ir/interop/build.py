@@ -116,5 +116,3 @@ def sum_to_shape(x: Value, shape: Shape) -> Value:
 def outer(x: Value, y: Value) -> Value:
     """``[*lead, K]`` and ``[*lead, N]`` to ``[*lead, K, N]``."""
     return pointwise("mul", reshape(x, (*x.shape, 1)), reshape(y, (*y.shape[:-1], 1, y.shape[-1])))
-
-

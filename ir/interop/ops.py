@@ -127,7 +127,10 @@ class Uniform(Value):
     to: DType
 
     def _infer(self) -> TensorType:
-        _require(self.seed.type == TensorType(Space.ONE, (), DType.I64), f"uniform: seed must be one[] i64, got {self.seed.type}")
+        _require(
+            self.seed.type == TensorType(Space.ONE, (), DType.I64),
+            f"uniform: seed must be one[] i64, got {self.seed.type}",
+        )
         _require(self.to.is_float, f"uniform: dtype must be floating, got {self.to}")
         return TensorType(self.at, self.of, self.to)
 
@@ -144,7 +147,9 @@ class Lift(Value):
     via: IndexMap
 
     def _infer(self) -> TensorType:
-        _require(self.x.space is self.via.coarse, f"lift: {self.via} needs a value in {self.via.coarse}, got {self.x.type}")
+        _require(
+            self.x.space is self.via.coarse, f"lift: {self.via} needs a value in {self.via.coarse}, got {self.x.type}"
+        )
         return self.x.type.with_space(self.via.fine)
 
 
@@ -162,7 +167,9 @@ class Reduce(Value):
 
     def _infer(self) -> TensorType:
         _require(self.op in REDUCTIONS, f"reduce: unknown operation {self.op!r}; one of {', '.join(REDUCTIONS)}")
-        _require(self.x.space is self.via.fine, f"reduce: {self.via} needs a value in {self.via.fine}, got {self.x.type}")
+        _require(
+            self.x.space is self.via.fine, f"reduce: {self.via} needs a value in {self.via.fine}, got {self.x.type}"
+        )
         _require(self.x.dtype.is_float, f"reduce: operand must be floating, got {self.x.dtype}")
         return self.x.type.with_space(self.via.coarse)
 
@@ -176,7 +183,9 @@ class Softmax(Value):
     via: IndexMap
 
     def _infer(self) -> TensorType:
-        _require(self.x.space is self.via.fine, f"softmax: {self.via} needs a value in {self.via.fine}, got {self.x.type}")
+        _require(
+            self.x.space is self.via.fine, f"softmax: {self.via} needs a value in {self.via.fine}, got {self.x.type}"
+        )
         _require(self.x.dtype.is_float, f"softmax: operand must be floating, got {self.x.dtype}")
         return self.x.type
 
@@ -198,9 +207,14 @@ class Pointwise(Value):
         _require(name in POINTWISE, f"unknown pointwise function {name!r}")
         function = POINTWISE[name]
         _require(len(self.args) == function.arity, f"{name}: takes {function.arity} operands, got {len(self.args)}")
-        _require(len(self.scalars) == len(function.scalars), f"{name}: takes scalars ({', '.join(function.scalars)}), got {self.scalars}")
+        _require(
+            len(self.scalars) == len(function.scalars),
+            f"{name}: takes scalars ({', '.join(function.scalars)}), got {self.scalars}",
+        )
         spaces = {a.space for a in self.args}
-        _require(len(spaces) == 1, f"{name}: operands must share one space, got {', '.join(str(a.type) for a in self.args)}")
+        _require(
+            len(spaces) == 1, f"{name}: operands must share one space, got {', '.join(str(a.type) for a in self.args)}"
+        )
         dtype = pointwise_dtype(function, tuple(a.dtype for a in self.args))
         return TensorType(self.args[0].space, broadcast_shapes(tuple(a.shape for a in self.args)), dtype)
 
@@ -255,9 +269,18 @@ class Linear(Value):
         want = x.space if self.via is None else self.via.coarse
         _require(self.via is None or self.via.fine is x.space, f"linear: {self.via} does not leave {x.space}")
         _require(w.space is want, f"linear: weight must be in {want}, got {w.type}")
-        _require(x.dtype.is_float and x.dtype is w.dtype, f"linear: operands must share one floating dtype, got {x.dtype} and {w.dtype}")
-        _require(len(x.shape) >= 1 and len(w.shape) >= 2, f"linear: needs a vector and a matrix a row, got {x.type} and {w.type}")
-        _require(len(w.shape) == 2 or w.shape[:-2] == x.shape[:-1], f"linear: leading dimensions of {x.type} and {w.type} differ")
+        _require(
+            x.dtype.is_float and x.dtype is w.dtype,
+            f"linear: operands must share one floating dtype, got {x.dtype} and {w.dtype}",
+        )
+        _require(
+            len(x.shape) >= 1 and len(w.shape) >= 2,
+            f"linear: needs a vector and a matrix a row, got {x.type} and {w.type}",
+        )
+        _require(
+            len(w.shape) == 2 or w.shape[:-2] == x.shape[:-1],
+            f"linear: leading dimensions of {x.type} and {w.type} differ",
+        )
         k, n = w.shape[-2:] if not self.transpose else (w.shape[-1], w.shape[-2])
         _require(x.shape[-1] == k, f"linear: {x.type} has {x.shape[-1]} features, the weight takes {k} ({w.type})")
         return x.type.with_shape((*x.shape[:-1], n))
@@ -286,7 +309,10 @@ class OuterReduce(Value):
         x, y = self.x, self.y
         _require(x.space is y.space, f"outer_reduce: operands must share one space, got {x.type} and {y.type}")
         _require(self.via is None or self.via.fine is x.space, f"outer_reduce: {self.via} does not leave {x.space}")
-        _require(x.dtype.is_float and x.dtype is y.dtype, f"outer_reduce: operands must share one floating dtype, got {x.dtype} and {y.dtype}")
+        _require(
+            x.dtype.is_float and x.dtype is y.dtype,
+            f"outer_reduce: operands must share one floating dtype, got {x.dtype} and {y.dtype}",
+        )
         _require(
             len(x.shape) >= 1 and len(y.shape) >= 1 and x.shape[:-1] == y.shape[:-1],
             f"outer_reduce: leading dimensions of {x.type} and {y.type} differ",
@@ -321,7 +347,9 @@ class Permute(Value):
     order: tuple[int, ...]
 
     def _infer(self) -> TensorType:
-        _require(sorted(self.order) == list(range(len(self.x.shape))), f"permute: {self.order} does not fit {self.x.type}")
+        _require(
+            sorted(self.order) == list(range(len(self.x.shape))), f"permute: {self.order} does not fit {self.x.type}"
+        )
         return self.x.type.with_shape(tuple(self.x.shape[a] for a in self.order))
 
 
@@ -334,7 +362,10 @@ class Expand(Value):
     to: Shape
 
     def _infer(self) -> TensorType:
-        _require(broadcast_shapes((self.x.shape, self.to)) == self.to, f"expand: {self.x.type} does not broadcast to {self.to}")
+        _require(
+            broadcast_shapes((self.x.shape, self.to)) == self.to,
+            f"expand: {self.x.type} does not broadcast to {self.to}",
+        )
         return self.x.type.with_shape(self.to)
 
 
@@ -352,7 +383,10 @@ class Slice(Value):
     def _infer(self) -> TensorType:
         shape = self.x.shape
         _require(0 <= self.axis < len(shape), f"slice: no axis {self.axis} in {self.x.type}")
-        _require(0 <= self.start <= self.stop <= shape[self.axis] and self.step > 0, f"slice: {self.start}:{self.stop}:{self.step} does not fit axis {self.axis} of {self.x.type}")
+        _require(
+            0 <= self.start <= self.stop <= shape[self.axis] and self.step > 0,
+            f"slice: {self.start}:{self.stop}:{self.step} does not fit axis {self.axis} of {self.x.type}",
+        )
         n = len(range(self.start, self.stop, self.step))
         return self.x.type.with_shape((*shape[: self.axis], n, *shape[self.axis + 1 :]))
 
@@ -372,7 +406,10 @@ class Pad(Value):
         shape = self.x.shape
         _require(0 <= self.axis < len(shape), f"pad: no axis {self.axis} in {self.x.type}")
         last = self.start + (shape[self.axis] - 1) * self.step
-        _require(self.start >= 0 and self.step > 0 and last < self.size, f"pad: {self.x.type} does not fit {self.size} elements")
+        _require(
+            self.start >= 0 and self.step > 0 and last < self.size,
+            f"pad: {self.x.type} does not fit {self.size} elements",
+        )
         return self.x.type.with_shape((*shape[: self.axis], self.size, *shape[self.axis + 1 :]))
 
 
@@ -393,6 +430,8 @@ class Concat(Value):
             return (value.space, value.dtype, value.shape[: self.axis], value.shape[self.axis + 1 :], len(value.shape))
 
         for other in self.args[1:]:
-            _require(rest(other) == rest(first), f"concat: {first.type} and {other.type} differ beside axis {self.axis}")
+            _require(
+                rest(other) == rest(first), f"concat: {first.type} and {other.type} differ beside axis {self.axis}"
+            )
         n = sum(a.shape[self.axis] for a in self.args)
         return first.type.with_shape((*first.shape[: self.axis], n, *first.shape[self.axis + 1 :]))

@@ -72,7 +72,9 @@ def print_field(value: object) -> str:
 
 # ------------------------------------------------------------------------------------------------ parsing
 
-_TOKEN = re.compile(r"\s*(?:(?P<value>[%@][A-Za-z_0-9.]+)|(?P<number>-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)(?![A-Za-z_]))|(?P<word>[A-Za-z_][A-Za-z_0-9]*)|(?P<punct>->|[-(){}\[\]:,=]))")
+_TOKEN = re.compile(
+    r"\s*(?:(?P<value>[%@][A-Za-z_0-9.]+)|(?P<number>-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)(?![A-Za-z_]))|(?P<word>[A-Za-z_][A-Za-z_0-9]*)|(?P<punct>->|[-(){}\[\]:,=]))"
+)
 
 
 class Tokens:

@@ -41,10 +41,16 @@ def check_one_kind_of_nodes(program: Program) -> None:
         square |= value.space is Space.NODE
         bipartite |= value.space in (Space.SRC, Space.DST)
         if square and bipartite:
-            raise _error(program, value, "the program uses both the nodes of a square graph and those of a bipartite one")
+            raise _error(
+                program, value, "the program uses both the nodes of a square graph and those of a bipartite one"
+            )
 
 
-CHECKS: tuple[Callable[[Program], None], ...] = (check_inputs_are_parameters, check_types_are_current, check_one_kind_of_nodes)
+CHECKS: tuple[Callable[[Program], None], ...] = (
+    check_inputs_are_parameters,
+    check_types_are_current,
+    check_one_kind_of_nodes,
+)
 
 
 def verify(program: Program) -> Program:

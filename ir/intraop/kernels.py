@@ -50,7 +50,9 @@ class Load(Value):
     def _infer(self) -> TensorType:
         fine, coarse = (self.at, self.at) if self.via is None else (self.via.fine, self.via.coarse)
         if fine is not self.at or coarse is not self.buffer.type.space:
-            raise TypeError(f"load: {self.via} does not lead from {self.at} to {self.buffer.type.space}, where {self.buffer} is")
+            raise TypeError(
+                f"load: {self.via} does not lead from {self.at} to {self.buffer.type.space}, where {self.buffer} is"
+            )
         return self.buffer.type.with_space(self.at)
 
 

@@ -18,7 +18,15 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from columba.ir.interop.ops import Value
-from columba.ir.interop.text import Tokens, parse_field, parse_line, parse_program_tokens, parse_type, print_field, print_operation
+from columba.ir.interop.text import (
+    Tokens,
+    parse_field,
+    parse_line,
+    parse_program_tokens,
+    parse_type,
+    print_field,
+    print_operation,
+)
 from columba.ir.intraop.kernels import (
     Buffer,
     Gemm,
@@ -61,7 +69,12 @@ def print_kernel(kernel: Kernel) -> str:
             return _block(head, kernel, [(f"store {s.buffer} = ", s.value) for s in kernel.stores])
         case GemmReduce():
             fields = f"via={kernel.via}, shared={print_field(kernel.shared)}, schedule={_schedule(kernel.schedule)}"
-            return _block(f"gemm_reduce {kernel.name}({fields})", kernel, [("left ", kernel.x), ("right ", kernel.y)], [f"store {kernel.out}"])
+            return _block(
+                f"gemm_reduce {kernel.name}({fields})",
+                kernel,
+                [("left ", kernel.x), ("right ", kernel.y)],
+                [f"store {kernel.out}"],
+            )
         case HostCall():
             args, results = (", ".join(map(str, buffers)) for buffers in (kernel.args, kernel.results))
             program = "\n".join(f"  {line}" for line in str(kernel.program).splitlines())
@@ -206,7 +219,9 @@ def _gemm_reduce(tokens: Tokens) -> GemmReduce:
     fields = _fields(tokens, via=IndexMap, shared=bool, schedule=tuple[int, ...])
     _, marked = _body(tokens)
     out = tokens.names.pop("store")
-    return GemmReduce(name, marked["left"], marked["right"], fields["via"], fields["shared"], out, GemmSchedule(*fields["schedule"]))
+    return GemmReduce(
+        name, marked["left"], marked["right"], fields["via"], fields["shared"], out, GemmSchedule(*fields["schedule"])
+    )
 
 
 def _host(tokens: Tokens) -> HostCall:
@@ -247,7 +262,14 @@ def _key(kernel: Kernel, numbers: dict[Any, int]) -> tuple[Any, ...]:
     roots = tuple(found[r] for r in roots_of(kernel))
     match kernel:
         case Traversal():
-            return (kernel.name, kernel.owner, kernel.via, kernel.schedule, tuple(s.buffer for s in kernel.stores), roots)
+            return (
+                kernel.name,
+                kernel.owner,
+                kernel.via,
+                kernel.schedule,
+                tuple(s.buffer for s in kernel.stores),
+                roots,
+            )
         case Gemm():
             return (kernel.name, kernel.schedule, tuple(s.buffer for s in kernel.stores), roots)
         case GemmReduce():

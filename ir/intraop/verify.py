@@ -93,7 +93,9 @@ def check_levels(plan: Plan) -> None:
             if value.space is Space.ONE and isinstance(value, Load):
                 continue  # the seed of random numbers
             if value.space not in allowed:
-                raise _error(kernel, f"{value.op_name} is in {value.space}, the kernel works on {' and '.join(sorted(allowed))}")
+                raise _error(
+                    kernel, f"{value.op_name} is in {value.space}, the kernel works on {' and '.join(sorted(allowed))}"
+                )
 
 
 def check_own_writes_are_not_read_elsewhere(plan: Plan) -> None:
@@ -158,5 +160,3 @@ def _error(kernel: Kernel, message: str) -> VerificationError:
     from columba.ir.intraop.text import print_kernel
 
     return VerificationError(f"kernel {kernel.name}: {message}\n{print_kernel(kernel)}")
-
-

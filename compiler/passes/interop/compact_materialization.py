@@ -64,7 +64,9 @@ class CompactMaterialization(Pass[Program]):
             needed.append(operand.via)
         if not needed:
             return None
-        coarsest_first = [m for m in reversed(maps_from(node.space, square=square)) if self.pairs or m.coarse not in PAIR_SPACES]
+        coarsest_first = [
+            m for m in reversed(maps_from(node.space, square=square)) if self.pairs or m.coarse not in PAIR_SPACES
+        ]
         return next((m for m in coarsest_first if all(via == m or factor(via, m) is not None for via in needed)), None)
 
 

@@ -89,4 +89,3 @@ def _chain(node: Linear, once: Callable[[Value], bool]) -> Value:
         return node
     a = b.swap_last(inner.w) if inner.transpose else inner.w
     return Linear(inner.x, Linear(a, node.w, None, node.transpose), node.via)
-

@@ -38,10 +38,14 @@ class SinkLifts(Pass[Program]):
             return sunk[v]
 
         def only_lifted(v: Value) -> bool:
-            return all(isinstance(u, Lift) or (isinstance(u, Value) and cheap(u) and only_lifted(u)) for u in readers[v])
+            return all(
+                isinstance(u, Lift) or (isinstance(u, Value) and cheap(u) and only_lifted(u)) for u in readers[v]
+            )
 
         targets = {
-            v for v in program.body if v.space in PAIR_SPACES and v.type.size > self.small and cheap(v) and only_lifted(v)
+            v
+            for v in program.body
+            if v.space in PAIR_SPACES and v.type.size > self.small and cheap(v) and only_lifted(v)
         }
         if not any(isinstance(v, Lift) and v.x in targets for v in program.body):
             return program

@@ -184,5 +184,3 @@ def drop_unread(kernels: Sequence[Kernel], outputs: Sequence[Buffer]) -> list[Ke
         if len(smaller) == len(kept) and all(a is b for a, b in zip(smaller, kept, strict=True)):
             return smaller
         kept = smaller
-
-

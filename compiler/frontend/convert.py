@@ -1,0 +1,243 @@
+"""From records to a level-1 program: what has rows is compiled, what is plain stays PyTorch, before or after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch.utils._pytree import tree_map
+
+from columba.frontend.errors import TraceError, UnsupportedOperation
+from columba.frontend.infer import Spaces
+from columba.frontend.operands import Operand
+from columba.frontend.record import Record
+from columba.frontend.rules import RULES, Call
+from columba.ir.interop import build as b
+from columba.ir.interop.ops import Degree, Input, Reduce, Softmax, Value
+from columba.ir.interop.program import Program
+from columba.ir.spaces import Space
+from columba.ir.types import DType, TensorType
+from columba.runtime.dtypes import ir_dtype
+
+
+@dataclass
+class Converted:
+    """A program, where its inputs come from, and what runs in PyTorch.
+
+    ``inputs[i]`` is the record that gives input ``i`` (None: the seed of random numbers), with its space. ``results[i]`` is the record
+    that result ``i`` is. ``prelude`` runs before the program, ``postlude`` after it, in order.
+    """
+
+    program: Program
+    inputs: list[tuple[Record | None, Space]]
+    results: list[Record]
+    prelude: list[Record]
+    postlude: list[Record]
+
+
+def convert(name: str, records: Sequence[Record], found: Spaces, wanted: Iterable[Record]) -> Converted:
+    """The program that computes those of ``wanted`` that have rows, or are reduced from rows."""
+    wanted = list(dict.fromkeys(wanted))
+    conversion = _Conversion(found, _compiled(records, found, wanted))
+    after = _replayed(wanted, lambda r: r in found.of and r not in conversion.compiled and not conversion.is_input(r))
+    results = _results(wanted, after, conversion)
+    values = [conversion.operand(r).value for r in results]
+    names = [conversion.name("out" if len(values) == 1 else f"out{n}") for n in range(len(values))]
+    program = Program(name, tuple(conversion.inputs), tuple(values), tuple(names))
+    sources = [conversion.origin[i] for i in conversion.inputs]
+    roots = [r for r, _ in sources if r is not None] + [r for r in wanted if r not in found.of]
+    roots += [o for r in after for o in r.operands if o not in found.of]
+    prelude = _replayed(roots, lambda r: r.source is None)
+    return Converted(program, sources, results, prelude, after)
+
+
+def _is_boundary(found: Spaces, record: Record) -> bool:
+    """Whether a record with rows is computed by PyTorch: nothing that it is computed from has rows."""
+    fixed = record.op in ("lift", "reduce", "segment_softmax", "degree", "declare")
+    return not fixed and not any(o in found.of for o in record.operands)
+
+
+def _compiled(records: Sequence[Record], found: Spaces, wanted: Sequence[Record]) -> set[Record]:
+    """The records that the program computes: all with rows that something wants; of those reduced to one row, what leads back to rows."""
+    users: dict[Record, list[Record]] = {}
+    for record in records:
+        for operand in record.operands:
+            users.setdefault(operand, []).append(record)
+    compiled: set[Record] = set()
+    for record in reversed(records):
+        if record not in found.of or _is_boundary(found, record):
+            continue
+        plain_after = found.of[record] is Space.ONE and record.op != "reduce"
+        if not plain_after or any(u in compiled for u in users.get(record, ())):
+            compiled.add(record)
+    return compiled
+
+
+def _replayed(roots: Iterable[Record], keep: Any) -> list[Record]:
+    """What PyTorch has to compute for ``roots``, operands first."""
+    order: dict[Record, None] = {}
+
+    def visit(record: Record) -> None:
+        if record in order or not keep(record):
+            return
+        for operand in record.operands:
+            visit(operand)
+        order[record] = None
+
+    for root in roots:
+        visit(root)
+    return list(order)
+
+
+def _results(wanted: Sequence[Record], after: Sequence[Record], conversion: _Conversion) -> list[Record]:
+    needed = [*wanted, *(o for r in after for o in r.operands)]
+    return list(dict.fromkeys(r for r in needed if r in conversion.compiled))
+
+
+@dataclass
+class _Conversion:
+    found: Spaces
+    compiled: set[Record]
+    inputs: list[Input] = field(default_factory=list)
+    origin: dict[Input, tuple[Record | None, Space]] = field(default_factory=dict)
+    made: dict[tuple[Record, Space], Input] = field(default_factory=dict)
+    operands: dict[Record, Any] = field(default_factory=dict)
+    names: set[str] = field(default_factory=set)
+    seed_input: Input | None = None
+    salts: int = 0
+
+    def is_input(self, record: Record) -> bool:
+        return record in self.found.of and _is_boundary(self.found, record)
+
+    # -------------------------------------------------------------------------------------------- inputs
+
+    def input(self, record: Record, space: Space) -> Input:
+        """The program's input for a value that PyTorch provides, as rows of ``space``."""
+        if (record, space) not in self.made:
+            shape = tuple(record.meta.shape)
+            if space is not Space.ONE and not shape:
+                raise TraceError(
+                    f"{record.where}: {record} has no dimensions, but is used as a tensor with one row per row of {space}"
+                )
+            features = shape if space is Space.ONE else shape[1:]
+            made = self._new_input(
+                str(record.source or record.op), TensorType(space, features, ir_dtype(record.meta.dtype))
+            )
+            self.origin[made] = (record, space)
+            self.made[record, space] = made
+        return self.made[record, space]
+
+    def _new_input(self, name: str, type: TensorType) -> Input:
+        made = Input(self.name(name), type)
+        self.inputs.append(made)
+        return made
+
+    def name(self, wish: str) -> str:
+        base = "".join(c if c.isalnum() and c.isascii() else "_" for c in wish).strip("_") or "x"
+        base = base if not base[0].isdigit() else f"x_{base}"
+        name, n = base, 1
+        while name in self.names:
+            n += 1
+            name = f"{base}_{n}"
+        self.names.add(name)
+        return name
+
+    def seed(self) -> tuple[Value, int]:
+        if self.seed_input is None:
+            self.seed_input = self._new_input("seed", TensorType(Space.ONE, (), DType.I64))
+            self.origin[self.seed_input] = (None, Space.ONE)
+        self.salts += 1
+        return self.seed_input, self.salts - 1
+
+    # -------------------------------------------------------------------------------------------- values
+
+    def operand(self, record: Record, space: Space = Space.ONE) -> Any:
+        """The operand for a record; ``space`` is where a plain one lives."""
+        if record not in self.compiled:
+            return Operand(self.input(record, self.found.of.get(record, space)), record)
+        if record not in self.operands:
+            for operand in _unconverted(record, self):
+                self._convert(operand)
+        return self.operands[record]
+
+    def _convert(self, record: Record) -> None:
+        value = self._language(record) if record.op in _LANGUAGE else self._torch(record)
+        if isinstance(value, list):
+            self.operands[record] = value
+            return
+        value = b.to_space(value, self.found.of[record])
+        operand = Operand(value, record)
+        meta = record.meta
+        features = tuple(meta.shape) if value.space is Space.ONE else tuple(meta.shape[1:])
+        if value.shape != features or value.dtype is not ir_dtype(meta.dtype):
+            raise TraceError(
+                f"{record.where}: {record} was converted to {value.type}, torch gives {list(meta.shape)} {meta.dtype}"
+            )
+        self.operands[record] = operand
+
+    def _language(self, record: Record) -> Value:
+        """The operations of the language."""
+        data = record.kwargs
+        match record.op:
+            case "part":
+                whole, n = record.args
+                parts = self.operand(whole)
+                if parts[n] is None:
+                    raise UnsupportedOperation(
+                        f"{record.where}: {whole.op}: only its values are available, not the indices of them"
+                    )
+                return parts[n]
+            case "declare":
+                return self.operand(record.args[0], data["space"]).value
+            case "degree":
+                return b.lift(Degree(data["via"], ir_dtype(record.meta.dtype)), data["via"])
+            case "lift":
+                return b.lift(self.operand(record.args[0], data["via"].coarse).value, data["via"])
+            case "segment_softmax":
+                return Softmax(self.operand(record.args[0]).value, data["via"])
+        x, via = self.operand(record.args[0]).value, data["via"]
+        if data["kind"] != "mean":
+            return Reduce(x, via, data["kind"])
+        total, count = Reduce(x, via, "sum"), Degree(via, x.dtype)
+        return b.pointwise("div", total, b.pointwise("maximum", count, 1.0))
+
+    def _torch(self, record: Record) -> Value | list[Value]:
+        rule = RULES.get(record.op)
+        if rule is None:
+            raise UnsupportedOperation(
+                f"{record.where}: torch function {record.op.strip('_')!r} is not supported on rows of a graph. Rewrite it with supported ones "
+                "(docs/language.md lists them), or compute it outside the compiled function and pass the result in."
+            )
+
+        def operand(x: Any) -> Any:
+            return self.operand(x) if isinstance(x, Record) else x
+
+        args, kwargs = tree_map(operand, (record.args, record.kwargs))
+        try:
+            return rule(Call(record, self.seed), *args, **kwargs)  # type: ignore[no-any-return]
+        except (TraceError, NotImplementedError):
+            raise
+        except (TypeError, ValueError) as e:
+            raise UnsupportedOperation(
+                f"{record.where}: {record.op.strip('_')} is not supported with these arguments: {e}"
+            ) from e
+
+
+_LANGUAGE = ("part", "declare", "degree", "lift", "segment_softmax", "reduce")
+
+
+def _unconverted(record: Record, conversion: _Conversion) -> list[Record]:
+    """What has to be converted for ``record``, operands first, itself last; without recursion over long programs."""
+    order: list[Record] = []
+    seen: set[Record] = set()
+    stack: list[tuple[Record, bool]] = [(record, False)]
+    while stack:
+        current, ready = stack.pop()
+        if ready:
+            order.append(current)
+        elif current not in seen and current in conversion.compiled and current not in conversion.operands:
+            seen.add(current)
+            stack.append((current, True))
+            stack.extend((o, False) for o in reversed(current.operands))
+    return order

@@ -1,0 +1,300 @@
+"""Pointwise functions and operators, with torch's type promotion and broadcasting over features."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from columba.frontend.infer import ROW_WISE
+from columba.frontend.operands import Operand, aligned, cast_to, common_dtype, constant, on_weights, pointwise
+from columba.frontend.rules.registry import RULES, Call, rule
+from columba.ir.interop import build as b
+from columba.ir.interop.ops import Uniform, Value
+from columba.ir.types import DType
+
+Number = int | float | bool
+
+
+def operands(call: Call, args: tuple[Any, ...], dtype: DType | None) -> list[Value]:
+    """Tensors and numbers as values of one space and one dtype (None: as they are)."""
+    ready: list[Operand] = []
+    for a in args:
+        if isinstance(a, Operand):
+            ready.append(a)
+        elif isinstance(a, (int, float)):
+            ready.append(Operand(constant(float(a), dtype or call.dtype), call.record))
+        else:
+            raise call.unsupported(f"an operand is {type(a).__name__}")
+    values = aligned(ready, call.where, call.name)
+    return values if dtype is None else [cast_to(v, dtype) for v in values]
+
+
+def apply(call: Call, function: str, *args: Any, scalars: tuple[float, ...] = (), dtype: DType | None = None) -> Value:
+    """A function of the table, operands cast to the dtype of the result."""
+    return pointwise(function, operands(call, args, dtype or call.dtype), scalars)
+
+
+_UNARY = {
+    "neg": "neg", "__neg__": "neg", "negative": "neg", "abs": "abs", "__abs__": "abs", "absolute": "abs", "sign": "sign",
+    "square": "square", "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p", "sqrt": "sqrt", "rsqrt": "rsqrt",
+    "reciprocal": "reciprocal", "sin": "sin", "cos": "cos", "erf": "erf", "tanh": "tanh", "sigmoid": "sigmoid", "relu": "relu",
+    "silu": "silu",
+}  # fmt: skip
+
+
+def _unary(name: str, function: str) -> None:
+    def convert(call: Call, input: Any, inplace: bool = False) -> Value:
+        return apply(call, function, input)
+
+    RULES[name] = convert
+
+
+for _name, _function in _UNARY.items():
+    _unary(_name, _function)
+
+_BINARY = {"mul": "mul", "multiply": "mul", "maximum": "maximum", "minimum": "minimum"}
+_OPERATORS = {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "div": "div", "pow": "pow"}
+_COMPARISONS = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
+_COMPARISONS_LONG = {
+    "equal": "eq",
+    "not_equal": "ne",
+    "less": "lt",
+    "less_equal": "le",
+    "greater": "gt",
+    "greater_equal": "ge",
+}
+
+
+def _binary(name: str, function: str, *, reverse: bool = False) -> None:
+    def convert(call: Call, input: Any, other: Any) -> Value:
+        first, second = (other, input) if reverse else (input, other)
+        if function == "pow":
+            return _power(call, first, second)
+        return apply(call, function, first, second)
+
+    RULES[name] = convert
+
+
+def _comparison(name: str, function: str) -> None:
+    def convert(call: Call, input: Any, other: Any) -> Value:
+        return apply(call, function, input, other, dtype=common_dtype(call.record, (input, other)))
+
+    RULES[name] = convert
+
+
+for _name, _function in _BINARY.items():
+    _binary(_name, _function)
+for _name, _function in _OPERATORS.items():
+    _binary(f"__{_name}__", _function)
+    _binary(f"__r{_name}__", _function, reverse=True)
+for _name, _function in _COMPARISONS.items():
+    _comparison(_name, _function)
+    _comparison(f"__{_name}__", _function)
+for _name, _function in _COMPARISONS_LONG.items():
+    if _name != "equal":
+        _comparison(_name, _function)
+
+
+@rule("add", "sub", "subtract", "rsub")
+def _add(call: Call, input: Any, other: Any, alpha: Number = 1) -> Value:
+    if call.name == "rsub":
+        input, other = other, input
+    first, second = operands(call, (input, other), call.dtype)
+    if alpha != 1:
+        second = pointwise("mul", (second, b.constant_like(second, alpha)))
+    return pointwise("add" if call.name == "add" else "sub", (first, second))
+
+
+@rule("div", "divide", "true_divide")
+def _div(call: Call, input: Any, other: Any, rounding_mode: str | None = None) -> Value:
+    if rounding_mode is not None:
+        raise call.unsupported(f"rounding_mode={rounding_mode!r} has no gradient")
+    return apply(call, "div", input, other)
+
+
+@rule("pow")
+def _power(call: Call, input: Any, exponent: Any) -> Value:
+    if isinstance(exponent, (int, float)):
+        if exponent == 2:
+            return apply(call, "square", input)
+        return apply(call, "pow_scalar", input, scalars=(float(exponent),))
+    return apply(call, "pow", input, exponent)
+
+
+@rule(
+    "logical_and",
+    "__and__",
+    "__rand__",
+    "bitwise_and",
+    "logical_or",
+    "__or__",
+    "__ror__",
+    "bitwise_or",
+    "logical_xor",
+    "__xor__",
+)
+def _logical(call: Call, input: Any, other: Any) -> Value:
+    first, second = operands(call, (input, other), None)
+    if first.dtype is not DType.BOOL or second.dtype is not DType.BOOL:
+        raise call.unsupported("the operands must be boolean")
+    kind = call.name.strip("_").removeprefix("logical_").removeprefix("bitwise_").removeprefix("r")
+    return pointwise({"and": "logical_and", "or": "logical_or", "xor": "ne"}[kind], (first, second))
+
+
+@rule("logical_not", "__invert__", "bitwise_not")
+def _logical_not(call: Call, input: Any) -> Value:
+    (x,) = operands(call, (input,), None)
+    if x.dtype is not DType.BOOL:
+        raise call.unsupported("the operand must be boolean")
+    return pointwise("logical_not", (x,))
+
+
+@rule("isnan")
+def _isnan(call: Call, input: Any) -> Value:
+    x = call.value(input)
+    return pointwise("ne", (x, x))
+
+
+@rule("where")
+def _where(call: Call, condition: Any, input: Any = None, other: Any = None) -> Value:
+    if input is None or other is None:
+        raise call.unsupported(
+            "finding the places where a condition holds needs values", "use torch.where(condition, a, b)"
+        )
+    choice, first, second = operands(call, (condition, input, other), None)
+    return pointwise("where", (choice, cast_to(first, call.dtype), cast_to(second, call.dtype)))
+
+
+@rule("masked_fill")
+def _masked_fill(call: Call, input: Any, mask: Any, value: Any) -> Value:
+    return _where(call, mask, value, input)
+
+
+@rule("clamp", "clip")
+def _clamp(call: Call, input: Any, min: Any = None, max: Any = None) -> Value:
+    if isinstance(min, Operand) or isinstance(max, Operand):
+        result: Any = input
+        for bound, function in ((min, "maximum"), (max, "minimum")):
+            if bound is not None:
+                value = apply(call, function, result, bound)
+                result = Operand(value, call.record)
+        return call.value(result)
+    low, high = -math.inf if min is None else float(min), math.inf if max is None else float(max)
+    return apply(call, "clamp", input, scalars=(low, high))
+
+
+@rule("clamp_min")
+def _clamp_min(call: Call, input: Any, min: Any) -> Value:
+    return _clamp(call, input, min)
+
+
+@rule("clamp_max")
+def _clamp_max(call: Call, input: Any, max: Any) -> Value:
+    return _clamp(call, input, None, max)
+
+
+@rule("relu6")
+def _relu6(call: Call, input: Any, inplace: bool = False) -> Value:
+    return _clamp(call, input, 0, 6)
+
+
+@rule("hardtanh")
+def _hardtanh(call: Call, input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Value:
+    return _clamp(call, input, min_val, max_val)
+
+
+@rule("leaky_relu")
+def _leaky_relu(call: Call, input: Any, negative_slope: float = 0.01, inplace: bool = False) -> Value:
+    return apply(call, "leaky_relu", input, scalars=(float(negative_slope),))
+
+
+@rule("elu")
+def _elu(call: Call, input: Any, alpha: float = 1.0, inplace: bool = False) -> Value:
+    return apply(call, "elu", input, scalars=(float(alpha),))
+
+
+_SELU_SCALE, _SELU_ALPHA = 1.0507009873554804934193349852946, 1.6732632423543772848170429916717
+
+
+@rule("selu")
+def _selu(call: Call, input: Any, inplace: bool = False) -> Value:
+    x = apply(call, "elu", input, scalars=(_SELU_ALPHA,))
+    return pointwise("mul", (x, b.constant_like(x, _SELU_SCALE)))
+
+
+@rule("gelu")
+def _gelu(call: Call, input: Any, approximate: str = "none") -> Value:
+    return apply(call, "gelu_tanh" if approximate == "tanh" else "gelu", input)
+
+
+@rule("softplus")
+def _softplus(call: Call, input: Any, beta: float = 1.0, threshold: float = 20.0) -> Value:
+    return apply(call, "softplus", input, scalars=(float(beta), float(threshold)))
+
+
+@rule("logsigmoid")
+def _logsigmoid(call: Call, input: Any) -> Value:
+    negative = apply(call, "neg", input)
+    return pointwise("neg", (pointwise("softplus", (negative,), (1.0, 20.0)),))
+
+
+@rule("mish")
+def _mish(call: Call, input: Any, inplace: bool = False) -> Value:
+    (x,) = operands(call, (input,), call.dtype)
+    return pointwise("mul", (x, pointwise("tanh", (pointwise("softplus", (x,), (1.0, 20.0)),))))
+
+
+@rule("softsign")
+def _softsign(call: Call, input: Any) -> Value:
+    (x,) = operands(call, (input,), call.dtype)
+    size = pointwise("abs", (x,))
+    return pointwise("div", (x, pointwise("add", (size, b.constant_like(size, 1.0)))))
+
+
+@rule("lerp")
+def _lerp(call: Call, input: Any, end: Any, weight: Any) -> Value:
+    x, y, t = operands(call, (input, end, weight), call.dtype)
+    return pointwise("add", (x, pointwise("mul", (t, pointwise("sub", (y, x))))))
+
+
+@rule("prelu")
+def _prelu(call: Call, input: Any, weight: Any) -> Value:
+    x, w = call.value(input), call.value(weight)
+    if w.type.size != 1:
+        shape = (w.type.size, *(1,) * (len(x.shape) - 1))
+        w = on_weights(lambda v: b.reshape(v, shape), w)
+    else:
+        w = on_weights(lambda v: b.reshape(v, ()), w)
+    w = b.to_space(w, x.space)
+    return pointwise("where", (pointwise("gt", (x, b.constant_like(x, 0.0))), x, pointwise("mul", (w, x))))
+
+
+@rule("dropout")
+def _dropout(call: Call, input: Any, p: float = 0.5, training: bool = True, inplace: bool = False) -> Value:
+    x = call.value(input)
+    if not training or p == 0:
+        return x
+    if p >= 1:
+        return pointwise("mul", (x, b.constant_like(x, 0.0)))
+    seed, salt = call.seed()
+    random = Uniform(seed, x.space, x.shape, salt, DType.F64 if x.dtype is DType.F64 else DType.F32)
+    kept = b.pointwise("ge", random, b.constant_like(random, p))
+    scaled = b.pointwise("mul", x, b.constant_like(x, 1 / (1 - p)))
+    return b.pointwise("where", kept, scaled, b.constant_like(x, 0.0))
+
+
+@rule("zeros_like", "ones_like")
+def _constant_like(call: Call, input: Any, **options: Any) -> Value:
+    return _full_like(call, input, float(call.name == "ones_like"))
+
+
+@rule("full_like")
+def _full_like(call: Call, input: Any, fill_value: Any, **options: Any) -> Value:
+    x = call.value(input)
+    if not isinstance(fill_value, (int, float)):
+        raise call.unsupported("fill_value must be a number")
+    return b.expand(b.cast(b.constant_like(x, fill_value), call.dtype), x.shape)
+
+
+ROW_WISE.update(RULES)
+ROW_WISE.discard("prelu")

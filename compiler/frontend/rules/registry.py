@@ -1,0 +1,59 @@
+"""The table of rules, and what a rule is told about its call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from columba.frontend.errors import UnsupportedOperation
+from columba.frontend.operands import Operand
+from columba.frontend.record import Record
+from columba.ir.interop.ops import Value
+from columba.ir.types import DType
+from columba.runtime.dtypes import ir_dtype
+
+Rule = Callable[..., Any]
+R = TypeVar("R", bound=Rule)
+
+RULES: dict[str, Rule] = {}
+
+
+def rule(*names: str) -> Callable[[R], R]:
+    """Registers a rule under the names of the torch functions and methods that it is for."""
+
+    def register(function: R) -> R:
+        RULES.update(dict.fromkeys(names, function))
+        return function
+
+    return register
+
+
+@dataclass(frozen=True)
+class Call:
+    """One recorded call under conversion. ``seed`` makes a fresh seed input and the next salt, for random numbers."""
+
+    record: Record
+    seed: Callable[[], tuple[Value, int]]
+
+    @property
+    def name(self) -> str:
+        return self.record.op
+
+    @property
+    def where(self) -> str:
+        return self.record.where
+
+    @property
+    def dtype(self) -> DType:
+        """The dtype of the result."""
+        return ir_dtype(self.record.meta.dtype)
+
+    def unsupported(self, why: str, instead: str = "compute it outside the compiled function") -> UnsupportedOperation:
+        return UnsupportedOperation(f"{self.where}: {self.name.strip('_')}: {why}; {instead}")
+
+    def value(self, x: Any) -> Value:
+        """The value of an operand, which must be a tensor."""
+        if not isinstance(x, Operand):
+            raise self.unsupported(f"a tensor is expected, got {x!r}")
+        return x.value

@@ -1,0 +1,87 @@
+"""Remembering Python values, to notice later that they have changed."""
+
+from __future__ import annotations
+
+import enum
+import types
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from columba.runtime.graph import Graph
+
+_ATOMS = (
+    type(None),
+    bool,
+    int,
+    float,
+    complex,
+    str,
+    bytes,
+    torch.dtype,
+    torch.device,
+    torch.layout,
+    torch.memory_format,
+    enum.Enum,
+    range,
+    slice,
+)
+
+
+class Same:
+    """Equal only to the same object, which it keeps alive."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __repr__(self) -> str:
+        return f"this {type(self.value).__name__}"
+
+
+class Marker:
+    """Stands for a tensor or a graph, whose own guards apply."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"a {self.name}"
+
+
+TENSOR, GRAPH = Marker("tensor"), Marker("graph")
+
+
+def snapshot(value: Any, depth: int = 4) -> Any:
+    """Something that compares equal to a later snapshot exactly if ``value`` is still what it was.
+
+    Numbers, strings, containers, and the attributes of plain objects are compared by value, functions, modules and classes by identity.
+    Tensors and graphs are only noted to be there.
+    """
+    if isinstance(value, Tensor):
+        return TENSOR
+    if isinstance(value, Graph):
+        return GRAPH
+    if isinstance(value, float) and value != value:
+        return float, "nan"
+    if isinstance(value, _ATOMS):
+        plain = int.__int__(value) if isinstance(value, int) and not isinstance(value, (bool, enum.Enum)) else value
+        return type(plain), plain
+    if depth == 0 or isinstance(value, (nn.Module, type, types.ModuleType)) or callable(value):
+        return Same(value)
+    if isinstance(value, (tuple, list)):
+        return type(value), tuple([snapshot(v, depth - 1) for v in value])
+    if isinstance(value, dict):
+        return type(value), tuple([(snapshot(k, depth - 1), snapshot(v, depth - 1)) for k, v in value.items()])
+    if isinstance(value, (set, frozenset)):
+        return type(value), frozenset(snapshot(v, depth - 1) for v in value)
+    attributes = getattr(value, "__dict__", None)
+    if attributes is None:
+        return Same(value)
+    return type(value), snapshot(attributes, depth - 1)

@@ -1,0 +1,366 @@
+"""Tracing a function: from a call to a program, and from later calls to the program's inputs."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from columba.frontend.convert import Converted, convert
+from columba.frontend.errors import TraceError
+from columba.frontend.guards import ARGUMENT_DEPTH, Guards, TensorGuard, environment, widened
+from columba.frontend.infer import Spaces, infer
+from columba.frontend.language import BuiltGraph, GraphSource, TracedGraph
+from columba.frontend.observe import Surroundings, check_nothing_kept, watching
+from columba.frontend.record import Record, Recorder, RecordingMode, RowCount, SymbolicTensor
+from columba.frontend.snapshot import snapshot
+from columba.frontend.sources import Argument, Arguments, Seed, walk
+from columba.ir.interop.program import Program
+from columba.ir.spaces import Space
+from columba.runtime.graph import Graph, as_graph, substituting
+
+
+@dataclass
+class Bound:
+    """One call: the graph, the program's inputs, and the value of every record that PyTorch computes."""
+
+    graph: Graph
+    inputs: list[Tensor]
+    values: dict[Record, Any]
+    call: Arguments
+
+
+@dataclass
+class Trace:
+    """A traced function.
+
+    Attributes:
+        program: what is compiled.
+        prelude: what PyTorch computes before it, in order: functions of weights and other plain tensors.
+        postlude: what PyTorch computes after it, of values that are one for the whole graph.
+    """
+
+    converted: Converted
+    guards: Guards
+    tensors: tuple[tuple[Record, TensorGuard], ...]
+    graphs: tuple[tuple[GraphSource, Graph | None], ...]
+    is_square: bool
+    layer_sizes: tuple[dict[str, Any], ...]
+    fixed: dict[Any, int]
+    spaces: Spaces
+    output: Any
+    autocast: bool = False
+    program: Program = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.program = self.converted.program
+
+    @property
+    def prelude(self) -> list[Record]:
+        return self.converted.prelude
+
+    @property
+    def postlude(self) -> list[Record]:
+        return self.converted.postlude
+
+    # -------------------------------------------------------------------------------------------- calls
+
+    def match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound | None:
+        """The call bound to the program's inputs; None if the trace does not hold for it.
+
+        Raises:
+            ValueError: something that PyTorch computed for this call does not have a row per row of its space.
+        """
+        call = args, kwargs
+        if next(self.guards.mismatches(call), None) is not None:
+            return None
+        values: dict[Record, Any] = {}
+        for record, guard in self.tensors:
+            tensor = guard.source.fetch(call)
+            if self.autocast and isinstance(tensor, Tensor):
+                tensor = widened(tensor)
+            if guard.mismatch(tensor) is not None:
+                return None
+            values[record] = tensor
+        graph = self._graph(call, values)
+        if graph is None or not self._counts_hold(graph, values):
+            return None
+        with self._plain_torch():
+            for record in self.prelude:
+                values[record] = self._replay(record, graph, values)
+        inputs = self._inputs(graph, values)
+        return None if inputs is None else Bound(graph, inputs, values, call)
+
+    def _plain_torch(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast("cpu", enabled=False) if self.autocast else contextlib.nullcontext()
+
+    def _graph(self, call: Arguments, values: dict[Record, Any]) -> Graph | None:
+        found: Graph | None = None
+        for source, same in self.graphs:
+            if isinstance(source, BuiltGraph):
+                graph = self._built(source, call, values)
+            else:
+                graph = source.fetch(call)
+            if not isinstance(graph, Graph) or graph.is_square != self.is_square:
+                return None
+            if (same is not None and graph is not same) or (found is not None and graph is not found):
+                return None
+            found = graph
+        assert found is not None
+        for sizes in self.layer_sizes:
+            as_graph(found, **sizes)
+        return found
+
+    def _built(self, source: BuiltGraph, call: Arguments, values: dict[Record, Any]) -> Graph:
+        def fetch(s: Any) -> Any:
+            return None if s is None else tuple(map(fetch, s)) if isinstance(s, tuple) else s.fetch(call)
+
+        sizes = {name: tree_map(lambda n: self._count(n, None, values), size) for name, size in source.sizes}
+        return as_graph(*(fetch(s) for s in source.tensors), **sizes)
+
+    def _count(self, count: Any, graph: Graph | None, values: dict[Record, Any]) -> Any:
+        """A number of rows as it is in this call."""
+        return self._rows(count.of, graph, values) if isinstance(count, RowCount) else count
+
+    def _rows(self, of: Any, graph: Graph | None, values: dict[Record, Any]) -> int:
+        if isinstance(of, tuple):
+            record: Record = of[0]
+            return self._rows(record, graph, values) * record.meta.shape[1:].numel()
+        if isinstance(of, Record):
+            if of in values:
+                return int(values[of].shape[0])
+            space = self.spaces.of.get(of)
+            if space is None or graph is None:
+                return int(of.meta.shape[0])
+            return graph.count(space)
+        assert graph is not None
+        return graph.count(of)
+
+    def _counts_hold(self, graph: Graph, values: dict[Record, Any]) -> bool:
+        if any(self._rows(of, graph, values) != n for of, n in self.fixed.items()):
+            return False
+        return all(
+            values[record].shape[0] == graph.count(space)
+            for record, space in self.converted.inputs
+            if record is not None and record.source is not None and space is not Space.ONE
+        )
+
+    def _replay(self, record: Record, graph: Graph, values: dict[Record, Any]) -> Any:
+        def actual(x: Any) -> Any:
+            if isinstance(x, Record):
+                return values[x]
+            return self._count(x, graph, values)
+
+        args, kwargs = tree_map(actual, (record.args, record.kwargs))
+        assert record.function is not None
+        return record.function(*args, **kwargs)
+
+    def _inputs(self, graph: Graph, values: dict[Record, Any]) -> list[Tensor] | None:
+        inputs: list[Tensor] = []
+        for (record, space), wanted in zip(self.converted.inputs, self.program.inputs, strict=True):
+            if record is None:
+                inputs.append(Seed().fetch(((), {})))
+                continue
+            tensor = values[record]
+            features = tensor.shape if space is Space.ONE else tensor.shape[1:]
+            if tuple(features) != wanted.shape or tensor.dim() < (space is not Space.ONE):
+                return None
+            if space is not Space.ONE and tensor.shape[0] != graph.count(space):
+                raise _wrong_rows(record, tensor.shape, space, graph)
+            if tensor.device != graph.device:
+                raise ValueError(
+                    f"{record} is on {tensor.device}, the graph on {graph.device}; move one of them: graph.to({str(tensor.device)!r})"
+                )
+            inputs.append(tensor)
+        return inputs
+
+    def rebuild(self, bound: Bound, results: Sequence[Tensor]) -> Any:
+        """What the function returns, from the program's results."""
+        values = bound.values
+        values.update(zip(self.converted.results, results, strict=True))
+        with self._plain_torch():
+            for record in self.postlude:
+                values[record] = self._replay(record, bound.graph, values)
+
+        def leaf(x: Any, path: Any) -> Any:
+            if isinstance(x, Record):
+                return values[x]
+            return self._count(x, bound.graph, values)
+
+        return walk(self.output, (), leaf)
+
+
+_DECLARED = {
+    Space.REL: "relations (num_relations)",
+    Space.NTYPE: "node types (num_node_types)",
+    Space.NODE: "nodes",
+    Space.SRC: "source nodes",
+    Space.DST: "destination nodes",
+    Space.EDGE: "edges",
+}
+
+
+def _wrong_rows(record: Record, shape: Sequence[int], space: Space, graph: Graph, why: str = "") -> ValueError:
+    kind = _DECLARED.get(space, f"rows of {space}")
+    why = f" ({why})" if why else ""
+    return ValueError(
+        f"{record.where}: {record} has shape {list(shape)}, but is used with one row per row of space {space}{why}, and the graph has "
+        f"{graph.count(space)} {kind}"
+    )
+
+
+# ------------------------------------------------------------------------------------------------ the first call
+
+
+def trace(fn: Callable[..., Any], owner: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
+    """Runs ``fn`` once on symbolic values.
+
+    Args:
+        fn: a function, or a method bound to ``owner``.
+        owner: the module whose parameters and buffers the function reads, if it is a method.
+        args, kwargs: of the call, without ``owner``.
+
+    Raises:
+        TraceError: the function does something that cannot be compiled.
+        ValueError, TypeError: arguments do not fit each other.
+    """
+    surroundings = _surroundings(fn, owner, (args, kwargs))
+    recorder = Recorder(sources=surroundings.sources)
+    autocast = torch.is_autocast_enabled("cpu")
+    recorder.autocast = autocast
+    symbolic = walk((args, kwargs), (), lambda x, path: _symbolic(recorder, x, path))
+
+    def held(graph: Graph) -> Graph:
+        return _held(recorder, surroundings, graph)
+
+    seen_variables = tuple((v, snapshot(v.fetch((args, kwargs)))) for v in surroundings.variables)
+    arguments = snapshot((args, kwargs), ARGUMENT_DEPTH)
+    modes = environment()
+    with (
+        watching(surroundings.modules) as reads,
+        torch.autocast("cpu", enabled=False),
+        substituting(held),
+        RecordingMode(recorder),
+    ):
+        output = fn(*symbolic[0], **symbolic[1])
+    check_nothing_kept(surroundings.modules, SymbolicTensor)
+    output = walk(output, (), lambda x, path: _output_leaf(recorder, x, path))
+
+    graph = _one_graph(recorder, fn)
+    spaces = infer(recorder.records)
+    wanted: list[Record] = []
+    walk(output, (), lambda x, path: wanted.append(x) if isinstance(x, Record) else None)
+    converted = convert(_name(fn, owner), recorder.records, spaces, wanted)
+    if not converted.results:
+        raise TraceError(
+            f"{_name(fn, owner)} computes nothing on the graph's edges or nodes that it returns; columba.compile is for functions that do"
+        )
+    _check_rows(converted, graph, spaces)
+    guards = Guards(arguments, modes, tuple((m, name, seen) for (m, name), seen in reads.items()), seen_variables)
+    for record in spaces.ones:
+        recorder.fixed[spaces.of[record]] = graph.count(spaces.of[record])
+    return Trace(
+        converted,
+        guards,
+        _tensor_guards(recorder, converted, spaces),
+        tuple((g._source, None if isinstance(g._source, (Argument, BuiltGraph)) else g._real) for g in recorder.graphs),
+        graph.is_square,
+        tuple(recorder.layer_sizes),
+        dict(recorder.fixed),
+        spaces,
+        output,
+        autocast,
+    )
+
+
+def _name(fn: Callable[..., Any], owner: nn.Module | None) -> str:
+    name = type(owner).__name__ if owner is not None else getattr(fn, "__name__", "program")
+    return "".join(c if c.isalnum() and c.isascii() else "_" for c in name).strip("_") or "program"
+
+
+def _surroundings(fn: Callable[..., Any], owner: nn.Module | None, call: Arguments) -> Surroundings:
+    found = Surroundings()
+    if owner is not None:
+        found.add_module(owner)
+    walk(call, (), lambda x, path: found.add_module(x) if isinstance(x, nn.Module) else None)
+    found.add_function(fn)
+    return found
+
+
+def _symbolic(recorder: Recorder, value: Any, path: tuple[Any, ...]) -> Any:
+    if isinstance(value, Tensor):
+        return SymbolicTensor(recorder.new_input(value, Argument(path)))
+    if isinstance(value, Graph):
+        traced = TracedGraph(value, Argument(path), recorder)
+        recorder.graphs.append(traced)
+        return traced
+    return value
+
+
+def _held(recorder: Recorder, surroundings: Surroundings, graph: Graph) -> Graph:
+    """The traced graph for one that is no argument."""
+    if isinstance(graph, TracedGraph):
+        return graph
+    for known in recorder.graphs:
+        if known._real is graph:
+            return known
+    source = surroundings.graphs.get(id(graph))
+    if source is None:
+        raise TraceError("a graph is made inside the compiled function; make it outside, and pass it in")
+    traced = TracedGraph(graph, source, recorder)
+    recorder.graphs.append(traced)
+    return traced
+
+
+def _output_leaf(recorder: Recorder, value: Any, path: tuple[Any, ...]) -> Any:
+    if isinstance(value, Tensor):
+        return recorder.operand(value)
+    if isinstance(value, (Graph, nn.Module)) or not (
+        value is None or isinstance(value, (int, float, str, complex, bytes))
+    ):
+        raise TraceError(
+            f"a compiled function returns tensors and numbers, in tuples, lists, or dicts; not {type(value).__name__}"
+        )
+    return value
+
+
+def _one_graph(recorder: Recorder, fn: Callable[..., Any]) -> Graph:
+    used = {id(g._real): g._real for g in recorder.graphs}
+    name = getattr(fn, "__qualname__", fn)
+    if not used:
+        raise TraceError(
+            f"{name} uses no columba.Graph; pass one, or build it from edge_index with columba.as_graph (the shipped layers do)"
+        )
+    if len(used) > 1:
+        raise TraceError(f"{name} uses {len(used)} graphs; compile the parts that use one graph each")
+    return next(iter(used.values()))
+
+
+def _check_rows(converted: Converted, graph: Graph, spaces: Spaces) -> None:
+    for record, space in converted.inputs:
+        if record is not None and record.source is not None and space is not Space.ONE:
+            shape = record.meta.shape
+            if not shape or shape[0] != graph.count(space):
+                raise _wrong_rows(record, shape, space, graph, spaces.why.get(record, ""))
+
+
+def _tensor_guards(recorder: Recorder, converted: Converted, spaces: Spaces) -> tuple[tuple[Record, TensorGuard], ...]:
+    """Guards of the tensors that the trace read, or whose sizes it asked for."""
+    replayed = {o for r in (*converted.prelude, *converted.postlude) for o in r.operands}
+    needed = replayed | {r for r, _ in converted.inputs if r is not None}
+    guards = []
+    for record in recorder.records:
+        if record.source is None:
+            continue
+        shape: tuple[int | None, ...] | None = None
+        if record in needed or record in recorder.measured:
+            shape = tuple(record.meta.shape)
+            if shape and (record in spaces.of or record not in needed):
+                shape = (None, *shape[1:])
+        guards.append((record, TensorGuard(record.source, record.meta.dtype, shape)))
+    return tuple(guards)
