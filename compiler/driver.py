@@ -29,7 +29,10 @@ from columba.runtime.host import run_host_program
 from columba.runtime.launch import Executable
 from columba.runtime.operators import SPACES, CompiledProgram, Direction, call
 
-LEVEL_1 = "canonicalize,expand_softmax,legalize_linear,compact_materialization,canonicalize,common_subexpressions"
+LEVEL_1 = (
+    "canonicalize,expand_softmax,legalize_linear,merge_reductions,reorder_linear,compact_materialization,"
+    "canonicalize,common_subexpressions,sink_lifts,common_subexpressions"
+)
 LEVEL_2 = "fuse_traversals"
 
 

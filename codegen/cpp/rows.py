@@ -44,9 +44,12 @@ class Array:
     shape: Shape
     dtype: DType
 
+    def place(self, i: str) -> str:
+        """Element ``i``, to be assigned to."""
+        return f"{self.base}[{_sum(self.offset, i)}]"
+
     def flat(self, i: str) -> str:
-        element = f"{self.base}[{_sum(self.offset, i)}]"
-        return f"({element} != 0)" if self.dtype is DType.BOOL else element
+        return f"({self.place(i)} != 0)" if self.dtype is DType.BOOL else self.place(i)
 
     def at(self, index: Index) -> str:
         return self.flat(flatten(index, self.shape))

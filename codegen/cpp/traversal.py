@@ -193,7 +193,7 @@ class _OverMembers:
         for v in kept:
             if v.type.size == 1:
                 inner.materialize(v)
-                inner.lines.append(f"{self.scratch[v].flat('0')} = {inner.known[v].flat('0')};")
+                inner.lines.append(f"{self.scratch[v].place('0')} = {inner.known[v].flat('0')};")
             else:
                 inner.assign(self.scratch[v], v)
                 inner.known[v] = self.scratch[v]
