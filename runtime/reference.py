@@ -260,18 +260,18 @@ def _feature_reduce(op: FeatureReduce, graph: GraphLike, x: Tensor) -> Tensor:
 
 @meaning(Reshape)
 def _reshape(op: Reshape, graph: GraphLike, x: Tensor) -> Tensor:
-    return x.reshape(*x.shape[: _skip(op)], *op.to)
+    return x.reshape((*x.shape[: _skip(op)], *op.to))
 
 
 @meaning(Permute)
 def _permute(op: Permute, graph: GraphLike, x: Tensor) -> Tensor:
     skip = _skip(op)
-    return x.permute(*range(skip), *(a + skip for a in op.order))
+    return x.permute((*range(skip), *(a + skip for a in op.order)))
 
 
 @meaning(Expand)
 def _expand(op: Expand, graph: GraphLike, x: Tensor) -> Tensor:
-    return _align(x, op.x, len(op.to)).expand(*x.shape[: _skip(op)], *op.to)
+    return _align(x, op.x, len(op.to)).expand((*x.shape[: _skip(op)], *op.to))
 
 
 @meaning(Slice)
@@ -296,7 +296,7 @@ def _concat(op: Concat, graph: GraphLike, *args: Tensor) -> Tensor:
 def _align(x: Tensor, of: Value, rank: int) -> Tensor:
     """``x`` with size-1 dimensions put before its features, until they are ``rank``."""
     skip = _skip(of)
-    return x.reshape(*x.shape[:skip], *[1] * (rank - len(of.shape)), *x.shape[skip:])
+    return x.reshape((*x.shape[:skip], *[1] * (rank - len(of.shape)), *x.shape[skip:]))
 
 
 @meaning(Pointwise)

@@ -1,0 +1,5 @@
+"""The ``columba`` command."""
+
+from columba.cli.main import main
+
+__all__ = ["main"]

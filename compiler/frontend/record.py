@@ -16,7 +16,7 @@ from columba.frontend.errors import TraceError, UnsupportedOperation, fail, loca
 from columba.frontend.sources import Captured, Source
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Record:
     """One recorded value: an input (with a ``source``), or the result of calling ``op`` on ``args``.
 
@@ -264,12 +264,8 @@ class Recorder:
         if attribute == "shape":
             return self._size("size", x.record)
         if attribute in ("T", "mT", "H", "mH"):
-            return self._record(
-                getattr(torch, "transpose" if attribute[0] == "m" else "t"),
-                "mT" if attribute[0] == "m" else "t",
-                (x,),
-                {},
-            )
+            name = "mT" if attribute[0] == "m" else "t"
+            return self._record(_TRANSPOSES[name], name, (x,), {})
         if attribute == "grad_fn" or attribute == "grad":
             return None
         if attribute == "requires_grad":
@@ -299,6 +295,8 @@ class Recorder:
         )
 
     def _record(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if name == "type_as":  # of the other tensor only the dtype matters
+            return self._record(Tensor.to, "to", (args[0], args[1].dtype), kwargs)
         args, kwargs = tree_map(self.operand, (args, kwargs))
         try:
             meta = self._meta(func, args, kwargs)

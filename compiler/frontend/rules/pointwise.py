@@ -232,7 +232,7 @@ def _softplus(call: Call, input: Any, beta: float = 1.0, threshold: float = 20.0
     return apply(call, "softplus", input, scalars=(float(beta), float(threshold)))
 
 
-@rule("logsigmoid")
+@rule("logsigmoid", "log_sigmoid")
 def _logsigmoid(call: Call, input: Any) -> Value:
     negative = apply(call, "neg", input)
     return pointwise("neg", (pointwise("softplus", (negative,), (1.0, 20.0)),))

@@ -1,0 +1,104 @@
+"""The commands, each a few lines over what the package offers."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import columba
+from columba.cli.doctor import examine
+from columba.explain import Explanation, explain
+from columba.runtime.cache import cache_info, clear_cache
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(columba.__version__, prog_name="columba")
+def main() -> None:
+    """Compiles relational graph neural networks written in PyTorch."""
+
+
+@main.command()
+def doctor() -> None:
+    """Says what this machine has, and what is missing; exit status 1 if kernels cannot be built."""
+    findings = examine()
+    table = Table(box=None, show_header=False, pad_edge=False)
+    for finding in findings:
+        mark = {True: "[green]ok[/]", False: "[red]missing[/]", None: ""}[finding.ok]
+        table.add_row(mark, finding.what, finding.found)
+    console = Console()
+    console.print(table)
+    bad = [f for f in findings if f.ok is False]
+    for finding in bad:
+        console.print(f"\n{finding.what}: {finding.advice}")
+    sys.exit(1 if any(f.needed for f in bad) else 0)
+
+
+@main.command("explain")
+@click.argument("target", metavar="MODULE:CALLABLE")
+@click.option("--level", type=click.Choice(["all", "1", "2", "host", "source"]), default="all", help="What to show.")
+@click.option("--inference", is_flag=True, help="Without gradients.")
+def explain_command(target: str, level: str, inference: bool) -> None:
+    """Shows a model at every stage of the compilation.
+
+    CALLABLE takes no arguments and returns what to explain, and what to call it with: (model, *args). MODULE is a dotted name or a
+    path to a .py file.
+    """
+    model, *args = load_target(target)
+    with torch.set_grad_enabled(not inference):
+        click.echo(_shown(explain(model, *args), level))
+
+
+def _shown(explanation: Explanation, level: str) -> str:
+    match level:
+        case "1":
+            return explanation.level1
+        case "2":
+            return explanation.level2
+        case "host":
+            return "\n".join(explanation.host_calls) or "nothing is run by PyTorch"
+        case "source":
+            return explanation.source
+    return str(explanation)
+
+
+def load_target(spec: str) -> Sequence[Any]:
+    """What ``MODULE:CALLABLE`` returns: a model and its arguments."""
+    module_name, separator, name = spec.partition(":")
+    if not separator or not name:
+        raise click.BadParameter(f"expected MODULE:CALLABLE, got {spec!r}")
+    sys.path.insert(0, "")
+    try:
+        if module_name.endswith(".py"):
+            path = Path(module_name)
+            if not path.is_file():
+                raise click.BadParameter(f"there is no file {module_name}")
+            sys.path.insert(0, str(path.resolve().parent))
+            module_name = path.stem
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as e:
+        raise click.BadParameter(f"cannot import {module_name}: {e}") from e
+    if not callable(getattr(module, name, None)):
+        raise click.BadParameter(f"{module_name} has no callable {name!r}")
+    made = getattr(module, name)()
+    if not isinstance(made, (tuple, list)) or not made or not callable(made[0]):
+        raise click.BadParameter(f"{name}() must return (model, *arguments), got {type(made).__name__}")
+    return made
+
+
+@main.command()
+@click.option("--clear", is_flag=True, help="Remove all built kernels.")
+def cache(clear: bool) -> None:
+    """Shows where built kernels are kept, and how many."""
+    info = cache_info()
+    if clear:
+        click.echo(f"removed {clear_cache()} programs from {info.folder}")
+        return
+    click.echo(f"{info.folder}\n{info.entries} programs, {info.bytes / 2**20:.1f} MiB")

@@ -1,0 +1,202 @@
+"""Shipped layers and strangers' layers, compiled to C++ kernels, against the same layers run eagerly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import columba
+import pytest
+import torch
+from columba import nn
+from columba.runtime.graph import Graph
+from compiled import assert_same, leaf, randomized, tensors_of
+from eager_graphs import NODE_TYPES, RELATIONS, bipartite_graph, square_graphs
+from strangers import STRANGERS, Stranger
+from torch import Tensor
+
+SIZES = (1, 7, 16, 64, 100)
+GRAPHS = square_graphs()
+
+Build = Callable[[], torch.nn.Module]
+
+
+def rgcn(size: int, **options: Any) -> Build:
+    return lambda: nn.RGCNConv(size, size, RELATIONS, **options)
+
+
+def rgat(size: int, heads: int, **options: Any) -> Build:
+    return lambda: nn.RGATConv(size, size, RELATIONS, heads=heads, **options)
+
+
+def hgt(size: int, heads: int) -> Build:
+    return lambda: nn.HGTConv(size, size * heads, NODE_TYPES, RELATIONS, heads=heads)
+
+
+def _matrix() -> tuple[dict[str, tuple[Build, int]], dict[str, tuple[Build, int]]]:
+    """The layers of the default run, and the rest of the whole matrix."""
+    everything: dict[str, tuple[Build, int]] = {}
+    default: set[str] = set()
+
+    def add(name: str, build: Build, size: int, *, quick: bool) -> None:
+        everything[name] = build, size
+        if quick:
+            default.add(name)
+
+    for size in SIZES:
+        for aggr in ("mean", "sum"):
+            add(f"rgcn {aggr} {size}", rgcn(size, aggr=aggr), size, quick=aggr == "mean" or size == 7)
+            add(f"rgcn {aggr} bases {size}", rgcn(size, aggr=aggr, num_bases=3), size, quick=size == 7)
+            for blocks in {1: (1,), 7: (7,), 16: (4,), 64: (2,), 100: (5,)}[size]:
+                add(f"rgcn {aggr} blocks {size}", rgcn(size, aggr=aggr, num_blocks=blocks), size, quick=size == 16)
+        for heads in (1, 3, 4):
+            quick = heads == 1 or (heads, size) in ((3, 7), (4, 16))
+            add(f"rgat {heads}x{size}", rgat(size, heads), size, quick=quick)
+            add(f"hgt {heads}x{size}", hgt(size, heads), size, quick=quick)
+    add("rgcn max", rgcn(7, aggr="max"), 7, quick=True)
+    add("rgcn without root", rgcn(7, root_weight=False, bias=False), 7, quick=True)
+    add("rgat mean of heads", rgat(7, 3, concat=False), 7, quick=True)
+    add("hgt skip", lambda: nn.HGTConv(6, 6, NODE_TYPES, RELATIONS, heads=2), 6, quick=True)
+    return {k: v for k, v in everything.items() if k in default}, {k: v for k, v in everything.items() if k not in default}
+
+
+DEFAULT, REST = _matrix()
+
+
+def check_on_all_graphs(name: str, dtype: torch.dtype) -> None:
+    build, size = {**DEFAULT, **REST}[name]
+    torch.manual_seed(0)
+    eager = randomized(build(), dtype)
+    compiled = columba.compile(eager, backend="cpp")
+    for graph in GRAPHS.values():
+        assert_same(compiled, eager, [leaf(graph.num_nodes, size, dtype=dtype), graph], list(eager.parameters()))
+
+
+@pytest.mark.parametrize("name", DEFAULT)
+def test_layers_in_float64(name: str) -> None:
+    check_on_all_graphs(name, torch.float64)
+
+
+@pytest.mark.parametrize("name", ["rgcn mean 64", "rgcn mean 7", "rgat 1x64", "rgat 4x16", "hgt 1x7", "hgt 4x16"])
+def test_layers_in_float32(name: str) -> None:
+    check_on_all_graphs(name, torch.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REST)
+def test_more_layers_in_float64(name: str) -> None:
+    check_on_all_graphs(name, torch.float64)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*DEFAULT, *REST])
+def test_more_layers_in_float32(name: str) -> None:
+    check_on_all_graphs(name, torch.float32)
+
+
+@pytest.mark.parametrize("name", ["rgcn mean 7", "rgcn mean bases 7", "rgat 3x7", "hgt 3x7"])
+def test_bipartite_graphs(name: str) -> None:
+    build, size = DEFAULT[name]
+    eager = randomized(build(), torch.float64)
+    compiled = columba.compile(eager, backend="cpp")
+    graph = bipartite_graph()
+
+    def run(layer: torch.nn.Module) -> Callable[..., Tensor]:
+        return lambda src, dst: layer((src, dst), graph)
+
+    args = [leaf(graph.num_src, size), leaf(graph.num_dst, size, seed=1)]
+    assert_same(run(compiled), run(eager), args, list(eager.parameters()))
+
+
+@pytest.mark.parametrize("name", ["rgcn mean 7", "rgat 3x7", "hgt skip"])
+def test_edge_index_tensors(name: str) -> None:
+    build, size = DEFAULT[name]
+    eager = randomized(build(), torch.float64)
+    compiled = columba.compile(eager, backend="cpp")
+    for graph in (GRAPHS["random"], GRAPHS["hub"]):
+        types = [graph.node_type] if name.startswith("hgt") else []
+        args = [leaf(graph.num_nodes, size), graph.edge_index, graph.edge_type, *types]
+        assert_same(compiled, eager, args, list(eager.parameters()))
+
+
+@pytest.mark.parametrize("name", ["rgcn mean 7", "rgat 3x7", "hgt skip"])
+def test_gradcheck(name: str) -> None:
+    build, size = DEFAULT[name]
+    compiled = columba.compile(randomized(build(), torch.float64), backend="cpp")
+    graph = GRAPHS["random"]
+    parameters = dict(compiled.named_parameters())
+
+    def run(x: Tensor, *values: Tensor) -> Any:
+        return torch.func.functional_call(compiled, dict(zip(parameters, values, strict=True)), (x, graph))
+
+    values = [p.detach().clone().requires_grad_() for p in parameters.values()]
+    assert torch.autograd.gradcheck(run, (leaf(graph.num_nodes, size), *values), fast_mode=True)
+
+
+@pytest.mark.parametrize("stranger", STRANGERS, ids=lambda s: s.name)
+def test_strangers(stranger: Stranger) -> None:
+    torch.manual_seed(0)
+    eager = stranger.build(RELATIONS, NODE_TYPES).double()
+    compiled = columba.compile(eager, backend="cpp")
+    for graph in GRAPHS.values():
+        inputs = [t.requires_grad_() for t in stranger.inputs(graph, torch.float64)]
+        assert_same(compiled, eager, [graph, *inputs], list(eager.parameters()))
+
+
+@pytest.mark.parametrize("stranger", STRANGERS, ids=lambda s: s.name)
+def test_strangers_train(stranger: Stranger) -> None:
+    torch.manual_seed(0)
+    graph = GRAPHS["random"]
+    model = columba.compile(stranger.build(RELATIONS, NODE_TYPES), backend="cpp")
+    inputs = stranger.inputs(graph, torch.float32)
+    targets = [torch.randn_like(t) for t in tensors_of(model(graph, *inputs))]
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
+    losses = []
+    for _ in range(60):
+        optimizer.zero_grad()
+        outputs = tensors_of(model(graph, *inputs))
+        loss = sum(((o - t) ** 2).mean() for o, t in zip(outputs, targets, strict=True) if o.requires_grad)
+        loss.backward()
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    assert losses[-1] < 0.95 * losses[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"aggr": "sum"}, {"num_bases": 3}, {"num_blocks": 2}], ids=str)
+def test_rgcn_equals_pyg(options: dict[str, Any]) -> None:
+    pyg = pytest.importorskip("torch_geometric.nn")
+    theirs = pyg.RGCNConv(6, 4, RELATIONS, **options).double()
+    ours = nn.RGCNConv(6, 4, RELATIONS, **options).double()
+    ours.load_state_dict(theirs.state_dict())
+    compiled = columba.compile(ours, backend="cpp")
+    graph = GRAPHS["random"]
+    x = leaf(graph.num_nodes, 6)
+    names = dict(theirs.named_parameters())
+    y = theirs(x, graph.edge_index, graph.edge_type)
+    z = compiled(x, graph.edge_index, graph.edge_type)
+    torch.testing.assert_close(z, y, atol=1e-10, rtol=1e-10)
+    direction = torch.randn_like(y)
+    expected = torch.autograd.grad(y, [x, *names.values()], direction)
+    mine = dict(compiled.named_parameters())
+    found = torch.autograd.grad(z, [x, *(mine[n] for n in names)], direction)
+    for e, f in zip(expected, found, strict=True):
+        torch.testing.assert_close(f, e, atol=1e-10, rtol=1e-10)
+
+
+class TwoLayers(torch.nn.Module):
+    """A whole model in one program."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.RGATConv(5, 4, RELATIONS, heads=2)
+        self.second = nn.RGCNConv(8, 3, RELATIONS)
+
+    def forward(self, x: Tensor, graph: Graph) -> Tensor:
+        return self.second(torch.relu(self.first(x, graph)), graph).log_softmax(-1)
+
+
+def test_a_model_is_one_program() -> None:
+    eager = randomized(TwoLayers(), torch.float64)
+    compiled = columba.compile(eager, backend="cpp")
+    for graph in GRAPHS.values():
+        assert_same(compiled, eager, [leaf(graph.num_nodes, 5), graph], list(eager.parameters()))
