@@ -14,6 +14,8 @@ from columba.ir.types import DType
 
 Number = int | float | bool
 
+_OTHERS = frozenset(RULES)
+
 
 def operands(call: Call, args: tuple[Any, ...], dtype: DType | None) -> list[Value]:
     """Tensors and numbers as values of one space and one dtype (None: as they are)."""
@@ -296,5 +298,4 @@ def _full_like(call: Call, input: Any, fill_value: Any, **options: Any) -> Value
     return b.expand(b.cast(b.constant_like(x, fill_value), call.dtype), x.shape)
 
 
-ROW_WISE.update(RULES)
-ROW_WISE.discard("prelu")
+ROW_WISE.update(RULES.keys() - _OTHERS - {"prelu"})
