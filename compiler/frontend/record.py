@@ -180,6 +180,7 @@ class Recorder:
     measured: set[Record] = field(default_factory=set)
     layer_sizes: list[dict[str, Any]] = field(default_factory=list)
     autocast: bool = False
+    diagnose: Callable[[Record], None] = lambda record: None
     grad: bool = field(default_factory=torch.is_grad_enabled)
 
     def fix_count(self, count: RowCount) -> None:
@@ -303,6 +304,7 @@ class Recorder:
         except (TraceError, NotImplementedError):
             raise
         except (RuntimeError, TypeError, IndexError, ValueError) as e:
+            self.diagnose(Record(name, args, kwargs, meta_tensor((), torch.float32), location(), func))
             raise type(e)(f"{location()}: {e}") from e
         where = location()
         if isinstance(meta, Tensor):

@@ -233,6 +233,7 @@ def trace(fn: Callable[..., Any], owner: nn.Module | None, args: tuple[Any, ...]
     recorder = Recorder(sources=surroundings.sources)
     autocast = torch.is_autocast_enabled("cpu")
     recorder.autocast = autocast
+    recorder.diagnose = lambda failed: _diagnose(recorder, fn, failed)
     symbolic = walk((args, kwargs), (), lambda x, path: _symbolic(recorder, x, path))
 
     def held(graph: Graph) -> Graph:
@@ -347,6 +348,17 @@ def _check_rows(converted: Converted, graph: Graph, spaces: Spaces) -> None:
             shape = record.meta.shape
             if not shape or shape[0] != graph.count(space):
                 raise _wrong_rows(record, shape, space, graph, spaces.why.get(record, ""))
+
+
+def _diagnose(recorder: Recorder, fn: Callable[..., Any], failed: Record) -> None:
+    """Raises what is behind a call that torch refused, if it is something about graphs or spaces."""
+    graph = _one_graph(recorder, fn)
+    records = [*recorder.records, failed]
+    spaces = infer(records)
+    for record in records:
+        space = spaces.of.get(record, Space.ONE)
+        if record.source is not None and space is not Space.ONE and record.meta.shape[:1] != (graph.count(space),):
+            raise _wrong_rows(record, record.meta.shape, space, graph, spaces.why.get(record, ""))
 
 
 def _tensor_guards(recorder: Recorder, converted: Converted, spaces: Spaces) -> tuple[tuple[Record, TensorGuard], ...]:

@@ -1,0 +1,373 @@
+"""What a trace depends on is noticed when it changes; and what cannot be compiled is refused with a message that helps."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+import types
+from collections.abc import Callable
+from typing import Any
+
+import columba
+import pytest
+import torch
+import torch.nn.functional as F
+from columba.api import CompiledFunction
+from compiled import assert_same, leaf
+from eager_graphs import RELATIONS, bipartite_graph, square_graphs
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+GRAPHS = square_graphs()
+G = GRAPHS["random"]
+N = G.num_nodes
+SCALE = 2.0
+
+
+def traces_of(function: CompiledFunction, owner: Any = None) -> int:
+    return len(function._own if owner is None else function._of_modules[owner])
+
+
+class Layer(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(RELATIONS, 3, 3, dtype=torch.float64))
+        self.bias: nn.Parameter | None = None
+        self.slope = 0.1
+        self.options = {"power": 1, "names": ["a"]}
+        self.config = types.SimpleNamespace(scale=1.0)
+        self.inner = nn.ModuleList([nn.Linear(3, 3, dtype=torch.float64)])
+        self.register_buffer("shift", torch.ones(3, dtype=torch.float64))
+
+    def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
+        e = g.edges
+        out = e.sum(F.leaky_relu(columba.linear(e.src(h), e.rel(self.weight)), self.slope))
+        for module in self.inner:
+            out = module(out)
+        out = out * self.config.scale * SCALE ** self.options["power"] + self.shift
+        if self.bias is not None:
+            out = out + self.bias
+        return out * 3 if self.training else out
+
+
+CHANGES: dict[str, Callable[[Layer], Any]] = {
+    "attribute": lambda m: setattr(m, "slope", 0.5),
+    "in a dict": lambda m: m.options.update(power=2),
+    "in an object": lambda m: setattr(m.config, "scale", 0.3),
+    "training mode": lambda m: m.eval(),
+    "parameter that was None": lambda m: setattr(m, "bias", nn.Parameter(torch.ones(3, dtype=torch.float64))),
+    "parameter's values": lambda m: m.weight.data.mul_(2),
+    "replaced parameter": lambda m: setattr(m, "weight", nn.Parameter(torch.randn(RELATIONS, 3, 3, dtype=torch.float64))),
+    "replaced buffer": lambda m: setattr(m, "shift", torch.full((3,), 7.0, dtype=torch.float64)),
+    "longer list of modules": lambda m: m.inner.append(nn.Linear(3, 3, dtype=torch.float64)),
+    "replaced module": lambda m: m.inner.__setitem__(0, nn.Linear(3, 5, dtype=torch.float64)) or setattr(m, "shift", torch.ones(5).double()),
+    "hook": lambda m: m.inner[0].register_forward_hook(lambda module, args, out: out * 2),
+    "parametrization": lambda m: parametrize.register_parametrization(m.inner[0], "weight", nn.Softplus()),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_changes_of_a_module_are_noticed(change: str) -> None:
+    torch.manual_seed(0)
+    module = Layer()
+    compiled = columba.compile(module, backend="torch")
+    h = leaf(N, 3)
+    assert_same(compiled, module, [G, h], list(module.parameters()))
+    before = module(G, h)
+    CHANGES[change](module)
+    after = module(G, h)
+    assert before.shape != after.shape or not torch.allclose(before, after)
+    assert_same(compiled, module, [G, h], list(module.parameters()))
+
+
+def test_globals_and_enclosing_variables_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    factor, table = 2.0, torch.ones(3, dtype=torch.float64)
+
+    @columba.compile(backend="torch")
+    def layer(g: columba.Graph, h: Tensor) -> Tensor:
+        return g.edges.sum(g.edges.src(h)) * factor * SCALE * table
+
+    h = torch.ones(N, 3, dtype=torch.float64)
+    first = layer(G, h)
+    factor = 3.0
+    torch.testing.assert_close(layer(G, h), first * 1.5)
+    monkeypatch.setitem(globals(), "SCALE", 4.0)
+    torch.testing.assert_close(layer(G, h), first * 3)
+    table = torch.full((3,), 2.0, dtype=torch.float64)
+    torch.testing.assert_close(layer(G, h), first * 6)
+
+
+def test_what_does_not_matter_does_not_retrace() -> None:
+    module = Layer()
+    compiled = columba.compile(module, backend="torch")
+    function = type(compiled).forward
+    for graph in GRAPHS.values():
+        assert_same(compiled, module, [graph, leaf(graph.num_nodes, 3)])
+    module.unrelated = 5
+    compiled(G, leaf(N, 3))
+    assert traces_of(function, compiled) == 1
+
+
+@pytest.mark.parametrize("second", [leaf(N, 4), leaf(N, 3, dtype=torch.float32), leaf(N, 3, 2)], ids=["width", "dtype", "rank"])
+def test_shapes_and_dtypes_retrace(second: Tensor) -> None:
+    def layer(g: columba.Graph, h: Tensor) -> Tensor:
+        return g.edges.mean(g.edges.src(h) * h.shape[-1])
+
+    compiled = columba.compile(layer, backend="torch")
+    for h in (leaf(N, 3), second, leaf(N, 3)):
+        assert_same(compiled, layer, [G, h])
+    assert traces_of(compiled) == 2
+
+
+def test_python_arguments_retrace() -> None:
+    def layer(g: columba.Graph, h: Tensor, *, mode: str = "sum", power: float = 1) -> dict[str, Any]:
+        return {"out": getattr(g.edges, mode)(g.edges.src(h)) ** power, "mode": mode, "rows": h.shape[0]}
+
+    compiled = columba.compile(layer, backend="torch")
+    h = leaf(N, 3)
+    for kwargs in ({}, {"mode": "max"}, {"power": 2}, {"mode": "max"}):
+        wanted, got = layer(G, h, **kwargs), compiled(G, h, **kwargs)
+        torch.testing.assert_close(got["out"], wanted["out"])
+        assert got["mode"] == wanted["mode"]
+        assert got["rows"] == N
+
+
+def test_a_number_of_rows_in_arithmetic_is_guarded() -> None:
+    def layer(g: columba.Graph, h: Tensor) -> Tensor:
+        return g.edges.sum(g.edges.src(h)) / g.num_nodes + h.shape[0] * 2
+
+    compiled = columba.compile(layer, backend="torch")
+    for graph in (G, GRAPHS["hub"], G):
+        assert_same(compiled, layer, [graph, leaf(graph.num_nodes, 3)])
+    assert traces_of(compiled) == 2
+
+
+def test_sizes_of_one_do_not_mislead() -> None:
+    def layer(g: columba.Graph, h: Tensor, b: Tensor) -> Tensor:
+        return g.edges.sum(g.edges.src(h)) + b
+
+    compiled = columba.compile(layer, backend="torch")
+    one = GRAPHS["one_node"]
+    for graph, rows in ((one, 1), (G, 1), (G, N), (one, 1)):
+        assert_same(compiled, layer, [graph, leaf(graph.num_nodes, 3), leaf(rows, 3)])
+
+
+def test_arguments_that_were_the_same_tensor() -> None:
+    def layer(g: columba.Graph, a: Tensor, b: Tensor) -> Tensor:
+        return g.edges.sum(g.edges.src(a) * g.edges.dst(b))
+
+    compiled = columba.compile(layer, backend="torch")
+    x, y = leaf(N, 3), leaf(N, 3, seed=1)
+    for args in ((x, x), (x, y)):
+        torch.testing.assert_close(compiled(G, *args), layer(G, *args))
+
+
+def test_graphs_may_be_square_or_bipartite() -> None:
+    def layer(g: columba.Graph, a: Tensor, b: Tensor) -> Tensor:
+        return g.edges.sum(g.edges.src(a) * g.edges.dst(b)) + g.dst_nodes(b)
+
+    compiled = columba.compile(layer, backend="torch")
+    both = bipartite_graph()
+    for graph in (G, both, G):
+        assert_same(compiled, layer, [graph, leaf(graph.num_src, 3), leaf(graph.num_dst, 3)])
+
+
+def test_graphs_that_are_no_arguments() -> None:
+    graph = G
+
+    def layer(h: Tensor) -> Tensor:
+        return graph.edges.sum(graph.edges.src(h)) / graph.num_nodes
+
+    compiled = columba.compile(layer, backend="torch")
+    for graph in (G, GRAPHS["hub"]):
+        assert_same(compiled, layer, [leaf(graph.num_nodes, 3)])
+
+
+def test_autocast_runs_in_float32() -> None:
+    def layer(g: columba.Graph, h: Tensor, w: Tensor) -> Tensor:
+        return g.edges.sum(g.edges.src(h @ w))
+
+    compiled = columba.compile(layer, backend="cpp")
+    h, w = leaf(N, 3, dtype=torch.float32), leaf(3, 3, dtype=torch.float32)
+    expected = layer(G, h.bfloat16().float(), w)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        got = compiled(G, h.bfloat16(), w)
+    assert got.dtype is torch.float32
+    torch.testing.assert_close(got, expected)
+
+
+class Decorated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3, dtype=torch.float64))
+
+    @columba.compile(backend="torch")
+    def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
+        return g.edges.sum(g.edges.src(h @ self.weight))
+
+
+@columba.compile(backend="torch")
+class DecoratedClass(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(3, 3, dtype=torch.float64))
+
+    def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
+        return g.edges.sum(g.edges.src(h @ self.weight))
+
+
+@pytest.mark.parametrize("kind", [Decorated, DecoratedClass, lambda: columba.compile(Decorated(), backend="torch")])
+def test_compiled_modules_are_modules(kind: Callable[[], nn.Module]) -> None:
+    module = kind()
+    h = leaf(N, 3)
+    wanted = G.edges.sum(G.edges.src(h @ module.weight))
+    torch.testing.assert_close(module(G, h), wanted)
+    assert list(module.state_dict()) == ["weight"]
+    for other in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        torch.testing.assert_close(other(G, h), wanted)
+        assert other.weight is not module.weight
+    doubled = torch.func.functional_call(module, {"weight": 2 * module.weight}, (G, h))
+    torch.testing.assert_close(doubled, 2 * wanted)
+
+
+def test_an_instance_shares_its_state() -> None:
+    module = Decorated()
+    compiled = columba.compile(module, backend="torch")
+    assert compiled.weight is module.weight
+    compiled.eval()
+    assert not module.training
+
+
+# ------------------------------------------------------------------------------------------------ errors
+
+
+def _unsupported(g: columba.Graph, h: Tensor) -> Tensor:
+    return g.edges.sum(torch.cumsum(g.edges.src(h), -1))
+
+
+def _control_flow(g: columba.Graph, h: Tensor) -> Tensor:
+    m = g.edges.sum(g.edges.src(h))
+    return m if m.sum() > 0 else -m
+
+
+def _item(g: columba.Graph, h: Tensor) -> Tensor:
+    return g.edges.sum(g.edges.src(h)) * h.max().item()
+
+
+def _mixes(g: columba.Graph, h: Tensor) -> Tensor:
+    m = g.edges.sum(g.edges.src(h))
+    return m - m.mean(0)
+
+
+def _batch_norm(g: columba.Graph, h: Tensor) -> Tensor:
+    return F.batch_norm(g.edges.sum(g.edges.src(h)), None, None, training=True)
+
+
+def _contradiction(g: columba.Graph, h: Tensor) -> Tensor:
+    return g.edges.src(h) + g.edges(h)
+
+
+def _two_spaces(g: columba.Graph, h: Tensor) -> Tensor:
+    return g.edges.src(h) + g.edges.sum(g.edges.src(h))
+
+
+def _in_place(g: columba.Graph, h: Tensor) -> Tensor:
+    m = g.edges.src(h)
+    m += 1
+    return g.edges.sum(m)
+
+
+def _detached(g: columba.Graph, h: Tensor) -> Tensor:
+    return g.edges.sum(g.edges.src(h)).detach()
+
+
+def _two_graphs(g: columba.Graph, h: Tensor, other: columba.Graph) -> Tensor:
+    return g.edges.sum(g.edges.src(h)) + other.edges.sum(other.edges.src(h))
+
+
+def _row_index(g: columba.Graph, h: Tensor) -> Tensor:
+    return g.edges.sum(g.edges.src(h))[0]
+
+
+def _no_graph(h: Tensor) -> Tensor:
+    return h * 2
+
+
+def _nothing(g: columba.Graph, h: Tensor) -> Tensor:
+    return h * 2
+
+
+def _wrong_map(g: columba.Graph, h: Tensor) -> Tensor:
+    return g.dst_rel.src(h)
+
+
+ERRORS: dict[str, tuple[Callable[..., Any], type[Exception], str]] = {
+    "unsupported": (_unsupported, columba.UnsupportedOperation, "cumsum.*not supported.*compute it outside"),
+    "control flow": (_control_flow, columba.TraceError, "mixes the rows|values of a tensor"),
+    "item": (_item, columba.TraceError, "item needs the values of a tensor.*torch.where"),
+    "mixes": (_mixes, columba.TraceError, "mixes the rows.*g.nodes.sum/mean"),
+    "batch norm": (_batch_norm, columba.UnsupportedOperation, "batch_norm"),
+    "contradiction": (_contradiction, columba.TraceError, "lives in space.*but also in.*declare it"),
+    "two spaces": (_two_spaces, columba.TraceError, "lives in space edge.*lives in node.*lift one"),
+    "in place": (_in_place, columba.TraceError, "in place"),
+    "detached": (_detached, columba.UnsupportedOperation, "detach"),
+    "row index": (_row_index, columba.TraceError, "mixes the rows"),
+    "nothing": (_nothing, columba.TraceError, "computes nothing on the graph"),
+    "wrong map": (_wrong_map, Exception, "no index map"),
+}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_errors_name_the_line_and_a_way_out(name: str) -> None:
+    function, kind, message = ERRORS[name]
+    with pytest.raises(kind, match=re.compile(message, re.DOTALL)) as caught:
+        columba.compile(function, backend="torch")(G, torch.randn(N, 3))
+    if name != "nothing":
+        first = function.__code__.co_firstlineno
+        assert re.search(r"test_frontend_guards\.py:(\d+)", str(caught.value))
+        lines = [int(n) for n in re.findall(r"test_frontend_guards\.py:(\d+)", str(caught.value))]
+        assert any(first < line < first + 5 for line in lines)
+
+
+def test_more_than_one_graph_or_none() -> None:
+    h = torch.randn(N, 3)
+    with pytest.raises(columba.TraceError, match="uses 2 graphs"):
+        columba.compile(_two_graphs)(G, h, GRAPHS["hub"])
+    torch.testing.assert_close(columba.compile(_two_graphs, backend="torch")(G, h, G), _two_graphs(G, h, G))
+    with pytest.raises(columba.TraceError, match="uses no columba.Graph"):
+        columba.compile(_no_graph)(h)
+
+
+def test_wrong_rows_and_dtypes() -> None:
+    conv = columba.compile(columba_nn_rgat(), backend="torch")
+    with pytest.raises(ValueError, match=rf"shape \[{N + 1}, 3\].*space node.*{N} nodes"):
+        conv(torch.randn(N + 1, 3), G)
+    with pytest.raises(TypeError, match="one dtype"):
+        conv(torch.randn(N, 3, dtype=torch.float64), G)
+    with pytest.raises(ValueError, match="contracts the last feature dimension"):
+        conv(torch.randn(N, 4), G)
+    many = columba.Graph(G.edge_index, G.edge_type, num_nodes=N, num_relations=RELATIONS + 2)
+    with pytest.raises(ValueError, match=f"{RELATIONS + 2} relations, the layer has weights for {RELATIONS}"):
+        conv(torch.randn(N, 3), many)
+
+
+def columba_nn_rgat() -> nn.Module:
+    from columba.nn import RGATConv
+
+    return RGATConv(3, 4, RELATIONS)
+
+
+def test_a_tensor_that_is_kept() -> None:
+    class Keeps(nn.Module):
+        def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
+            self.kept = g.edges.src(h)
+            return g.edges.sum(self.kept)
+
+    with pytest.raises(columba.TraceError, match="self.kept"):
+        columba.compile(Keeps())(G, torch.randn(N, 3))
+
+
+def test_unknown_backend() -> None:
+    with pytest.raises(ValueError, match="unknown backend 'gpu'"):
+        columba.compile(_no_graph, backend="gpu")
