@@ -1,0 +1,259 @@
+"""Compiled programs as operators; building, caching, and what happens where that cannot work."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import columba
+import pytest
+import torch
+from columba import api, nn
+from columba.runtime import build, cache, operators
+from compiled import leaf, randomized
+from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+G = square_graphs()["random"]
+N = G.num_nodes
+
+LAYERS = {
+    "rgcn": lambda: nn.RGCNConv(4, 6, RELATIONS),
+    "rgcn bases": lambda: nn.RGCNConv(4, 6, RELATIONS, num_bases=2),
+    "rgat": lambda: nn.RGATConv(4, 3, RELATIONS, heads=2),
+    "hgt": lambda: nn.HGTConv(4, 6, NODE_TYPES, RELATIONS, heads=2),
+}
+
+
+class Recorded(TorchDispatchMode):
+    """Writes down the names of all operators that run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.append(str(func.name()))
+        return func(*args, **(kwargs or {}))
+
+
+# What moves no data: views, and the bookkeeping of autograd.
+FREE = {"aten::detach", "aten::view", "aten::alias", "aten::_unsafe_view", "aten::t", "aten::transpose.int", "aten::slice.Tensor"}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_torch_runs_nothing_but_what_explain_lists(name: str) -> None:
+    layer = columba.compile(LAYERS[name](), backend="cpp")
+    x = torch.randn(N, 4, requires_grad=True)
+    direction = torch.randn_like(layer(x, G))
+    leaves = [x, *layer.parameters()]
+    torch.autograd.grad(layer(x, G), leaves, direction)
+    with Recorded() as recorded:
+        y = layer(x, G)
+        torch.autograd.grad(y, leaves, direction)
+    ours = [n for n in recorded.names if n.startswith("columba::")]
+    assert ours == ["columba::forward", "columba::backward"]
+    listed = " ".join(columba.explain(layer, x, G).host_calls)
+    expected = {"rgcn": set(), "rgcn bases": {"aten::mm"}, "rgat": set(), "hgt": set()}[name]
+    others = {n for n in recorded.names if not n.startswith("columba::")} - FREE
+    assert others - {"aten::sigmoid", "aten::sigmoid_backward", "aten::mul.Tensor"} <= expected
+    for operator in others:
+        function = operator.removeprefix("aten::").split(".")[0].removesuffix("_backward")
+        assert {"mm": "matmul", "mul": "sigmoid"}.get(function, function) in listed
+
+
+def test_opcheck() -> None:
+    layer = columba.compile(randomized(LAYERS["rgat"](), torch.float64), backend="cpp")
+    x = leaf(N, 4)
+    specialization, bound = api.CompiledFunction.specialize(type(layer).forward, layer, x, G)
+    runnable = specialization.variant(bound.inputs, G.index_dtype)
+    index = [G.index(a) for a in runnable.arrays]
+    counts = [G.count(space) if space in runnable.spaces else 0 for space in operators.SPACES]
+    key = runnable.program.key
+    inputs = [t.detach().clone().requires_grad_(t.requires_grad) for t in bound.inputs]
+    torch.library.opcheck(torch.ops.columba.forward, (key, inputs, index, counts))
+
+
+def test_torch_compile_and_export_go_through_the_operator() -> None:
+    layer = columba.compile(randomized(LAYERS["rgcn"](), torch.float64), backend="cpp")
+    specialization, bound = api.CompiledFunction.specialize(type(layer).forward, layer, leaf(N, 4), G)
+    runnable = specialization.variant(bound.inputs, G.index_dtype)
+    index = [G.index(a) for a in runnable.arrays]
+    counts = [G.count(space) if space in runnable.spaces else 0 for space in operators.SPACES]
+
+    def program(*inputs: Tensor) -> Tensor:
+        return operators.forward(runnable.program.key, list(inputs), index, counts)[0] * 2
+
+    expected = program(*bound.inputs)
+    whole = torch.compile(program, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(whole(*bound.inputs), expected)
+
+
+def test_a_second_derivative_is_refused() -> None:
+    layer = columba.compile(randomized(LAYERS["rgcn"](), torch.float64), backend="cpp")
+    x = leaf(N, 4)
+    (first,) = torch.autograd.grad(layer(x, G).square().sum(), [x], create_graph=True)
+    with pytest.raises(RuntimeError, match='differentiable once.*backend="torch"'):
+        first.sum().backward()
+
+
+def test_gradients_that_nobody_needs_are_not_computed() -> None:
+    layer = columba.compile(randomized(LAYERS["rgat"](), torch.float64), backend="cpp")
+    for p in layer.parameters():
+        p.requires_grad_(False)
+    layer.bias.requires_grad_()
+    explanation = columba.explain(layer, torch.randn(N, 4, dtype=torch.float64), G)
+    assert len(explanation.compilation.backward.results) == 1
+    layer.bias.requires_grad_(False)
+    explanation = columba.explain(layer, torch.randn(N, 4, dtype=torch.float64), G)
+    assert explanation.compilation.backward is None
+
+
+def test_no_grad_builds_no_backward() -> None:
+    layer = columba.compile(LAYERS["rgcn"](), backend="cpp")
+    with torch.no_grad():
+        y = layer(torch.randn(N, 4), G)
+        assert columba.explain(layer, torch.randn(N, 4), G).compilation.backward is None
+    assert not y.requires_grad
+
+
+def test_non_contiguous_inputs() -> None:
+    eager = randomized(LAYERS["rgat"](), torch.float64)
+    layer = columba.compile(eager, backend="cpp")
+    x = torch.randn(4, N, dtype=torch.float64).t()
+    torch.testing.assert_close(layer(x, G), eager(x, G))
+
+
+def test_nan_stays_where_it_belongs() -> None:
+    eager = randomized(LAYERS["rgcn"](), torch.float64)
+    layer = columba.compile(eager, backend="cpp")
+    x = torch.randn(N, 4, dtype=torch.float64)
+    x[2, 1] = float("nan")
+    torch.testing.assert_close(layer(x, G), eager(x, G), equal_nan=True)
+
+
+def test_results_are_the_same_every_time() -> None:
+    layer = columba.compile(LAYERS["hgt"](), backend="cpp")
+    x = torch.randn(N, 4, requires_grad=True)
+    runs = [torch.autograd.grad(layer(x, G).square().sum(), [x, *layer.parameters()]) for _ in range(3)]
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_dtypes_without_kernels(dtype: torch.dtype) -> None:
+    layer = LAYERS["rgat"]().to(dtype)
+    x = torch.randn(N, 4, dtype=dtype)
+    with pytest.raises(RuntimeError, match=r'has no kernels for .*use backend="torch"'):
+        columba.compile(layer, backend="cpp")(x, G)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        api._warned.clear()
+        y = columba.compile(layer)(x, G)
+    assert y.dtype is dtype
+    assert any("Falling back" in str(w.message) for w in caught)
+
+
+def test_meta_tensors_are_on_another_device() -> None:
+    layer = columba.compile(LAYERS["rgat"]())
+    with pytest.raises(ValueError, match=r"on meta, the graph on cpu; move one"):
+        layer(torch.empty(N, 4, device="meta"), G)
+
+
+# ------------------------------------------------------------------------------------------------ compilers and caches
+
+
+def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(tmp_path))
+    eager = LAYERS["rgcn"]()
+    x = torch.randn(N, 4)
+    with pytest.raises(build.CompilerNotFound, match="Install one"):
+        columba.compile(eager, backend="cpp")(x, G)
+    api._warned.clear()
+    with pytest.warns(RuntimeWarning, match='Falling back to backend="torch"'):
+        y = columba.compile(eager)(x, G)
+    torch.testing.assert_close(y, eager(x, G))
+
+
+def test_an_unwritable_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    blocked = tmp_path / "file"
+    blocked.write_text("not a folder")
+    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(blocked / "cache"))
+    monkeypatch.setattr(cache, "_warned", False)
+    eager = LAYERS["rgcn"]()
+    x = torch.randn(N, 4)
+    with pytest.warns(RuntimeWarning, match="COLUMBA_CACHE_DIR"):
+        y = columba.compile(eager, backend="cpp")(x, G)
+    torch.testing.assert_close(y, eager(x, G))
+
+
+def test_damaged_entries_are_built_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(tmp_path))
+    made = []
+
+    def write(path: Path) -> None:
+        made.append(path)
+        path.write_bytes(b"0123456789" * 100)
+
+    path = cache.get_or_build("key", ".so", write)
+    assert cache.get_or_build("key", ".so", write) == path
+    assert len(made) == 1
+    path.write_bytes(path.read_bytes()[:500])
+    assert len(cache.get_or_build("key", ".so", write).read_bytes()) == 1000
+    assert len(made) == 2
+
+    def die(path: Path) -> None:
+        path.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        cache.get_or_build("other", ".so", die)
+    assert not list(tmp_path.glob("other*so*"))
+
+
+SCRIPT = """
+import sys, torch, columba
+sys.path.insert(0, {tests!r})
+from columba.nn import RGATConv
+from eager_graphs import square_graphs
+torch.manual_seed(0)
+layer = RGATConv(4, 5, 5)
+x = torch.ones(9, 4, requires_grad=True)
+g = square_graphs()["random"]
+y = columba.compile(layer, backend="cpp")(x, g)
+y.sum().backward()
+torch.testing.assert_close(y, layer(x, g))
+print("fine")
+"""
+
+
+def test_processes_that_build_at_once(tmp_path: Path) -> None:
+    environment = {**os.environ, "COLUMBA_CACHE_DIR": str(tmp_path)}
+    code = SCRIPT.format(tests=str(Path(__file__).parent))
+    running = [subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert [p.communicate()[0].strip() for p in running] == ["fine"] * 3
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_source_is_the_same_in_every_process() -> None:
+    code = """
+import torch, columba, hashlib
+from columba.nn import HGTConv
+g = columba.Graph(torch.tensor([[0, 1], [1, 0]]), node_type=torch.tensor([0, 0]))
+e = columba.explain(HGTConv(4, 6, 1, 1, heads=2), torch.randn(2, 4, requires_grad=True), g)
+print(hashlib.sha256(e.source.encode()).hexdigest(), hashlib.sha256(str(e).encode()).hexdigest())
+"""
+    outputs = [
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert outputs[0] == outputs[1]
