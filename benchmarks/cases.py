@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from columba import Graph, datasets, nn
 from torch import Tensor
+
+from columba import Graph, datasets, nn
 
 LAYERS = ("rgcn", "rgat", "hgt")
 GRAPHS = ("aifb", "mutag", "fb15k237", "mag10", "am", "biokg")
@@ -63,7 +64,13 @@ def load_graph(name: str) -> Graph:
             raise ValueError(f"unknown graph {name!r}; one of {', '.join(GRAPHS)}")
     if graph.node_type is None:
         types = torch.zeros(graph.num_nodes, dtype=torch.long)
-        return Graph(graph.edge_index, graph.edge_type, num_nodes=graph.num_nodes, num_relations=graph.num_relations, node_type=types)
+        return Graph(
+            graph.edge_index,
+            graph.edge_type,
+            num_nodes=graph.num_nodes,
+            num_relations=graph.num_relations,
+            node_type=types,
+        )
     return graph
 
 

@@ -1,7 +1,7 @@
 """Classifies the nodes of a relational graph with compiled layers, in an ordinary PyTorch training loop.
 
-    python examples/entity_classification.py --dataset pycode --model rgcn
-    python examples/entity_classification.py --dataset aifb --data FOLDER --model rgcn --seeds 5
+python examples/entity_classification.py --dataset pycode --model rgcn
+python examples/entity_classification.py --dataset aifb --data FOLDER --model rgcn --seeds 5
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ HIDDEN = {"pycode": 32, "aifb": 16, "mutag": 16}
 class Classifier(nn.Module):
     """Layers of one kind over embedded features, or over the nodes' ids where they have none."""
 
-    def __init__(self, data: EntityClassification, model: str, layers: int, hidden: int, heads: int, bases: int) -> None:
+    def __init__(
+        self, data: EntityClassification, model: str, layers: int, hidden: int, heads: int, bases: int
+    ) -> None:
         super().__init__()
         graph = data.graph
         sizes = [hidden] * layers + [data.num_classes]
@@ -155,7 +157,9 @@ def main() -> None:
     options = parse()
     console = Console()
     data = load(options.dataset, options.data)
-    console.print(f"{data.name}: {data.graph}, {data.num_classes} classes, {len(data.train)} to train, {len(data.test)} to test")
+    console.print(
+        f"{data.name}: {data.graph}, {data.num_classes} classes, {len(data.train)} to train, {len(data.test)} to test"
+    )
     outcomes = []
     with Progress(console=console, transient=True) as progress:
         for seed in range(options.seed, options.seed + options.seeds):

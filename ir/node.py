@@ -10,13 +10,13 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 from typing import Any, TypeVar
 
 from typing_extensions import Self
 
 
-@lru_cache(maxsize=None)
+@cache
 def _field_names(cls: type[Node]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the child fields and of the data fields of a node class."""
     children = [f.name for f in dataclasses.fields(cls) if f.metadata.get("child")]

@@ -52,7 +52,7 @@ def find_compiler() -> str:
     raise CompilerNotFound(f"{what}. Install one (Debian: apt install g++; macOS: xcode-select --install), or set CXX.")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def compiler_version(compiler: str) -> str:
     """The first line that the compiler says of itself."""
     command = [*shlex.split(compiler), "--version"]
@@ -60,7 +60,7 @@ def compiler_version(compiler: str) -> str:
     return said.splitlines()[0] if said else "unknown version"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def cpu() -> str:
     """What ``-march=native`` depends on."""
     try:
@@ -71,7 +71,7 @@ def cpu() -> str:
     return "\n".join(next((line for line in lines if line.startswith(w)), "") for w in wanted)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def openmp_library() -> Path | None:
     """The OpenMP runtime that PyTorch has loaded, if it brought its own.
 
@@ -119,7 +119,7 @@ def _compile(compiler: str, source: str, target: Path) -> None:
         raise BuildError(f"the C++ compiler failed: {shlex.join(command)}\n{done.stderr or done.stdout}")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load(path: Path) -> ctypes.CDLL:
     """The loaded library."""
     return ctypes.CDLL(str(path))

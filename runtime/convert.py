@@ -63,7 +63,9 @@ def _check_ends(index: Tensor, sources: int, targets: int, name: Any) -> None:
         ids = index[row]
         if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= limit):
             bad = int(((ids < 0) | (ids >= limit)).nonzero()[0])
-            raise ValueError(f"edge_index[{row}] of {name} holds {int(ids[bad])} at edge {bad}, but there are {limit} {end} nodes")
+            raise ValueError(
+                f"edge_index[{row}] of {name} holds {int(ids[bad])} at edge {bad}, but there are {limit} {end} nodes"
+            )
 
 
 def from_networkx(graph: Any, relation: str = "relation", node_type: str | None = None) -> Graph:
@@ -74,7 +76,9 @@ def from_networkx(graph: Any, relation: str = "relation", node_type: str | None 
     edges = list(graph.edges(data=True))
     missing = next(((u, v) for u, v, data in edges if relation not in data), None)
     if missing is not None:
-        raise ValueError(f"edge {missing[0]!r} -> {missing[1]!r} has no attribute {relation!r}; name the attribute that holds the relation")
+        raise ValueError(
+            f"edge {missing[0]!r} -> {missing[1]!r} has no attribute {relation!r}; name the attribute that holds the relation"
+        )
     names = _in_order(data[relation] for _, _, data in edges)
     ends = [[position[u] for u, _, _ in edges], [position[v] for _, v, _ in edges]]
     types: dict[str, Any] = {}

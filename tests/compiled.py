@@ -29,7 +29,9 @@ def tensors_of(value: Any) -> list[Tensor]:
     return [t for t in tree_flatten(value)[0] if isinstance(t, Tensor)]
 
 
-def assert_same(compiled: Callable[..., Any], eager: Callable[..., Any], args: Sequence[Any], parameters: Sequence[Tensor] = ()) -> None:
+def assert_same(
+    compiled: Callable[..., Any], eager: Callable[..., Any], args: Sequence[Any], parameters: Sequence[Tensor] = ()
+) -> None:
     """Results and the gradients of every floating point argument and parameter agree."""
     wanted, got = tensors_of(eager(*args)), tensors_of(compiled(*args))
     assert len(wanted) == len(got)
@@ -49,4 +51,6 @@ def assert_same(compiled: Callable[..., Any], eager: Callable[..., Any], args: S
         if e is None or f is None:
             assert all(t is None or not t.any() for t in (e, f))
         else:
-            torch.testing.assert_close(f, e, atol=tolerance * max(1.0, float(e.abs().max()) if e.numel() else 1.0), rtol=tolerance)
+            torch.testing.assert_close(
+                f, e, atol=tolerance * max(1.0, float(e.abs().max()) if e.numel() else 1.0), rtol=tolerance
+            )

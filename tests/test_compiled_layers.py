@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import columba
 import pytest
 import torch
-from columba import nn
-from columba.runtime.graph import Graph
 from compiled import assert_same, leaf, randomized, tensors_of
 from eager_graphs import NODE_TYPES, RELATIONS, bipartite_graph, square_graphs
 from strangers import STRANGERS, Stranger
 from torch import Tensor
+
+import columba
+from columba import nn
+from columba.runtime.graph import Graph
 
 SIZES = (1, 7, 16, 64, 100)
 GRAPHS = square_graphs()
@@ -57,7 +58,9 @@ def _matrix() -> tuple[dict[str, tuple[Build, int]], dict[str, tuple[Build, int]
     add("rgcn without root", rgcn(7, root_weight=False, bias=False), 7, quick=True)
     add("rgat mean of heads", rgat(7, 3, concat=False), 7, quick=True)
     add("hgt skip", lambda: nn.HGTConv(6, 6, NODE_TYPES, RELATIONS, heads=2), 6, quick=True)
-    return {k: v for k, v in everything.items() if k in default}, {k: v for k, v in everything.items() if k not in default}
+    return {k: v for k, v in everything.items() if k in default}, {
+        k: v for k, v in everything.items() if k not in default
+    }
 
 
 DEFAULT, REST = _matrix()

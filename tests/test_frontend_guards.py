@@ -9,15 +9,16 @@ import types
 from collections.abc import Callable
 from typing import Any
 
-import columba
 import pytest
 import torch
 import torch.nn.functional as F
-from columba.api import CompiledFunction
 from compiled import assert_same, leaf
 from eager_graphs import RELATIONS, bipartite_graph, square_graphs
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+
+import columba
+from columba.api import CompiledFunction
 
 GRAPHS = square_graphs()
 G = GRAPHS["random"]
@@ -58,10 +59,14 @@ CHANGES: dict[str, Callable[[Layer], Any]] = {
     "training mode": lambda m: m.eval(),
     "parameter that was None": lambda m: setattr(m, "bias", nn.Parameter(torch.ones(3, dtype=torch.float64))),
     "parameter's values": lambda m: m.weight.data.mul_(2),
-    "replaced parameter": lambda m: setattr(m, "weight", nn.Parameter(torch.randn(RELATIONS, 3, 3, dtype=torch.float64))),
+    "replaced parameter": lambda m: setattr(
+        m, "weight", nn.Parameter(torch.randn(RELATIONS, 3, 3, dtype=torch.float64))
+    ),
     "replaced buffer": lambda m: setattr(m, "shift", torch.full((3,), 7.0, dtype=torch.float64)),
     "longer list of modules": lambda m: m.inner.append(nn.Linear(3, 3, dtype=torch.float64)),
-    "replaced module": lambda m: m.inner.__setitem__(0, nn.Linear(3, 5, dtype=torch.float64)) or setattr(m, "shift", torch.ones(5).double()),
+    "replaced module": lambda m: (
+        m.inner.__setitem__(0, nn.Linear(3, 5, dtype=torch.float64)) or setattr(m, "shift", torch.ones(5).double())
+    ),
     "hook": lambda m: m.inner[0].register_forward_hook(lambda module, args, out: out * 2),
     "parametrization": lambda m: parametrize.register_parametrization(m.inner[0], "weight", nn.Softplus()),
 }
@@ -109,7 +114,9 @@ def test_what_does_not_matter_does_not_retrace() -> None:
     assert traces_of(function, compiled) == 1
 
 
-@pytest.mark.parametrize("second", [leaf(N, 4), leaf(N, 3, dtype=torch.float32), leaf(N, 3, 2)], ids=["width", "dtype", "rank"])
+@pytest.mark.parametrize(
+    "second", [leaf(N, 4), leaf(N, 3, dtype=torch.float32), leaf(N, 3, 2)], ids=["width", "dtype", "rank"]
+)
 def test_shapes_and_dtypes_retrace(second: Tensor) -> None:
     def layer(g: columba.Graph, h: Tensor) -> Tensor:
         return g.edges.mean(g.edges.src(h) * h.shape[-1])

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import columba
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,35 +13,51 @@ from compiled import assert_same, leaf
 from eager_graphs import RELATIONS, square_graphs
 from torch import Tensor
 
+import columba
+
 GRAPH = square_graphs()["random"]
 
 Function = Callable[..., Any]
 
 POINTWISE: dict[str, Function] = {
     "operators": lambda x, y: (2 * x - y / 3 + (1 - y) * x) / (x * x + 2) - (-x) + 3 / (y * y + 1),
-    "power": lambda x, y: x**2 + (x.abs() + 1) ** 1.5 + torch.pow(x.abs() + 1, y) + 2.0 ** y,
-    "exponentials": lambda x, y: x.exp() + torch.expm1(y) + (x.abs() + 1).log() + torch.log1p(y.abs()) + (x * x + 1).sqrt(),
+    "power": lambda x, y: x**2 + (x.abs() + 1) ** 1.5 + torch.pow(x.abs() + 1, y) + 2.0**y,
+    "exponentials": lambda x, y: (
+        x.exp() + torch.expm1(y) + (x.abs() + 1).log() + torch.log1p(y.abs()) + (x * x + 1).sqrt()
+    ),
     "roots": lambda x, y: torch.rsqrt(x * x + 1) + torch.reciprocal(y * y + 1) + x.square(),
     "waves": lambda x, y: x.sin() + y.cos() + torch.tanh(x) + torch.erf(y) + y.sigmoid(),
-    "rectifiers": lambda x, y: F.relu(x) + F.leaky_relu(y, 0.3) + F.elu(x, 0.7) + F.relu6(3 * x) + F.hardtanh(y) + F.selu(x),
+    "rectifiers": lambda x, y: (
+        F.relu(x) + F.leaky_relu(y, 0.3) + F.elu(x, 0.7) + F.relu6(3 * x) + F.hardtanh(y) + F.selu(x)
+    ),
     "smooth": lambda x, y: F.gelu(x) + F.gelu(y, approximate="tanh") + F.silu(x) + F.softplus(y, 2.0) + F.mish(x),
     "more smooth": lambda x, y: F.logsigmoid(x) + F.softsign(y),
-    "extrema": lambda x, y: torch.maximum(x, y) + torch.minimum(x, 2 * y) + x.clamp(-0.5, 0.5) + torch.clamp(y, min=0.1),
+    "extrema": lambda x, y: (
+        torch.maximum(x, y) + torch.minimum(x, 2 * y) + x.clamp(-0.5, 0.5) + torch.clamp(y, min=0.1)
+    ),
     "clamp by tensors": lambda x, y: torch.clamp(x, min=-y.abs(), max=y.abs()) + x.clamp_min(0.2) + y.clamp_max(0.3),
-    "choices": lambda x, y: torch.where((x > 0) & ~(y > 0.5), x, y) + torch.where(x > y, 1.0, x) + x.masked_fill(y <= 0, 2.5),
-    "comparisons": lambda x, y: (x > y).double() * x + (x != y).to(x.dtype) + torch.lt(x, 0.3).double() + (x >= 0).type_as(y),
+    "choices": lambda x, y: (
+        torch.where((x > 0) & ~(y > 0.5), x, y) + torch.where(x > y, 1.0, x) + x.masked_fill(y <= 0, 2.5)
+    ),
+    "comparisons": lambda x, y: (
+        (x > y).double() * x + (x != y).to(x.dtype) + torch.lt(x, 0.3).double() + (x >= 0).type_as(y)
+    ),
     "logic": lambda x, y: torch.where(torch.logical_or(x > 1, y > 1) ^ (x < 0), x, y),
     "alpha": lambda x, y: torch.add(x, y, alpha=3) + torch.sub(y, x, alpha=0.5) + torch.rsub(x, y),
     "lerp": lambda x, y: torch.lerp(x, y, 0.25) + torch.lerp(x, y, y.sigmoid()),
     "like": lambda x, y: x * torch.ones_like(y) + torch.zeros_like(x) + torch.full_like(x, 2.0),
-    "prelu": lambda x, y: F.prelu(x, torch.tensor([0.2], dtype=x.dtype)) + F.prelu(y, torch.linspace(0.1, 0.4, 6, dtype=x.dtype)),
+    "prelu": lambda x, y: (
+        F.prelu(x, torch.tensor([0.2], dtype=x.dtype)) + F.prelu(y, torch.linspace(0.1, 0.4, 6, dtype=x.dtype))
+    ),
 }
 
 FEATURES: dict[str, Function] = {
     "sums": lambda x, y: x.sum(-1, keepdim=True) * y + x.mean(1, keepdim=True) + y.amax(1, keepdim=True),
     "extrema": lambda x, y: (x.max(dim=-1).values + y.min(dim=1)[0] + y.amin(-1)).unsqueeze(-1) * x,
     "variance": lambda x, y: x.var(-1, keepdim=True) * y + y.std(1, unbiased=False, keepdim=True),
-    "norms": lambda x, y: x / x.norm(dim=-1, keepdim=True) + torch.linalg.vector_norm(y, dim=1, keepdim=True) + x.norm(1, -1, True),
+    "norms": lambda x, y: (
+        x / x.norm(dim=-1, keepdim=True) + torch.linalg.vector_norm(y, dim=1, keepdim=True) + x.norm(1, -1, True)
+    ),
     "normalize": lambda x, y: F.normalize(x, dim=-1) + F.layer_norm(y, (6,)) + F.rms_norm(x, (6,)),
     "softmax": lambda x, y: x.softmax(-1) + F.log_softmax(y, dim=1) + torch.logsumexp(x, -1, keepdim=True),
 }
@@ -50,7 +65,9 @@ FEATURES: dict[str, Function] = {
 SHAPES: dict[str, Function] = {
     "views": lambda x, y: (x.view(x.shape[0], 2, 3) * y.reshape(-1, 2, 3)).flatten(1),
     "unflatten": lambda x, y: (x.unflatten(1, (3, 2)).transpose(1, 2) * y.view(-1, 2, 3)).reshape(y.shape),
-    "permute": lambda x, y: x.view(x.shape[0], 3, 2).permute(0, 2, 1).flatten(1) + y.view(-1, 3, 2).mT.reshape(y.shape[0], 6),
+    "permute": lambda x, y: (
+        x.view(x.shape[0], 3, 2).permute(0, 2, 1).flatten(1) + y.view(-1, 3, 2).mT.reshape(y.shape[0], 6)
+    ),
     "movedim": lambda x, y: x.view(x.shape[0], 3, 2).movedim(1, 2).flatten(1) * y,
     "squeeze": lambda x, y: x.unsqueeze(1).squeeze(1) + y.unsqueeze(-1).squeeze(-1),
     "expand": lambda x, y: x[:, :1].expand(-1, 6) * y + y[:, 2:3].expand_as(y),
@@ -68,14 +85,23 @@ H = torch.randn(2, 3, 3, generator=torch.Generator().manual_seed(7), dtype=torch
 PRODUCTS: dict[str, Function] = {
     "matmul": lambda x, y: x @ W + torch.matmul(y, W) + torch.mm(x, W),
     "linear": lambda x, y: F.linear(x, W.t(), B) + torch.addmm(B, y, W) + columba.linear(x, W),
-    "vector": lambda x, y: (x @ W[:, 0]).unsqueeze(-1) + torch.mv(y, W[:, 1]).unsqueeze(1) + F.linear(x, W[:, 2]).unsqueeze(-1),
+    "vector": lambda x, y: (
+        (x @ W[:, 0]).unsqueeze(-1) + torch.mv(y, W[:, 1]).unsqueeze(1) + F.linear(x, W[:, 2]).unsqueeze(-1)
+    ),
     "heads": lambda x, y: torch.einsum("nhi,hij->nhj", x.view(-1, 2, 3), H).flatten(1) + y,
     "heads by matmul": lambda x, y: (x.view(x.shape[0], 2, 1, 3) @ H).flatten(1) * y,
-    "dots": lambda x, y: torch.einsum("nk,nk->n", x, y).unsqueeze(-1) * x + torch.einsum("nhk,nhk->nh", x.view(-1, 2, 3), y.view(-1, 2, 3))[:, :1],
+    "dots": lambda x, y: (
+        torch.einsum("nk,nk->n", x, y).unsqueeze(-1) * x
+        + torch.einsum("nhk,nhk->nh", x.view(-1, 2, 3), y.view(-1, 2, 3))[:, :1]
+    ),
     "outer": lambda x, y: torch.einsum("ni,nj->nij", x, y[:, :2]).flatten(1),
     "rows times rows": lambda x, y: torch.bmm(x.view(-1, 2, 3), y.view(-1, 3, 2)).flatten(1),
-    "three": lambda x, y: torch.einsum("ni,ij,nj->n", x, W, y[:, :4]).unsqueeze(-1) + torch.einsum("nij->nj", x.view(-1, 2, 3))[:, :1],
-    "typed out": lambda x, y: columba.linear(x, W.view(6, 2, 2)).flatten(1) + columba.linear(y.view(-1, 2, 3), H[0]).sum((1, 2)).unsqueeze(-1),
+    "three": lambda x, y: (
+        torch.einsum("ni,ij,nj->n", x, W, y[:, :4]).unsqueeze(-1) + torch.einsum("nij->nj", x.view(-1, 2, 3))[:, :1]
+    ),
+    "typed out": lambda x, y: (
+        columba.linear(x, W.view(6, 2, 2)).flatten(1) + columba.linear(y.view(-1, 2, 3), H[0]).sum((1, 2)).unsqueeze(-1)
+    ),
 }
 
 
@@ -112,7 +138,9 @@ def test_kernels_compute_what_torch_computes(group: str) -> None:
 def test_casts() -> None:
     def layer(g: columba.Graph, h: Tensor) -> Tensor:
         e = g.edges
-        return e.sum((e.src(h).double() * 3 + e.dst(h).to(torch.float64).type_as(h)).float() + (e.src(h) > 0).to(h.dtype))
+        return e.sum(
+            (e.src(h).double() * 3 + e.dst(h).to(torch.float64).type_as(h)).float() + (e.src(h) > 0).to(h.dtype)
+        )
 
     assert_same(columba.compile(layer, backend="cpp"), layer, [GRAPH, leaf(GRAPH.num_nodes, 6, dtype=torch.float32)])
 

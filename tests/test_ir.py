@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 
-import columba
 import networkx as nx
 import pytest
 import torch
+from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
+from strangers import STRANGERS
+
+import columba
 from columba import nn
 from columba.autodiff import POINTWISE_RULES, RULES
 from columba.codegen.cpp import scalars
@@ -24,8 +27,6 @@ from columba.ir.pointwise import POINTWISE
 from columba.ir.spaces import Space, index_map
 from columba.ir.types import DType, TensorType
 from columba.runtime.reference import FUNCTIONS, MEANINGS
-from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
-from strangers import STRANGERS
 
 G = square_graphs()["random"]
 
@@ -142,7 +143,9 @@ def test_the_verifier_names_the_operation() -> None:
     with pytest.raises(VerificationError, match="%stray is read but is no parameter"):
         verify(Program("p", (H,), (Pointwise((H, stray), "add"),), ("out",)))
     broken = Reduce(_broken(Pointwise((Lift(H, SRC),), "relu")), DST, "sum")
-    with pytest.raises(VerificationError, match=r"pointwise says edge\[9\] f32, its operands give edge\[4\] f32(.|\n)*relu"):
+    with pytest.raises(
+        VerificationError, match=r"pointwise says edge\[9\] f32, its operands give edge\[4\] f32(.|\n)*relu"
+    ):
         verify(Program("p", (H,), (broken,), ("out",)))
     other = Input("x", TensorType(Space.SRC, (4,), DType.F32))
     with pytest.raises(VerificationError, match="both the nodes of a square graph and those of a bipartite one"):
@@ -162,7 +165,10 @@ def test_the_verifier_of_plans_names_the_kernel() -> None:
     ("text", "message"),
     [
         ("program p(%h: node[4] f32) {\n  %0: node[4] f32 = frob(%h)\n  return out=%0\n}", "frob"),
-        ("program p(%h: node[4] f32) {\n  %0: node[5] f32 = pointwise(%h, function=relu, scalars=[])\n  return out=%0\n}", "5"),
+        (
+            "program p(%h: node[4] f32) {\n  %0: node[5] f32 = pointwise(%h, function=relu, scalars=[])\n  return out=%0\n}",
+            "5",
+        ),
         ("program p(%h: house[4] f32) {\n  return out=%h\n}", "house"),
         ("program p(%h: node[4] f32) {\n  return out=%1\n}", "%1"),
     ],

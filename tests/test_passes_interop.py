@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 
 import pytest
+
 from columba.ir.interop.text import parse_program
 from columba.pipeline import Pipeline, parse_passes
 

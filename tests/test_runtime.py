@@ -9,15 +9,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import columba
 import pytest
 import torch
-from columba import api, nn
-from columba.runtime import build, cache, operators
 from compiled import leaf, randomized
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
+
+import columba
+from columba import api, nn
+from columba.runtime import build, cache, operators
 
 G = square_graphs()["random"]
 N = G.num_nodes
@@ -43,7 +44,15 @@ class Recorded(TorchDispatchMode):
 
 
 # What moves no data: views, and the bookkeeping of autograd.
-FREE = {"aten::detach", "aten::view", "aten::alias", "aten::_unsafe_view", "aten::t", "aten::transpose.int", "aten::slice.Tensor"}
+FREE = {
+    "aten::detach",
+    "aten::view",
+    "aten::alias",
+    "aten::_unsafe_view",
+    "aten::t",
+    "aten::transpose.int",
+    "aten::slice.Tensor",
+}
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -237,7 +246,10 @@ print("fine")
 def test_processes_that_build_at_once(tmp_path: Path) -> None:
     environment = {**os.environ, "COLUMBA_CACHE_DIR": str(tmp_path)}
     code = SCRIPT.format(tests=str(Path(__file__).parent))
-    running = [subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
+        for _ in range(3)
+    ]
     assert [p.communicate()[0].strip() for p in running] == ["fine"] * 3
     assert not list(tmp_path.glob("*.tmp"))
 
@@ -252,7 +264,11 @@ print(hashlib.sha256(e.source.encode()).hexdigest(), hashlib.sha256(str(e).encod
 """
     outputs = [
         subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for seed in ("1", "2")
     ]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import columba
 import torch
-from columba import Graph
 from torch import Tensor, nn
 
+import columba
 from benchmarks.cases import Case
+from columba import Graph
 
 PEERS = ("columba", "compact", "plain", "compact+compile", "plain+compile", "pyg", "pyg-fast", "pyg+compile", "dgl")
 """All peers, Columba first. ``plain`` and ``compact`` are hand-written PyTorch; ``+compile`` goes through ``torch.compile``."""

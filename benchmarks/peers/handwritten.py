@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from columba import Graph
 from torch import Tensor, nn
+
+from columba import Graph
 
 
 class Rows:
@@ -63,7 +64,9 @@ class Layout:
 
     def softmax(self, score: Tensor) -> Tensor:
         index = self.dst.unsqueeze(-1).expand_as(score)
-        top = score.new_full((self.nodes, score.shape[1]), float("-inf")).scatter_reduce(0, index, score.detach(), "amax")
+        top = score.new_full((self.nodes, score.shape[1]), float("-inf")).scatter_reduce(
+            0, index, score.detach(), "amax"
+        )
         e = (score - top[self.dst]).exp()
         total = e.new_zeros(self.nodes, score.shape[1]).index_add(0, self.dst, e)
         return e / total[self.dst]

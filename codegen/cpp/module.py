@@ -105,7 +105,7 @@ def _kernel(plan: Plan, kernel: Kernel, name: str) -> str:
     )
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.FunctionLoader(_text), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -116,6 +116,6 @@ def _template(name: str) -> jinja2.Template:
     return _environment().get_template(name)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _text(name: str) -> str:
     return resources.files("columba.codegen.cpp").joinpath(name).read_text()

@@ -33,8 +33,13 @@ def examine() -> list[Finding]:
         Finding("columba", columba.__version__),
         Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         Finding("torch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
-        *(_package(name, why) for name, why in (("triton", "GPU kernels"), ("torch_geometric", "PyG models"), ("rdflib", "RDF data"))),
-        Finding("processor", f"{_processor()}, {os.cpu_count()} cores, vectors: {torch.backends.cpu.get_cpu_capability()}"),
+        *(
+            _package(name, why)
+            for name, why in (("triton", "GPU kernels"), ("torch_geometric", "PyG models"), ("rdflib", "RDF data"))
+        ),
+        Finding(
+            "processor", f"{_processor()}, {os.cpu_count()} cores, vectors: {torch.backends.cpu.get_cpu_capability()}"
+        ),
         _gpu(),
         *_compiler(),
         _cache(),
@@ -75,7 +80,15 @@ def _compiler() -> list[Finding]:
     except (BuildError, OSError) as e:
         return [found, Finding("kernels", "cannot be built", False, str(e))]
     right = result == [[0.0], [3.0]]
-    return [found, Finding("kernels", "built and run" if right else f"wrong result {result}", right, "report this, with the compiler's version")]
+    return [
+        found,
+        Finding(
+            "kernels",
+            "built and run" if right else f"wrong result {result}",
+            right,
+            "report this, with the compiler's version",
+        ),
+    ]
 
 
 def _tiny_program() -> list[list[float]]:
@@ -95,5 +108,11 @@ def _cache() -> Finding:
         with tempfile.NamedTemporaryFile(dir=folder):
             pass
     except OSError as e:
-        return Finding("kernel cache", f"{folder}", False, f"{e}; set COLUMBA_CACHE_DIR to a folder that can be written", needed=False)
+        return Finding(
+            "kernel cache",
+            f"{folder}",
+            False,
+            f"{e}; set COLUMBA_CACHE_DIR to a folder that can be written",
+            needed=False,
+        )
     return Finding("kernel cache", str(folder), True)

@@ -77,7 +77,9 @@ def rdf(folder: str | PathLike[str], entity: str, label: str, *, name: str | Non
     for split in splits:
         ids.append(torch.tensor([nodes[iri] for iri in split], dtype=torch.long))
         labels[ids[-1]] = torch.tensor([classes.index(c) for c in split.values()], dtype=torch.long)
-    return EntityClassification(name or folder.name, add_inverse_relations(graph), labels, *ids, class_names=tuple(classes))
+    return EntityClassification(
+        name or folder.name, add_inverse_relations(graph), labels, *ids, class_names=tuple(classes)
+    )
 
 
 def _find(folder: Path) -> Path:
@@ -112,7 +114,9 @@ def _split(path: Path, entity: str, label: str) -> dict[str, str]:
         rows = csv.DictReader(file, delimiter="\t")
         missing = {entity, label} - set(rows.fieldnames or ())
         if missing:
-            raise ValueError(f"{path} has no column {', '.join(sorted(missing))}; it has {', '.join(rows.fieldnames or ())}")
+            raise ValueError(
+                f"{path} has no column {', '.join(sorted(missing))}; it has {', '.join(rows.fieldnames or ())}"
+            )
         return {row[entity]: row[label] for row in rows}
 
 
@@ -124,7 +128,9 @@ def _folder(name: str, folder: str | PathLike[str] | None) -> Path:
         given = Path(folder)
         for file in _SPLITS:
             if not (given / file).exists():
-                raise FileNotFoundError(f"{given} holds no {file}; give the folder of {name}'s files, or None to download them")
+                raise FileNotFoundError(
+                    f"{given} holds no {file}; give the folder of {name}'s files, or None to download them"
+                )
         return given
     target = Path(platformdirs.user_cache_dir("columba")) / "datasets" / name
     if not target.exists():

@@ -68,7 +68,11 @@ def synthetic(statistics: str | Statistics, *, scale: float = 1.0, seed: int = 0
     if scale <= 0:
         raise ValueError(f"scale must be positive, got {scale}")
     counts = counts.scaled(scale)
-    if counts.nodes < counts.node_types or counts.edges < counts.relations or min(counts.relations, counts.node_types) < 1:
+    if (
+        counts.nodes < counts.node_types
+        or counts.edges < counts.relations
+        or min(counts.relations, counts.node_types) < 1
+    ):
         raise ValueError(f"every relation needs an edge and every node type a node: {counts}")
     generator = torch.Generator().manual_seed(seed)
     type_sizes = _zipf_sizes(counts.nodes, counts.node_types, RELATION_EXPONENT)
@@ -111,5 +115,8 @@ def _power_law(limits: Tensor, generator: torch.Generator) -> Tensor:
 def _shuffled_within(sizes: Tensor, starts: Tensor, generator: torch.Generator) -> Tensor:
     """A permutation of all nodes that keeps each type's range, so that ids say nothing about degrees."""
     return torch.cat(
-        [start + torch.randperm(size, generator=generator) for size, start in zip(sizes.tolist(), starts.tolist(), strict=True)]
+        [
+            start + torch.randperm(size, generator=generator)
+            for size, start in zip(sizes.tolist(), starts.tolist(), strict=True)
+        ]
     )

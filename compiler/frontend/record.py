@@ -127,7 +127,35 @@ def _guarded(name: str) -> Callable[..., Any]:
     return method
 
 
-for _name in ["add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordiv", "truediv", "rtruediv", "mod", "rmod", "pow", "rpow", "neg", "lt", "le", "gt", "ge", "eq", "ne", "bool", "divmod", "rdivmod", "float", "str", "format"]:
+for _name in [
+    "add",
+    "radd",
+    "sub",
+    "rsub",
+    "mul",
+    "rmul",
+    "floordiv",
+    "rfloordiv",
+    "truediv",
+    "rtruediv",
+    "mod",
+    "rmod",
+    "pow",
+    "rpow",
+    "neg",
+    "lt",
+    "le",
+    "gt",
+    "ge",
+    "eq",
+    "ne",
+    "bool",
+    "divmod",
+    "rdivmod",
+    "float",
+    "str",
+    "format",
+]:
     if hasattr(int, f"__{_name}__"):
         setattr(RowCount, f"__{_name}__", _guarded(f"__{_name}__"))
 RowCount.__hash__ = int.__hash__  # type: ignore[method-assign]
