@@ -248,7 +248,7 @@ class CompiledModule:
 
 
 @functools.cache
-def _compiled_type(original: type[nn.Module], options: Options) -> type[nn.Module]:
+def _compiled_type(original: Any, options: Options) -> type[nn.Module]:
     forward = original.forward.fn if isinstance(original.forward, CompiledFunction) else original.forward
     members = {
         "original_type": original,
@@ -268,11 +268,11 @@ def _compiled_module(module: M, options: Options) -> M:
             f"columba.compile: this {type(module).__name__} has a forward of its own, set on the instance; compile the class, or remove it"
         )
     original = module.original_type if isinstance(module, CompiledModule) else type(module)
-    compiled = copyreg.__newobj__(_compiled_type(original, options))  # type: ignore[attr-defined]
+    compiled = copyreg.__newobj__(_compiled_type(original, options))  # type: ignore[attr-defined, arg-type]
     compiled.__dict__ = module.__dict__
     return compiled
 
 
 def _restore(original: type[nn.Module], options: Options) -> nn.Module:
     """An empty compiled module for pickle and copy to fill."""
-    return copyreg.__newobj__(_compiled_type(original, options))  # type: ignore[attr-defined]
+    return copyreg.__newobj__(_compiled_type(original, options))  # type: ignore[attr-defined, arg-type]

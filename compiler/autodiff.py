@@ -111,11 +111,12 @@ def zeros(like: Value) -> Value:
 # ------------------------------------------------------------------------------------------------ leaves
 
 
-@gradient(Input)
-@gradient(Constant)
-@gradient(Degree)
 def _no_operands(op: Value, g: Value) -> Gradients:
     return ()
+
+
+for _leaf in (Input, Constant, Degree):
+    RULES[_leaf] = _no_operands
 
 
 @gradient(Uniform)

@@ -47,7 +47,7 @@ from columba.ir.intraop.kernels import (
     writes,
 )
 from columba.ir.intraop.plan import Plan
-from columba.ir.node import rewrite, topological, users
+from columba.ir.node import Node, rewrite, topological, users
 from columba.ir.pointwise import POINTWISE
 from columba.ir.spaces import IndexMap, Space, factor
 from columba.passes.interop.legalize_linear import WEIGHT_SPACES
@@ -185,7 +185,7 @@ class _Lowering:
 
     def _row(self, value: Value, along: IndexMap | None, *, top: bool) -> Value:
         """``value`` written with loads; ``top``: although it has a buffer, since this is what fills it."""
-        leaves: dict[Value, Value] = {}
+        leaves: dict[Node, Node] = {}
         root = value if top else None
         stack, seen = [value], set()
         while stack:
@@ -239,7 +239,7 @@ class _Lowering:
             else:
                 stack.extend(c for c in v.children if isinstance(c, Value))
         used = [v for v in edge if v in reached]
-        results = rewrite(values, lambda node: node, edge)
+        results = rewrite(values, lambda node: node, {**edge})
         names = tuple(self.buffers[v].name for v in values)
         program = Program(f"host_{n}", tuple(edge[v] for v in used), results, names)
         return HostCall(

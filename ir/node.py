@@ -10,23 +10,25 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, TypeVar
 
 from typing_extensions import Self
 
+_known_fields: dict[type[Node], tuple[tuple[str, ...], tuple[str, ...]]] = {}
 
-@cache
+
 def _field_names(cls: type[Node]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Names of the child fields and of the data fields of a node class."""
-    children = [f.name for f in dataclasses.fields(cls) if f.metadata.get("child")]
-    data = [f.name for f in dataclasses.fields(cls) if f.init and not f.metadata.get("child")]
-    return tuple(children), tuple(data)
+    known = _known_fields.get(cls)
+    if known is None:
+        children = [f.name for f in dataclasses.fields(cls) if f.metadata.get("child")]
+        data = [f.name for f in dataclasses.fields(cls) if f.init and not f.metadata.get("child")]
+        known = _known_fields[cls] = tuple(children), tuple(data)
+    return known
 
 
-def child() -> Any:
-    """Declares a dataclass field that holds a node or a tuple of nodes."""
-    return dataclasses.field(metadata={"child": True})
+CHILD = {"child": True}
+"""The metadata of a dataclass field that holds a node or a tuple of nodes: ``x: Node = field(metadata=CHILD)``."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
@@ -106,10 +107,8 @@ def from_networkx(graph: Any, relation: str = "relation", node_type: str | None 
 def _in_order(values: Iterable[Any]) -> dict[Any, int]:
     """Ids of values, sorted where they can be, else in order of appearance."""
     distinct: Sequence[Any] = list(dict.fromkeys(values))
-    try:
+    with contextlib.suppress(TypeError):
         distinct = sorted(distinct)
-    except TypeError:
-        pass
     return {value: n for n, value in enumerate(distinct)}
 
 

@@ -387,7 +387,11 @@ def as_graph(
     """
     tensors = tuple(t for t in (edge_index, edge_type, *_flat(node_type)) if isinstance(t, Tensor))
     if has_torch_function(tensors):
-        sizes = {"num_nodes": num_nodes, "num_relations": num_relations, "num_node_types": num_node_types}
+        sizes: dict[str, Any] = {
+            "num_nodes": num_nodes,
+            "num_relations": num_relations,
+            "num_node_types": num_node_types,
+        }
         return handle_torch_function(as_graph, tensors, edge_index, edge_type, node_type, **sizes)  # type: ignore[no-any-return]
     if isinstance(edge_index, Graph):
         if edge_type is not None or node_type is not None:

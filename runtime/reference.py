@@ -46,7 +46,8 @@ from columba.runtime.reductions import segment_extremum, segment_softmax, segmen
 class GraphLike(Protocol):
     """As much of a graph as a program needs."""
 
-    device: torch.device
+    @property
+    def device(self) -> torch.device: ...
 
     def count(self, space: Space) -> int: ...
 

@@ -49,7 +49,7 @@ class Layout:
             self.dst_rows = Rows(self.dst, self.rel, self.relations)
             self.src_of_edge = self.dst_of_edge = None
         key = self.rel * self.nodes + self.dst
-        unique, inverse, count = torch.unique(key, return_inverse=True, return_counts=True)
+        _, inverse, count = torch.unique(key, return_inverse=True, return_counts=True)
         self.norm = 1.0 / count[inverse].float()
 
     def _pairs(self, node: Tensor) -> tuple[Rows, Tensor]:

@@ -208,8 +208,9 @@ class Rows:
             self._reduce_features(v, name)
         elif isinstance(v, Concat):
             self.declare(name, v)
-            self.known[v] = Array(name, "0", v.shape, v.dtype)
-            self._concat(v, self.known[v])
+            whole = Array(name, "0", v.shape, v.dtype)
+            self.known[v] = whole
+            self._concat(v, whole)
         elif v.type.size == 1:
             self.lines.append(f"const {kind} {name} = {self.expression(v, ('0',) * len(v.shape))};")
             self.known[v] = Scalar(name)
@@ -235,9 +236,10 @@ class Rows:
             if isinstance(v, (FeatureReduce, Concat)) or self._read_often(v, readers[v]):
                 self.materialize(v)
         for v in order:
-            if isinstance(v, Reshape) and v.x not in self.known and squeezed(v.shape) != squeezed(v.x.shape):
-                if not all(self.is_flat(root, root.type.size) for root in roots):
-                    self.materialize(v.x)
+            if not isinstance(v, Reshape) or v.x in self.known or squeezed(v.shape) == squeezed(v.x.shape):
+                continue
+            if not all(self.is_flat(root, root.type.size) for root in roots):
+                self.materialize(v.x)
 
     def _below(self, roots: Sequence[Value]) -> tuple[list[Value], dict[Value, list[Value]]]:
         """What the roots are computed from, down to what is known, operands first; and who reads each."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import shutil
@@ -9,7 +10,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from pathlib import Path
 
@@ -73,13 +74,14 @@ def rdf(folder: str | PathLike[str], entity: str, label: str, *, name: str | Non
         relation_names=list(relations),
     )
     labels = torch.full((len(nodes),), -1)
-    ids: list[Tensor] = []
     for split in splits:
-        ids.append(torch.tensor([nodes[iri] for iri in split], dtype=torch.long))
-        labels[ids[-1]] = torch.tensor([classes.index(c) for c in split.values()], dtype=torch.long)
-    return EntityClassification(
-        name or folder.name, add_inverse_relations(graph), labels, *ids, class_names=tuple(classes)
-    )
+        labels[_ids(split, nodes)] = torch.tensor([classes.index(c) for c in split.values()], dtype=torch.long)
+    train, test = (_ids(split, nodes) for split in splits)
+    return EntityClassification(name or folder.name, add_inverse_relations(graph), labels, train, test, tuple(classes))
+
+
+def _ids(entities: Iterable[str], nodes: Mapping[str, int]) -> Tensor:
+    return torch.tensor([nodes[iri] for iri in entities], dtype=torch.long)
 
 
 def _find(folder: Path) -> Path:
@@ -102,10 +104,9 @@ def _statements(path: Path) -> Iterator[tuple[str, str, str]]:
         def triple(self, s: object, p: object, o: object) -> None:
             found.append(tuple(str(t) if type(t).__name__ == "URIRef" else t.n3() for t in (s, p, o)))  # type: ignore[attr-defined, arg-type]
 
-    parser = W3CNTriplesParser(sink=Sink())
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    with opened as file:
-        parser.parse(file)
+    parser = W3CNTriplesParser(sink=Sink())  # type: ignore[arg-type]
+    with contextlib.closing(gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")) as file:
+        parser.parse(file)  # type: ignore[arg-type]
     yield from found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 from os import PathLike
 from pathlib import Path
@@ -25,8 +26,10 @@ def triples(path: str | PathLike[str], *, add_inverse: bool = True) -> Dataset:
         FileNotFoundError: there is no such file. ValueError: a line is not three ids, or the count is wrong.
     """
     file = Path(path)
-    opened = gzip.open(file, "rt", encoding="utf-8") if file.suffix == ".gz" else file.open(encoding="utf-8")
-    with opened as lines:
+    compressed = file.suffix == ".gz"
+    with contextlib.closing(
+        gzip.open(file, "rt", encoding="utf-8") if compressed else file.open(encoding="utf-8")
+    ) as lines:
         first = lines.readline().split()
         count = int(first[0]) if len(first) == 1 else None
         rest = lines.read()

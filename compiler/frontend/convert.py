@@ -206,7 +206,7 @@ class _Conversion:
         rule = RULES.get(record.op)
         if rule is None:
             raise UnsupportedOperation(
-                f"{record.where}: torch function {record.op.strip('_')!r} is not supported on rows of a graph. Rewrite it with supported ones "
+                f"{record.where}: torch function {record.op.strip('_')!r} is not supported on rows of a graph. Rewrite it with others "
                 "(docs/language.md lists them), or compute it outside the compiled function and pass the result in."
             )
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-_OWN = tuple(
-    str(Path(__file__).resolve().parents[up] / name) for up, name in ((1, "frontend"), (2, "runtime"), (1, "api.py"))
-)
+from columba.runtime import graph
+
+_FRONTEND = Path(__file__).parent
+_OWN = tuple(map(str, (_FRONTEND, Path(graph.__file__).parent, _FRONTEND.parent / "api.py")))
 
 
 class TraceError(RuntimeError):

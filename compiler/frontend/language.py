@@ -11,7 +11,7 @@ from torch import Tensor
 
 from columba.frontend.errors import fail, location
 from columba.frontend.record import Record, Recorder, RowCount, SymbolicTensor, meta_tensor
-from columba.frontend.sources import Argument, Attribute, Closure, Global, Source
+from columba.frontend.sources import Source
 from columba.ir.spaces import IndexMap, Space, index_map
 from columba.runtime.graph import Graph, as_graph
 from columba.runtime.language import linear
@@ -28,7 +28,7 @@ class BuiltGraph:
         return "as_graph(...)"
 
 
-GraphSource = Argument | Attribute | Global | Closure | BuiltGraph
+GraphSource = Source | BuiltGraph
 
 
 class TracedGraph(Graph):
@@ -296,7 +296,9 @@ def _trace_as_graph(
 
 def _check_layer_sizes(recorder: Recorder, graph: Graph, sizes: dict[str, Any]) -> None:
     real = graph._real if isinstance(graph, TracedGraph) else graph
-    kept = {k: int.__int__(v) for k, v in sizes.items() if k in ("num_relations", "num_node_types") and v is not None}
+    kept: dict[str, Any] = {
+        k: int.__int__(v) for k, v in sizes.items() if k in ("num_relations", "num_node_types") and v is not None
+    }
     as_graph(real, **kept)
     if kept and kept not in recorder.layer_sizes:
         recorder.layer_sizes.append(kept)

@@ -108,7 +108,7 @@ _IGNORED = {"__dict__", "__class__", "_parameters", "_buffers", "_non_persistent
 
 
 @functools.cache
-def _watched_type(original: type[nn.Module]) -> type[nn.Module]:
+def _watched_type(original: Any) -> type[nn.Module]:
     """A subclass that writes down which attributes are read."""
 
     def read(self: nn.Module, name: str) -> Any:
@@ -154,7 +154,7 @@ def watching(modules: dict[nn.Module, None]) -> Iterator[Reads]:
         for module in modules:
             original = type(module)
             try:
-                module.__class__ = _watched_type(original)
+                module.__class__ = _watched_type(original)  # type: ignore[arg-type]
             except TypeError:  # a module whose class cannot be changed (of TorchScript, say) is left alone
                 continue
             swapped.append((module, original))

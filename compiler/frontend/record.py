@@ -68,7 +68,7 @@ class SymbolicTensor(Tensor):
     @staticmethod
     def __new__(cls, record: Record) -> SymbolicTensor:
         m = record.meta
-        made = torch.Tensor._make_wrapper_subclass(cls, m.shape, dtype=m.dtype, device="cpu")
+        made = torch.Tensor._make_wrapper_subclass(cls, m.shape, dtype=m.dtype, device=torch.device("cpu"))
         made.record = record
         return made
 
@@ -86,10 +86,12 @@ class SymbolicTensor(Tensor):
         return recorder.call(func, args, kwargs or {})
 
     @classmethod
-    def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_dispatch__(  # type: ignore[override]
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
         raise fail(f"{func} needs the values of a tensor, which a traced function does not have")
 
-    def __repr__(self, *, tensor_contents: Any = None) -> str:
+    def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         return f"<traced tensor {list(self.record.meta.shape)} {self.record.meta.dtype}>"
 
     def __iter__(self) -> Any:

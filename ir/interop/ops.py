@@ -12,10 +12,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
-from columba.ir.node import Node, child
+from columba.ir.node import CHILD, Node
 from columba.ir.pointwise import POINTWISE, broadcast_shapes, pointwise_dtype
 from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType, Shape, TensorType
@@ -120,7 +120,7 @@ class Degree(Value):
 class Uniform(Value):
     """Uniform random numbers in [0, 1): a hash of (``seed``, ``salt``, row, element), so the same when asked again."""
 
-    seed: Value = child()
+    seed: Value = field(metadata=CHILD)
     at: Space
     of: Shape
     salt: int
@@ -143,7 +143,7 @@ class Uniform(Value):
 class Lift(Value):
     """Copies each coarse row to the fine rows that map to it."""
 
-    x: Value = child()
+    x: Value = field(metadata=CHILD)
     via: IndexMap
 
     def _infer(self) -> TensorType:
@@ -161,7 +161,7 @@ class Reduce(Value):
     A reduction over nothing gives 0, whatever the operation.
     """
 
-    x: Value = child()
+    x: Value = field(metadata=CHILD)
     via: IndexMap
     op: str
 
@@ -179,7 +179,7 @@ class Reduce(Value):
 class Softmax(Value):
     """Softmax over the fine rows that share a coarse row, max-shifted, element by element of the row."""
 
-    x: Value = child()
+    x: Value = field(metadata=CHILD)
     via: IndexMap
 
     def _infer(self) -> TensorType:
@@ -198,7 +198,7 @@ class Softmax(Value):
 class Pointwise(Value):
     """A scalar function of :data:`columba.ir.pointwise.POINTWISE`, feature shapes broadcast as in NumPy."""
 
-    args: tuple[Value, ...] = child()
+    args: tuple[Value, ...] = field(metadata=CHILD)
     function: str
     scalars: tuple[float, ...] = ()
 
@@ -224,7 +224,7 @@ class Pointwise(Value):
 class Cast(Value):
     """The same numbers in another dtype."""
 
-    x: Value = child()
+    x: Value = field(metadata=CHILD)
     to: DType
 
     def _infer(self) -> TensorType:
@@ -236,7 +236,7 @@ class Cast(Value):
 class FeatureReduce(Value):
     """``sum``, ``max`` or ``min`` over feature axes (non-negative, ascending), which disappear."""
 
-    x: Value = child()
+    x: Value = field(metadata=CHILD)
     op: str
     axes: tuple[int, ...]
 
@@ -259,8 +259,8 @@ class Linear(Value):
     ``transpose`` the last two are ``N, K``. The result is ``[*lead, N]``.
     """
 
-    x: Value = child()
-    w: Value = child()
+    x: Value = field(metadata=CHILD)
+    w: Value = field(metadata=CHILD)
     via: IndexMap | None
     transpose: bool = False
 
@@ -300,8 +300,8 @@ class OuterReduce(Value):
     leading dimensions too, if ``shared``.
     """
 
-    x: Value = child()
-    y: Value = child()
+    x: Value = field(metadata=CHILD)
+    y: Value = field(metadata=CHILD)
     via: IndexMap | None
     shared: bool
 
@@ -330,7 +330,7 @@ class OuterReduce(Value):
 class Reshape(Value):
     """The same elements in the same order under another feature shape."""
 
-    x: Value = child()
+    x: Value = field(metadata=CHILD)
     to: Shape
 
     def _infer(self) -> TensorType:
@@ -343,7 +343,7 @@ class Reshape(Value):
 class Permute(Value):
     """Feature axes in another order: axis ``a`` of the result is axis ``order[a]`` of the operand."""
 
-    x: Value = child()
+    x: Value = field(metadata=CHILD)
     order: tuple[int, ...]
 
     def _infer(self) -> TensorType:
@@ -358,7 +358,7 @@ class Permute(Value):
 class Expand(Value):
     """Broadcasts the row to a feature shape, as NumPy would."""
 
-    x: Value = child()
+    x: Value = field(metadata=CHILD)
     to: Shape
 
     def _infer(self) -> TensorType:
@@ -374,7 +374,7 @@ class Expand(Value):
 class Slice(Value):
     """Elements ``start``, ``start + step``, ... before ``stop`` of one feature axis."""
 
-    x: Value = child()
+    x: Value = field(metadata=CHILD)
     axis: int
     start: int
     stop: int
@@ -396,7 +396,7 @@ class Slice(Value):
 class Pad(Value):
     """The gradient of :class:`Slice`: puts the operand at ``start``, ``start + step``, ... of an axis of ``size`` zeros."""
 
-    x: Value = child()
+    x: Value = field(metadata=CHILD)
     axis: int
     start: int
     size: int
@@ -418,7 +418,7 @@ class Pad(Value):
 class Concat(Value):
     """Rows joined along one feature axis."""
 
-    args: tuple[Value, ...] = child()
+    args: tuple[Value, ...] = field(metadata=CHILD)
     axis: int
 
     def _infer(self) -> TensorType:

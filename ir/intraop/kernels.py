@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from columba.ir.interop.ops import Value, operation
 from columba.ir.interop.program import Program
-from columba.ir.node import child
+from columba.ir.node import CHILD
 from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import TensorType
 
@@ -64,7 +64,7 @@ class Product(Value):
     ``via`` selects the matrix of each row; None: one matrix a row. With ``transpose`` the weight is stored ``N, K``.
     """
 
-    x: Value = child()
+    x: Value = field(metadata=CHILD)
     w: Buffer
     via: IndexMap | None
     transpose: bool

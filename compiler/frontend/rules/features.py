@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from columba.frontend.operands import Operand, cast_to, feature_axis, mixes, on_weights, pointwise
+from columba.frontend.operands import Operand, aligned, cast_to, feature_axis, mixes, on_weights, pointwise
 from columba.frontend.rules.registry import Call, rule
 from columba.ir.interop import build as b
 from columba.ir.interop.ops import Value
@@ -65,8 +65,8 @@ def _extremum(call: Call, input: Any, dim: Dims = None, keepdim: bool = False) -
 @rule("max", "min")
 def _max(call: Call, input: Any, dim: Any = None, keepdim: bool = False) -> Value | list[Value | None]:
     if isinstance(dim, Operand):
-        x, y = (cast_to(v.value, call.dtype) for v in (input, dim))
-        return pointwise(f"{call.name}imum", (b.to_space(x, y.space), b.to_space(y, x.space)))
+        first, second = (cast_to(v, call.dtype) for v in aligned([_operand(call, input), dim], call.where, call.name))
+        return pointwise(f"{call.name}imum", (first, second))
     x = _operand(call, input)
     axes = axes_of(call, x, dim)
     values = reduced(x.value, call.name, axes, keepdim=keepdim)

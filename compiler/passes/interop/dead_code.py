@@ -17,7 +17,7 @@ class DeadCode(Pass[Program]):
     """
 
     def run(self, program: Program) -> Program:
-        needed = [i for i in program.inputs if i in set(v for v in program.body if isinstance(v, Input))]
+        needed = [i for i in program.inputs if i in {v for v in program.body if isinstance(v, Input)}]
         if len(needed) == len(program.inputs):
             return program
         return Program(program.name, tuple(needed), program.results, program.result_names)
