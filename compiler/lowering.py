@@ -239,7 +239,7 @@ class _Lowering:
             else:
                 stack.extend(c for c in v.children if isinstance(c, Value))
         used = [v for v in edge if v in reached]
-        results = rewrite(values, lambda node: node, {**edge})
+        results = rewrite(values, lambda node: node, dict(edge.items()))
         names = tuple(self.buffers[v].name for v in values)
         program = Program(f"host_{n}", tuple(edge[v] for v in used), results, names)
         return HostCall(
