@@ -9,6 +9,7 @@
 [[5.0], [0.0], [2.0]]
 """
 
+from columba import datasets, nn
 from columba.api import compile
 from columba.explain import Explanation, explain
 from columba.frontend import TraceError, UnsupportedOperation
@@ -17,4 +18,15 @@ from columba.runtime.language import linear
 
 __version__ = "0.1.0"
 
-__all__ = ["Explanation", "Graph", "TraceError", "UnsupportedOperation", "as_graph", "compile", "explain", "linear"]
+__all__ = [
+    "Explanation",
+    "Graph",
+    "TraceError",
+    "UnsupportedOperation",
+    "as_graph",
+    "compile",
+    "datasets",
+    "explain",
+    "linear",
+    "nn",
+]

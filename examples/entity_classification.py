@@ -144,6 +144,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--lr", type=float, default=0.01)
     parser.add_argument("--weight-decay", type=float, default=5e-4)
+    parser.add_argument(
+        "--compare", action=argparse.BooleanOptionalAction, default=True, help="time epochs of the uncompiled model too"
+    )
     options = parser.parse_args()
     options.epochs = options.epochs or EPOCHS[options.dataset]
     options.bases = options.bases or BASES[options.dataset]
@@ -168,12 +171,13 @@ def main() -> None:
             if options.seeds > 1:
                 console.print(f"seed {seed}: {outcomes[-1].accuracy:.4f}")
         peak = peak_megabytes()
-        eager = eager_epoch(data, options, progress) if options.backend != "eager" else None
+        eager = eager_epoch(data, options, progress) if options.compare and options.backend != "eager" else None
     table = Table(box=None, show_header=False, pad_edge=False)
     epoch = statistics.median(o.epoch for o in outcomes)
     table.add_row("epoch", f"{epoch * 1e3:.1f} ms")
     if eager is not None:
         table.add_row("epoch, eager", f"{eager * 1e3:.1f} ms ({eager / epoch:.1f}x)")
+    if options.backend != "eager":
         table.add_row("trace, compile, build", f"{max(outcomes[0].first_epoch - epoch, 0):.1f} s, in the first epoch")
     table.add_row("peak memory", f"{peak:.0f} MB")
     console.print(table)

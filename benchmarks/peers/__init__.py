@@ -11,7 +11,7 @@ import columba
 from benchmarks.cases import Case
 from columba import Graph
 
-PEERS = ("columba", "compact", "plain", "compact+compile", "plain+compile", "pyg", "pyg-fast", "pyg+compile", "dgl")
+PEERS = ("columba", "compact", "plain", "compact+compile", "plain+compile")
 """All peers, Columba first. ``plain`` and ``compact`` are hand-written PyTorch; ``+compile`` goes through ``torch.compile``."""
 
 
@@ -31,14 +31,6 @@ def build_peer(name: str, case: Case, layer: nn.Module, graph: Graph) -> Callabl
             from benchmarks.peers.handwritten import LAYERS
 
             model = LAYERS[case.layer](layer, graph, compact=base == "compact")
-        case "pyg" | "pyg-fast":
-            from benchmarks.peers.pyg import build
-
-            model = build(case, layer, graph, fast=base == "pyg-fast")
-        case "dgl":
-            from benchmarks.peers.dgl import build
-
-            model = build(case, layer, graph)
         case _:
             raise ValueError(f"unknown peer {name!r}; one of {', '.join(PEERS)}")
     return torch.compile(model) if how == "compile" else model

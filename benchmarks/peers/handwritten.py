@@ -57,19 +57,19 @@ class Layout:
         return Rows(unique % self.nodes, unique // self.nodes, self.relations), inverse
 
     def src_edges(self, rows: Tensor) -> Tensor:
-        return rows if self.src_of_edge is None else rows[self.src_of_edge]
+        return rows if self.src_of_edge is None else rows.index_select(0, self.src_of_edge)
 
     def dst_edges(self, rows: Tensor) -> Tensor:
-        return rows if self.dst_of_edge is None else rows[self.dst_of_edge]
+        return rows if self.dst_of_edge is None else rows.index_select(0, self.dst_of_edge)
 
     def softmax(self, score: Tensor) -> Tensor:
         index = self.dst.unsqueeze(-1).expand_as(score)
         top = score.new_full((self.nodes, score.shape[1]), float("-inf")).scatter_reduce(
             0, index, score.detach(), "amax"
         )
-        e = (score - top[self.dst]).exp()
+        e = (score - top.index_select(0, self.dst)).exp()
         total = e.new_zeros(self.nodes, score.shape[1]).index_add(0, self.dst, e)
-        return e / total[self.dst]
+        return e / total.index_select(0, self.dst)
 
     def sum(self, messages: Tensor) -> Tensor:
         return messages.new_zeros(self.nodes, *messages.shape[1:]).index_add(0, self.dst, messages)
@@ -92,7 +92,7 @@ class RGCN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         at, p = self.at, self.layer
-        z = at.src_rows.linear(x[at.src_rows.node], p.weight)
+        z = at.src_rows.linear(x.index_select(0, at.src_rows.node), p.weight)
         return at.sum(at.src_edges(z) * at.norm.unsqueeze(-1)) + x @ p.root + p.bias
 
 
@@ -105,10 +105,10 @@ class RGAT(nn.Module):
         at, p = self.at, self.layer
         w = p.weight.flatten(2)
         heads, d = p.att_src.shape[1:]
-        zs = at.src_rows.linear(x[at.src_rows.node], w).view(-1, heads, d)
-        zd = at.dst_rows.linear(x[at.dst_rows.node], w).view(-1, heads, d)
-        ss = (zs * p.att_src[at.src_rows.relation]).sum(-1)
-        sd = (zd * p.att_dst[at.dst_rows.relation]).sum(-1)
+        zs = at.src_rows.linear(x.index_select(0, at.src_rows.node), w).view(-1, heads, d)
+        zd = at.dst_rows.linear(x.index_select(0, at.dst_rows.node), w).view(-1, heads, d)
+        ss = (zs * p.att_src.index_select(0, at.src_rows.relation)).sum(-1)
+        sd = (zd * p.att_dst.index_select(0, at.dst_rows.relation)).sum(-1)
         alpha = at.softmax(F.leaky_relu(at.src_edges(ss) + at.dst_edges(sd), p.negative_slope))
         out = at.sum(alpha.unsqueeze(-1) * at.src_edges(zs)).flatten(1)
         return out + p.bias
@@ -125,9 +125,9 @@ class HGT(nn.Module):
         maps = ((p.k_weight, p.k_bias), (p.q_weight, p.q_bias), (p.v_weight, p.v_bias))
         k, q, v = (at.by_type(x, w, b).view(-1, heads, d) for w, b in maps)
         rows = at.src_rows
-        key = at.src_edges(rows.headwise(k[rows.node], p.att))
-        message = at.src_edges(rows.headwise(v[rows.node], p.msg))
-        score = (q[at.dst] * key).sum(-1) * (p.prior[at.rel] / d**0.5)
+        key = at.src_edges(rows.headwise(k.index_select(0, rows.node), p.att))
+        message = at.src_edges(rows.headwise(v.index_select(0, rows.node), p.msg))
+        score = (q.index_select(0, at.dst) * key).sum(-1) * (p.prior.index_select(0, at.rel) / d**0.5)
         h = at.sum(at.softmax(score).unsqueeze(-1) * message).flatten(1)
         out = at.by_type(F.gelu(h), p.out_weight, p.out_bias)
         gate = torch.sigmoid(p.skip)[at.types].unsqueeze(-1)

@@ -1,0 +1,5 @@
+"""``python -m columba.cli``."""
+
+from columba.cli.main import main
+
+main(prog_name="columba")

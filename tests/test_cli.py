@@ -1,0 +1,92 @@
+"""The command line, in processes of its own as people run it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+MODEL = """
+import torch
+import columba
+
+def layer():
+    graph = columba.Graph(torch.tensor([[0, 1], [1, 0]]), torch.tensor([0, 1]))
+    return columba.nn.RGCNConv(3, 2, 2), torch.randn(2, 3), graph
+
+def nothing():
+    return None
+"""
+
+
+def run(
+    *args: str, folder: Path, cache: Path | None = None, path: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "COLUMBA_CACHE_DIR": str(cache or folder / "cache"), "COLUMNS": "200"}
+    if path is not None:
+        env["PATH"] = path
+    command = [sys.executable, "-m", "columba.cli", *args]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "my_model.py").write_text(MODEL)
+    return tmp_path
+
+
+def test_doctor(folder: Path) -> None:
+    result = run("doctor", folder=folder)
+    assert result.returncode == 0, result.stderr
+    assert "C++ compiler" in result.stdout
+    assert "built and run" in result.stdout
+
+
+def test_doctor_without_compiler(folder: Path) -> None:
+    result = run("doctor", folder=folder, path=str(folder))
+    assert result.returncode == 1
+    assert "missing" in result.stdout
+    assert "install" in result.stdout
+
+
+@pytest.mark.parametrize("target", ["my_model:layer", "my_model.py:layer"])
+def test_explain(folder: Path, target: str) -> None:
+    result = run("explain", target, folder=folder)
+    assert result.returncode == 0, result.stderr
+    titles = [line for line in result.stdout.splitlines() if line.startswith("===")]
+    assert titles == ["=== Level 1: programs ===", "=== Level 2: plans ===", "=== Run by PyTorch ===", "=== Source ==="]
+    assert "// backward" in result.stdout
+    assert 'extern "C"' in result.stdout
+
+
+def test_explain_one_level_of_inference(folder: Path) -> None:
+    result = run("explain", "my_model:layer", "--level", "1", "--inference", folder=folder)
+    assert "program" in result.stdout
+    assert "// backward" not in result.stdout
+    assert "===" not in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("my_model", "expected MODULE:CALLABLE"),
+        ("no_such_module:layer", "cannot import no_such_module"),
+        ("my_model:missing", "has no callable 'missing'"),
+        ("missing.py:layer", "there is no file missing.py"),
+        ("my_model:nothing", "must return (model, *arguments), got NoneType"),
+    ],
+)
+def test_explain_errors(folder: Path, target: str, message: str) -> None:
+    result = run("explain", target, folder=folder)
+    assert result.returncode == 2
+    assert message in result.stderr
+
+
+def test_cache(folder: Path) -> None:
+    run("doctor", folder=folder)
+    assert "1 programs" in run("cache", folder=folder).stdout
+    assert "removed 1 programs" in run("cache", "--clear", folder=folder).stdout
+    assert "0 programs" in run("cache", folder=folder).stdout
