@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +28,26 @@ SPACES = tuple(Space)
 
 class KernelError(RuntimeError):
     """A kernel could not do its work (it ran out of memory)."""
+
+
+KernelTimes = dict[str, dict[str, list[float]]]
+"""Seconds of each run of each kernel, by the names of plan and kernel."""
+
+_times: ContextVar[KernelTimes | None] = ContextVar("columba_kernel_times", default=None)
+
+
+@contextmanager
+def kernel_times() -> Iterator[KernelTimes]:
+    """Collects how long every kernel runs that is called, in this thread, inside the block.
+
+    The backward pass runs in the calling thread too where PyTorch's engine does so, which is the case on the CPU.
+    """
+    times: KernelTimes = {}
+    token = _times.set(times)
+    try:
+        yield times
+    finally:
+        _times.reset(token)
 
 
 class Executable:
@@ -112,16 +134,22 @@ class _PlanRunner:
         arrays = (ctypes.c_void_p * max(1, len(index)))(*[a.data_ptr() for a in index])
         sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
         threads = torch.get_num_threads()
+        times = _times.get()
         for step in self.steps:
             if isinstance(step, HostCall):
                 self._host(step, tensors, pointers, host)
                 continue
             call, stage = step
-            failed = call(pointers, arrays, sizes, threads)
+            seconds = None if times is None else (ctypes.c_double * len(stage.kernels))()
+            failed = call(pointers, arrays, sizes, threads, seconds)
             if failed:
                 raise KernelError(
                     f"columba: kernel {stage.kernels[failed - 1].name} of {self.plan.name} ran out of memory"
                 )
+            if times is not None and seconds is not None:
+                mine = times.setdefault(self.plan.name, {})
+                for kernel, taken in zip(stage.kernels, seconds, strict=True):
+                    mine.setdefault(kernel.name, []).append(taken)
         del memory
         return [tensors[self.position[b]] for b in self.plan.outputs]  # type: ignore[misc]
 
@@ -175,6 +203,6 @@ def shape_of(t: TensorType, counts: Sequence[int]) -> tuple[int, ...]:
 
 def _entry(library: ctypes.CDLL, stage: Stage) -> Callable[..., int]:
     entry = getattr(library, stage.entry)
-    entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int]
+    entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
     entry.restype = ctypes.c_int
     return entry  # type: ignore[no-any-return]

@@ -8,6 +8,7 @@ INLINE void cb_block(int64_t depth, const T* const* a, int64_t a_at, const T* b,
   V sum[MR][NV] = {};
   const T* row[MR];
   for (int i = 0; i < MR; ++i) row[i] = a[i] + a_at;
+  for (int i = 0; i < MR; ++i) __builtin_prefetch(c[i] + c_at, 1);
   for (int64_t k = 0; k < depth; ++k) {
     V right[NV];
     for (int j = 0; j < NV; ++j) right[j] = *(const V*)(b + (k * NV + j) * W);
@@ -72,6 +73,10 @@ static void cb_pack(int64_t depth, int64_t columns, const T* b, T* packed) {
     if (TRANSPOSED) {
       for (int64_t j = 0; j < width; ++j)
         for (int64_t k = 0; k < depth; ++k) panel[k * lanes + j] = b[(n + j) * depth + k];
+    } else if (width == 2 * W) {  // whole vectors: a call of memcpy for each piece would cost as much as a tenth of the product
+      typedef typename Vector<T>::type V;
+      for (int64_t k = 0; k < depth; ++k)
+        for (int64_t j = 0; j < 2 * W; j += W) *(V*)(panel + k * 2 * W + j) = *(const V*)(b + k * columns + n + j);
     } else {
       for (int64_t k = 0; k < depth; ++k) memcpy(panel + k * lanes, b + k * columns + n, width * sizeof(T));
     }

@@ -21,11 +21,11 @@ from columba.ir.types import DType
 
 @dataclass(frozen=True)
 class Stage:
-    """Kernels that run in one call: ``extern "C" int entry(buffers, index, counts, threads)``, 0 meaning success.
+    """Kernels that run in one call: ``extern "C" int entry(buffers, index, counts, threads, seconds)``, 0 meaning success.
 
     ``buffers`` are pointers to ``plan.buffers``, ``index`` to ``plan.index_arrays``, in order; ``counts`` are the rows of every space
     in the order of :class:`columba.ir.spaces.Space`, then for every index array a third of its length, the number of tiles if it is
-    a tile table.
+    a tile table. ``seconds`` is null, or room for the time of each kernel.
     """
 
     plan: str
