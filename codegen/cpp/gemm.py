@@ -13,6 +13,7 @@ from columba.ir.indices import Segments, Tiles
 from columba.ir.interop.ops import Reshape, Value
 from columba.ir.intraop.kernels import Gemm, GemmReduce, Load, Product, Store, product_of
 from columba.ir.spaces import IndexMap, Space
+from columba.ir.types import DType
 
 
 def gemm_text(kernel: Gemm, names: Names) -> KernelText:
@@ -52,13 +53,19 @@ def gemm_reduce_text(kernel: GemmReduce, names: Names) -> KernelText:
     places = RowPlaces(names, None, kernel.via)
     k, n = kernel.x.shape[-1], kernel.y.shape[-1]
     lead = kernel.x.type.size // k
-    rows = places.rows()
     below = unknown_below([kernel.x, kernel.y], ())
+    whole = n % vector_lanes(kernel.y.dtype) == 0
+    left, right = _pointer(kernel.x, places), _pointer(kernel.y, places) if whole else None
+    rows = places.rows()
     for v in below:
         if isinstance(v, Load):
             rows.known[v] = places.load(v)
-    for name, value, width in (("left_row", kernel.x, k), ("right_row", kernel.y, n)):
-        _copy_vector(rows, name, value, width)
+    if left is None:
+        rows.assign(Array("left_row", "0", kernel.x.shape, kernel.x.dtype), kernel.x)
+    if right is None and whole:
+        rows.assign(Array("right_row", "0", kernel.y.shape, kernel.y.dtype), kernel.y)
+    elif right is None:
+        _copy_padded(rows, kernel.y, n)
     fields = {
         "depth": k,
         "columns": n,
@@ -67,6 +74,8 @@ def gemm_reduce_text(kernel: GemmReduce, names: Names) -> KernelText:
         "kind": stored(kernel.out.type.dtype),
         "out": names.buffer(kernel.out),
         "tile_rows": kernel.schedule.tile_rows,
+        "left": left,
+        "right": right,
         "body": rows.lines,
         "own_number": places.own_number() if any(places.reads_own_number(v) for v in below) else [],
         **_tiles(kernel.via, kernel.schedule.tile_rows, names),
@@ -76,13 +85,21 @@ def gemm_reduce_text(kernel: GemmReduce, names: Names) -> KernelText:
     return KernelText("gemm_reduce.cpp.jinja", fields)
 
 
-def _copy_vector(rows: Rows, name: str, value: Value, width: int) -> None:
-    """Copies vector ``l`` of a row's leading dimensions."""
+def vector_lanes(dtype: DType) -> int:
+    """Elements of a row that are sure to fill whole vectors, whatever the processor: 64 bytes of them."""
+    return 64 // dtype.itemsize
+
+
+def _copy_padded(rows: Rows, value: Value, width: int) -> None:
+    """Copies the vectors of a row's leading dimensions to where each takes whole machine vectors."""
     if value not in rows.known and not (isinstance(value, Reshape) and value.x in rows.known):
         rows.materialize(value)
     place = rows.known[value] if value in rows.known else rows.known[value.x]  # type: ignore[attr-defined]
     element = place.flat("i" if value.type.size == width else f"l * {width} + i")
-    rows.lines.append(f"for (int i = 0; i < {width}; ++i) {name}[i] = {element};")
+    rows.lines += [
+        "for (int64_t l = 0; l < LEAD; ++l)",
+        f"  for (int i = 0; i < {width}; ++i) right_row[l * PADDED + i] = {element};",
+    ]
 
 
 def _direct_store(kernel: Gemm, product: Product) -> tuple[Store | None, list[Store]]:
@@ -93,15 +110,21 @@ def _direct_store(kernel: Gemm, product: Product) -> tuple[Store | None, list[St
 
 def _left(x: Value, places: RowPlaces) -> dict[str, Any]:
     """The left operand's rows: read in place, or computed into a block first."""
-    base = x.x if isinstance(x, Reshape) else x
-    if isinstance(base, Load):
-        return {"prologue": [], "left": _row_pointer(places, places.load(base))}
+    pointer = _pointer(x, places)
+    if pointer is not None:
+        return {"prologue": [], "left": pointer}
     rows = places.rows()
     for v in unknown_below([x], ()):
         if isinstance(v, Load):
             rows.known[v] = places.load(v)
     rows.assign(Array("left_row", "0", x.shape, x.dtype), x)
     return {"prologue": rows.lines, "left": ""}
+
+
+def _pointer(x: Value, places: RowPlaces) -> str | None:
+    """Where the rows of an operand that a kernel can read in place begin."""
+    base = x.x if isinstance(x, Reshape) else x
+    return _row_pointer(places, places.load(base)) if isinstance(base, Load) else None
 
 
 def _row_pointer(places: RowPlaces, place: Array) -> str:

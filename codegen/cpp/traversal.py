@@ -64,16 +64,19 @@ class RowPlaces:
             return "k" if self.sorted else "e"
         return "o"
 
-    def load(self, v: Load) -> Array:
-        """The row that a load reads."""
+    def load(self, v: Load, position: str = "k") -> Array:
+        """The row that a load reads, when members are at ``position``."""
         buffer = self.names.buffer(v.buffer)
         if v.buffer.type.space is Space.ONE:
             return Array(buffer, "0", v.shape, v.dtype)
-        row = self.number(v)
+        in_walk = v.at is self.member and v.at is not self.owner
+        along = self.walk if in_walk and not self.sorted else None
         if v.via is not None:
-            in_walk = v.at is self.member and v.at is not self.owner
-            along = self.walk if in_walk and not self.sorted else None
-            row = f"{self.names.index(Lookup(v.via, along))}[{'k' if in_walk else 'o'}]"
+            row = f"{self.names.index(Lookup(v.via, along))}[{position if in_walk else 'o'}]"
+        elif in_walk and position != "k":
+            row = position if self.sorted else f"{self.names.index(Order(self.walk))}[{position}]"
+        else:
+            row = self.number(v)
         return Array(buffer, _offset(row, v.type.size), v.shape, v.dtype)
 
     def store(self, rows: Rows, store: Store) -> None:
@@ -217,9 +220,9 @@ class _OverMembers:
             name = self.places.fresh("row")
             lines.append(f"const {stored(v.dtype)}* __restrict {name} = {place.base} + {place.offset};")
             inner.known[v] = Array(name, "0", v.shape, v.dtype)
-            if v.via is not None:
+            if v.via is not None or not self.places.sorted:
                 row_bytes = min(64 * PREFETCH_LINES, v.type.size * v.dtype.itemsize)
-                target = f"{place.base} + {place.offset.replace('[k]', '[ahead]')}"
+                target = f"{place.base} + {self.places.load(v, 'ahead').offset}"
                 ahead += [f"__builtin_prefetch((const char*)({target}) + {at});" for at in range(0, row_bytes, 64)]
         if ahead:
             members, d = self.names.count(self.via.fine), PREFETCH_DISTANCE
