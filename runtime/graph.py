@@ -76,6 +76,7 @@ class Graph:
         self.node_type_names = _names("node_type_names", node_type_names, self.num_node_types)
         self.node_slices: dict[Any, slice] | None = None
         self._arrays = IndexArrays(self)
+        self._kept: dict[str, Any] = {}
 
     # -------------------------------------------------------------------------------------------- validation
 
@@ -177,6 +178,11 @@ class Graph:
     def index(self, array: IndexArray) -> Tensor:
         """An index array, as :mod:`columba.ir.indices` describes it: built on the first request, in linear time, then kept."""
         return self._arrays.get(array)
+
+    def keep(self, key: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` returned on the first call with this key: something prepared for this graph, which lives as long as it."""
+        found = self._kept.get(key)
+        return self._kept.setdefault(key, make()) if found is None else found
 
     # -------------------------------------------------------------------------------------------- the language
 
@@ -300,11 +306,12 @@ class Graph:
         return moved
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_arrays"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_arrays", "_kept")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._arrays = IndexArrays(self)
+        self._kept = {}
 
     def __repr__(self) -> str:
         nodes = f"{self.num_src} nodes" if self.is_square else f"{self.num_src} -> {self.num_dst} nodes"

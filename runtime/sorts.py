@@ -143,7 +143,7 @@ class NativeSorts:
     def _call(self, function: str, *args: Tensor | int | None) -> int:
         """Calls the function's version for the dtype of the tensors."""
         dtype = next(a.dtype for a in args if isinstance(a, Tensor))
-        values = []
+        values: list[int | None] = []
         for a in args:
             if isinstance(a, Tensor):
                 assert a.dtype is dtype, "index arrays of one graph have one dtype"
