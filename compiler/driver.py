@@ -26,8 +26,8 @@ from columba.partition import Source, partition
 from columba.pipeline import Pipeline, parse_passes
 from columba.runtime.graph import Graph
 from columba.runtime.host import run_host_program
-from columba.runtime.launch import Executable
-from columba.runtime.operators import SPACES, CompiledProgram, Direction, call
+from columba.runtime.launch import Executable, Launch
+from columba.runtime.operators import SPACES, CompiledProgram, Direction, ProgramOnGraph
 
 LEVEL_1 = (
     "canonicalize,expand_softmax,legalize_linear,merge_reductions,reorder_linear,compact_materialization,"
@@ -140,17 +140,24 @@ class Runnable:
         )
 
     def _direction(self, plan: Plan) -> Direction:
-        def run(inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
+        def bind(index: Sequence[Tensor], counts: Sequence[int]) -> Launch:
             host = functools.partial(run_host_program, counts=counts)
-            return self.executable.run(plan.name, inputs, index, counts, host=host)
+            return self.executable.bind(plan.name, index, counts, host)
 
         index = tuple(self.arrays.index(a) for a in plan.index_arrays)
-        return Direction(run, index, tuple(b.type for b in plan.outputs))
+        return Direction(bind, index, tuple(b.type for b in plan.outputs))
+
+    def on(self, graph: Graph) -> ProgramOnGraph:
+        """The program prepared for a graph, which keeps it: made on the first call."""
+        return graph.keep(self.program.key, functools.partial(self._prepare, graph))
+
+    def _prepare(self, graph: Graph) -> ProgramOnGraph:
+        index = [graph.index(a) for a in self.arrays]
+        counts = [graph.count(space) if space in self.spaces else 0 for space in SPACES]
+        return ProgramOnGraph(self.program, index, counts)
 
     def __call__(self, inputs: Sequence[Tensor], graph: Graph) -> list[Tensor]:
         """Results of the traced program."""
-        index = [graph.index(a) for a in self.arrays]
-        counts = [graph.count(space) if space in self.spaces else 0 for space in SPACES]
-        outputs = call(self.program, inputs, index, counts) if self.compilation.forward.results else []
+        outputs = self.on(graph)(inputs) if self.compilation.forward.results else []
         found = {"input": inputs, "output": outputs}
         return [found[kind][n] for kind, n in self.compilation.places]

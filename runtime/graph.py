@@ -64,7 +64,7 @@ class Graph:
         _require_integers("edge_index", edge_index)
         if edge_index.dim() != 2 or edge_index.shape[0] != 2:
             raise ValueError(f"edge_index must have shape [2, E], got {list(edge_index.shape)}")
-        self.edge_index = edge_index.detach().to(torch.int64, copy=True).contiguous()
+        self.edge_index = edge_index.detach().to(torch.int64, copy=True, memory_format=torch.contiguous_format)
         self.num_edges = self.edge_index.shape[1]
         self.edge_type = self._relations(edge_type)
         self.is_square = not isinstance(num_nodes, (tuple, list))
@@ -76,6 +76,7 @@ class Graph:
         self.node_type_names = _names("node_type_names", node_type_names, self.num_node_types)
         self.node_slices: dict[Any, slice] | None = None
         self._arrays = IndexArrays(self)
+        self._kept: dict[str, Any] = {}
 
     # -------------------------------------------------------------------------------------------- validation
 
@@ -88,7 +89,7 @@ class Graph:
                 f"edge_type must have shape [{self.num_edges}], one relation an edge, got {list(edge_type.shape)}"
             )
         _require_same_device("edge_type", edge_type, self.edge_index)
-        return edge_type.detach().to(torch.int64, copy=True).contiguous()
+        return edge_type.detach().to(torch.int64, copy=True, memory_format=torch.contiguous_format)
 
     def _node_counts(self, num_nodes: int | Pair | None, node_type: Any) -> tuple[int, int]:
         if isinstance(num_nodes, (tuple, list)):
@@ -98,9 +99,11 @@ class Graph:
         else:
             if num_nodes is None and isinstance(node_type, Tensor):
                 num_nodes = node_type.shape[0]
-            if num_nodes is None:
-                num_nodes = int(self.edge_index.max()) + 1 if self.num_edges else 0
-            counts = int(num_nodes), int(num_nodes)
+            low, high = _bounds(self.edge_index)
+            num_nodes = high + 1 if num_nodes is None else int(num_nodes)
+            counts = num_nodes, num_nodes
+            if low >= 0 and high < num_nodes:  # one pass for both rows
+                return counts
         for row, (end, n) in enumerate(zip(("source", "destination"), counts, strict=True)):
             _check_range(f"edge_index[{row}]", self.edge_index[row], n, f"there are {n} {end} nodes", "edge")
         return counts
@@ -126,7 +129,7 @@ class Graph:
         if types.shape != (rows,):
             raise ValueError(f"{name} must have shape [{rows}], one type a node, got {list(types.shape)}")
         _require_same_device(name, types, self.edge_index)
-        return types.detach().to(torch.int64, copy=True).contiguous()
+        return types.detach().to(torch.int64, copy=True, memory_format=torch.contiguous_format)
 
     def _count_node_types(self, given: int | None) -> int:
         if self.node_type is None:
@@ -175,6 +178,11 @@ class Graph:
     def index(self, array: IndexArray) -> Tensor:
         """An index array, as :mod:`columba.ir.indices` describes it: built on the first request, in linear time, then kept."""
         return self._arrays.get(array)
+
+    def keep(self, key: str, make: Callable[[], Any]) -> Any:
+        """What ``make`` returned on the first call with this key: something prepared for this graph, which lives as long as it."""
+        found = self._kept.get(key)
+        return self._kept.setdefault(key, make()) if found is None else found
 
     # -------------------------------------------------------------------------------------------- the language
 
@@ -298,11 +306,12 @@ class Graph:
         return moved
 
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k != "_arrays"}
+        return {k: v for k, v in self.__dict__.items() if k not in ("_arrays", "_kept")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._arrays = IndexArrays(self)
+        self._kept = {}
 
     def __repr__(self) -> str:
         nodes = f"{self.num_src} nodes" if self.is_square else f"{self.num_src} -> {self.num_dst} nodes"
@@ -447,10 +456,20 @@ def _require_same_device(name: str, t: Tensor, reference: Tensor) -> None:
         raise ValueError(f"{name} is on {t.device}, edge_index on {reference.device}; move them to one device")
 
 
-def _check_range(name: str, ids: Tensor, limit: int, reason: str, what: str) -> None:
+def _bounds(ids: Tensor) -> tuple[int, int]:
+    """The smallest and the largest id; (0, -1) if there are none."""
     if not ids.numel():
-        return
+        return 0, -1
     low, high = torch.stack(torch.aminmax(ids)).tolist()
+    return low, high
+
+
+def _check_range(name: str, ids: Tensor, limit: int, reason: str, what: str) -> None:
+    low, high = _bounds(ids)
+    _check_bounds(name, ids, low, high, limit, reason, what)
+
+
+def _check_bounds(name: str, ids: Tensor, low: int, high: int, limit: int, reason: str, what: str) -> None:
     if low >= 0 and high < limit:
         return
     bad = int(((ids < 0) | (ids >= limit)).nonzero()[0])
@@ -459,11 +478,10 @@ def _check_range(name: str, ids: Tensor, limit: int, reason: str, what: str) -> 
 
 def _checked_ids(name: str, ids: Tensor, given: int | None, count: str, what: str) -> int:
     """The number of different ids that there may be."""
-    if given is None:
-        given = int(ids.max()) + 1 if ids.numel() else 0
-        given = max(given, 1)
-    _check_range(name, ids, int(given), f"{count} is {given}", what)
-    return int(given)
+    low, high = _bounds(ids)
+    limit = max(high + 1, 1) if given is None else int(given)
+    _check_bounds(name, ids, low, high, limit, f"{count} is {limit}", what)
+    return limit
 
 
 def _names(kind: str, names: Sequence[Any] | None, count: int) -> tuple[Any, ...] | None:

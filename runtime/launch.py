@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,11 +19,14 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType, TensorType
 from columba.runtime.build import build, load
 from columba.runtime.dtypes import torch_dtype
+from columba.runtime.memory import ALIGNMENT, scratch
 
 HostRunner = Callable[[Program, Sequence[Tensor]], list[Tensor]]
 
-ALIGNMENT = 64
 SPACES = tuple(Space)
+
+SMALL = 2**15
+"""Calls that touch fewer elements than this run on one thread: waking another costs more than it does."""
 
 
 class KernelError(RuntimeError):
@@ -77,15 +80,11 @@ class Executable:
             counts: rows of every space, in the order of :class:`Space`.
             host: runs the programs of host calls.
         """
-        return self.runners[plan].run(inputs, index, counts, host)
+        return self.bind(plan, index, counts, host)(inputs)
 
-
-@dataclass(frozen=True)
-class _Arena:
-    """Where the temporaries of a plan stand in one block of memory, for given row counts."""
-
-    offsets: tuple[int, ...]
-    size: int
+    def bind(self, plan: str, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None = None) -> Launch:
+        """The plan prepared for one graph, to be called many times."""
+        return Launch(self.runners[plan], index, counts, host)
 
 
 class _PlanRunner:
@@ -98,90 +97,25 @@ class _PlanRunner:
         self.steps: list[tuple[Callable[..., int], Stage] | HostCall] = []
         for step in stages(plan):
             self.steps.append(step if isinstance(step, HostCall) else (_entry(library, step), step))
-        hosts = {b for k in plan.kernels if isinstance(k, HostCall) for b in (*k.args, *k.results)}
-        self.own = {b for k in plan.kernels for b in writes(k)}
-        self.torch_made = {b for b in self.own if b in hosts or b in plan.outputs}
-        self.temporaries = [b for b in self.buffers if b in self.own and b not in self.torch_made]
+        self.from_host = {b for k in plan.kernels if isinstance(k, HostCall) for b in k.results}
+        for_host = {b for k in plan.kernels if isinstance(k, HostCall) for b in k.args}
+        own = {b for k in plan.kernels for b in writes(k)} - self.from_host
+        self.tensors = [b for b in self.buffers if b in own and (b in for_host or b in plan.outputs)]
+        self.temporaries = [b for b in self.buffers if b in own and b not in self.tensors]
         self.lives = {b: self._life(b) for b in self.temporaries}
-        self.arenas: dict[tuple[int, ...], _Arena] = {}
-        self.checks = [(b.name, torch_dtype(b.type.dtype), b.type) for b in plan.inputs]
 
     def _life(self, buffer: Buffer) -> tuple[int, int]:
         """The first and the last kernel that touch a buffer."""
         touching = [n for n, k in enumerate(self.plan.kernels) if buffer in writes(k) or buffer in reads(k)]
         return touching[0], touching[-1]
 
-    def run(
-        self, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
-    ) -> list[Tensor]:
-        counts = tuple(counts)
-        self._check(inputs, counts)
-        tensors: list[Tensor | None] = [None] * len(self.buffers)
-        pointers = (ctypes.c_void_p * max(1, len(self.buffers)))()
-        for buffer, x in zip(self.plan.inputs, inputs, strict=True):
-            tensors[self.position[buffer]] = x
-            pointers[self.position[buffer]] = x.data_ptr()
-        for buffer in self.buffers:
-            if buffer in self.torch_made:
-                made = torch.empty(shape_of(buffer.type, counts), dtype=torch_dtype(buffer.type.dtype))
-                tensors[self.position[buffer]] = made
-                pointers[self.position[buffer]] = made.data_ptr()
-        arena = self.arenas.get(counts) or self._arena(counts)
-        memory = torch.empty(arena.size + ALIGNMENT, dtype=torch.uint8)
-        base = -(-memory.data_ptr() // ALIGNMENT) * ALIGNMENT
-        for buffer, offset in zip(self.temporaries, arena.offsets, strict=True):
-            pointers[self.position[buffer]] = base + offset
-        arrays = (ctypes.c_void_p * max(1, len(index)))(*[a.data_ptr() for a in index])
-        sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
-        threads = torch.get_num_threads()
-        times = _times.get()
-        for step in self.steps:
-            if isinstance(step, HostCall):
-                self._host(step, tensors, pointers, host)
-                continue
-            call, stage = step
-            seconds = None if times is None else (ctypes.c_double * len(stage.kernels))()
-            failed = call(pointers, arrays, sizes, threads, seconds)
-            if failed:
-                raise KernelError(
-                    f"columba: kernel {stage.kernels[failed - 1].name} of {self.plan.name} ran out of memory"
-                )
-            if times is not None and seconds is not None:
-                mine = times.setdefault(self.plan.name, {})
-                for kernel, taken in zip(stage.kernels, seconds, strict=True):
-                    mine.setdefault(kernel.name, []).append(taken)
-        del memory
-        return [tensors[self.position[b]] for b in self.plan.outputs]  # type: ignore[misc]
-
-    def _host(
-        self,
-        step: HostCall,
-        tensors: list[Tensor | None],
-        pointers: ctypes.Array[ctypes.c_void_p],
-        host: HostRunner | None,
-    ) -> None:
-        if host is None:
-            raise ValueError(f"plan {self.plan.name} has host calls; give run(host=...)")
-        args = [tensors[self.position[b]] for b in step.args]
-        for buffer, result in zip(step.results, host(step.program, args), strict=True):  # type: ignore[arg-type]
-            tensors[self.position[buffer]] = result
-            pointers[self.position[buffer]] = result.data_ptr()
-
-    def _check(self, inputs: Sequence[Tensor], counts: tuple[int, ...]) -> None:
-        for x, (name, dtype, declared) in zip(inputs, self.checks, strict=True):
-            if x.dtype is not dtype or x.shape != shape_of(declared, counts) or not x.is_contiguous():
-                raise ValueError(
-                    f"{self.plan.name}: input {name} must be contiguous {dtype} of shape {list(shape_of(declared, counts))}, "
-                    f"got {x.dtype} {list(x.shape)}"
-                )
-
-    def _arena(self, counts: tuple[int, ...]) -> _Arena:
-        """First fit over lifetimes: temporaries that never live together share memory."""
+    def place_temporaries(self, counts: Sequence[int]) -> tuple[list[int], int]:
+        """Where the temporaries stand in a block, and its size. First fit over lifetimes: those that never live together share memory."""
         placed: list[tuple[int, int, tuple[int, int]]] = []
         offsets = []
         for buffer in self.temporaries:
-            rows = 1 if buffer.type.space is Space.ONE else counts[SPACES.index(buffer.type.space)]
-            size = -(-max(1, rows * buffer.type.size * buffer.type.dtype.itemsize) // ALIGNMENT) * ALIGNMENT
+            size = math.prod(shape_of(buffer.type, counts)) * buffer.type.dtype.itemsize
+            size = -(-max(1, size) // ALIGNMENT) * ALIGNMENT
             first, last = self.lives[buffer]
             at = 0
             for start, stop, (a, b) in sorted(placed):
@@ -189,11 +123,103 @@ class _PlanRunner:
                     at = stop
             placed.append((at, at + size, (first, last)))
             offsets.append(at)
-        arena = _Arena(tuple(offsets), max((stop for _, stop, _ in placed), default=0))
-        if len(self.arenas) > 64:
-            self.arenas.clear()
-        self.arenas[counts] = arena
-        return arena
+        return offsets, max((stop for _, stop, _ in placed), default=0)
+
+
+class Launch:
+    """A plan on one graph: all that does not change from call to call is in place. Calls may overlap, from several threads.
+
+    Call it with contiguous tensors for ``plan.inputs``; it returns those of ``plan.outputs``.
+    """
+
+    def __init__(
+        self, runner: _PlanRunner, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
+    ) -> None:
+        if host is None and any(isinstance(step, HostCall) for step in runner.steps):
+            raise ValueError(f"plan {runner.plan.name} has host calls; give run(host=...)")
+        self.runner, self.host = runner, host
+        self.index = tuple(index)
+        self.arrays = (ctypes.c_void_p * max(1, len(index)))(*[a.data_ptr() for a in index])
+        self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
+        self.checks = [(b.name, torch_dtype(b.type.dtype), shape_of(b.type, counts)) for b in runner.plan.inputs]
+        self.inputs = len(self.checks)
+        self.made = [(runner.position[b], shape_of(b.type, counts), torch_dtype(b.type.dtype)) for b in runner.tensors]
+        self.outputs = [runner.position[b] for b in runner.plan.outputs]
+        self.temporaries = [runner.position[b] for b in runner.temporaries]
+        self.offsets, self.scratch_size = runner.place_temporaries(counts)
+        self.is_small = self._elements(counts) < SMALL
+        self._frames: list[_Frame] = []
+
+    def _elements(self, counts: Sequence[int]) -> int:
+        """How much a call reads and writes, in elements: of index arrays, and of buffers with a row per row of the graph."""
+        per_graph = (Space.ONE, Space.REL, Space.NTYPE)
+        rows = (shape_of(b.type, counts) for b in self.runner.buffers if b.type.space not in per_graph)
+        return sum(map(math.prod, rows)) + sum(a.numel() for a in self.index)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        self._check(inputs)
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = _Frame(len(self.runner.buffers))
+        pointers = frame.pointers
+        pointers[: self.inputs] = [x.data_ptr() for x in inputs]
+        tensors: dict[int, Tensor] = dict(enumerate(inputs))
+        for n, shape, dtype in self.made:
+            tensors[n] = made = torch.empty(shape, dtype=dtype)
+            pointers[n] = made.data_ptr()
+        block = None
+        if self.scratch_size:
+            block = scratch.take(self.scratch_size)
+            if frame.base != block.base:
+                frame.base = block.base
+                for n, offset in zip(self.temporaries, self.offsets, strict=True):
+                    pointers[n] = block.base + offset
+        threads = 1 if self.is_small else torch.get_num_threads()
+        times = _times.get()
+        for step in self.runner.steps:
+            if isinstance(step, HostCall):
+                self._host(step, tensors, pointers)
+                continue
+            call, stage = step
+            seconds = None if times is None else (ctypes.c_double * len(stage.kernels))()
+            failed = call(pointers, self.arrays, self.sizes, threads, seconds)
+            if failed:
+                raise KernelError(
+                    f"columba: kernel {stage.kernels[failed - 1].name} of {self.runner.plan.name} ran out of memory"
+                )
+            if times is not None and seconds is not None:
+                mine = times.setdefault(self.runner.plan.name, {})
+                for kernel, taken in zip(stage.kernels, seconds, strict=True):
+                    mine.setdefault(kernel.name, []).append(taken)
+        if block is not None:
+            scratch.give(block)
+        self._frames.append(frame)
+        return [tensors[n] for n in self.outputs]
+
+    def _host(self, step: HostCall, tensors: dict[int, Tensor], pointers: ctypes.Array[ctypes.c_void_p]) -> None:
+        position = self.runner.position
+        assert self.host is not None
+        results = self.host(step.program, [tensors[position[b]] for b in step.args])
+        for buffer, result in zip(step.results, results, strict=True):
+            tensors[position[buffer]] = result
+            pointers[position[buffer]] = result.data_ptr()  # type: ignore[call-overload]
+
+    def _check(self, inputs: Sequence[Tensor]) -> None:
+        for x, (name, dtype, shape) in zip(inputs, self.checks, strict=True):
+            if x.dtype is not dtype or x.shape != shape or not x.is_contiguous():
+                raise ValueError(
+                    f"{self.runner.plan.name}: input {name} must be contiguous {dtype} of shape {list(shape)}, "
+                    f"got {x.dtype} {list(x.shape)}"
+                )
+
+
+class _Frame:
+    """The pointers of one call under way. ``base`` is the block that the pointers of temporaries are into."""
+
+    def __init__(self, buffers: int) -> None:
+        self.pointers = (ctypes.c_void_p * max(1, buffers))()
+        self.base = -1
 
 
 def shape_of(t: TensorType, counts: Sequence[int]) -> tuple[int, ...]:

@@ -1,9 +1,12 @@
-"""Compiled programs as PyTorch operators.
+"""Compiled programs as PyTorch operators, and the short way past them.
 
 Two operators serve all programs: ``columba::forward`` and ``columba::backward``. They take the key of a program that is registered
 in this process, its input tensors, the index arrays of the graph, and the row counts of its spaces; everything that varies from
 call to call is thus an argument, and shapes may be symbolic. Both have fake implementations; the first has the second as its
 gradient, and the second has none.
+
+Where nobody looks at operators (plain tensors, no dispatch or tracing mode, no functorch transform, no profiler) a call goes to the
+kernels directly, under an ``autograd.Function`` if a gradient is wanted: on small graphs the dispatcher would cost more than the kernels.
 """
 
 from __future__ import annotations
@@ -21,18 +24,21 @@ from columba.ir.types import TensorType
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.launch import SPACES, shape_of
 
+Launcher = Callable[[Sequence[Tensor]], list[Tensor]]
+"""Runs one plan on one graph: contiguous inputs to outputs."""
 
-class Runner(Protocol):
-    """Runs one plan: inputs, index arrays, and counts in; outputs out."""
 
-    def __call__(self, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]: ...
+class Binder(Protocol):
+    """Prepares one plan for the index arrays and counts of a graph."""
+
+    def __call__(self, index: Sequence[Tensor], counts: Sequence[int]) -> Launcher: ...
 
 
 @dataclass(frozen=True)
 class Direction:
-    """One direction of a program: how it runs, and which of the program's index arrays it reads."""
+    """One direction of a program: how it is prepared for a graph, and which of the program's index arrays it reads."""
 
-    run: Runner
+    bind: Binder
     index: tuple[int, ...]
     outputs: tuple[TensorType, ...]
 
@@ -80,10 +86,18 @@ def _empty(outputs: Sequence[TensorType], counts: Sequence[int], device: torch.d
     return [torch.empty(shape_of(t, counts), dtype=torch_dtype(t.dtype), device=device) for t in outputs]
 
 
+def _bind(direction: Direction, index: Sequence[Tensor], counts: Sequence[int]) -> Launcher:
+    return direction.bind([index[n] for n in direction.index], counts)
+
+
 def _run(
     direction: Direction, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]
 ) -> list[Tensor]:
-    return direction.run([x.contiguous() for x in inputs], [index[n] for n in direction.index], counts)
+    return _bind(direction, index, counts)(_contiguous(inputs))
+
+
+def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [x if x.is_contiguous() else x.contiguous() for x in tensors]
 
 
 @torch.library.custom_op("columba::forward", mutates_args=())
@@ -162,11 +176,112 @@ def _no_second_derivative(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any
 backward.register_autograd(_no_second_derivative, setup_context=_setup_backward)
 
 
-def call(
-    compiled: CompiledProgram, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]
-) -> list[Tensor]:
-    """Runs a program through its operator and drops what was saved."""
-    return forward(compiled.key, list(inputs), list(index), list(counts))[: compiled.results]
+# ------------------------------------------------------------------------------------------------ the short way
 
 
-__all__ = ["SPACES", "CompiledProgram", "Direction", "Runner", "backward", "call", "forward", "program", "shape_of"]
+class ProgramOnGraph:
+    """A program prepared for one graph. Call it with the program's inputs; it returns the results.
+
+    Args:
+        program: what to run.
+        index: the index arrays of the program.
+        counts: rows of every space.
+    """
+
+    def __init__(self, program: CompiledProgram, index: Sequence[Tensor], counts: Sequence[int]) -> None:
+        self.program = program
+        self.index, self.counts = list(index), list(counts)
+        self.forward = _bind(program.forward, index, counts)
+        self.backward = None if program.backward is None else _bind(program.backward, index, counts)
+        self.gradients = bool(program.gradients)
+        saved = [
+            s
+            for s in dict.fromkeys((*program.sources, *filter(None, program.gradients)))
+            if s[0] in ("input", "result")
+        ]
+        self.saved_inputs = [n for place, n in saved if place == "input"]
+        self.saved_results = [n for place, n in saved if place == "result"]
+        self.saved = {s: n for n, s in enumerate(s for place in ("input", "result") for s in saved if s[0] == place)}
+
+    def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The results; through the operators where somebody looks at them."""
+        if not is_plain(inputs):
+            return forward(self.program.key, list(inputs), self.index, self.counts)[: self.program.results]
+        return self.run_plain(inputs)
+
+    def run_plain(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """The results, for inputs that :func:`is_plain` has seen."""
+        if self.gradients and torch.is_grad_enabled():
+            return _ShortWay.apply(self, *inputs)  # type: ignore[no-any-return, no-untyped-call]
+        return self.forward(_contiguous(inputs))[: self.program.results]
+
+
+def is_plain(inputs: Sequence[Tensor]) -> bool:
+    """Whether nothing but autograd looks at what happens to these tensors."""
+    return no_modes() and all(type(x) in PLAIN and x.is_cpu for x in inputs)
+
+
+PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def no_modes() -> bool:
+    """Whether operators may be passed by: no compiler, tracer, dispatch mode, function transform or profiler is active."""
+    return (
+        not torch._C._len_torch_dispatch_stack()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch._C._get_tracing_state() is None
+        and not torch.autograd._profiler_enabled()
+        and not torch.compiler.is_compiling()
+    )
+
+
+class _ShortWay(torch.autograd.Function):
+    """The gradient of a program without the dispatcher; saves only what the backward direction reads."""
+
+    @staticmethod
+    def forward(ctx: Any, on_graph: ProgramOnGraph, *inputs: Tensor) -> tuple[Tensor, ...]:
+        outputs = on_graph.forward(_contiguous(inputs))
+        ctx.on_graph = on_graph
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(
+            *[inputs[n] for n in on_graph.saved_inputs], *[outputs[n] for n in on_graph.saved_results]
+        )
+        results = outputs[: on_graph.program.results]
+        ctx.results = [(x.shape, x.dtype) for x in results]
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        on_graph: ProgramOnGraph = ctx.on_graph
+        compiled, kept = on_graph.program, ctx.saved_tensors
+
+        def value(place: str, n: int) -> Tensor:
+            if place != "grad":
+                return kept[on_graph.saved[place, n]]  # type: ignore[no-any-return]
+            given = grads[n]
+            return torch.zeros(ctx.results[n][0], dtype=ctx.results[n][1]) if given is None else given
+
+        found: Sequence[Tensor] = ()
+        if on_graph.backward is not None:
+            tensors = [value(*source) for source in compiled.sources]
+            if is_plain(tensors) and not torch.is_grad_enabled():
+                found = on_graph.backward(_contiguous(tensors))
+            else:
+                found = backward(compiled.key, tensors, on_graph.index, on_graph.counts)
+        return None, *(
+            None if g is None else found[g[1]] if g[0] == "output" else value(*g) for g in compiled.gradients
+        )
+
+
+__all__ = [
+    "SPACES",
+    "Binder",
+    "CompiledProgram",
+    "Direction",
+    "ProgramOnGraph",
+    "backward",
+    "forward",
+    "no_modes",
+    "program",
+    "shape_of",
+]

@@ -1,0 +1,182 @@
+"""The counting sorts behind index arrays: in PyTorch, for every device, and in C++, for the CPU. Both give the same arrays.
+
+All arrays are one-dimensional, contiguous, and of one integer dtype: that of the keys.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from columba.runtime.build import CompilerNotFound, build, load
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """A pair space: distinct (node, relation) pairs, sorted by relation, then node."""
+
+    count: int
+    node: Tensor  #: [pairs] the node of each pair
+    relation: Tensor  #: [pairs] its relation
+    of_edge: Tensor  #: [edges] the pair of each edge
+    order: Tensor  #: [edges] the edges sorted by pair
+    segments: Tensor  #: [pairs + 1] where the edges of each pair start in ``order``
+
+
+class Sorts(Protocol):
+    """What index arrays are made with."""
+
+    def sort(self, keys: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        """The stable order by key, and the offsets ``[rows + 1]`` of each key in it."""
+
+    def segments(self, keys: Tensor, rows: int) -> Tensor:
+        """The offsets alone."""
+
+    def pairs(self, node: Tensor, relation: Tensor, nodes: int, relations: int) -> Pairs:
+        """The pair space of these ends and relations of edges."""
+
+    def take(self, table: Tensor, at: Tensor) -> Tensor:
+        """``table[at]``."""
+
+    def tiles(self, segments: Tensor, rows: int) -> Tensor:
+        """The tile table of :class:`columba.ir.indices.Tiles`."""
+
+
+def sorts_for(device: torch.device) -> Sorts:
+    """The fastest implementation for arrays on ``device``: C++ on a CPU, if there is a compiler."""
+    if device.type != "cpu":
+        return TorchSorts()
+    try:
+        return NativeSorts(_library())
+    except CompilerNotFound:
+        return TorchSorts()
+
+
+class TorchSorts:
+    """In PyTorch, which sorts integers by radix on a CPU."""
+
+    def sort(self, keys: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        return torch.sort(keys, stable=True).indices.to(keys.dtype), self.segments(keys, rows)
+
+    def segments(self, keys: Tensor, rows: int) -> Tensor:
+        counts = torch.bincount(keys, minlength=rows)
+        return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(keys.dtype)
+
+    def pairs(self, node: Tensor, relation: Tensor, nodes: int, relations: int) -> Pairs:
+        by_node, _ = self.sort(node, nodes)
+        by_relation, _ = self.sort(relation.index_select(0, by_node), relations)
+        order = by_node.index_select(0, by_relation)
+        node, relation = node.index_select(0, order), relation.index_select(0, order)
+        first = torch.ones(len(order), dtype=torch.bool, device=order.device)
+        first[1:] = (node[1:] != node[:-1]) | (relation[1:] != relation[:-1])
+        position = (first.cumsum(0) - 1).to(order.dtype)
+        of_edge = torch.empty_like(position)
+        of_edge[order.long()] = position
+        starts = first.nonzero().flatten()
+        segments = torch.cat([starts, starts.new_full((1,), len(order))]).to(order.dtype)
+        return Pairs(len(starts), node[first], relation[first], of_edge, order, segments)
+
+    def take(self, table: Tensor, at: Tensor) -> Tensor:
+        return table.index_select(0, at)
+
+    def tiles(self, segments: Tensor, rows: int) -> Tensor:
+        offsets = segments.long()
+        tiles = (offsets.diff() + rows - 1) // rows
+        owner = torch.repeat_interleave(tiles)
+        first = tiles.cumsum(0) - tiles
+        within = torch.arange(len(owner), device=offsets.device) - first[owner]
+        start = offsets[owner] + within * rows
+        stop = torch.minimum(start + rows, offsets[owner + 1])
+        return torch.cat([owner, start, stop]).to(segments.dtype)
+
+
+class NativeSorts:
+    """In C++ (``prepare.cpp``), on as many threads as PyTorch uses."""
+
+    def __init__(self, library: _Library) -> None:
+        self.library = library
+
+    def sort(self, keys: Tensor, rows: int) -> tuple[Tensor, Tensor]:
+        order, segments = torch.empty_like(keys), keys.new_empty(rows + 1)
+        if self._call("sort", keys, len(keys), rows, torch.get_num_threads(), order, segments):
+            raise MemoryError("columba: no memory to sort the edges of a graph")
+        return order, segments
+
+    def segments(self, keys: Tensor, rows: int) -> Tensor:
+        segments = keys.new_empty(rows + 1)
+        self._call("count", keys, len(keys), rows, segments)
+        return segments
+
+    def pairs(self, node: Tensor, relation: Tensor, nodes: int, relations: int) -> Pairs:
+        n = len(node)
+        of_edge, order = torch.empty_like(node), torch.empty_like(node)
+        tables = node.new_empty(n), node.new_empty(n), node.new_empty(n + 1)
+        count = self._call(
+            "pairs", node, relation, n, nodes, relations, torch.get_num_threads(), of_edge, order, *tables
+        )
+        if count < 0:
+            raise MemoryError("columba: no memory to find the pairs of a graph")
+        pair_node, pair_relation, segments = (
+            t[:rows].clone() for t, rows in zip(tables, (count, count, count + 1), strict=True)
+        )
+        return Pairs(count, pair_node, pair_relation, of_edge, order, segments)
+
+    def take(self, table: Tensor, at: Tensor) -> Tensor:
+        out = torch.empty_like(at)
+        self._call("take", table, at, len(at), torch.get_num_threads(), out)
+        return out
+
+    def tiles(self, segments: Tensor, rows: int) -> Tensor:
+        owners = len(segments) - 1
+        count = self._call("count_tiles", segments, owners, rows)
+        out = segments.new_empty(3 * count)
+        self._call("fill_tiles", segments, owners, rows, count, out)
+        return out
+
+    def _call(self, function: str, *args: Tensor | int | None) -> int:
+        """Calls the function's version for the dtype of the tensors."""
+        dtype = next(a.dtype for a in args if isinstance(a, Tensor))
+        values: list[int | None] = []
+        for a in args:
+            if isinstance(a, Tensor):
+                assert a.dtype is dtype, "index arrays of one graph have one dtype"
+                assert a.is_contiguous()
+                values.append(a.data_ptr())
+            else:
+                values.append(a)
+        return self.library[function, dtype](*values)  # type: ignore[no-any-return]
+
+
+_Library = dict[tuple[str, torch.dtype], Callable[..., Any]]
+
+# p: pointer, n: 64-bit number, t: number of threads
+_SIGNATURES: dict[str, tuple[Any, str]] = {
+    "sort": (ctypes.c_int, "pnntpp"),
+    "count": (None, "pnnp"),
+    "pairs": (ctypes.c_int64, "ppnnntppppp"),
+    "take": (None, "ppntp"),
+    "count_tiles": (ctypes.c_int64, "pnn"),
+    "fill_tiles": (None, "pnnnp"),
+}
+_TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "t": ctypes.c_int}
+
+
+@functools.cache
+def _library() -> _Library:
+    source = resources.files(__package__).joinpath("prepare.cpp").read_text()
+    library = load(build(source))
+    functions: _Library = {}
+    for name, (result, arguments) in _SIGNATURES.items():
+        for suffix, dtype in (("i32", torch.int32), ("i64", torch.int64)):
+            function = getattr(library, f"{name}_{suffix}")
+            function.restype = result
+            function.argtypes = [_TYPES[a] for a in arguments]
+            functions[name, dtype] = function
+    return functions

@@ -1,0 +1,146 @@
+"""The index arrays of graphs: what they hold, and that C++ and PyTorch make the same ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from eager_graphs import bipartite_graph, square_graphs
+
+import columba
+from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
+from columba.ir.spaces import PAIR_SPACES, Space, maps_from
+from columba.runtime import sorts
+from columba.runtime.index_arrays import IndexArrays
+from columba.runtime.sorts import NativeSorts, TorchSorts
+
+
+def _large(edges: int, nodes: int, relations: int, seed: int = 0) -> columba.Graph:
+    """Enough edges for several threads; a hub, and relations of very different sizes."""
+    generator = torch.Generator().manual_seed(seed)
+    ends = torch.randint(nodes, (2, edges), generator=generator)
+    ends[1, : edges // 3] = 5
+    relation = (torch.rand(edges, generator=generator) ** 4 * relations).long()
+    return columba.Graph(ends, relation, num_nodes=nodes, num_relations=relations)
+
+
+GRAPHS = {
+    **square_graphs(),
+    "bipartite": bipartite_graph(),
+    "large": _large(60_000, 3_000, 300),
+    "sparse": _large(40_000, 100_000, 3),
+    "one relation": _large(40_001, 77, 1),
+}
+
+
+def all_arrays(graph: columba.Graph) -> Iterator[IndexArray]:
+    ends = (Space.NODE,) if graph.is_square else (Space.SRC, Space.DST)
+    for fine in (Space.EDGE, *PAIR_SPACES, *ends):
+        maps = maps_from(fine, square=graph.is_square)
+        for m in maps:
+            yield from (Lookup(m), Order(m), Segments(m), Tiles(m, 1), Tiles(m, 7), Tiles(m, 4096))
+            yield from (Lookup(m, other) for other in maps)
+
+
+def native() -> NativeSorts:
+    found = sorts.sorts_for(torch.device("cpu"))
+    assert isinstance(found, NativeSorts)
+    return found
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+@pytest.mark.parametrize("name", GRAPHS)
+def test_both_implementations_make_the_same_arrays(name: str, dtype: torch.dtype) -> None:
+    graph = GRAPHS[name]
+    ours, oracle = IndexArrays(graph, native()), IndexArrays(graph, TorchSorts())
+    ours.dtype = oracle.dtype = dtype
+    for array in all_arrays(graph):
+        got, wanted = ours.get(array), oracle.get(array)
+        assert got.dtype is wanted.dtype is dtype, array
+        assert got.is_contiguous(), array
+        assert torch.equal(got, wanted), array
+    for space in PAIR_SPACES:
+        assert ours.pairs(space).count == oracle.pairs(space).count
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_threads_change_nothing(threads: int) -> None:
+    graph, before = GRAPHS["large"], torch.get_num_threads()
+    oracle = IndexArrays(graph, TorchSorts())
+    torch.set_num_threads(threads)
+    try:
+        ours = IndexArrays(graph, native())
+        assert all(torch.equal(ours.get(a), oracle.get(a)) for a in all_arrays(graph))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+def test_arrays_are_what_they_are_called(name: str) -> None:
+    graph = GRAPHS[name]
+    fines = (Space.EDGE, *PAIR_SPACES)
+    for fine in fines:
+        for m in maps_from(fine, square=graph.is_square):
+            lookup, order = graph.index(Lookup(m)).long(), graph.index(Order(m)).long()
+            segments, tiles = graph.index(Segments(m)), graph.index(Tiles(m, 5)).view(3, -1)
+            assert len(lookup) == graph.count(fine)
+            assert torch.equal(order, torch.sort(lookup, stable=True).indices)
+            assert torch.equal(segments.diff().long(), torch.bincount(lookup, minlength=graph.count(m.coarse)))
+            owner, start, stop = tiles.long()
+            rows = torch.cat(
+                [torch.arange(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True)][:500] or [start]
+            )
+            assert torch.equal(rows, torch.arange(len(rows)))
+            assert torch.equal(lookup[order[start]], owner)
+            assert not len(stop) or int((stop - start).max()) <= 5
+
+
+def test_pairs_are_sorted_by_relation_then_node() -> None:
+    graph = GRAPHS["large"]
+    pairs = graph._arrays.pairs(Space.SRC_REL)
+    wanted = torch.unique(graph.edge_type * graph.num_nodes + graph.edge_index[0], return_inverse=True)
+    assert torch.equal(pairs.relation.long() * graph.num_nodes + pairs.node, wanted[0])
+    assert torch.equal(pairs.of_edge.long(), wanted[1])
+
+
+def test_only_what_is_asked_for_is_built() -> None:
+    graph = columba.Graph(torch.tensor([[0, 1], [1, 0]]))
+    dst = maps_from(Space.EDGE)[3]
+    assert str(dst) == "dst:edge->node"
+    graph.index(Segments(dst))
+    assert set(graph._arrays.built) == {Segments(dst), Lookup(dst)}
+
+
+def test_without_a_compiler_pytorch_sorts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    sorts._library.cache_clear()
+    graph = columba.Graph(torch.tensor([[0, 1, 1], [1, 0, 0]]))
+    assert graph.count(Space.SRC_REL) == 2
+    assert isinstance(graph._arrays._sorts, TorchSorts)
+    sorts._library.cache_clear()
+
+
+def test_the_tensors_of_a_graph_stay_its_own() -> None:
+    edge_index, edge_type = torch.tensor([[0, 1], [1, 0]], dtype=torch.int32), torch.tensor([0, 0], dtype=torch.int32)
+    graph = columba.Graph(edge_index, edge_type)
+    lookups = [graph.index(Lookup(m)).clone() for m in maps_from(Space.EDGE)]
+    edge_index.zero_(), edge_type.fill_(7)
+    assert graph.edge_index.tolist() == [[0, 1], [1, 0]]
+    assert all(torch.equal(a, graph.index(Lookup(m))) for a, m in zip(lookups, maps_from(Space.EDGE), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("edges", "sizes", "message"),
+    [
+        ([[0, 5], [1, 0]], {"num_nodes": 3}, r"edge_index\[0\] holds 5 at edge 1, but there are 3 source nodes"),
+        ([[0, 1], [1, -2]], {"num_nodes": 3}, r"edge_index\[1\] holds -2 at edge 1"),
+        ([[0, -1], [1, 2]], {}, r"edge_index\[0\] holds -1 at edge 1"),
+        ([[0, 1], [1, 3]], {"num_nodes": (2, 3)}, r"edge_index\[1\] holds 3 at edge 1, but there are 3 destination"),
+    ],
+)
+def test_ids_out_of_range(edges: list[list[int]], sizes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        columba.Graph(torch.tensor(edges), **sizes)
