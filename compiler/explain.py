@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from columba.api import CompiledFunction, Options, compile
+from columba.api import CompiledFunction, compile
 from columba.driver import Compilation
 from columba.ir.intraop.kernels import HostCall, Kernel
 from columba.runtime.dtypes import ir_dtype
@@ -83,14 +83,18 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
 
 
 def _compiled(target: Any) -> tuple[CompiledFunction, nn.Module | None]:
+    """The compiled function behind a target, and the module whose method it is."""
     if isinstance(target, nn.Module):
-        forward = type(target).forward
-        if isinstance(forward, CompiledFunction):
-            return forward, target
-        return CompiledFunction(forward, Options()), target
-    if isinstance(target, CompiledFunction):
-        return target, None
-    bound = getattr(target, "__func__", None)
-    if bound is not None and isinstance(target.__self__, nn.Module):
-        return (bound if isinstance(bound, CompiledFunction) else CompiledFunction(bound, Options())), target.__self__
-    return compile(target), None
+        return _method(type(target).forward), target
+    owner = getattr(target, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return _method(target.__func__), owner
+    return (target if isinstance(target, CompiledFunction) else compile(target)), None
+
+
+def _method(function: Any) -> CompiledFunction:
+    if isinstance(function, CompiledFunction):
+        return function
+    made: CompiledFunction = compile(function)
+    made.is_method = True
+    return made

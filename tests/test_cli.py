@@ -8,6 +8,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+
+import columba
 
 MODEL = """
 import torch
@@ -90,3 +93,21 @@ def test_cache(folder: Path) -> None:
     assert "1 programs" in run("cache", folder=folder).stdout
     assert "removed 1 programs" in run("cache", "--clear", folder=folder).stdout
     assert "0 programs" in run("cache", folder=folder).stdout
+
+
+def test_explain_names_inputs_as_the_code_does() -> None:
+    class Layer(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(2))
+
+        def forward(self, g: columba.Graph, h: torch.Tensor, *more: torch.Tensor, f: torch.Tensor) -> torch.Tensor:
+            return g.edges.sum(g.edges.src(h * self.weight + more[0]) + f)
+
+    graph = columba.Graph(torch.tensor([[0], [1]]))
+    x = torch.ones(2, 2)
+    layer = Layer()
+    for target in (layer, layer.forward, columba.compile(layer), columba.compile(layer).forward):
+        program = columba.explain(target, graph, x, x, f=torch.ones(1, 2)).compilation.traced
+        assert [i.name for i in program.inputs] == ["h", "weight", "more_0", "f"]
+        assert program.name == "Layer"

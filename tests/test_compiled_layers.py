@@ -122,7 +122,9 @@ def test_edge_index_tensors(name: str) -> None:
         assert_same(compiled, eager, args, list(eager.parameters()))
 
 
-@pytest.mark.parametrize("name", ["rgcn mean 7", "rgat 3x7", "hgt skip"])
+@pytest.mark.parametrize(
+    "name", ["rgcn mean 7", "rgcn sum 7", "rgcn mean bases 7", "rgcn mean blocks 16", "rgat 3x7", "hgt skip"]
+)
 def test_gradcheck(name: str) -> None:
     build, size = DEFAULT[name]
     compiled = columba.compile(randomized(build(), torch.float64), backend="cpp")

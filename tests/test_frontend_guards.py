@@ -258,6 +258,18 @@ def _control_flow(g: columba.Graph, h: Tensor) -> Tensor:
     return m if m.sum() > 0 else -m
 
 
+def _branch(g: columba.Graph, h: Tensor) -> Tensor:
+    m = g.edges.sum(g.edges.src(h))
+    return m if g.nodes.max(m).amax() > 0 else -m
+
+
+def _loop(g: columba.Graph, h: Tensor) -> Tensor:
+    m = g.edges.sum(g.edges.src(h))
+    for _ in range(g.nodes.max(m).amax()):
+        m = m * 2
+    return m
+
+
 def _item(g: columba.Graph, h: Tensor) -> Tensor:
     return g.edges.sum(g.edges.src(h)) * h.max().item()
 
@@ -312,6 +324,8 @@ def _wrong_map(g: columba.Graph, h: Tensor) -> Tensor:
 ERRORS: dict[str, tuple[Callable[..., Any], type[Exception], str]] = {
     "unsupported": (_unsupported, columba.UnsupportedOperation, "cumsum.*not supported.*compute it outside"),
     "control flow": (_control_flow, columba.TraceError, "mixes the rows|values of a tensor"),
+    "branch": (_branch, columba.TraceError, "a condition on a tensor needs the values of a tensor.*torch.where"),
+    "loop": (_loop, columba.TraceError, "a tensor as an index needs the values of a tensor.*torch.where"),
     "item": (_item, columba.TraceError, "item needs the values of a tensor.*torch.where"),
     "mixes": (_mixes, columba.TraceError, "mixes the rows.*g.nodes.sum/mean"),
     "batch norm": (_batch_norm, columba.UnsupportedOperation, "batch_norm"),

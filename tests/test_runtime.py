@@ -154,6 +154,20 @@ def test_results_are_the_same_every_time() -> None:
         assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
 
 
+@pytest.mark.parametrize("name", LAYERS)
+def test_threads_follow_torch_and_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = columba.compile(LAYERS[name](), backend="cpp")
+    x = torch.randn(N, 4, requires_grad=True)
+    asked = []
+    runs = []
+    for threads in (1, 2, 5):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: asked.append(n) or n)
+        runs.append(torch.autograd.grad(layer(x, G).square().sum(), [x, *layer.parameters()]))
+    assert set(asked) == {1, 2, 5}
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_dtypes_without_kernels(dtype: torch.dtype) -> None:
     layer = LAYERS["rgat"]().to(dtype)

@@ -24,7 +24,7 @@ def location() -> str:
     frame = sys._getframe(1)
     while frame is not None:
         name = frame.f_code.co_filename
-        ours = name.startswith(_OWN) or "/torch/" in name or name.startswith("<")
+        ours = name.startswith((*_OWN, "<frozen ")) or "/torch/" in name
         if not ours:
             return f"{name}:{frame.f_lineno}"
         if frame.f_back is None:

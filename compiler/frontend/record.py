@@ -195,6 +195,10 @@ _NEEDS_VALUES = {
     "item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "__len__", "nonzero", "__contains__", "equal",
     "allclose", "is_nonzero", "unique", "bincount", "masked_select", "__array__", "data_ptr",
 }  # fmt: skip
+_SPELLED = {
+    "__bool__": "a condition on a tensor", "__index__": "a tensor as an index", "__float__": "float(x)", "__int__": "int(x)",
+    "__len__": "len(x)", "__contains__": "in",
+}  # fmt: skip
 
 
 @dataclass
@@ -269,8 +273,8 @@ class Recorder:
             return self._size(name, symbolic[0].record, *args[1:], **kwargs)
         if name in _NEEDS_VALUES and symbolic:
             raise fail(
-                f"{name} needs the values of a tensor, which are not known while the function is traced; use torch.where for choices "
-                "between tensors, and compute what decides control flow outside the compiled function"
+                f"{_SPELLED.get(name, name)} needs the values of a tensor, which are not known while the function is traced; "
+                "use torch.where for choices between tensors, and compute what decides control flow outside the compiled function"
             )
         if self._mutates(name, kwargs) and any(isinstance(x, Tensor) for x in _flat((args, kwargs))):
             raise fail(

@@ -15,9 +15,10 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 @dataclass(frozen=True)
 class Argument:
-    """Part of an argument: a path of keys into ``(args, kwargs)``."""
+    """Part of an argument: a path of keys into ``(args, kwargs)``, and the parameter's name for messages."""
 
     path: tuple[Any, ...]
+    parameter: str
 
     def fetch(self, call: Arguments) -> Any:
         value: Any = call
@@ -26,8 +27,7 @@ class Argument:
         return value
 
     def __str__(self) -> str:
-        which, key, *rest = self.path
-        return (f"argument {key}" if which else f"argument {key + 1}") + "".join(f"[{k!r}]" for k in rest)
+        return self.parameter + "".join(f"[{k!r}]" for k in self.path[2:])
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -234,7 +235,8 @@ def trace(fn: Callable[..., Any], owner: nn.Module | None, args: tuple[Any, ...]
     autocast = torch.is_autocast_enabled("cpu")
     recorder.autocast = autocast
     recorder.diagnose = lambda failed: _diagnose(recorder, fn, failed)
-    symbolic = walk((args, kwargs), (), lambda x, path: _symbolic(recorder, x, path))
+    parameters = _positional(fn, len(args))
+    symbolic = walk((args, kwargs), (), lambda x, path: _symbolic(recorder, x, _argument(path, parameters)))
 
     def held(graph: Graph) -> Graph:
         return _held(recorder, surroundings, graph)
@@ -293,11 +295,27 @@ def _surroundings(fn: Callable[..., Any], owner: nn.Module | None, call: Argumen
     return found
 
 
-def _symbolic(recorder: Recorder, value: Any, path: tuple[Any, ...]) -> Any:
+def _positional(fn: Callable[..., Any], count: int) -> list[str]:
+    """The names of the parameters that ``count`` positional arguments go to; more than there are parameters are numbered."""
+    names: list[str] = []
+    for parameter in inspect.signature(fn).parameters.values():
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            names += [f"{parameter.name}[{n}]" for n in range(count - len(names))]
+        elif parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD):
+            names.append(parameter.name)
+    return names + [f"argument {n + 1}" for n in range(len(names), count)]
+
+
+def _argument(path: tuple[Any, ...], parameters: Sequence[str]) -> Argument:
+    which, key = path[:2]
+    return Argument(path, key if which else parameters[key])
+
+
+def _symbolic(recorder: Recorder, value: Any, source: Argument) -> Any:
     if isinstance(value, Tensor):
-        return SymbolicTensor(recorder.new_input(value, Argument(path)))
+        return SymbolicTensor(recorder.new_input(value, source))
     if isinstance(value, Graph):
-        traced = TracedGraph(value, Argument(path), recorder)
+        traced = TracedGraph(value, source, recorder)
         recorder.graphs.append(traced)
         return traced
     return value

@@ -1,0 +1,179 @@
+"""Writes the generated sections of the documents: what the compiler prints, what the modules say of themselves.
+
+    python docs/generate.py            rewrites the sections
+    python docs/generate.py --check    exit status 1 if one is out of date
+
+A section stands between ``<!-- begin NAME -->`` and ``<!-- end -->``; ``SECTIONS`` says what each holds.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import columba
+from columba.driver import Compilation, Recipe
+from columba.frontend.rules import RULES
+from columba.ir.interop.program import Program
+from columba.ir.intraop.kernels import writes
+from columba.ir.spaces import Space
+from columba.pipeline import Pass, Pipeline, parse_passes
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+DOCUMENTS = ("architecture.md", "language.md")
+SECTION = re.compile(r"(?P<begin><!-- begin (?P<name>[\w ]+) -->\n).*?(?P<end><!-- end -->\n)", re.DOTALL)
+FOLDERS = ("ir", "codegen", "runtime", "compiler")
+
+
+def code(language: str, text: str) -> str:
+    return f"```{language}\n{text.rstrip()}\n```\n"
+
+
+# ------------------------------------------------------------------------------------------------ one layer, stage by stage
+
+
+@functools.cache
+def explanation() -> columba.Explanation:
+    sys.path.insert(0, str(DOCS))
+    try:
+        from layer import example
+    finally:
+        sys.path.remove(str(DOCS))
+    return columba.explain(*example())
+
+
+def compilation() -> Compilation:
+    return explanation().compilation
+
+
+def layer() -> str:
+    source = (DOCS / "layer.py").read_text(encoding="utf-8")
+    return code("python", source[source.index("class Attention") : source.index("\n\ndef example")])
+
+
+def passes() -> str:
+    """What each level-1 pass does to the number of operations of the traced program."""
+    rows = ["| pass | operations | with a row per edge |", "|---|---|---|"]
+
+    def count(program: Program) -> list[int]:
+        edges = sum(v.space is Space.EDGE for v in program.body)  # type: ignore[attr-defined]
+        return [len(program.body) - len(program.inputs), edges]
+
+    def on_pass(p: Pass[Program], before: Program, after: Program) -> None:
+        if after is not before:
+            rows.append(f"| `{p.name}` | {' | '.join(map(str, count(after)))} |")
+
+    traced = compilation().traced
+    rows.append(f"| (traced) | {' | '.join(map(str, count(traced)))} |")
+    Pipeline(parse_passes(Recipe().level1), verify=True, on_pass=on_pass).run(traced)
+    return "\n".join(rows) + "\n"
+
+
+def backward() -> str:
+    program = compilation().backward
+    assert program is not None
+    return code("text", str(program))
+
+
+def backward_plan() -> str:
+    plan = compilation().backward_plan
+    assert plan is not None
+    return code("text", str(plan))
+
+
+def kernel() -> str:
+    """The C++ of the kernel that writes the layer's result, without the copy of its text form that stands above it."""
+    plan = compilation().forward_plan
+    kernel = next(k for k in plan.kernels if any(b.name == "out" for b in writes(k)))
+    source = explanation().source
+    start = source.index(f"static int {plan.name}_{kernel.name}(")
+    return code("cpp", source[start : source.index("\n}\n", start) + 2])
+
+
+# ------------------------------------------------------------------------------------------------ modules and functions
+
+
+def modules() -> str:
+    """A table of all modules, by folder, with the first line of each docstring."""
+    parts = []
+    for folder in FOLDERS:
+        for package, names in _packages(ROOT / folder):
+            title = f"`{package.relative_to(ROOT)}/`: {_first_line(package / '__init__.py')}".removesuffix(": ")
+            parts.append(f"- {title}")
+            parts += [f"  - `{path.name}`: {_first_line(path)}" for path in names]
+    return "\n".join(parts) + "\n"
+
+
+def _packages(root: Path) -> Iterator[tuple[Path, list[Path]]]:
+    for init in sorted(root.rglob("__init__.py")):
+        paths = sorted(p for p in init.parent.glob("*.py") if not p.name.startswith("__"))
+        yield init.parent, paths
+
+
+def _first_line(path: Path) -> str:
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    line = text.partition("\n\n")[0].replace("\n", " ")
+    return re.sub(r"``([^`]*)``", r"`\1`", re.sub(r":\w+:`~?([^`]*)`", r"`\1`", line)).rstrip(".:")
+
+
+def functions() -> str:
+    """The torch functions and methods that have a conversion rule, by the module that converts them."""
+    kinds = {
+        "pointwise": "Pointwise",
+        "features": "Over feature dimensions",
+        "contractions": "Products",
+        "shapes": "Shapes",
+    }
+    names: dict[str, list[str]] = {kind: [] for kind in kinds}
+    for name in sorted(RULES.keys() - {"detach", "typed_linear"}):
+        if not name.startswith("__"):
+            names[RULES[name].__module__.rpartition(".")[2]].append(f"`{name}`")
+    return "\n\n".join(f"*{kinds[kind]}*: {', '.join(found)}." for kind, found in names.items()) + "\n"
+
+
+SECTIONS: dict[str, Callable[[], str]] = {
+    "layer": layer,
+    "traced": lambda: code("text", str(compilation().traced)),
+    "passes": passes,
+    "forward": lambda: code("text", str(compilation().forward)),
+    "backward": backward,
+    "forward plan": lambda: code("text", str(compilation().forward_plan)),
+    "backward plan": backward_plan,
+    "kernel": kernel,
+    "modules": modules,
+    "functions": functions,
+}
+
+
+def rendered(text: str) -> str:
+    """A document with its sections as they should be."""
+    return SECTION.sub(lambda m: f"{m['begin']}{SECTIONS[m['name']]()}{m['end']}", text)
+
+
+def stale() -> dict[Path, str]:
+    """The documents that are out of date, with what they should be."""
+    found = {}
+    for name in DOCUMENTS:
+        path = DOCS / name
+        text = path.read_text(encoding="utf-8")
+        if (new := rendered(text)) != text:
+            found[path] = new
+    return found
+
+
+def main() -> None:
+    found = stale()
+    if "--check" in sys.argv[1:]:
+        sys.exit("".join(f"{path} is out of date; run: python docs/generate.py\n" for path in found) or 0)
+    for path, text in found.items():
+        path.write_text(text, encoding="utf-8")
+        print(f"wrote {path}")
+
+
+if __name__ == "__main__":
+    main()
