@@ -6,22 +6,16 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from columba.codegen.cpp import emit
-from columba.driver import Compilation
-from columba.ir.interop.program import Program
-from columba.ir.types import DType
-
 from .case import Case
-from .check import Failure, Reject, check, failure_of, transform
+from .check import Failure, Reject, Transformed, check, failure_of, transform
 from .coverage import Coverage, Line, features
-from .graphs import random_graph
 from .grow import random_program
-from .kernels import check_kernels, compile_case, plan_features
+from .kernels import check_kernels, emit_case, plan_features
 from .mutate import mutate, random_case
 from .shrink import shrink
 
@@ -128,32 +122,32 @@ class Campaign:
         report = self.report
         report.programs += 1
         traced = report.programs <= TRACED or rng.random() < 0.25
-        seen: list[Program] = []
-        self.coverage.new = 0
+        seen: list[Transformed] = []
 
-        def around(transform: Callable[[], Program]) -> Program:
-            seen.append(self.coverage.run(transform) if traced else transform())
+        def watched(case: Case) -> Transformed:
+            seen.append(self.coverage.run(lambda: transform(case)) if traced else transform(case))
             return seen[-1]
 
         try:
-            failure = check(case, around)
+            failure = check(case, watched)
         except Reject:
             report.rejected += 1
             return
         if failure is not None:
             self._failed(case, failure, origin)
             return
-        new = self.coverage.new + self._note(features(case.program, seen[-1], self._count(case)))
-        if rng.random() * EMIT_EVERY < 1:
+        self._count(case, seen[-1])
+        new = self.coverage.new if traced else 0
+        new += self._note(features(case.program, seen[-1].program, seen[-1].changed))
+        if rng.random() * EMIT_EVERY < (1 if traced else 0.5):
             new += self._emit(case, origin)
         if new:
             self._remember(rng, case)
 
-    def _count(self, case: Case) -> list[str]:
-        """Counts how often passes ran."""
-        names = [spelling.split("{")[0] for spelling in (*case.first, *(case.second if case.wrt else ()))]
-        self.report.ran.update(names)
-        return names
+    def _count(self, case: Case, transformed: Transformed) -> None:
+        """Counts how often passes ran, and how often they changed the program."""
+        self.report.ran.update(spelling.split("{")[0] for spelling in (*case.first, *(case.second if case.wrt else ())))
+        self.report.changed.update(transformed.changed)
 
     def _note(self, found: set[str]) -> int:
         new = found - self.report.features
@@ -173,19 +167,14 @@ class Campaign:
         report = self.report
         report.emitted += 1
 
-        def compile() -> Compilation:
-            compilation = compile_case(case)
-            emit(compilation.plans, DType.I32)
-            return compilation
-
         try:
-            compilation = self.coverage.run(compile)
+            compilation = self.coverage.run(lambda: emit_case(case))
         except Exception as e:
-            self._failed(Case(**{**case.__dict__, "level": "kernels"}), failure_of(e), origin)
+            self._failed(replace(case, level="kernels"), failure_of(e), origin)
             return 0
         new = self.coverage.new + self._note(plan_features(compilation))
         if new and report.built + len(self.waiting) < self.build:
-            self.waiting.append(Case(**{**case.__dict__, "level": "kernels"}))
+            self.waiting.append(replace(case, level="kernels"))
             if len(self.waiting) == BATCH:
                 self._build()
         return new
@@ -228,6 +217,3 @@ def outcome(case: Case) -> Failure | Reject | None:
         return check(case)
     except Reject as e:
         return e
-
-
-__all__ = ["Campaign", "Found", "Report", "outcome", "random_graph", "transform"]

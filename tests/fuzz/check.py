@@ -14,6 +14,7 @@ from columba.autodiff import differentiate
 from columba.ir.interop.ops import Input, Lift, Value
 from columba.ir.interop.program import Program
 from columba.ir.interop.text import parse_program
+from columba.ir.interop.verify import verify
 from columba.ir.types import DType
 from columba.partition import partition
 from columba.pipeline import Pass, Pipeline
@@ -115,18 +116,30 @@ def _autograd(results: Sequence[Tensor], directions: Sequence[Tensor | None], le
 # ------------------------------------------------------------------------------------------------ the program transformed
 
 
-def transform(case: Case) -> Program:
-    """The program after its passes, or the joint program after all of them."""
-    program = Pipeline(_parsed(case.first), verify=True).run(case.program)
-    if not case.wrt:
-        return program
-    present = {i.name for i in program.inputs}
-    joint = differentiate(program, [name for name in case.wrt if name in present])
-    return Pipeline(_parsed(case.second), verify=True).run(joint)
+@dataclass(frozen=True)
+class Transformed:
+    """The program after its passes, or the joint program after all of them, and the passes that changed something."""
+
+    program: Program
+    changed: tuple[str, ...]
 
 
-def _parsed(passes: Names) -> tuple[Pass[Any], ...]:
-    return tuple(map(parse_pass, passes))
+def transform(case: Case) -> Transformed:
+    """Runs a case's passes on programs, with the gradient between the two sequences."""
+    changed: list[str] = []
+
+    def run(passes: Names, program: Program) -> Program:
+        def note(p: Pass[Any], before: Program, after: Program) -> None:
+            if after is not before:
+                changed.append(p.name)
+
+        return verify(Pipeline(map(parse_pass, passes), on_pass=note).run(program))
+
+    program = run(case.first, case.program)
+    if case.wrt:
+        present = {i.name for i in program.inputs}
+        program = run(case.second, differentiate(program, [name for name in case.wrt if name in present]))
+    return Transformed(program, tuple(changed))
 
 
 def run_transformed(case: Case, program: Program) -> dict[str, Tensor]:
@@ -158,10 +171,8 @@ def run_transformed(case: Case, program: Program) -> dict[str, Tensor]:
 # ------------------------------------------------------------------------------------------------ both
 
 
-def check(
-    case: Case, around: Callable[[Callable[[], Program]], Program] = lambda transform: transform()
-) -> Failure | None:
-    """None if the transformed program means what the program means. ``around`` runs the transformation (to trace it).
+def check(case: Case, transform: Callable[[Case], Transformed] = transform) -> Failure | None:
+    """None if the transformed program means what the program means. ``transform`` may be given another one, that watches.
 
     Raises:
         Reject: the case says nothing.
@@ -173,7 +184,7 @@ def check(
     except Exception as e:
         return failure_of(e, "reference: ")
     try:
-        program = around(lambda: transform(case))
+        program = transform(case).program
         if case.seed % TEXT_EVERY == 0 and parse_program(str(program)) != program:
             return Failure("text", "", "the text form does not parse back to an equal program")
         got = run_transformed(case, program)

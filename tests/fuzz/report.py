@@ -15,7 +15,10 @@ def table(report: Report, seconds: float) -> str:
     total = [sum(row[n] for row in coverage.report()) for n in range(1, 5)]
     lines.append(f"{'all':44} {total[0]:>6} {total[1]:>5} {total[2]:>6} {total[3]:>5}")
     lines.append("")
-    lines += [f"{name}: {count} times run" for name, count in sorted(report.ran.items())]
+    lines += [
+        f"{name}: ran {count} times, changed {report.changed[name]} programs"
+        for name, count in sorted(report.ran.items())
+    ]
     rate = report.programs / max(seconds, 1e-9)
     lines += [
         "",
