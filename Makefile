@@ -1,9 +1,10 @@
 # make train: sets up an environment and trains on Python's own source; make test: sets it up and runs the tests.
+# make fuzz N=100000 SEED=1: so many random programs through random passes.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test test-all lint bench clean
+.PHONY: train test test-all fuzz lint bench clean
 
 train: $(READY)
 	$(BIN)/python examples/entity_classification.py --dataset pycode
@@ -13,6 +14,9 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+
+fuzz: $(READY)
+	$(BIN)/python -m tests.fuzz --programs $(or $(N),10000) --seed $(or $(SEED),0) --build $(or $(BUILD),64) --jobs $(or $(JOBS),2)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -208,7 +208,11 @@ class _Lowering:
         while base not in self.buffers and isinstance(base, VIEWS):
             views.append(base)
             base = base.x
-        value: Value = load(self.buffers[base], v.via, along)
+        value: Value
+        if isinstance(base, Constant):
+            value = Constant(v.via.fine, base.value, base.to)
+        else:
+            value = load(self.buffers[base], v.via, along)
         for view in reversed(views):
             value = view.with_children([value])
         return value

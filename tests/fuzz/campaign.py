@@ -1,0 +1,219 @@
+"""The loop: fresh and mutated cases, checked; what reaches something new is kept to be mutated further."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from .case import Case
+from .check import Failure, Reject, Transformed, check, failure_of, transform
+from .coverage import Coverage, Line, features
+from .grow import random_program
+from .kernels import check_kernels, emit_case, plan_features
+from .mutate import mutate, random_case
+from .shrink import shrink
+
+CORPUS = 512
+FRESH = 0.4
+"""This part of the cases is not a mutation of an earlier one."""
+
+TRACED = 600
+"""So many cases are all traced, later ones only one in four: tracing costs more than what it watches."""
+
+EMIT_EVERY = 4
+BATCH = 8
+
+
+@dataclass(frozen=True)
+class Found:
+    """A failure with its case, as it was found and as it was shrunk to."""
+
+    failure: Failure
+    case: str
+    origin: str
+
+
+@dataclass
+class Report:
+    """What a campaign did. Reports of several jobs add up."""
+
+    programs: int = 0
+    rejected: int = 0
+    emitted: int = 0
+    built: int = 0
+    changed: Counter[str] = field(default_factory=Counter)
+    ran: Counter[str] = field(default_factory=Counter)
+    signatures: Counter[str] = field(default_factory=Counter)
+    failures: list[Found] = field(default_factory=list)
+    lines: set[Line] = field(default_factory=set)
+    features: set[str] = field(default_factory=set)
+
+    def add(self, other: Report) -> None:
+        self.programs += other.programs
+        self.rejected += other.rejected
+        self.emitted += other.emitted
+        self.built += other.built
+        self.changed += other.changed
+        self.ran += other.ran
+        self.signatures += other.signatures
+        known = {f.case for f in self.failures}
+        self.failures += [f for f in other.failures if f.case not in known]
+        self.lines |= other.lines
+        self.features |= other.features
+
+
+@dataclass
+class Campaign:
+    """Checks the programs ``first``, ``first + step``, ... below ``programs``; the same ones for the same arguments.
+
+    ``build`` says how many cases may be compiled to kernels and run. ``shrink_seconds`` bounds the time for each failure.
+    ``running`` is a file that holds the cases whose kernels are running, in case they take the process down.
+    """
+
+    programs: int
+    seed: int = 0
+    first: int = 0
+    step: int = 1
+    build: int = 0
+    seconds: float = float("inf")
+    shrink_seconds: float = 20.0
+    running: Path | None = None
+    on_progress: Callable[[Report], None] = lambda report: None
+
+    def run(self) -> Report:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self._run()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _run(self) -> Report:
+        self.report, self.coverage = Report(), Coverage()
+        self.corpus: list[Case] = []
+        self.waiting: list[Case] = []
+        stop = time.monotonic() + self.seconds
+        for n in range(self.first, self.programs, self.step):
+            if time.monotonic() > stop:
+                break
+            rng = random.Random(f"{self.seed}:{n}")
+            self._one(rng, self._case(rng), f"seed {self.seed}, program {n}")
+            if self.report.programs % 50 == 0:
+                self.on_progress(self.report)
+        if self.waiting and self.report.built < self.build:
+            self._build()
+        self.report.lines = self.coverage.lines
+        self.on_progress(self.report)
+        return self.report
+
+    def _case(self, rng: random.Random) -> Case:
+        if self.corpus and rng.random() > FRESH:
+            return mutate(rng, rng.choice(self.corpus), rng.choice(self.corpus))
+        square = rng.random() < 0.7
+        return random_case(rng, random_program(rng, square), square)
+
+    def _one(self, rng: random.Random, case: Case, origin: str) -> None:
+        report = self.report
+        report.programs += 1
+        traced = report.programs <= TRACED or rng.random() < 0.25
+        seen: list[Transformed] = []
+
+        def watched(case: Case) -> Transformed:
+            seen.append(self.coverage.run(lambda: transform(case)) if traced else transform(case))
+            return seen[-1]
+
+        try:
+            failure = check(case, watched)
+        except Reject:
+            report.rejected += 1
+            return
+        if failure is not None:
+            self._failed(case, failure, origin)
+            return
+        self._count(case, seen[-1])
+        new = self.coverage.new if traced else 0
+        new += self._note(features(case.program, seen[-1].program, seen[-1].changed))
+        if rng.random() * EMIT_EVERY < (1 if traced else 0.5):
+            new += self._emit(case, origin)
+        if new:
+            self._remember(rng, case)
+
+    def _count(self, case: Case, transformed: Transformed) -> None:
+        """Counts how often passes ran, and how often they changed the program."""
+        self.report.ran.update(spelling.split("{")[0] for spelling in (*case.first, *(case.second if case.wrt else ())))
+        self.report.changed.update(transformed.changed)
+
+    def _note(self, found: set[str]) -> int:
+        new = found - self.report.features
+        self.report.features |= new
+        return len(new)
+
+    def _remember(self, rng: random.Random, case: Case) -> None:
+        if len(self.corpus) < CORPUS:
+            self.corpus.append(case)
+        else:
+            self.corpus[rng.randrange(CORPUS)] = case
+
+    # -------------------------------------------------------------------------------------------- kernels
+
+    def _emit(self, case: Case, origin: str) -> int:
+        """Compiles as far as source text, which costs milliseconds; what is new there is built and run."""
+        report = self.report
+        report.emitted += 1
+
+        try:
+            compilation = self.coverage.run(lambda: emit_case(case))
+        except Exception as e:
+            self._failed(replace(case, level="kernels"), failure_of(e), origin)
+            return 0
+        new = self.coverage.new + self._note(plan_features(compilation))
+        if new and report.built + len(self.waiting) < self.build:
+            self.waiting.append(replace(case, level="kernels"))
+            if len(self.waiting) == BATCH:
+                self._build()
+        return new
+
+    def _build(self) -> None:
+        cases, self.waiting = self.waiting, []
+        if self.running is not None:
+            self.running.write_text("\n".join(map(str, cases)))
+        for case, found in zip(cases, check_kernels(cases), strict=True):
+            self.report.built += 1
+            if isinstance(found, Failure):
+                self._failed(case, found, f"seed {self.seed}, kernels")
+        if self.running is not None:
+            self.running.unlink()
+
+    # -------------------------------------------------------------------------------------------- failures
+
+    def _failed(self, case: Case, failure: Failure, origin: str) -> None:
+        """Shrinks the first failures of each kind; counts the others."""
+        self.report.signatures[failure.signature] += 1
+        if self.report.signatures[failure.signature] > (1 if failure.where else 4):
+            return
+
+        def fails(smaller: Case) -> bool:
+            found = outcome(smaller)
+            return isinstance(found, Failure) and found.signature == failure.signature
+
+        small = shrink(case, fails, self.shrink_seconds)
+        final = outcome(small)
+        failure = final if isinstance(final, Failure) else failure
+        if str(small) not in {f.case for f in self.report.failures}:
+            self.report.failures.append(Found(failure, str(small), origin))
+
+
+def outcome(case: Case) -> Failure | Reject | None:
+    """What checking a case at its level gives."""
+    if case.level == "kernels":
+        return check_kernels([case])[0]
+    try:
+        return check(case)
+    except Reject as e:
+        return e

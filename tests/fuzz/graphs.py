@@ -1,0 +1,137 @@
+"""Random graphs, degenerate ones among them, small enough to print."""
+
+from __future__ import annotations
+
+import functools
+import random
+import re
+from dataclasses import dataclass, replace
+
+import torch
+
+from columba.runtime.graph import Graph
+
+Edge = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class GraphSpec:
+    """A graph as plain numbers: ``edges`` are (source, relation, destination); square if there is no ``destinations``.
+
+    ``source_types`` and ``destination_types`` hold the type of each node; the latter is empty in a square graph.
+    """
+
+    sources: int
+    destinations: int | None
+    relations: int
+    types: int
+    edges: tuple[Edge, ...]
+    source_types: tuple[int, ...]
+    destination_types: tuple[int, ...] = ()
+
+    @property
+    def square(self) -> bool:
+        return self.destinations is None
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        """How many sources and how many destinations there are."""
+        return self.sources, self.sources if self.destinations is None else self.destinations
+
+    def __str__(self) -> str:
+        kind = "square" if self.square else f"destinations={self.destinations}"
+        edges = " ".join(f"{s}-{r}-{d}" for s, r, d in self.edges)
+        types = " ".join(map(str, self.source_types)) + " | " + " ".join(map(str, self.destination_types))
+        return (
+            f"sources={self.sources} {kind} relations={self.relations} types={self.types}; edges {edges}; types {types}"
+        )
+
+    @classmethod
+    def parse(cls, text: str) -> GraphSpec:
+        """The inverse of ``str``."""
+        sizes, edges, types = text.split(";")
+        number = {name: int(value) for name, value in re.findall(r"(\w+)=(\d+)", sizes)}
+        source_types, destination_types = types.strip().removeprefix("types").split("|")
+        return cls(
+            number["sources"],
+            number.get("destinations"),
+            number["relations"],
+            number["types"],
+            tuple(_edge(e) for e in edges.split()[1:]),
+            tuple(map(int, source_types.split())),
+            tuple(map(int, destination_types.split())),
+        )
+
+    def smaller(self) -> list[GraphSpec]:
+        """Graphs with an edge, a node, a relation or a type less."""
+        found = [
+            replace(self, edges=self.edges[:start] + self.edges[start + size :])
+            for size in dict.fromkeys((len(self.edges), len(self.edges) // 2, 1))
+            if size
+            for start in range(0, len(self.edges), size)
+        ]
+        sources, destinations = self.ends
+        used = [max((e[i] for e in self.edges), default=-1) + 1 for i in range(3)]
+        if self.square and sources > max(used[0], used[2]):
+            found.append(replace(self, sources=sources - 1, source_types=self.source_types[:-1]))
+        if not self.square and sources > used[0]:
+            found.append(replace(self, sources=sources - 1, source_types=self.source_types[:-1]))
+        if not self.square and destinations > used[2]:
+            found.append(replace(self, destinations=destinations - 1, destination_types=self.destination_types[:-1]))
+        if self.relations > max(1, used[1]):
+            found.append(replace(self, relations=self.relations - 1))
+        if self.types > 1 + max((*self.source_types, *self.destination_types), default=0):
+            found.append(replace(self, types=self.types - 1))
+        return found
+
+
+def _edge(text: str) -> Edge:
+    s, r, d = map(int, text.split("-"))
+    return s, r, d
+
+
+@functools.lru_cache(maxsize=512)
+def build(spec: GraphSpec) -> Graph:
+    """The graph, kept, so that its index arrays are built once."""
+    table = torch.tensor(spec.edges, dtype=torch.int64).reshape(-1, 3)
+    types = torch.tensor(spec.source_types, dtype=torch.int64)
+    both = (types, torch.tensor(spec.destination_types, dtype=torch.int64))
+    return Graph(
+        table[:, [0, 2]].t(),
+        table[:, 1],
+        num_nodes=spec.sources if spec.destinations is None else (spec.sources, spec.destinations),
+        num_relations=spec.relations,
+        node_type=types if spec.square else both,
+        num_node_types=spec.types,
+    )
+
+
+KINDS = ("random", "random", "random", "dense", "duplicates", "hub", "one_node", "one_edge", "no_edges", "no_nodes")
+
+
+def random_graph(rng: random.Random, square: bool) -> GraphSpec:
+    """A graph of one of :data:`KINDS`. Some relations and types usually have no rows, some nodes no edges."""
+    kind = rng.choice(KINDS)
+    few = kind in ("one_node", "one_edge")
+    sources = 0 if kind == "no_nodes" else 1 if kind == "one_node" else rng.randint(2, 8)
+    destinations = sources if square else 1 if few else max(0, sources + rng.randint(-1, 3))
+    relations, types = rng.randint(1, 5), rng.randint(1, 3)
+    wanted = {"no_edges": 0, "no_nodes": 0, "one_edge": 1, "dense": 40}.get(kind, rng.randint(1, 16))
+    if not sources or not destinations:
+        wanted = 0
+    used = rng.sample(range(relations), rng.randint(1, relations))
+    edges = [
+        (rng.randrange(sources), rng.choice(used), 0 if kind == "hub" else rng.randrange(destinations))
+        for _ in range(wanted)
+    ]
+    if kind == "duplicates":
+        edges = [rng.choice(edges[:3]) for _ in edges]
+    return GraphSpec(
+        sources,
+        None if square else destinations,
+        relations,
+        types,
+        tuple(edges),
+        tuple(rng.randrange(types) for _ in range(sources)),
+        () if square else tuple(rng.randrange(types) for _ in range(destinations)),
+    )

@@ -1,0 +1,80 @@
+"""Random sequences of passes: whatever ``columba.passes`` holds, in any order, with any options."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+import random
+from typing import Any
+
+from columba.driver import LEVEL_1, LEVEL_2
+from columba.pipeline import Pass, discover, parse_passes
+
+Names = tuple[str, ...]
+
+NUMBERS = (0, 1, 2, 4, 8, 16, 64)
+
+
+@functools.cache
+def passes_of(level: str) -> tuple[type[Pass[Any]], ...]:
+    """The passes of ``interop`` or ``intraop``, by name."""
+    return tuple(cls for _, cls in sorted(discover().items()) if cls.__module__.startswith(f"columba.passes.{level}."))
+
+
+@functools.cache
+def parse_pass(spelling: str) -> Pass[Any]:
+    """One pass. (``parse_passes`` looks for new modules every time.)"""
+    return parse_passes(spelling)[0]
+
+
+def split(text: str) -> Names:
+    """A sequence in its command-line spelling, one pass an element."""
+    return tuple(map(str, parse_passes(text)))
+
+
+def random_pass(rng: random.Random, level: str) -> str:
+    """A pass with random options."""
+    cls = rng.choice(passes_of(level))
+    options = {f.name: _option(rng, f.default) for f in dataclasses.fields(cls)} if rng.random() < 0.5 else {}
+    return str(cls(**options))
+
+
+def _option(rng: random.Random, default: Any) -> Any:
+    """Another value of the type of ``default``; options of other types keep theirs."""
+    if isinstance(default, bool):
+        return rng.random() < 0.5
+    if isinstance(default, int):
+        return rng.choice(NUMBERS)
+    if isinstance(default, float):
+        return rng.choice((0.0, 0.5, 1.0, default))
+    ast.literal_eval(repr(default))  # it must have a spelling
+    return default
+
+
+def random_passes(rng: random.Random, level: str, longest: int = 6) -> Names:
+    """The standard sequence, a shuffle of all passes, or a few at random."""
+    kind = rng.random()
+    if kind < 0.1:
+        return split(LEVEL_1 if level == "interop" else LEVEL_2)
+    if kind < 0.2:
+        every = [cls.name for cls in passes_of(level)]
+        return tuple(rng.sample(every, len(every)))
+    return tuple(random_pass(rng, level) for _ in range(rng.randint(0, longest)))
+
+
+def mutate_passes(rng: random.Random, passes: Names, level: str) -> Names:
+    """One pass inserted, dropped, replaced or moved."""
+    changed = list(passes)
+    at = rng.randrange(len(changed) + 1)
+    action = rng.choice(("insert", "drop", "replace", "swap"))
+    if action == "insert" or not changed:
+        changed.insert(at, random_pass(rng, level))
+    elif action == "drop":
+        changed.pop(at % len(changed))
+    elif action == "replace":
+        changed[at % len(changed)] = random_pass(rng, level)
+    else:
+        other = rng.randrange(len(changed))
+        changed[at % len(changed)], changed[other] = changed[other], changed[at % len(changed)]
+    return tuple(changed[:12])
