@@ -18,7 +18,7 @@ class FactorSums(Pass[Program]):
     """``a * p - b * p --> (a - b) * p``, and ``where(c, x, x * s) --> x * where(c, 1, s)``.
 
     The gradient of a softmax, ``p * g - p * sum(p * g)``, and that of a leaky ReLU are of these forms. It must not fire
-    where both products have another reader, which needs them anyway, or where the factor alone gives the sum its shape.
+    where both products have another reader, which needs them anyway.
     """
 
     def run(self, program: Program) -> Program:
@@ -41,8 +41,7 @@ def _sum(node: Pointwise, once: Callable[[Value], bool]) -> Value:
         for y, q in (right, right[::-1]):
             if p is q:
                 terms = Pointwise((x, y), node.function)
-                product = Pointwise((terms, p), "mul")
-                return product if product.shape == node.shape and terms.type.size >= p.type.size else node
+                return Pointwise((terms, p), "mul")
     return node
 
 

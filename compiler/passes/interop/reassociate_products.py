@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from columba.ir.interop.ops import Constant, Lift, Pointwise, Value
 from columba.ir.interop.program import Program
 from columba.ir.node import Node
+from columba.ir.spaces import PAIR_SPACES
 from columba.passes.interop.compact_materialization import CompactMaterialization, is_square
 from columba.passes.interop.readers import rewrite_with_readers
 from columba.pipeline import Pass
@@ -18,16 +19,19 @@ from columba.pipeline import Pass
 class ReassociateProducts(Pass[Program]):
     """``(x * lift(a)) * lift(b) --> x * lift(a * b)`` where ``a`` and ``b`` meet in a coarser space, constants meeting anyone.
 
-    The product of the lifts is compacted on the spot. It must not fire where the first product has another reader, or where the
-    two factors are known together only where the product is.
+    The product of the lifts is compacted on the spot. It must not fire where the first product has another reader, where the
+    two factors are known together only where the product is, or where their product would be a row of more than ``small``
+    elements for every (node, relation) pair.
     """
+
+    small: int = 16
 
     def run(self, program: Program) -> Program:
         square = is_square(program)
-        return rewrite_with_readers(program, lambda node, once: _rule(node, once, square))
+        return rewrite_with_readers(program, lambda node, once: _rule(node, once, square, self.small))
 
 
-def _rule(node: Node, once: Callable[[Value], bool], square: bool) -> Node:
+def _rule(node: Node, once: Callable[[Value], bool], square: bool, small: int) -> Node:
     if not isinstance(node, Pointwise) or node.function != "mul" or not node.dtype.is_float:
         return node
     for inner, outer in (node.args, node.args[::-1]):
@@ -39,9 +43,9 @@ def _rule(node: Node, once: Callable[[Value], bool], square: bool) -> Node:
             if not isinstance(near, (Lift, Constant)) or isinstance(x, (Lift, Constant)):
                 continue
             both = _product(near, outer, square)
-            product = Pointwise((x, both), "mul")
-            if both.type.size < node.type.size and isinstance(both, (Lift, Constant)) and product.shape == node.shape:
-                return product
+            wide = isinstance(both, Lift) and both.x.space in PAIR_SPACES and both.type.size > small
+            if isinstance(both, (Lift, Constant)) and not wide:
+                return Pointwise((x, both), "mul")
     return node
 
 
