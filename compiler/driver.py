@@ -30,8 +30,10 @@ from columba.runtime.launch import Executable, Launch
 from columba.runtime.operators import SPACES, CompiledProgram, Direction, ProgramOnGraph
 
 LEVEL_1 = (
-    "canonicalize,expand_softmax,legalize_linear,merge_reductions,reorder_linear,compact_materialization,"
-    "canonicalize,common_subexpressions,sink_lifts,common_subexpressions"
+    "canonicalize,expand_softmax,legalize_linear,split_linear,common_subexpressions,merge_reductions,reorder_linear,"
+    "reassociate_products,fold_factors,merge_linears,merge_pads,compact_materialization,hoist_factors,canonicalize,"
+    "common_subexpressions,pull_negations,reuse_weighted_sums,factor_sums,compact_materialization,canonicalize,sink_lifts,"
+    "common_subexpressions"
 )
 LEVEL_2 = "fuse_traversals"
 

@@ -6,12 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from columba.ir.interop.ops import FeatureReduce, Input, Linear, OuterReduce, Reduce, Value
+from columba.ir.interop.ops import Constant, Input, Value
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite, topological
-
-KEPT = (Linear, OuterReduce, Reduce, FeatureReduce)
-"""Operations whose results are saved. All others cost less to compute again than to keep."""
+from columba.saving import Saving
 
 Source = tuple[Literal["input", "result", "grad"], int]
 """Where a backward input comes from: an input or a result of the forward program, or the gradient of a result, by position."""
@@ -26,19 +24,18 @@ class Partition:
     sources: tuple[Source, ...]
 
 
-def partition(joint: Program, inputs: int, results: int) -> Partition:
+def partition(joint: Program, inputs: int, results: int, saving: Saving | None = None) -> Partition:
     """Cuts a joint program, whose first ``inputs`` inputs and ``results`` results are the forward ones.
 
-    A forward value that the backward program reads is an input, or saved if it is the result of a product or a reduction that
-    the forward program computes, or else computed again from its operands.
+    A forward value that the backward program reads is an input, or saved, or computed again from its operands: as ``saving`` says.
     """
     primals, grads = joint.inputs[:inputs], joint.inputs[inputs:]
     late: set[Node] = set(grads)
     for v in joint.body:
         if any(c in late for c in v.children):
             late.add(v)
-    early = set(topological(joint.results[:results]))
-    saved = _saved(joint.results[results:], early, late)
+    needed = _needed(joint.results[results:], late)
+    saved = (saving or Saving()).choose(joint.results[:results], needed)
 
     names = _names(len(saved), {i.name for i in joint.inputs} | set(joint.result_names))
     forward_results = (*joint.results[:results], *(v for v in saved if v not in joint.results[:results]))
@@ -59,21 +56,13 @@ def partition(joint: Program, inputs: int, results: int) -> Partition:
     return Partition(forward, backward, tuple(s for _, s in sources))
 
 
-def _saved(wanted: Sequence[Value], early: set[Node], late: set[Node]) -> list[Value]:
-    """The forward values to save, in a reproducible order."""
-    found: dict[Value, None] = {}
-    seen: set[Node] = set()
-    stack: list[Node] = list(reversed(wanted))
-    while stack:
-        v = stack.pop()
-        if v in seen:
-            continue
-        seen.add(v)
-        if v not in late and v in early and isinstance(v, KEPT):
-            found[v] = None
-        else:
-            stack.extend(reversed(v.children))
-    return list(found)
+def _needed(wanted: Sequence[Value], late: set[Node]) -> list[Value]:
+    """What the backward program reads of what does not depend on gradients from outside, in a reproducible order."""
+    found: dict[Value, None] = {v: None for v in wanted if v not in late}
+    for v in topological(wanted):
+        if v in late:
+            found.update((c, None) for c in v.children if isinstance(c, Value) and c not in late)
+    return [v for v in found if not isinstance(v, (Input, Constant))]
 
 
 def _names(count: int, taken: set[str]) -> list[str]:

@@ -86,6 +86,11 @@ def constant_like(x: Value, value: float) -> Value:
     return Constant(x.space, float(value), x.dtype)
 
 
+def constant_at(space: Space, like: Constant) -> Constant:
+    """The same constant in another space."""
+    return Constant(space, like.value, like.to)
+
+
 def feature_sum(x: Value, axes: Sequence[int], *, keepdims: bool = False) -> Value:
     """The sum over feature axes; nothing to do for no axes."""
     return feature_reduce(x, "sum", axes, keepdims=keepdims)

@@ -30,7 +30,7 @@ class Canonicalize(Pass[Program]):
     """Operations that do nothing disappear, chains of views and lifts become one, constants are folded.
 
     ``lift(lift(x)) --> lift(x)``, ``reshape(reshape(x)) --> reshape(x)``, ``x * 1 --> x``, ``x + 0 --> x``, ``1 * 2 --> 2``,
-    ``row / scalar --> row * (1 / scalar)``.
+    ``row / scalar --> row * (1 / scalar)``, ``-(-x) --> x``, ``-(x - y) --> y - x``.
     ``x * 0`` stays: it is not 0 where x is infinite or NaN.
     """
 
@@ -101,6 +101,8 @@ _FOLD: dict[str, Callable[..., float]] = {
     "add": lambda x, y: x + y,
     "sub": lambda x, y: x - y,
     "mul": lambda x, y: x * y,
+    "div": lambda x, y: x / y if y else math.nan,
+    "reciprocal": lambda x: 1.0 / x if x else math.nan,
     "maximum": max,
     "minimum": min,
 }
@@ -118,8 +120,9 @@ def _pointwise(node: Pointwise) -> Value:
             return b.expand(node.args[1 - position], node.shape)
     if node.function == "div" and node.args[1].type.size < node.type.size:  # one division a row, not one an element
         return b.pointwise("mul", node.args[0], b.pointwise("reciprocal", node.args[1]))
-    if node.function == "neg" and isinstance(node.args[0], Pointwise) and node.args[0].function == "neg":
-        return node.args[0].args[0]
+    if node.function == "neg" and isinstance(node.args[0], Pointwise) and node.args[0].function in ("neg", "sub"):
+        inner = node.args[0]
+        return inner.args[0] if inner.function == "neg" else Pointwise(inner.args[::-1], "sub")
     peeled = Pointwise(args, node.function, node.scalars)
     if any(a is not c for a, c in zip(args, node.args, strict=True)) and peeled.shape == node.shape:
         return peeled  # pointwise functions broadcast by themselves

@@ -42,17 +42,19 @@ class CompactMaterialization(Pass[Program]):
     pairs: bool = True
 
     def run(self, program: Program) -> Program:
-        square = not any(v.space in (Space.SRC, Space.DST) for v in program.body)
+        square = is_square(program)
 
         def rule(node: Node) -> Node:
-            if not isinstance(node, ROW_WISE):
-                return node
-            via = self._join(node, square)
-            return node if via is None else _hoist(node, via)
+            return self.hoisted(node, square) if isinstance(node, ROW_WISE) else node
 
         return program.with_results(rewrite(program.results, rule))
 
-    def _join(self, node: Value, square: bool) -> IndexMap | None:
+    def hoisted(self, node: Value, square: bool) -> Value:
+        """A row-wise operation computed in the join of its operands' spaces, or as it is if that is where it stands."""
+        via = self.join(node, square)
+        return node if via is None else _hoist(node, via)
+
+    def join(self, node: Value, square: bool) -> IndexMap | None:
         """The coarsest map that every operand comes through, if any."""
         needed: list[IndexMap] = [node.via] if isinstance(node, Linear) and node.via is not None else []
         operands = node.children[:1] if isinstance(node, Linear) and node.via is not None else node.children
@@ -68,6 +70,11 @@ class CompactMaterialization(Pass[Program]):
             m for m in reversed(maps_from(node.space, square=square)) if self.pairs or m.coarse not in PAIR_SPACES
         ]
         return next((m for m in coarsest_first if all(via == m or factor(via, m) is not None for via in needed)), None)
+
+
+def is_square(program: Program) -> bool:
+    """Whether a program is on a graph with one set of nodes."""
+    return not any(v.space in (Space.SRC, Space.DST) for v in program.body)
 
 
 def _hoist(node: Value, via: IndexMap) -> Value:
