@@ -24,70 +24,109 @@ from torch.autograd.function import once_differentiable
 
 from columba import Graph
 
-PIECE = 2**14
-"""Most rows that are gathered at once."""
+BLOCK = 2**14
+"""Most rows that are gathered at once: four megabytes of 64 features."""
 
 
 class Rows:
     """Rows that carry a relation, sorted by it: the edges, or the distinct (endpoint, relation) pairs.
 
-    ``node`` is the node of each row; ``pieces`` are ranges of rows of one relation, ``(relation, its nodes, start, stop)``.
+    ``blocks`` are ranges of rows, ``(start, stop, their nodes, relations, rows of each)``.
     """
 
-    def __init__(self, node: Tensor, relation: Tensor, relations: int) -> None:
-        self.node, self.count = node.int(), len(node)
-        self.pieces: list[tuple[int, Tensor, int, int]] = []
-        start = 0
-        for r, size in enumerate(torch.bincount(relation, minlength=relations).tolist()):
-            for a in range(start, start + size, PIECE):
-                b = min(a + PIECE, start + size)
-                self.pieces.append((r, self.node[a:b], a, b))
-            start += size
-        self.longest = max((b - a for *_, a, b in self.pieces), default=0)
+    def __init__(self, node: Tensor, relation: Tensor, nodes: int) -> None:
+        self.count = len(node)
+        self.of_node = Bags(node, torch.arange(len(node)), nodes)
+        self.blocks: list[tuple[int, int, Tensor, list[int], list[int]]] = []
+        for block, kinds in zip(node.int().split(BLOCK), relation.split(BLOCK), strict=True):
+            present, sizes = torch.unique_consecutive(kinds, return_counts=True)
+            start = BLOCK * len(self.blocks)
+            self.blocks.append((start, start + len(block), block, present.tolist(), sizes.tolist()))
+
+    def buffer(self, like: Tensor, features: int) -> Tensor:
+        return like.new_empty(min(self.count, BLOCK), features)
 
 
 class TypedLinear(torch.autograd.Function):
-    """``out[i] = x[node[i]] @ w[relation[i]]``; with ``gather=False`` ``x`` has the rows already."""
+    """``z[i] = x[node[i]] @ w[relation[i]]``."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor, rows: Rows, gather: bool) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w: Tensor, rows: Rows) -> Tensor:
         ctx.save_for_backward(x, w)
-        ctx.rows, ctx.gather = rows, gather
-        out = x.new_empty(rows.count, w.shape[2])
-        buffer = x.new_empty(rows.longest if gather else 0, w.shape[1])
+        ctx.rows = rows
+        z = x.new_empty(rows.count, w.shape[2])
+        buffer = rows.buffer(x, w.shape[1])
         weights = w.unbind(0)
-        for r, node, a, b in rows.pieces:
-            part = torch.index_select(x, 0, node, out=buffer[: b - a]) if gather else x[a:b]
-            torch.mm(part, weights[r], out=out[a:b])
-        return out
+        for a, b, node, relations, sizes in rows.blocks:
+            gathered = torch.index_select(x, 0, node, out=buffer[: b - a])
+            for r, xr, zr in zip(relations, gathered.split(sizes), z[a:b].split(sizes), strict=True):
+                torch.mm(xr, weights[r], out=zr)
+        return z
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
+    def backward(ctx: Any, gz: Tensor) -> tuple[Tensor, Tensor, None]:
         x, w = ctx.saved_tensors
-        rows, gather = ctx.rows, ctx.gather
-        need_x, need_w, *_ = ctx.needs_input_grad
-        g = g.contiguous()
-        gx = (x.new_zeros(x.shape) if gather else x.new_empty(x.shape)) if need_x else None
-        gw = w.new_zeros(w.shape) if need_w else None
-        buffer = x.new_empty(rows.longest if gather else 0, w.shape[1])
-        transposed = w.transpose(1, 2).unbind(0)
-        gradients = () if gw is None else gw.unbind(0)
-        for r, node, a, b in rows.pieces:
-            piece = g[a:b]
-            if gw is not None:
-                part = torch.index_select(x, 0, node, out=buffer[: b - a]) if gather else x[a:b]
-                gradients[r].addmm_(part.t(), piece)
-            if gx is not None and gather:
-                gx.index_add_(0, node, torch.mm(piece, transposed[r], out=buffer[: b - a]))
-            elif gx is not None:
-                torch.mm(piece, transposed[r], out=gx[a:b])
-        return gx, gw, None, None
+        rows = ctx.rows
+        gz = gz.contiguous()
+        gx, gw = x.new_empty(rows.count, x.shape[1]), w.new_zeros(w.shape)
+        buffer = rows.buffer(x, w.shape[1])
+        weights, weight_gradients = w.transpose(1, 2).unbind(0), gw.unbind(0)
+        for a, b, node, relations, sizes in rows.blocks:
+            gathered = torch.index_select(x, 0, node, out=buffer[: b - a])
+            parts = (gathered.split(sizes), gz[a:b].split(sizes), gx[a:b].split(sizes))
+            for r, xr, gr, out in zip(relations, *parts, strict=True):
+                weight_gradients[r].addmm_(xr.t(), gr)
+                torch.mm(gr, weights[r], out=out)
+        return rows.of_node.sum(gx), gw, None
 
 
-def typed_linear(x: Tensor, w: Tensor, rows: Rows, *, gather: bool = True) -> Tensor:
-    out: Tensor = TypedLinear.apply(x, w, rows, gather)
-    return out
+class TypedScores(torch.autograd.Function):
+    """``z`` as by :class:`TypedLinear`, and ``s[i] = z[i] @ a[relation[i]]``; ``z`` is not kept if only ``s`` is wanted."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w: Tensor, a: Tensor, rows: Rows, keep: bool) -> tuple[Tensor, Tensor | None]:
+        z = x.new_empty(rows.count, w.shape[2]) if keep else rows.buffer(x, w.shape[2])
+        s = x.new_empty(rows.count, a.shape[2])
+        buffer = rows.buffer(x, w.shape[1])
+        weights, vectors = w.unbind(0), a.unbind(0)
+        for start, stop, node, relations, sizes in rows.blocks:
+            n = stop - start
+            gathered = torch.index_select(x, 0, node, out=buffer[:n])
+            mapped = z[start:stop] if keep else z[:n]
+            parts = (gathered.split(sizes), mapped.split(sizes), s[start:stop].split(sizes))
+            for r, xr, zr, sr in zip(relations, *parts, strict=True):
+                torch.mm(torch.mm(xr, weights[r], out=zr), vectors[r], out=sr)
+        ctx.save_for_backward(x, w, a, *([z] if keep else []))
+        ctx.rows = rows
+        return s, z if keep else None
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gs: Tensor, gz: Tensor | None) -> tuple[Tensor, Tensor, Tensor, None, None]:
+        x, w, a, *kept = ctx.saved_tensors
+        rows = ctx.rows
+        gs = gs.contiguous()
+        gz = None if gz is None else gz.contiguous()
+        gx, gw, ga = x.new_empty(rows.count, x.shape[1]), w.new_zeros(w.shape), a.new_zeros(a.shape)
+        buffer = rows.buffer(x, w.shape[1])
+        z_buffer, gz_buffer = rows.buffer(x, w.shape[2]), rows.buffer(x, w.shape[2])
+        weights, transposed, vectors = w.unbind(0), w.transpose(1, 2).unbind(0), a.transpose(1, 2).unbind(0)
+        gws, gas = gw.unbind(0), ga.unbind(0)
+        for start, stop, node, relations, sizes in rows.blocks:
+            n = stop - start
+            gathered = torch.index_select(x, 0, node, out=buffer[:n])
+            mapped = kept[0][start:stop] if kept else z_buffer[:n]
+            from_z = gz_buffer[:n] if gz is None else gz[start:stop]
+            parts = (gathered, mapped, gs[start:stop], from_z, gz_buffer[:n], gx[start:stop])
+            for r, xr, zr, sr, fr, gr, out in zip(relations, *(p.split(sizes) for p in parts), strict=True):
+                if not kept:
+                    torch.mm(xr, weights[r], out=zr)
+                gas[r].addmm_(zr.t(), sr)
+                torch.mm(sr, vectors[r], out=gr) if gz is None else torch.addmm(fr, sr, vectors[r], out=gr)
+                gws[r].addmm_(xr.t(), gr)
+                torch.mm(gr, transposed[r], out=out)
+        return rows.of_node.sum(gx), gw, ga, None, None
 
 
 class Bags:
@@ -99,7 +138,7 @@ class Bags:
         self.start = F.pad(torch.bincount(owner, minlength=owners).cumsum(0), (1, 0)).int()
         self.owner = owner[self.order].int()
 
-    def sum(self, members: Tensor, weight: Tensor) -> Tensor:
+    def sum(self, members: Tensor, weight: Tensor | None = None) -> Tensor:
         """``[owners, d]``: the weighted sum of each owner's rows of ``members [.., d]``; weights in this order."""
         return F.embedding_bag(
             self.index, members, self.start, mode="sum", per_sample_weights=weight, include_last_offset=True
@@ -211,15 +250,15 @@ class Layout:
         order = torch.argsort(graph.edge_type, stable=True)
         self.src, self.dst = graph.edge_index[0][order], graph.edge_index[1][order]
         self.rel = graph.edge_type[order]
-        self.nodes, self.relations = graph.num_nodes, graph.num_relations
+        self.nodes = graph.num_nodes
         self.compact = compact
 
     def rows(self, node: Tensor) -> tuple[Rows, Tensor]:
         """Rows for the typed maps of one end, and each edge's row."""
         if not self.compact:
-            return Rows(node, self.rel, self.relations), torch.arange(len(node))
+            return Rows(node, self.rel, self.nodes), torch.arange(len(node))
         unique, inverse = torch.unique(self.rel * self.nodes + node, return_inverse=True)
-        return Rows(unique % self.nodes, unique // self.nodes, self.relations), inverse
+        return Rows(unique % self.nodes, unique // self.nodes, self.nodes), inverse
 
 
 def block_diagonal(w: Tensor) -> Tensor:
@@ -242,7 +281,7 @@ class RGCN(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         p = self.layer
-        z = typed_linear(x, p.weight, self.rows)
+        z = TypedLinear.apply(x, p.weight, self.rows)
         return torch.addmm(p.bias, x, p.root).add_(Aggregate.apply(self.norm, z, self.edges))
 
 
@@ -263,12 +302,11 @@ class RGAT(nn.Module):
         heads, d = p.att_src.shape[1:]
         w = p.weight.flatten(2)
         att_src, att_dst = (block_diagonal(a.unsqueeze(-1)) for a in (p.att_src, p.att_dst))  # [R, H * d, H]
-        z = typed_linear(x, w, self.src_rows)
-        at_src = typed_linear(z, att_src, self.src_rows, gather=False)
+        at_src, z = TypedScores.apply(x, w, att_src, self.src_rows, True)
         if self.folded:
-            at_dst = typed_linear(x, w @ att_dst, self.dst_rows)
+            at_dst = TypedLinear.apply(x, w @ att_dst, self.dst_rows)
         else:
-            at_dst = typed_linear(typed_linear(x, w, self.dst_rows), att_dst, self.dst_rows, gather=False)
+            at_dst, _ = TypedScores.apply(x, w, att_dst, self.dst_rows, False)
         score = at_src.view(-1).index_select(0, self.edges.into.index) + at_dst.view(-1).index_select(0, self.dst_value)
         alpha = Softmax.apply(F.leaky_relu(score, p.negative_slope), self.edges)
         return Aggregate.apply(alpha, z.view(-1, d), self.edges).view(-1, heads * d) + p.bias
@@ -298,8 +336,8 @@ class HGT(nn.Module):
         biases = torch.cat([p.k_bias, p.q_bias, p.v_bias], -1)
         k, q, v = self.by_type(x, weights, biases).chunk(3, -1)
         scale = p.prior / math.sqrt(d)
-        key = typed_linear(k, block_diagonal(p.att * scale[..., None, None]), self.rows).view(-1, d)
-        message = typed_linear(v, block_diagonal(p.msg), self.rows).view(-1, d)
+        key = TypedLinear.apply(k, block_diagonal(p.att * scale[..., None, None]), self.rows).view(-1, d)
+        message = TypedLinear.apply(v, block_diagonal(p.msg), self.rows).view(-1, d)
         score = Products.apply(q.reshape(-1, d), key, self.edges)
         alpha = Softmax.apply(score, self.edges)
         h = Aggregate.apply(alpha, message, self.edges).view(-1, heads * d)
