@@ -11,7 +11,7 @@ import columba
 from benchmarks.cases import Case
 from columba import Graph
 
-PEERS = ("columba", "compact", "plain", "compact+compile", "plain+compile")
+PEERS = ("columba", "compact", "folded", "plain", "compact+compile", "plain+compile")
 """All peers, Columba first. ``plain`` and ``compact`` are hand-written PyTorch; ``+compile`` goes through ``torch.compile``."""
 
 
@@ -27,10 +27,10 @@ def build_peer(name: str, case: Case, layer: nn.Module, graph: Graph) -> Callabl
         case "columba":
             compiled = columba.compile(layer, backend="cpp")
             return lambda x: compiled(x, graph)
-        case "plain" | "compact":
+        case "plain" | "compact" | "folded":
             from benchmarks.peers.handwritten import LAYERS
 
-            model = LAYERS[case.layer](layer, graph, compact=base == "compact")
+            model = LAYERS[case.layer](layer, graph, base)
         case _:
             raise ValueError(f"unknown peer {name!r}; one of {', '.join(PEERS)}")
     return torch.compile(model) if how == "compile" else model
