@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -28,10 +29,28 @@ class KernelError(RuntimeError):
     """A kernel could not do its work (it ran out of memory)."""
 
 
+class ExecutableLike(Protocol):
+    """The kernels of some plans, whatever they are made of. ``plans`` say which index arrays they read."""
+
+    plans: tuple[Plan, ...]
+    source: str
+
+    def run(
+        self,
+        plan: str,
+        inputs: Sequence[Tensor],
+        index: Sequence[Tensor],
+        counts: Sequence[int],
+        *,
+        host: HostRunner | None = None,
+    ) -> list[Tensor]: ...
+
+
 class Executable:
     """The built kernels of some plans."""
 
     def __init__(self, plans: Sequence[Plan], index_dtype: DType) -> None:
+        self.plans = tuple(plans)
         self.source = emit(plans, index_dtype)
         self.library = load(build(self.source))
         self.index_dtype = torch_dtype(index_dtype)
