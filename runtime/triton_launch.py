@@ -150,7 +150,8 @@ class _Call:
         arguments = [self._argument(a, parts) for _, a in launch.arguments]
         constants = dict(launch.constants) | dot_constants(launch, interpreted=self.device.type == "cpu")
         function = getattr(self.functions, launch.function)
-        function[grid](*arguments, **constants, num_warps=launch.warps, num_stages=launch.stages)
+        options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
+        function[grid](*arguments, **constants, **options)
 
     def _argument(self, argument: Argument, parts: dict[Workspace, Tensor]) -> Tensor | int:
         match argument:

@@ -117,6 +117,12 @@ def _is_atom(text: str) -> bool:
     return False
 
 
+RESERVED = frozenset(
+    "tl triton range max min sum abs pow float start longest depth left right first_tile longest_of sum_along max_along min_along "
+    "sign expm1 log1p tanh gelu_tanh softplus clamp power mixed uniform_float uniform_double".split()
+)
+"""What variables are not called: functions of Python and of the prelude, and the variables of templates."""
+
 LINE = 110
 """Longer expressions are cut by giving names to their parts."""
 
@@ -194,12 +200,13 @@ class Writer:
         return item.nested and self.readers.get(item, 0) <= 1 and len(text) <= LINE
 
     def _assign(self, item: Item, text: str) -> Text:
-        name = self.fresh(item.name or "value")
+        name = self.fresh(item.name)
         self.lines.append(f"{name} = {text}")
         return Text(name)
 
     def fresh(self, name: str) -> str:
         """A name that nothing has yet."""
+        name = f"{name}_value" if name in RESERVED else name
         found, n = name, 1
         while found in self.taken:
             n += 1

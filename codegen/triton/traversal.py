@@ -213,7 +213,7 @@ class _Accumulator:
         self.item = item
         self.r = r
         self.writer = writer
-        self.name = writer.fresh(r.op)
+        self.name = writer.fresh({"sum": "total", "max": "largest", "min": "smallest"}.get(r.op, r.op))
         self.total = writer.fresh(f"{self.name}_total") if r.op == "logsumexp" else ""
 
     def start(self) -> list[str]:
