@@ -22,7 +22,7 @@ from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
 from columba.runtime.reference import evaluate
 
-BACKENDS = ("auto", "cpp", "torch")
+BACKENDS = ("auto", "cpp", "triton", "torch")
 
 F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M", bound=nn.Module)
@@ -56,7 +56,8 @@ def compile(target: Any = None, *, backend: str = "auto", recipe: Recipe | None 
             a shipped layer builds one from) beside tensors. A module *class* gets a compiled ``forward``. A module *instance* is
             returned as a compiled module that shares parameters, buffers and submodules with the original: same ``state_dict``,
             same ``train()``/``eval()`` state; the original stays as it is. Left out, the call returns a decorator.
-        backend: ``"cpp"``: generated C++ kernels, for tensors on the CPU. ``"torch"``: the traced program run by PyTorch, operation by
+        backend: ``"cpp"``: generated C++ kernels, for tensors on the CPU. ``"triton"``: generated Triton kernels, for tensors on a GPU (on
+            the CPU they run in Triton's interpreter, for debugging). ``"torch"``: the traced program run by PyTorch, operation by
             operation. ``"auto"``: ``cpp`` where it can run; where it cannot (no C++ compiler, a dtype or a device it has no kernels
             for) ``torch``, with a warning that says why.
         recipe: which passes run (:class:`columba.driver.Recipe`).
@@ -174,10 +175,11 @@ class _Specialization:
         return self.trace.rebuild(bound, self._run(bound.graph, bound.inputs))
 
     def _run(self, graph: Graph, inputs: list[Tensor]) -> list[Tensor]:
-        if self._backend(graph, inputs) == "torch":
+        backend = self._backend(graph, inputs)
+        if backend == "torch":
             return evaluate(self.trace.program, inputs, graph)
         try:
-            variant = self.variant(inputs, graph.index_dtype)
+            variant = self.variant(inputs, graph.index_dtype, backend)
         except CompilerNotFound as e:
             if self.options.backend != "auto":
                 raise
@@ -187,8 +189,8 @@ class _Specialization:
 
     def _backend(self, graph: Graph, inputs: Sequence[Tensor]) -> str:
         """The backend that runs this call; RuntimeError where the one asked for cannot."""
-        if self.options.backend == "torch":
-            return "torch"
+        if self.options.backend in ("torch", "triton"):
+            return self.options.backend
         obstacle = _obstacle(graph, inputs)
         if obstacle is None:
             return "cpp"
@@ -197,14 +199,14 @@ class _Specialization:
         _warn_once(f'columba: backend="cpp" {obstacle}. Falling back to backend="torch", which is slower.')
         return "torch"
 
-    def variant(self, inputs: Sequence[Tensor], index_dtype: torch.dtype) -> Runnable:
+    def variant(self, inputs: Sequence[Tensor], index_dtype: torch.dtype, backend: str = "cpp") -> Runnable:
         """The compiled program for these inputs' gradients."""
         grad = torch.is_grad_enabled()
         needs = tuple(grad and x.requires_grad for x in inputs)
         key = (needs, index_dtype)
         with self.lock:
             if key not in self.variants:
-                self.variants[key] = Runnable(self.compilation(inputs), ir_dtype(index_dtype))
+                self.variants[key] = Runnable(self.compilation(inputs), ir_dtype(index_dtype), backend)
             return self.variants[key]
 
     def compilation(self, inputs: Sequence[Tensor]) -> Compilation:

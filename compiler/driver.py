@@ -26,7 +26,7 @@ from columba.partition import Source, partition
 from columba.pipeline import Pipeline, parse_passes
 from columba.runtime.graph import Graph
 from columba.runtime.host import run_host_program
-from columba.runtime.launch import Executable, Launch
+from columba.runtime.launch import BoundPlan, Executable, ExecutableLike
 from columba.runtime.operators import SPACES, CompiledProgram, Direction, ProgramOnGraph
 
 LEVEL_1 = (
@@ -122,16 +122,26 @@ def _gradient(place: Place | None, sources: Sequence[Source]) -> tuple[str, int]
     return ("output", n) if kind == "output" else sources[n]
 
 
+def build(plans: Sequence[Plan], index_dtype: DType, backend: str) -> ExecutableLike:
+    """The kernels of ``plans``, built by a backend."""
+    if backend == "triton":
+        from columba.runtime.triton_launch import TritonExecutable  # Triton need not be installed
+
+        return TritonExecutable(plans, index_dtype)
+    return Executable(plans, index_dtype)
+
+
 class Runnable:
     """A compilation with its kernels built, to be called on a graph and on tensors."""
 
-    def __init__(self, compilation: Compilation, index_dtype: DType) -> None:
+    def __init__(self, compilation: Compilation, index_dtype: DType, backend: str = "cpp") -> None:
         self.compilation = compilation
-        self.arrays = tuple(dict.fromkeys(a for plan in compilation.plans for a in plan.index_arrays))
-        self.spaces = {space for plan in compilation.plans for space in spaces_of(plan)}
-        self.executable = Executable(compilation.plans, index_dtype)
-        forward = self._direction(compilation.forward_plan)
-        backward = None if compilation.backward_plan is None else self._direction(compilation.backward_plan)
+        self.executable = build(compilation.plans, index_dtype, backend)
+        plans = self.executable.plans
+        self.arrays = tuple(dict.fromkeys(a for plan in plans for a in plan.index_arrays))
+        self.spaces = {space for plan in plans for space in spaces_of(plan)}
+        forward = self._direction(plans[0])
+        backward = None if compilation.backward_plan is None else self._direction(plans[1])
         self.program = CompiledProgram(
             compilation.traced.name,
             forward,
@@ -142,7 +152,7 @@ class Runnable:
         )
 
     def _direction(self, plan: Plan) -> Direction:
-        def bind(index: Sequence[Tensor], counts: Sequence[int]) -> Launch:
+        def bind(index: Sequence[Tensor], counts: Sequence[int]) -> BoundPlan:
             host = functools.partial(run_host_program, counts=counts)
             return self.executable.bind(plan.name, index, counts, host)
 

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -53,10 +54,28 @@ def kernel_times() -> Iterator[KernelTimes]:
         _times.reset(token)
 
 
+BoundPlan = Callable[[Sequence[Tensor]], list[Tensor]]
+"""A plan on one graph: takes contiguous tensors for ``plan.inputs``, gives those of ``plan.outputs``."""
+
+
+class ExecutableLike(Protocol):
+    """The kernels of some plans, whatever they are made of. ``plans`` say which index arrays they read."""
+
+    plans: tuple[Plan, ...]
+    source: str
+
+    def bind(
+        self, plan: str, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None = None
+    ) -> BoundPlan:
+        """The plan called ``plan``, prepared for one graph: its index arrays, and the rows of every space."""
+        ...
+
+
 class Executable:
     """The built kernels of some plans."""
 
     def __init__(self, plans: Sequence[Plan], index_dtype: DType) -> None:
+        self.plans = tuple(plans)
         self.source = emit(plans, index_dtype)
         self.library = load(build(self.source))
         self.index_dtype = torch_dtype(index_dtype)

@@ -1,0 +1,304 @@
+"""Triton for matrix products over the rows of a space."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from columba.codegen.triton.index import Component, Digit, Index, flat, linear, regroup
+from columba.codegen.triton.items import Axis, Item, Items, Layout, Text, Writer, below, below_unknown, count_readers
+from columba.codegen.triton.launches import GridSize, Launch
+from columba.codegen.triton.levels import ROW, Walk
+from columba.codegen.triton.names import Names
+from columba.codegen.triton.scalars import HALVES, STORED, computed
+from columba.codegen.triton.schedule import ProductBlocks, product_blocks
+from columba.codegen.triton.traversal import Function, write_statements
+from columba.codegen.triton.values import Row, UnsupportedValue, Values, power_of_two, stored_shape
+from columba.ir.indices import Tiles
+from columba.ir.interop.ops import Value
+from columba.ir.intraop.kernels import Buffer, Gemm, Load, Product, Store, product_of
+from columba.ir.spaces import IndexMap, Space
+from columba.ir.types import DType, Shape
+
+LEAST = 16
+"""The smallest side of a block that tensor cores multiply."""
+
+
+def gemm_function(kernel: Gemm, name: str) -> Function:
+    """The function of a matrix product.
+
+    Raises:
+        UnsupportedValue: a store needs the product at positions that no block of it has.
+    """
+    product = product_of(kernel)
+    if product.shared or product.x.type.size == product.x.shape[-1]:
+        return _Gemm(kernel, name, by_matrix=False).function()
+    try:
+        return _Gemm(kernel, name, by_matrix=True).function()
+    except UnsupportedValue:
+        return _Gemm(kernel, name, by_matrix=False).function()
+
+
+class ProductRows:
+    """The rows of a tile: positions in the order of the map that selects the weight."""
+
+    def __init__(self, items: Items, names: Names, via: IndexMap, row: Row, segment: Item) -> None:
+        self.items = items
+        self.rows = row
+        self.via = via
+        self.segment = segment
+        self.walk = Walk(items, names, via, row)
+        self.product: Callable[[Product, Index], Item] | None = None
+
+    def row(self, at: Space) -> Row:
+        return self.rows
+
+    def number(self, at: Space) -> Item:
+        return self.walk.number()
+
+    def lookup(self, load: Load) -> Item:
+        return self.walk.lookup(load)
+
+    def special(self, v: Value, index: Index) -> Item:
+        if not isinstance(v, Product) or self.product is None:
+            raise UnsupportedValue(f"{v.op_name} has no place in a matrix product")
+        return self.product(v, index)
+
+
+def tile_items(items: Items, names: Names, via: IndexMap, rows: int) -> tuple[Item, Item, Item]:
+    """The segment of this program's tile, its first position, and the position after its last."""
+    if via.coarse is Space.ONE:
+        begin = items(f"tl.program_id(0) * {rows}", name="begin")
+        return items("0"), begin, items(f"tl.minimum({{0}} + {rows}, {names.count(via.fine)})", begin, name="end")
+    tiles = Tiles(via, rows)
+    table, n = items(names.array(tiles)), names.tiles(tiles)
+    segment = items("tl.load({0} + tl.program_id(0)).to(tl.int64)", table, name=via.name)
+    begin = items(f"tl.load({{0}} + {n} + tl.program_id(0))", table, name="begin")
+    end = items(f"tl.load({{0}} + 2 * {n} + tl.program_id(0))", table, name="end")
+    return segment, begin, end
+
+
+def tile_count(via: IndexMap, rows: int) -> GridSize:
+    return GridSize(via.fine, rows) if via.coarse is Space.ONE else GridSize(Tiles(via, rows))
+
+
+@dataclass(frozen=True)
+class _Dot:
+    """A product at some index: the blocks that are multiplied, and the axes of the result."""
+
+    item: Item
+    left: Item
+    right: Item
+    lead: tuple[Axis, ...]
+    columns: tuple[Axis, ...]
+    batch: bool
+    left_depth: Axis
+    right_depth: Axis
+
+
+class _Gemm:
+    """One matrix product. ``by_matrix``: a program computes one of several matrices' products, not all of them side by side."""
+
+    def __init__(self, kernel: Gemm, name: str, *, by_matrix: bool) -> None:
+        self.kernel = kernel
+        self.name = name
+        self.product = product_of(kernel)
+        if self.product.via is None:
+            raise UnsupportedValue(f"gemm {kernel.name}: a matrix for each row is no matrix product")
+        self.via = self.product.via
+        self.by_matrix = by_matrix
+        self.k, self.n = self.product.x.shape[-1], self.product.shape[-1]
+        self.lead = self.product.x.shape[:-1]
+        self.items, self.names = Items(), Names()
+        self.dots: dict[Item, _Dot] = {}
+        self.blocks = self._blocks()
+        tile_rows = kernel.schedule.tile_rows
+        segment, begin, end = tile_items(self.items, self.names, self.via, tile_rows)
+        position = self.items("{0:a} + tl.arange(0, ROWS){at0}", begin, name="position", add=[ROW])
+        valid = self.items("{0:a} < {1:a}", position, end, name="valid")
+        self.level = ProductRows(self.items, self.names, self.via, Row(position, valid), segment)
+        self.level.product = self._dot
+        self.values = Values(self.items, self.names, 1, self.level)
+        self.stores = [self._store(s) for s in kernel.stores if s.buffer.type.size]
+
+    def _blocks(self) -> ProductBlocks:
+        side_by_side = 1 if self.by_matrix else math.prod(power_of_two(n) for n in self.lead)
+        blocks = product_blocks(self.k, power_of_two(self.n), side_by_side, self.product.dtype, whole=True)
+        return blocks
+
+    # -------------------------------------------------------------------------------------------- products
+
+    def _dot(self, product: Product, index: Index) -> Item:
+        """The product at an index: rows and leading dimensions by one set of axes, columns by another."""
+        lead, column = flat(index[:-1]), index[-1]
+        lead_axes, column_axes = _axes(lead), _axes(column)
+        if set(lead_axes) & set(column_axes):
+            raise UnsupportedValue(f"gemm {self.name}: the product is read across its matrices")
+        if self.by_matrix and lead_axes:
+            raise UnsupportedValue(f"gemm {self.name}: the product of several matrices is needed at once")
+        (slot,) = self.values.free_slots(index[:-1], [max([a.dim for a in lead_axes], default=0)])
+        left_depth = Axis(1 + slot, "DEPTH", self.k)
+        right_depth = Axis(0, "DEPTH", self.k)
+        left = self.values.value(product.x, (*index[:-1], (Digit(self._depth(left_depth), self.k),)))
+        left = self.values.block(left, product.x.dtype)
+        bound = self.items(f"{{0:a}} < {self.k}", self._depth(left_depth), name="in_depth", nested=True)
+        left = self.values.restricted(left, [bound] if self._has_tail else [], "0")
+        right = self._weight(product, index[:-1], column, right_depth)
+        batch = not product.shared and bool(lead_axes)
+        item = self.items(
+            f"product {len(self.dots)}", left, right, name="product", add=[ROW], drop=[left_depth, right_depth]
+        )
+        if item not in self.dots:
+            self.dots[item] = _Dot(item, left, right, lead_axes, column_axes, batch, left_depth, right_depth)
+        return item
+
+    @property
+    def _has_tail(self) -> bool:
+        """Whether the last step in depth is not full."""
+        return self.k % self.depth != 0
+
+    @property
+    def depth(self) -> int:
+        return max(LEAST, power_of_two(min(self.k, self.blocks.depth)))
+
+    def _depth(self, axis: Axis) -> Item:
+        """Positions in depth."""
+        text = f"tl.arange(0, DEPTH){{at{axis.dim}}}"
+        return self.items(f"depth + {text}" if self.k > self.depth else text, name="k", add=[axis])
+
+    def _weight(self, product: Product, lead: Index, column: Component, depth: Axis) -> Item:
+        """The weights of this segment: depth along the first dimension, columns along theirs."""
+        items = self.items
+        k = Digit(self._depth(depth), self.k)
+        position = (*([] if product.shared else flat(lead)), *((*column, k) if product.transpose else (k, *column)))
+        t = product.w.type
+        row = None if t.space is Space.ONE else self.level.segment
+        place = self.values.pointer(self.names.buffer(product.w), row, t.size, linear(items, position))
+        masks = self.values.masks(frozenset(a for a in place.axes if a is not depth))
+        if self._has_tail:
+            masks = [items(f"{{0:a}} < {self.k}", self._depth(depth), name="in_depth", nested=True), *masks]
+        mask = items.all_of(masks)
+        name = self.names.hint(product.w)
+        if mask is None:
+            return items("tl.load({0})", place, name=name)
+        return items("tl.load({0}, mask={1}, other=0)", place, mask, name=name)
+
+    # -------------------------------------------------------------------------------------------- stores
+
+    def _store(self, store: Store) -> Item:
+        value, shape = stored_shape(store.value)
+        index = self._iteration(value, shape)
+        space = store.buffer.type.space
+        row = None if space is Space.ONE else self.level.number(space)
+        place = self.values.pointer(
+            self.names.buffer(store.buffer), row, store.buffer.type.size, linear(self.items, flat(index))
+        )
+        return self.values.store(Store(Buffer(store.buffer.name, value.type, store.buffer.role), value), index, place)
+
+    def _iteration(self, value: Value, shape: Shape) -> Index:
+        index = self.values.iteration(shape)
+        if not self.by_matrix:
+            return index
+        if shape[: len(self.lead)] != self.lead:
+            raise UnsupportedValue(f"gemm {self.name}: a store does not go over the leading dimensions")
+        matrix = Digit(self.items("tl.program_id(1)", name="matrix"), math.prod(self.lead))
+        return (*regroup(self.items, (matrix,), self.lead), *index[len(self.lead) :])
+
+    # -------------------------------------------------------------------------------------------- text
+
+    def function(self) -> Function:
+        layout = Layout()
+        layout.see(below(self.stores))
+        taken = {*self.names.arguments, "depth"}
+        writer = Writer(layout, taken, count_readers(self.stores))
+        for dot in self.dots.values():
+            _write_dot(self, dot, writer)
+        write_statements(writer, self.stores)
+        rows = self.kernel.schedule.tile_rows
+        grid = [tile_count(self.via, rows)]
+        if self.by_matrix:
+            grid.append(GridSize(math.prod(self.lead)))
+        launch = Launch(
+            self.name,
+            tuple(self.names.arguments.items()),
+            tuple(grid),
+            (("ROWS", rows), ("DEPTH", self.depth)),
+            self.blocks.warps,
+            self.blocks.stages,
+            dot=self.product.dtype,
+        )
+        return Function(self.name, "rows.py.jinja", launch, {"body": writer.lines})
+
+
+def _axes(component: Component) -> tuple[Axis, ...]:
+    """The axes along which a position varies, by dimension."""
+    return tuple(sorted({a for d in component for a in d.value.axes}, key=lambda a: a.dim))
+
+
+def operand(text: str, dtype: DType) -> str:
+    """An operand of a matrix product in the type that the launch says, rounded to the stored type first."""
+    rounded = f"{Text(text):a}.to({STORED[dtype]})" if dtype in HALVES else f"{Text(text):a}"
+    return f"{rounded}.to(OPERAND)"
+
+
+def spread(writer: Writer, item: Item, axes: Sequence[Axis]) -> str:
+    """An item that really has all its lanes along ``axes``."""
+    text = writer.read(item)
+    if set(axes) <= item.axes:
+        return str(text)
+    return f"tl.broadcast_to({text}, {writer.layout.shape(axes)})"
+
+
+def lanes(axes: Sequence[Axis]) -> str:
+    """The product of blocks."""
+    known = math.prod(int(a.block) for a in axes if a.block.isdigit())
+    unknown = [a.block for a in axes if not a.block.isdigit()]
+    return " * ".join([*unknown, *([str(known)] if known != 1 or not unknown else [])])
+
+
+def _write_dot(gemm: _Gemm, dot: _Dot, writer: Writer) -> None:
+    """The loop in depth, and the result put where its axes are."""
+    dtype = gemm.product.dtype
+    columns = lanes(dot.columns)
+    rows = "ROWS" if dot.batch else lanes([ROW, *dot.lead])
+    batch = lanes(dot.lead)
+    shape = f"({batch}, ROWS, {columns})" if dot.batch else f"({rows}, {columns})"
+    for root in (dot.left, dot.right):
+        for item in below_unknown(root, writer.known):
+            if not {dot.left_depth, dot.right_depth} & item.axes and (item.name or item.args):
+                writer.write([item])
+    total = writer.fresh("total")
+    writer.lines.append(f"{total} = tl.full({shape}, 0, {computed(dtype)})")
+    looped = gemm.k > gemm.depth
+    inner = writer.inner() if looped else writer
+    left = spread(inner, dot.left, [ROW, *dot.lead, dot.left_depth])
+    right = spread(inner, dot.right, [dot.right_depth, *([] if not dot.batch else dot.lead), *dot.columns])
+    if dot.batch:
+        left = f"tl.permute(tl.reshape({left}, (ROWS, {batch}, DEPTH)), (1, 0, 2))"
+        right = f"tl.permute(tl.reshape({right}, (DEPTH, {batch}, {columns})), (1, 0, 2))"
+    else:
+        left = f"tl.reshape({left}, ({rows}, DEPTH))"
+        right = f"tl.reshape({right}, (DEPTH, {columns}))"
+    inner.lines.append(f"left = {operand(left, dtype)}")
+    inner.lines.append(f"right = {operand(right, dtype)}")
+    kind = ", out_dtype=tl.float64" if dtype is DType.F64 else ""
+    inner.lines.append(f"{total} = tl.dot(left, right, {total}, input_precision=PRECISION{kind})")
+    if looped:
+        writer.lines.append(f"for depth in range(0, {gemm.k}, DEPTH):")
+        writer.lines += [f"    {line}" for line in inner.lines]
+    name = writer.fresh("product")
+    writer.lines.append(f"{name} = {_placed(writer.layout, dot, total, batch)}")
+    writer.known[dot.item] = Text(name)
+
+
+def _placed(layout: Layout, dot: _Dot, total: str, batch: str) -> str:
+    """The result with each axis in its own dimension."""
+    if dot.batch:
+        total = f"tl.permute({total}, (1, 0, 2))"
+    axes = [ROW, *dot.lead, *dot.columns]
+    if [a.dim for a in axes] != sorted(a.dim for a in axes):
+        blocks = ", ".join(a.block for a in axes)
+        order = sorted(range(len(axes)), key=lambda n: axes[n].dim)
+        total = f"tl.permute(tl.reshape({total}, ({blocks})), ({', '.join(map(str, order))}))"
+    return f"tl.reshape({total}, {layout.shape(axes)})"

@@ -1,0 +1,126 @@
+"""Triton for sums of outer products: each program sums a tile of rows, and a second function sums the tiles of a segment."""
+
+from __future__ import annotations
+
+import math
+
+from columba.codegen.triton.gemm import LEAST, ProductRows, lanes, operand, spread, tile_count, tile_items
+from columba.codegen.triton.index import Digit, flat, regroup
+from columba.codegen.triton.items import Axis, Item, Items, Layout, Writer, below, below_unknown, count_readers
+from columba.codegen.triton.launches import GridSize, Launch, Workspace
+from columba.codegen.triton.levels import ROW
+from columba.codegen.triton.names import Names
+from columba.codegen.triton.scalars import computed
+from columba.codegen.triton.schedule import outer_blocks
+from columba.codegen.triton.traversal import Function, combination
+from columba.codegen.triton.values import Row, Values, power_of_two
+from columba.ir.indices import Tiles
+from columba.ir.interop.ops import Value
+from columba.ir.intraop.kernels import GemmReduce
+from columba.ir.spaces import Space
+from columba.ir.types import DType
+
+
+def gemm_reduce_functions(kernel: GemmReduce, name: str) -> list[Function]:
+    """The functions of a sum of outer products: the parts of tiles, and their sums."""
+    if kernel.out.type.size == 0:
+        return []
+    made = _Outer(kernel, name)
+    tiles = None if kernel.via.coarse is Space.ONE else Tiles(kernel.via, kernel.schedule.tile_rows)
+    return [made.function(), combination(f"{name}_of_parts", kernel.out, made.workspace, tiles, "sum")]
+
+
+class _Outer:
+    def __init__(self, kernel: GemmReduce, name: str) -> None:
+        self.kernel = kernel
+        self.name = name
+        self.dtype = kernel.out.type.dtype
+        self.k, self.n = kernel.x.shape[-1], kernel.y.shape[-1]
+        self.lead = kernel.x.shape[:-1]
+        self.matrices = 1 if kernel.shared else math.prod(self.lead)
+        self.items, self.names = Items(), Names()
+        self.blocks = outer_blocks(power_of_two(self.k), power_of_two(self.n))
+        self.depth, self.columns = max(LEAST, self.blocks.depth), max(LEAST, self.blocks.columns)
+        rows = kernel.schedule.tile_rows
+        _, begin, self.end = tile_items(self.items, self.names, kernel.via, rows)
+        self.begin = begin
+        position = self.items("{0:a} + start + tl.arange(0, ROWS){at0}", begin, name="position", add=[ROW])
+        self.valid = self.items("{0:a} < {1:a}", position, self.end, name="valid")
+        self.level = ProductRows(self.items, self.names, kernel.via, Row(position, self.valid), self.items("0"))
+        self.values = Values(self.items, self.names, 1, self.level)
+        self.left, self.left_axes = self._operand(kernel.x, "DEPTH", self.k, 0)
+        self.right, self.right_axes = self._operand(kernel.y, "COLUMNS", self.n, 1)
+        dtype = DType.F64 if self.dtype is DType.F64 else DType.F32
+        size = self.matrices * self.k * self.n
+        self.workspace = Workspace(f"{kernel.out.name}_parts", tile_count(kernel.via, rows), size, dtype)
+
+    def _operand(self, value: Value, block: str, size: int, part: int) -> tuple[Item, list[Axis]]:
+        """Vectors of a row: by leading dimension if all are summed, of this program's matrix otherwise."""
+        axis = Axis(1 + len(self.lead), block, size)
+        step = f"tl.program_id(1) // {self._column_blocks}" if part == 0 else f"tl.program_id(1) % {self._column_blocks}"
+        if (self._depth_blocks if part == 0 else self._column_blocks) == 1:
+            text = f"tl.arange(0, {block}){{at{axis.dim}}}"
+        else:
+            text = f"{step} * {block} + tl.arange(0, {block}){{at{axis.dim}}}"
+        vector = self.items(text, name="k" if part == 0 else "n", add=[axis])
+        if self.kernel.shared:
+            lead = self.values.iteration(self.lead)
+        else:
+            matrix = Digit(self.items("tl.program_id(2)", name="matrix"), self.matrices)
+            lead = regroup(self.items, (matrix,), self.lead)
+        x = self.values.value(value, (*lead, (Digit(vector, size),)))
+        x = self.values.block(x, value.dtype)
+        lead_axes = sorted({a for d in flat(lead) for a in d.value.axes}, key=lambda a: a.dim)
+        bound = self.items(f"{{0:a}} < {size}", vector, name="inside", nested=True)
+        x = self.values.restricted(x, [self.valid, *self.values.masks(frozenset(lead_axes)), bound], "0")
+        return x, [ROW, *lead_axes, axis]
+
+    @property
+    def _depth_blocks(self) -> int:
+        return -(-self.k // self.depth)
+
+    @property
+    def _column_blocks(self) -> int:
+        return -(-self.n // self.columns)
+
+    def function(self) -> Function:
+        parts = self.names.workspace(self.workspace)
+        layout = Layout()
+        roots = [self.left, self.right]
+        layout.see(below(roots))
+        writer = Writer(layout, {*self.names.arguments, "start"}, count_readers(roots))
+        begin, end = writer.named(self.begin), writer.named(self.end)
+        for root in roots:
+            for item in below_unknown(root, writer.known):
+                if ROW not in item.axes and (item.name or item.args):
+                    writer.write([item])
+        inner = writer.inner()
+        rows = lanes([ROW, *self.left_axes[1:-1]])
+        left = f"tl.reshape({spread(inner, self.left, self.left_axes)}, ({rows}, DEPTH))"
+        right = f"tl.reshape({spread(inner, self.right, self.right_axes)}, ({rows}, COLUMNS))"
+        fields = {
+            "before": writer.lines,
+            "loop": inner.lines,
+            "rows": f"{end} - {begin}",
+            "left": operand(f"tl.trans({left})", self.dtype),
+            "right": operand(right, self.dtype),
+            "kind": computed(self.dtype),
+            "parts": parts,
+            "size": self.workspace.size,
+            "depth": self.k,
+            "columns": self.n,
+            "column_blocks": self._column_blocks,
+            "depth_blocks": self._depth_blocks,
+            "matrices": self.matrices,
+        }
+        launch = Launch(
+            self.name,
+            tuple(self.names.arguments.items()),
+            (self.workspace.tiles, GridSize(self._depth_blocks * self._column_blocks), GridSize(self.matrices)),
+            (("ROWS", self.blocks.rows), ("DEPTH", self.depth), ("COLUMNS", self.columns)),
+            self.blocks.warps,
+            self.blocks.stages,
+            dot=self.dtype,
+            workspaces=(self.workspace,),
+        )
+        return Function(self.name, "gemm_reduce.py.jinja", launch, fields)

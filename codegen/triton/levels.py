@@ -1,0 +1,140 @@
+"""Where the rows of each kind of kernel stand."""
+
+from __future__ import annotations
+
+from columba.codegen.triton.index import Index
+from columba.codegen.triton.items import Axis, Item, Items
+from columba.codegen.triton.names import Names
+from columba.codegen.triton.scalars import computed
+from columba.codegen.triton.values import Row, UnsupportedValue, Values, start_of
+from columba.ir.indices import Lookup, Order, Segments, Tiles
+from columba.ir.interop.ops import Degree, Reduce, Value
+from columba.ir.intraop.kernels import Load
+from columba.ir.intraop.plan import is_sorted
+from columba.ir.spaces import IndexMap, Space
+
+OWNER = Axis(0, "OWNERS")
+MEMBER = Axis(1, "MEMBERS")
+ROW = Axis(0, "ROWS")
+
+
+class RowWise:
+    """Rows one beside the other."""
+
+    def __init__(self, items: Items, names: Names, owner: Space) -> None:
+        self.items = items
+        self.names = names
+        self.owner = owner
+        row = items("tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS){at0}", name="row", add=[ROW])
+        valid = items(f"{{0}} < {names.count(owner)}", row, name="valid")
+        self.rows = Row(row, valid)
+
+    def row(self, at: Space) -> Row:
+        return self.rows
+
+    def number(self, at: Space) -> Item:
+        return self.rows.position
+
+    def lookup(self, load: Load) -> Item:
+        return look_up(self.items, self.names, load, Lookup(load.via), self.rows)  # type: ignore[arg-type]
+
+    def special(self, v: Value, index: Index) -> Item:
+        raise UnsupportedValue(f"{v.op_name} needs members or a product")
+
+
+def look_up(items: Items, names: Names, load: Load, array: Lookup, row: Row) -> Item:
+    """Rows that an index array leads to."""
+    assert load.via is not None
+    pointer = items(names.array(array))
+    name = str(load.via.name)
+    if row.valid is None:
+        return items("tl.load({0} + {1:a}).to(tl.int64)", pointer, row.position, name=name)
+    text = "tl.load({0} + {1:a}, mask={2}, other=0).to(tl.int64)"
+    return items(text, pointer, row.position, row.valid, name=name)
+
+
+class Walk:
+    """Positions in the order of a map, and the rows that stand there."""
+
+    def __init__(self, items: Items, names: Names, via: IndexMap, row: Row) -> None:
+        self.items = items
+        self.names = names
+        self.via = via
+        self.row = row
+        self.sorted = is_sorted(via)
+
+    def number(self) -> Item:
+        if self.sorted:
+            return self.items("{0:a}.to(tl.int64)", self.row.position, name="number")
+        order = self.items(self.names.array(Order(self.via)))
+        text = "tl.load({0} + {1:a}, mask={2}, other=0).to(tl.int64)"
+        assert self.row.valid is not None
+        return self.items(text, order, self.row.position, self.row.valid, name="number")
+
+    def lookup(self, load: Load) -> Item:
+        assert load.via is not None
+        array = Lookup(load.via, None if self.sorted else self.via)
+        return look_up(self.items, self.names, load, array, self.row)
+
+
+class WithMembers:
+    """Owners, and in a loop the members of each; or, if the owners are cut into tiles, the members of a tile."""
+
+    def __init__(self, items: Items, names: Names, via: IndexMap, tiles: Tiles | None) -> None:
+        self.items = items
+        self.names = names
+        self.via = via
+        self.values: Values | None = None
+        self.folds: dict[Item, Reduce] = {}
+        if tiles is None:
+            self._whole_owners(names.count(via.coarse))
+        else:
+            self._tiles(tiles)
+        position = items("{0:a} + start + tl.arange(0, MEMBERS){at1}", self.begin, name="position", add=[MEMBER])
+        self.present = items("{0:a} < {1:a}", position, self.end, name="present")
+        self.members = Row(position, self.present)
+        self.walk = Walk(items, names, via, self.members)
+
+    def _whole_owners(self, count: str) -> None:
+        items = self.items
+        owner = items("tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS){at0}", name="owner", add=[OWNER])
+        self.owners = Row(owner, items(f"{{0}} < {count}", owner, name="valid"))
+        segments = items(self.names.array(Segments(self.via)))
+        self.begin = items("tl.load({0} + {1}, mask={2}, other=0)", segments, owner, self.owners.valid, name="begin")
+        self.end = items("tl.load({0} + {1} + 1, mask={2}, other=0)", segments, owner, self.owners.valid, name="end")
+        self.outer = self.owners
+
+    def _tiles(self, tiles: Tiles) -> None:
+        items, n = self.items, self.names.tiles(tiles)
+        tile = items("tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS){at0}", name="tile", add=[OWNER])
+        valid = items(f"{{0}} < {n}", tile, name="valid")
+        table = items(self.names.array(tiles))
+        owner = items("tl.load({0} + {1}, mask={2}, other=0).to(tl.int64)", table, tile, valid, name="owner")
+        self.begin = items(f"tl.load({{0}} + {n} + {{1}}, mask={{2}}, other=0)", table, tile, valid, name="begin")
+        self.end = items(f"tl.load({{0}} + 2 * {n} + {{1}}, mask={{2}}, other=0)", table, tile, valid, name="end")
+        self.owners = Row(owner, valid)
+        self.outer = Row(tile, valid)
+
+    def row(self, at: Space) -> Row:
+        return self.members if at is self.via.fine else self.owners
+
+    def number(self, at: Space) -> Item:
+        return self.walk.number() if at is self.via.fine else self.owners.position
+
+    def lookup(self, load: Load) -> Item:
+        if load.at is self.via.fine:
+            return self.walk.lookup(load)
+        return look_up(self.items, self.names, load, Lookup(load.via), self.owners)  # type: ignore[arg-type]
+
+    def special(self, v: Value, index: Index) -> Item:
+        if isinstance(v, Degree):
+            text = f"({{1:a}} - {{0:a}}).to({computed(v.dtype)})"
+            return self.items(text, self.begin, self.end, name="degree")
+        if not isinstance(v, Reduce):
+            raise UnsupportedValue(f"{v.op_name} has no place in a traversal")
+        assert self.values is not None
+        x = self.values.block(self.values.value(v.x, index), v.dtype)
+        x = self.values.restricted(x, [self.present], start_of(v.op))
+        fold = self.items(f"{v.op} of members", x, name=v.op, add=[OWNER], drop=[MEMBER], phase=x.phase + 1)
+        self.folds[fold] = v
+        return fold

@@ -1,0 +1,119 @@
+"""One source file for the kernels of one or several plans."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import jinja2
+
+from columba.codegen.triton.gemm import gemm_function
+from columba.codegen.triton.gemm_reduce import gemm_reduce_functions
+from columba.codegen.triton.launches import CountArgument, Launch, TilesArgument
+from columba.codegen.triton.scalars import identifier
+from columba.codegen.triton.schedule import scheduled
+from columba.codegen.triton.traversal import Function, traversal_functions
+from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
+from columba.ir.intraop.plan import Plan
+from columba.ir.intraop.text import print_kernel
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a kernel of a plan became: launches, or a host call."""
+
+    kernel: Kernel
+    launches: tuple[Launch, ...]
+
+
+@dataclass(frozen=True)
+class Module:
+    """Triton source, and for each plan, under its name, the steps that run it.
+
+    ``plans`` are the plans with the schedules that the source was made for; they say which index arrays it reads.
+    """
+
+    source: str
+    plans: tuple[Plan, ...]
+    steps: dict[str, tuple[Step, ...]]
+
+
+def emit(plans: Sequence[Plan]) -> Module:
+    """The Triton source of all kernels of ``plans``, the same text for the same plans."""
+    plans = tuple(scheduled(plan) for plan in plans)
+    functions: list[str] = []
+    steps: dict[str, tuple[Step, ...]] = {}
+    for plan in plans:
+        found: list[Step] = []
+        for kernel in plan.kernels:
+            made = _functions(kernel, f"{identifier(plan.name)}_{identifier(kernel.name)}")
+            comments = [print_kernel(kernel).splitlines(), *(["Combines the parts of tiles, in order."] for _ in made[1:])]
+            functions += [_text(f, comment) for f, comment in zip(made, comments, strict=False)]
+            found.append(Step(kernel, tuple(f.launch for f in made)))
+        steps[plan.name] = tuple(found)
+    body = "\n".join(functions)
+    source = _template("module.py.jinja").render(
+        title="Columba: " + ", ".join(plan.name for plan in plans), prelude=_prelude(body), functions=functions
+    )
+    return Module(source, plans, steps)
+
+
+def _functions(kernel: Kernel, name: str) -> list[Function]:
+    match kernel:
+        case Traversal():
+            return traversal_functions(kernel, name)
+        case Gemm():
+            return [gemm_function(kernel, name)]
+        case GemmReduce():
+            return gemm_reduce_functions(kernel, name)
+        case HostCall():
+            return []
+
+
+def _text(function: Function, comment: Sequence[str]) -> str:
+    launch = function.launch
+    constants = [name for name, _ in launch.constants] + (["PRECISION", "OPERAND"] if launch.dot else [])
+    counts = [name for name, a in launch.arguments if isinstance(a, (CountArgument, TilesArgument))]
+    return _template(function.template).render(
+        name=function.name,
+        comment=comment,
+        counts=[f'"{c}"' for c in counts],
+        parameters=[*(name for name, _ in launch.arguments), *(f"{c}: tl.constexpr" for c in constants)],
+        **function.fields,
+    )
+
+
+def _prelude(body: str) -> str:
+    """The functions of the prelude that ``body`` needs."""
+    blocks = re.split(r"\n\n\n", _read("prelude.py.jinja").strip())
+    by_name = {re.search(r"def (\w+)", b).group(1): b for b in blocks}  # type: ignore[union-attr]
+    needed: set[str] = set()
+    waiting = [body]
+    while waiting:
+        words = set(re.findall(r"\b(\w+)\(", waiting.pop()))
+        new = [n for n in by_name if n in words and n not in needed]
+        needed.update(new)
+        waiting += [by_name[n].split(":\n", 1)[1] for n in new]
+    return "\n\n\n".join(text for name, text in by_name.items() if name in needed)
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FunctionLoader(_read), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+
+
+def _template(name: str) -> jinja2.Template:
+    return _environment().get_template(name)
+
+
+@functools.cache
+def _read(name: str) -> str:
+    return resources.files("columba.codegen.triton").joinpath(name).read_text()
+
+
+

@@ -1,0 +1,83 @@
+"""What a kernel calls its buffers, index arrays and counts: the parameters of its function."""
+
+from __future__ import annotations
+
+from columba.codegen.triton.launches import (
+    Argument,
+    ArrayArgument,
+    BufferArgument,
+    CountArgument,
+    TilesArgument,
+    Workspace,
+    WorkspaceArgument,
+)
+from columba.codegen.triton.scalars import identifier
+from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
+from columba.ir.intraop.kernels import Buffer
+from columba.ir.spaces import IndexMap, Space
+
+
+class Names:
+    """Hands out the parameters of one function, and remembers which were used."""
+
+    def __init__(self) -> None:
+        self.arguments: dict[str, Argument] = {}
+
+    def _take(self, name: str, argument: Argument) -> str:
+        fresh, n = name, 1
+        while self.arguments.get(fresh, argument) != argument:
+            n += 1
+            fresh = f"{name}_{n}"
+        self.arguments[fresh] = argument
+        return fresh
+
+    def buffer(self, buffer: Buffer) -> str:
+        return self._take(f"{identifier(buffer.name)}_ptr", BufferArgument(buffer))
+
+    def hint(self, buffer: Buffer) -> str:
+        """What a row of a buffer is called."""
+        name = identifier(buffer.name)
+        return f"row_{name}" if name[0].isdigit() or name.startswith("_") else name
+
+    def array(self, array: IndexArray) -> str:
+        return self._take(f"{array_name(array)}_ptr", ArrayArgument(array))
+
+    def count(self, space: Space) -> str:
+        """The number of rows of a space."""
+        return "1" if space is Space.ONE else self._take(f"n_{space}", CountArgument(space))
+
+    def tiles(self, array: Tiles) -> str:
+        """The number of tiles in a table."""
+        return self._take("n_tiles", TilesArgument(array))
+
+    def workspace(self, workspace: Workspace) -> str:
+        return self._take(f"{identifier(workspace.name)}_ptr", WorkspaceArgument(workspace))
+
+
+def array_name(array: IndexArray) -> str:
+    """A readable name for an index array.
+
+    >>> from columba.ir.spaces import index_map
+    >>> array_name(Lookup(index_map("src_rel", Space.EDGE), index_map("dst", Space.EDGE)))
+    'src_rel_of_edge_by_dst'
+    """
+    match array:
+        case Lookup(map, None):
+            return _of(map)
+        case Lookup(map, by) if by is not None:
+            return f"{_of(map)}_by_{by.name}"
+        case Order(map):
+            return f"order_{_by(map)}"
+        case Segments(map):
+            return f"segments_{_by(map)}"
+        case Tiles(map, rows):
+            return f"tiles_{_by(map)}_{rows}"
+    raise TypeError(f"unknown index array {array}")
+
+
+def _of(map: IndexMap) -> str:
+    return f"{map.name}_of_{map.fine}"
+
+
+def _by(map: IndexMap) -> str:
+    return f"{map.fine}_by_{map.name}"

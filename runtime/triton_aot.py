@@ -1,0 +1,155 @@
+"""Compiles Triton kernels ahead of time, for GPUs that need not be there, and reads from the binaries what they take."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from columba.codegen.triton import (
+    ArrayArgument,
+    BufferArgument,
+    Launch,
+    WorkspaceArgument,
+    emit,
+)
+from columba.codegen.triton.launches import Argument
+from columba.ir.intraop.plan import Plan
+from columba.ir.types import DType
+from columba.runtime.triton_launch import dot_constants, load_functions
+
+POINTERS = {
+    DType.F64: "*fp64",
+    DType.F32: "*fp32",
+    DType.BF16: "*bf16",
+    DType.F16: "*fp16",
+    DType.I64: "*i64",
+    DType.I32: "*i32",
+    DType.BOOL: "*i1",
+}
+
+AMD = ("gfx942",)
+
+
+class UnknownTarget(ValueError):
+    """There is no such GPU architecture, or Triton has no backend for it."""
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A compiled kernel.
+
+    ``spilled`` is bytes of a thread's registers kept in memory; ``shared`` is bytes of shared memory a block takes. ``assembly`` is the
+    target's own: SASS for NVIDIA's GPUs, GCN for AMD's.
+    """
+
+    plan: str
+    launch: Launch
+    target: str
+    registers: int
+    spilled: int
+    shared: int
+    warps: int
+    assembly: str = field(repr=False)
+
+    @property
+    def widest_load(self) -> int:
+        """Bits of the widest load from global memory that a thread makes."""
+        found = re.findall(r"\bLDG\.[\w.]*?(?:\.(U?\d+))?[\w.]*", self.assembly)
+        widths = [int(w.strip("U")) if w and int(w.strip("U")) >= 32 else 32 for w in found]
+        amd = {"dwordx4": 128, "dwordx3": 96, "dwordx2": 64, "dword": 32}
+        widths += [amd[w] for w in re.findall(r"(?:global|buffer)_load_(dwordx4|dwordx3|dwordx2|dword)\b", self.assembly)]
+        return max(widths, default=0)
+
+    @property
+    def tensor_core_instructions(self) -> int:
+        """Matrix instructions in the code."""
+        return len(re.findall(r"\b(?:HMMA|HGMMA|DMMA|IMMA|UTCHMMA|v_mfma)", self.assembly))
+
+
+def gpu_target(name: str) -> Any:
+    """Triton's description of an architecture: ``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``."""
+    from triton.backends.compiler import GPUTarget
+
+    if name in AMD:
+        return GPUTarget("hip", name, 64)
+    found = re.fullmatch(r"sm_(\d+)a?", name)
+    if found is None:
+        raise UnknownTarget(f"unknown GPU architecture {name!r}; e.g. sm_80, sm_90, sm_100, gfx942")
+    return GPUTarget("cuda", int(found.group(1)), 32)
+
+
+def compile_plans(plans: Sequence[Plan], index_dtype: DType, target: str) -> Iterator[Binary]:
+    """Every kernel of ``plans`` compiled for ``target``, one after the other. Needs no GPU.
+
+    Raises:
+        UnknownTarget: there is no such architecture.
+    """
+    wanted = gpu_target(target)
+    module = emit(plans)
+    functions = load_functions(module.source, interpreted=False)
+    for plan in module.plans:
+        for step in module.steps[plan.name]:
+            for launch in step.launches:
+                compiled = _compile(getattr(functions, launch.function), launch, index_dtype, wanted)
+                yield _binary(plan.name, launch, target, compiled)
+
+
+def _compile(function: Any, launch: Launch, index_dtype: DType, target: Any) -> Any:
+    import triton
+    from triton.compiler import ASTSource
+
+    signature = {name: _type(argument, index_dtype) for name, argument in launch.arguments}
+    constants = dict(launch.constants) | dot_constants(launch, interpreted=False)
+    signature |= dict.fromkeys(constants, "constexpr")
+    aligned = {(n,): [["tt.divisibility", 16]] for n, t in enumerate(signature.values()) if t.startswith("*")}
+    source = ASTSource(function, signature, constexprs=constants, attrs=aligned)
+    options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
+    return triton.compile(source, target=target, options=options)
+
+
+def _type(argument: Argument, index_dtype: DType) -> str:
+    match argument:
+        case BufferArgument(buffer):
+            return POINTERS[buffer.type.dtype]
+        case WorkspaceArgument(workspace):
+            return POINTERS[workspace.dtype]
+        case ArrayArgument():
+            return POINTERS[index_dtype]
+        case _:
+            return "i32"
+
+
+def _binary(plan: str, launch: Launch, target: str, compiled: Any) -> Binary:
+    if target in AMD:
+        text = compiled.asm["amdgcn"]
+        registers = _number(r"\.vgpr_count:\s+(\d+)", text)
+        spilled = 4 * _number(r"\.vgpr_spill_count:\s+(\d+)", text)
+        return Binary(plan, launch, target, registers, spilled, compiled.metadata.shared, launch.warps, text)
+    usage = _nvidia_tool("cuobjdump", compiled.asm["cubin"], "-res-usage")
+    sass = _nvidia_tool("cuobjdump", compiled.asm["cubin"], "-sass")
+    spilled = _number(r"STACK:(\d+)", usage) + _number(r"LOCAL:(\d+)", usage)
+    return Binary(
+        plan, launch, target, _number(r"REG:(\d+)", usage), spilled, compiled.metadata.shared, launch.warps, sass
+    )
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    if found is None:
+        raise RuntimeError(f"no {pattern} in what the tool says:\n{text[:2000]}")
+    return int(found.group(1))
+
+
+def _nvidia_tool(name: str, binary: bytes, *options: str) -> str:
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as f:
+        f.write(binary)
+        f.flush()
+        return subprocess.run([tool, *options, f.name], capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,277 @@
+"""Runs plans with Triton kernels: on a GPU, or, slowly, on CPU tensors in Triton's interpreter."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import inspect
+import math
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from columba.codegen.triton import (
+    ArrayArgument,
+    BufferArgument,
+    CountArgument,
+    Launch,
+    Step,
+    TilesArgument,
+    Workspace,
+    WorkspaceArgument,
+    emit,
+)
+from columba.codegen.triton.launches import Argument, GridSize
+from columba.ir.indices import IndexArray
+from columba.ir.interop.program import Program
+from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
+from columba.ir.intraop.plan import Plan
+from columba.ir.spaces import Space
+from columba.ir.types import DType, TensorType
+from columba.runtime.cache import get_or_build
+from columba.runtime.dtypes import torch_dtype
+
+HostRunner = Callable[[Program, Sequence[Tensor]], list[Tensor]]
+
+SPACES = tuple(Space)
+
+
+class TritonNotFound(RuntimeError):
+    """Triton is not installed."""
+
+
+class TritonExecutable:
+    """The kernels of some plans, as a module of Triton functions."""
+
+    def __init__(self, plans: Sequence[Plan], index_dtype: DType) -> None:
+        self.module = emit(plans)
+        self.source = self.module.source
+        self.plans = self.module.plans
+        self.runners = {
+            plan.name: _PlanRunner(plan, self.module.steps[plan.name], self.source) for plan in self.module.plans
+        }
+
+    def run(
+        self,
+        plan: str,
+        inputs: Sequence[Tensor],
+        index: Sequence[Tensor],
+        counts: Sequence[int],
+        *,
+        host: HostRunner | None = None,
+    ) -> list[Tensor]:
+        """The outputs of a plan: see :meth:`columba.runtime.launch.Executable.run`.
+
+        Nothing here waits for the device or looks at what tensors hold: grids come from ``counts`` and from lengths.
+        """
+        return self.runners[plan].run(inputs, index, counts, host)
+
+    def bind(
+        self, plan: str, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None = None
+    ) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+        """The plan prepared for one graph: see :meth:`columba.runtime.launch.Executable.bind`."""
+        runner = self.runners[plan]
+        return lambda inputs: runner.run(inputs, index, counts, host)
+
+
+class _PlanRunner:
+    """One plan: its steps, and when each of its buffers is last read."""
+
+    def __init__(self, plan: Plan, steps: Sequence[Step], source: str) -> None:
+        self.plan = plan
+        self.steps = steps
+        self.source = source
+        self.arrays = {array: n for n, array in enumerate(plan.index_arrays)}
+        self.dead_after = self._last_reads()
+
+    def _last_reads(self) -> list[list[Buffer]]:
+        """For each step, the temporaries that nobody reads after it."""
+        last: dict[Buffer, int] = {}
+        for n, step in enumerate(self.steps):
+            for buffer in (*reads(step.kernel), *writes(step.kernel)):
+                last[buffer] = n
+        kept = {*self.plan.inputs, *self.plan.outputs}
+        return [[b for b, at in last.items() if at == n and b not in kept] for n in range(len(self.steps))]
+
+    def run(
+        self, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
+    ) -> list[Tensor]:
+        device = inputs[0].device if inputs else index[0].device
+        call = _Call(self, dict(zip(self.plan.inputs, inputs, strict=True)), index, counts, device)
+        with _on(device):
+            for step, dead in zip(self.steps, self.dead_after, strict=True):
+                call.step(step, host)
+                for buffer in dead:
+                    del call.tensors[buffer]
+        return [call.tensors[b] for b in self.plan.outputs]
+
+
+class _Call:
+    """One run of a plan: what its buffers are."""
+
+    def __init__(
+        self,
+        runner: _PlanRunner,
+        tensors: dict[Buffer, Tensor],
+        index: Sequence[Tensor],
+        counts: Sequence[int],
+        device: torch.device,
+    ) -> None:
+        self.runner = runner
+        self.tensors = tensors
+        self.index = index
+        self.counts = dict(zip(SPACES, counts, strict=True))
+        self.device = device
+        self.functions = load_functions(runner.source, interpreted=device.type == "cpu")
+
+    def step(self, step: Step, host: HostRunner | None) -> None:
+        if isinstance(step.kernel, HostCall):
+            if host is None:
+                raise ValueError(f"plan {self.runner.plan.name} has host calls; give run(host=...)")
+            results = host(step.kernel.program, [self.tensors[b] for b in step.kernel.args])
+            self.tensors.update(zip(step.kernel.results, results, strict=True))
+            return
+        for buffer in writes(step.kernel):
+            self.tensors[buffer] = self.allocate(self._shape(buffer.type), torch_dtype(buffer.type.dtype))
+        parts: dict[Workspace, Tensor] = {}
+        for launch in step.launches:
+            for workspace in launch.workspaces:
+                shape = (self._size(workspace.tiles), workspace.size)
+                parts[workspace] = self.allocate(shape, torch_dtype(workspace.dtype))
+            self._launch(launch, parts)
+
+    def allocate(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype, device=self.device)
+
+    def _launch(self, launch: Launch, parts: dict[Workspace, Tensor]) -> None:
+        grid = tuple(self._size(g) for g in launch.grid)
+        if 0 in grid:
+            return
+        arguments = [self._argument(a, parts) for _, a in launch.arguments]
+        constants = dict(launch.constants) | dot_constants(launch, interpreted=self.device.type == "cpu")
+        function = getattr(self.functions, launch.function)
+        options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
+        function[grid](*arguments, **constants, **options)
+
+    def _argument(self, argument: Argument, parts: dict[Workspace, Tensor]) -> Tensor | int:
+        match argument:
+            case BufferArgument(buffer):
+                return self.tensors[buffer]
+            case ArrayArgument(array):
+                return self._array(array)
+            case CountArgument(space):
+                return self.counts[space]
+            case TilesArgument(array):
+                return self._array(array).numel() // 3
+            case WorkspaceArgument(workspace):
+                return parts[workspace]
+
+    def _array(self, array: IndexArray) -> Tensor:
+        return self.index[self.runner.arrays[array]]
+
+    def _size(self, size: GridSize) -> int:
+        if isinstance(size.of, int):
+            return -(-size.of // size.by)
+        rows = self.counts[size.of] if isinstance(size.of, Space) else self._array(size.of).numel() // 3
+        return -(-rows // size.by)
+
+    def _shape(self, t: TensorType) -> tuple[int, ...]:
+        return t.shape if t.space is Space.ONE else (self.counts[t.space], *t.shape)
+
+
+def dot_constants(launch: Launch, *, interpreted: bool) -> dict[str, Any]:
+    """How a matrix product multiplies: as ``torch.get_float32_matmul_precision()`` says, if operands are float32.
+
+    The interpreter holds bfloat16 as bits, which it cannot multiply; operands, rounded before, are given to it as float32.
+    """
+    if launch.dot is None:
+        return {}
+    import triton.language as tl
+
+    precise = launch.dot is DType.F64 or torch.get_float32_matmul_precision() == "highest"
+    types = {DType.F64: tl.float64, DType.F32: tl.float32, DType.BF16: tl.bfloat16, DType.F16: tl.float16}
+    operand = tl.float32 if interpreted and launch.dot is DType.BF16 else types[launch.dot]
+    return {"PRECISION": "ieee" if precise else "tf32", "OPERAND": operand}
+
+
+def _on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
+    return torch.cuda.device(device) if device.type == "cuda" else _interpreting()
+
+
+_interpreter = threading.RLock()
+_warned = False
+
+
+@contextlib.contextmanager
+def _interpreting() -> Iterator[None]:
+    """The interpreter patches ``triton.language`` while it runs: one thread at a time."""
+    global _warned
+    if not _warned:
+        _warned = True
+        warnings.warn(
+            'columba: backend="triton" runs on CPU tensors in Triton\'s interpreter, which is for debugging and very slow; '
+            'use backend="cpp" there.',
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    with _interpreter:
+        yield
+
+
+_loaded: dict[tuple[str, bool], ModuleType] = {}
+
+
+def load_functions(source: str, *, interpreted: bool) -> ModuleType:
+    """The module of emitted ``source``, its functions compiled for a GPU on their first launch, or interpreted."""
+    key = (source, interpreted)
+    if key not in _loaded:
+        with _interpreter:
+            if key not in _loaded:
+                _loaded[key] = _import(source, interpreted)
+    return _loaded[key]
+
+
+def source_path(source: str) -> Path:
+    """The file in the cache that holds ``source``: Triton reads functions from files."""
+    digest = hashlib.sha256(source.encode()).hexdigest()[:32]
+    return get_or_build(digest, ".py", lambda path: path.write_text(source) and None)
+
+
+def _import(source: str, interpreted: bool) -> ModuleType:
+    try:
+        from triton import knobs
+    except ImportError as e:
+        raise TritonNotFound(f"backend='triton' needs Triton, which cannot be imported ({e}); pip install triton") from e
+    path = source_path(source)
+    spec = importlib.util.spec_from_file_location(f"columba_kernels_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with knobs.runtime.scope():
+        knobs.runtime.interpret = interpreted
+        spec.loader.exec_module(module)
+    if interpreted:
+        _simplify_helpers(module)
+    return module
+
+
+def _simplify_helpers(module: ModuleType) -> None:
+    """Functions that kernels call become plain Python: the interpreter would patch its language again at every call of one."""
+    for name, function in list(vars(module).items()):
+        if hasattr(function, "rewrite") and "_ptr" not in "".join(inspect.signature(function.fn).parameters):
+            setattr(module, name, function.rewrite())
+
+
+def grid_text(launch: Launch) -> str:
+    """A launch's grid for people."""
+    sizes = []
+    for g in launch.grid:
+        of = g.of if isinstance(g.of, int) else str(g.of)
+        sizes.append(str(math.ceil(of / g.by)) if isinstance(of, int) else of if g.by == 1 else f"{of}/{g.by}")
+    return " x ".join(sizes)
