@@ -58,6 +58,9 @@ POINTWISE_FLOPS = 2.0
 SMALL_ROW = 16
 """Elements that may be saved for every edge: numbers a head, never features."""
 
+HIGHEST_PRICE, REFINEMENTS = 1e6, 5
+"""Where the search for a price below the budget gives up and saves nothing, and how often it halves the interval it found."""
+
 FREE = (Reshape, Permute, Slice, Expand, Constant, Lift)
 """What is done in place where it is read."""
 
@@ -82,12 +85,24 @@ class Saving:
         """
         if self.budget is not None and self.budget < 0:
             raise ValueError(f"memory budget must not be negative, got {self.budget}")
-        price = 1.0
-        while True:
-            saved = self._cut(results, needed, price)
-            if self.budget is None or self.bytes(v for v in saved if v not in results) <= self.budget:
-                return saved
-            price = price * 2.0 if price < 1e6 else math.inf
+        saved = self._cut(results, needed, 1.0)
+        if self._fits(saved, results):
+            return saved
+        low, high = 1.0, 1.0
+        while not self._fits(saved, results):
+            low, high = high, high * 4.0 if high < HIGHEST_PRICE else math.inf
+            saved = self._cut(results, needed, high)
+        for _ in range(REFINEMENTS if math.isfinite(high) else 0):
+            middle = math.sqrt(low * high)
+            candidate = self._cut(results, needed, middle)
+            if self._fits(candidate, results):
+                high, saved = middle, candidate
+            else:
+                low = middle
+        return saved
+
+    def _fits(self, saved: Sequence[Value], results: Sequence[Value]) -> bool:
+        return self.budget is None or self.bytes(v for v in saved if v not in results) <= self.budget
 
     def bytes(self, values: Iterable[Value]) -> int:
         """Bytes that values take."""
@@ -122,7 +137,11 @@ class Saving:
         """Bytes written and read. What is a result is only read; what is a buffer anyway is written anyway."""
         if is_result:
             return float(self._bytes(v))
-        if isinstance(v, (*FREE, Degree, Uniform)) or (v.space is Space.EDGE and not _worth_an_edge(v)):
+        if (
+            math.isinf(price)
+            or isinstance(v, (*FREE, Degree, Uniform))
+            or (v.space is Space.EDGE and not _worth_an_edge(v))
+        ):
             return math.inf
         return price * (1.0 if _is_product(v) else 2.0) * self._bytes(v)
 

@@ -80,7 +80,7 @@ class _Finder:
         for p, u in _products(known.x):
             if self.number[u] != self.number[v] or known.shape != dot.x.shape:
                 continue
-            if p.shape == kept and self._same_elements(p, weight):
+            if (1,) * (len(kept) - len(p.shape)) + p.shape == kept and self._same_elements(p, weight):
                 return True
         return False
 
