@@ -5,75 +5,128 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import queue
 import statistics
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks.cases import Case, load_graph
+from benchmarks.peers import applies
 from benchmarks.roofline import work
 
 ROOT = Path(__file__).resolve().parents[1]
 MODES = ("infer", "train")
-SLOW = 5.0
 TOLERANCE = 2e-3
+PATIENCE = 60.0
+"""Seconds after which one run of a peer is cut off."""
+SHARE = 3.0
+"""Seconds that the rounds of one peer in one mode may take; a run that takes longer is made once."""
+START = 120.0
+"""Seconds that a peer may take to start and prepare."""
 
 
 class PeerFailed(RuntimeError):
     """A peer's process ended or its results differ."""
 
 
+class PeerSlow(PeerFailed):
+    """A peer did not answer in time."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(f"took more than {seconds:.0f} s")
+        self.seconds = seconds
+
+
 class Peer:
-    """A worker process."""
+    """A worker process. Its first answer, :attr:`about`, is waited for by :meth:`ready`."""
 
     def __init__(self, name: str, case: Case, *, keep: bool, python: str = sys.executable) -> None:
-        self.name = name
+        self.about: dict[str, Any] = {}
         command = [python, "-m", "benchmarks.worker", name, json.dumps(asdict(case)), *(["--keep"] if keep else [])]
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, "--memory", str(_most_memory())],
+            cwd=ROOT,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
         )
-        self.about = self._answer()
+        self._lines: queue.Queue[str | None] = queue.Queue()
+        threading.Thread(target=self._read, daemon=True).start()
 
-    def ask(self, do: str) -> dict[str, Any]:
+    def ready(self) -> None:
+        self.about = self._answer(START)
+
+    def ask(self, do: str, patience: float = PATIENCE) -> dict[str, Any]:
         try:
             print(json.dumps({"do": do}), file=self.process.stdin, flush=True)
         except BrokenPipeError:
             raise PeerFailed(self._why()) from None
-        return self._answer()
-
-    def _answer(self) -> dict[str, Any]:
-        assert self.process.stdout is not None
-        for line in self.process.stdout:
-            if line.startswith("{"):  # libraries may print lines of their own
-                answer: dict[str, Any] = json.loads(line)
-                return answer
-        raise PeerFailed(self._why())
-
-    def _why(self) -> str:
-        _, errors = self.process.communicate()
-        lines = errors.strip().splitlines()
-        return lines[-1] if lines else f"ended with status {self.process.returncode} (out of memory?)"
+        return self._answer(patience)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
             self.process.kill()
         self.process.wait()
+        self._errors.close()
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            if line.startswith("{"):  # libraries may print lines of their own
+                self._lines.put(line)
+        self._lines.put(None)
+
+    def _answer(self, patience: float) -> dict[str, Any]:
+        try:
+            line = self._lines.get(timeout=patience)
+        except queue.Empty:
+            raise PeerSlow(patience) from None
+        if line is None:
+            raise PeerFailed(self._why())
+        answer: dict[str, Any] = json.loads(line)
+        return answer
+
+    def _why(self) -> str:
+        status = self.process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().strip().splitlines()
+        return lines[-1][:200] if lines else f"ended with status {status} (out of memory?)"
+
+
+def _most_memory() -> int:
+    """Four fifths of the memory that is available now."""
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024 * 4 // 5
+    raise RuntimeError("no MemAvailable in /proc/meminfo")
 
 
 @dataclass
 class Result:
-    """What was measured of one peer on one case: seconds (medians), bytes that a training step adds."""
+    """What was measured of one peer on one case: seconds (medians), bytes that a training step adds.
+
+    ``at_least`` names the modes whose seconds are a lower bound, the run having been cut off. ``comparable``: outputs and gradients
+    were compared with the first peer's.
+    """
 
     case: Case
     peer: str
     keep: bool
     seconds: dict[str, float] = field(default_factory=dict)
     runs: dict[str, list[float]] = field(default_factory=dict)
+    at_least: list[str] = field(default_factory=list)
     bytes: int = 0
     prepare: float = 0.0
+    comparable: bool = True
     error: str = ""
 
 
@@ -88,25 +141,15 @@ class Measurement:
     roofline: dict[str, float]
     results: list[Result]
 
-    def of(self, peer: str) -> Result:
-        return next(r for r in self.results if r.peer == peer)
+    def of(self, peer: str) -> Result | None:
+        return next((r for r in self.results if r.peer == peer), None)
 
     def records(self) -> Iterator[dict[str, Any]]:
         """For JSON lines."""
+        shared = {"edges": self.edges, "roofline": self.roofline, "limits": self.limits}
         for result in self.results:
-            yield {
-                **asdict(result.case),
-                "peer": result.peer,
-                "keep": self.keep,
-                "edges": self.edges,
-                "seconds": result.seconds,
-                "runs": result.runs,
-                "bytes": result.bytes,
-                "prepare": result.prepare,
-                "error": result.error,
-                "roofline": self.roofline,
-                "limits": self.limits,
-            }
+            record = asdict(result)
+            yield {**record.pop("case"), **record, **shared}
 
 
 def measure(
@@ -115,37 +158,36 @@ def measure(
     *,
     rounds: int,
     keep: bool,
-    pythons: dict[str, str] | None = None,
+    pythons: Mapping[str, str] | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Measurement:
-    """All peers on one case. Outputs and gradients are compared with the first peer's before anything is timed."""
+    """All peers that have the layer, on one case. Outputs and gradients are compared with the first peer's before anything is timed."""
     graph = load_graph(case.graph)
+    peers = [p for p in peers if applies(p, case)]
     results = {name: Result(case, name, keep) for name in peers}
     running: dict[str, Peer] = {}
+    limits: dict[str, float] = {}
     try:
-        reference: list[list[float]] | None = None
         for name in peers:
+            running[name] = Peer(name, case, keep=keep, python=(pythons or {}).get(name, sys.executable))
+        reference: list[list[float]] | None = None
+        for name, peer in list(running.items()):
             tell(f"{case}: {name} starts")
             try:
-                running[name] = Peer(name, case, keep=keep, python=(pythons or {}).get(name, sys.executable))
-                results[name].prepare = running[name].about["prepare"]
-                prints = running[name].ask("check")["prints"]
-                reference = reference or prints
-                _compare(reference, prints)
+                reference = _admit(peer, results[name], reference)
             except PeerFailed as e:
-                results[name].error = str(e)
-                if name in running:
-                    running.pop(name).close()
-        if not running:
-            raise PeerFailed(f"{case}: no peer runs: " + "; ".join(f"{r.peer}: {r.error}" for r in results.values()))
-        limits = _limits(running, None)
+                _drop(running, results[name], e, case)
         for mode in MODES:
+            limits = _limits(running, limits)
             tell(f"{case}: {mode}")
             _rounds(running, results, mode, rounds)
-            limits = _limits(running, limits)
-        for name, peer in running.items():
+        limits = _limits(running, limits)
+        for name, peer in list(running.items()):
             tell(f"{case}: {name} memory")
-            results[name].bytes = peer.ask("memory")["bytes"]
+            try:
+                results[name].bytes = peer.ask("memory", 3 * PATIENCE)["bytes"]
+            except PeerFailed as e:
+                _drop(running, results[name], e, case)
     finally:
         for peer in running.values():
             peer.close()
@@ -153,38 +195,74 @@ def measure(
     return Measurement(case, keep, graph.num_edges, limits, roofline, list(results.values()))
 
 
+def _admit(peer: Peer, result: Result, reference: list[list[float]] | None) -> list[list[float]]:
+    """Runs a peer once in each mode and compares; its times so far are kept in case that they stay the only ones."""
+    peer.ready()
+    result.prepare, result.comparable = peer.about["prepare"], peer.about["comparable"]
+    for mode, do in zip(MODES, ("infer", "check"), strict=True):
+        start = time.perf_counter()
+        try:
+            answer = peer.ask(do)
+        except PeerSlow as e:
+            result.seconds[mode] = e.seconds
+            result.at_least.append(mode)
+            raise
+        result.runs[mode] = [time.perf_counter() - start]
+        result.seconds[mode] = result.runs[mode][0]
+    prints: list[list[float]] = answer["prints"]
+    if reference is not None and result.comparable:
+        try:
+            compare(reference, prints)
+        except PeerFailed:
+            result.seconds.clear()
+            raise
+    return prints if reference is None else reference
+
+
+def _drop(running: dict[str, Peer], result: Result, error: PeerFailed, case: Case) -> None:
+    running.pop(result.peer).close()
+    result.error = str(error)
+    if not running:
+        raise PeerFailed(f"{case}: no peer runs; {result.peer}: {error}") from error
+
+
 def _rounds(running: dict[str, Peer], results: dict[str, Result], mode: str, rounds: int) -> None:
-    """Interleaved runs; a peer that takes seconds is measured less often, and its first run counts."""
+    """Interleaved runs after a warm one; a peer that takes seconds is measured once."""
+    counts = {}
     times: dict[str, list[float]] = {name: [] for name in running}
-    for n in range(rounds + 1):
+    for name, peer in list(running.items()):
+        try:
+            first = peer.ask(mode)["seconds"]
+        except PeerFailed as e:
+            _drop(running, results[name], e, results[name].case)
+            continue
+        counts[name] = min(rounds, int(SHARE / first))
+        if not counts[name]:
+            times[name] = [first]
+    for n in range(rounds):
         for name, peer in running.items():
-            mine = times[name]
-            if mine and mine[0] > SLOW and len(mine) >= 2:
-                continue
-            seconds = peer.ask(mode)["seconds"]
-            if n == 0 and seconds < SLOW:
-                peer.ask(mode)  # warm-up, twice
-                continue
-            mine.append(seconds)
-    for name, mine in times.items():
-        results[name].seconds[mode] = statistics.median(mine)
-        results[name].runs[mode] = mine
+            if n < counts[name]:
+                times[name].append(peer.ask(mode)["seconds"])
+    for name in running:
+        results[name].seconds[mode] = statistics.median(times[name])
+        results[name].runs[mode] = times[name]
 
 
-def _limits(running: dict[str, Peer], before: dict[str, float] | None) -> dict[str, float]:
+def _limits(running: dict[str, Peer], before: dict[str, float]) -> dict[str, float]:
     """The machine's best rates so far."""
     now = next(iter(running.values())).ask("limits")
-    return now if before is None else {k: max(v, before[k]) for k, v in now.items()}
+    return {k: max(v, before.get(k, 0.0)) for k, v in now.items()}
 
 
-def _compare(reference: list[list[float]], prints: list[list[float]]) -> None:
+def compare(reference: Sequence[Sequence[float]], prints: Sequence[Sequence[float]]) -> None:
+    """:class:`PeerFailed` where fingerprints differ by more than rounding does."""
     if len(reference) != len(prints):
         raise PeerFailed(f"has {len(prints)} tensors, not {len(reference)}")
     for n, (expected, got) in enumerate(zip(reference, prints, strict=True)):
         if not expected or not got:
             continue  # a parameter that one of them does not have by itself
         scale = max(expected[0], 1e-12)
-        if any(abs(e - g) > TOLERANCE * scale for e, g in zip(expected, got, strict=True)):
+        if any(not abs(e - g) <= TOLERANCE * scale for e, g in zip(expected, got, strict=True)):
             raise PeerFailed(f"differs in tensor {n} (0: output, 1: input's gradient, then parameters)")
 
 

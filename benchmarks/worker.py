@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import json
+import resource
 import sys
 import time
 from collections.abc import Callable
@@ -28,7 +29,10 @@ def main() -> None:
     parser.add_argument("peer")
     parser.add_argument("case", help="a Case as JSON")
     parser.add_argument("--keep", action="store_true", help="keep freed memory in the process (mallopt)")
+    parser.add_argument("--memory", type=int, default=0, help="fail, rather than take more bytes than this")
     args = parser.parse_args()
+    if args.memory:
+        resource.setrlimit(resource.RLIMIT_DATA, (args.memory, args.memory))
     if args.keep:
         keep_freed_memory()
     worker = Worker(args.peer, Case(**json.loads(args.case)))
@@ -51,10 +55,11 @@ class Worker:
         layer = make_layer(case, graph)
         start = time.perf_counter()
         self.x = make_input(case, graph).requires_grad_()
-        self.model: Callable[[Tensor], Tensor] = build_peer(peer, case, layer, graph)
-        self.parameters = list(layer.parameters())
+        built = build_peer(peer, case, layer, graph)
+        self.model = built.call
+        self.ours, self.parameters = list(layer.parameters()), built.parameters
         self.out_grad = torch.randn(graph.num_nodes, case.features, generator=torch.Generator().manual_seed(2))
-        self.about = {"edges": graph.num_edges, "prepare": time.perf_counter() - start}
+        self.about = {"prepare": time.perf_counter() - start, "comparable": built.comparable}
 
     def answer(self, do: str) -> dict[str, Any]:
         match do:
@@ -86,7 +91,7 @@ class Worker:
     def check(self) -> list[list[float]]:
         """Sums that pin down the output and every gradient, in an order common to all peers."""
         out = self.train().detach()
-        tensors = [out, self.x.grad, *(p.grad for p in self.parameters)]
+        tensors = [out, self.x.grad, *(p.grad for p in self.ours)]
         return [[] if t is None else fingerprint(t) for t in tensors]
 
     def memory(self) -> int:

@@ -2,35 +2,76 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 import columba
 from benchmarks.cases import Case
+from benchmarks.recipes import RECIPES
 from columba import Graph
 
-PEERS = ("columba", "compact", "folded", "plain", "compact+compile", "plain+compile")
-"""All peers, Columba first. ``plain`` and ``compact`` are hand-written PyTorch; ``+compile`` goes through ``torch.compile``."""
+PEERS = (
+    "columba",
+    "compact",
+    "folded",
+    "plain",
+    "pyg",
+    "pyg-fast",
+    "dgl",
+    "compact+compile",
+    "plain+compile",
+    "pyg+compile",
+    "pyg-fast+compile",
+)
+"""All peers, Columba first. ``plain``, ``compact`` and ``folded`` are hand-written PyTorch; ``+compile`` goes through ``torch.compile``."""
+
+LIBRARIES = ("pyg", "pyg-fast", "pyg+compile", "pyg-fast+compile", "dgl")
+"""The peers that are layers of PyG or DGL."""
+
+COLUMBA = "columba"
 
 
-class NotApplicable(Exception):
-    """A peer has no such layer."""
+@dataclass(frozen=True)
+class Built:
+    """A peer's layer: what to call, the parameters that its training step finds gradients of, and whether its outputs are ours."""
+
+    call: Callable[[Tensor], Tensor]
+    parameters: Sequence[nn.Parameter]
+    comparable: bool = True
 
 
-def build_peer(name: str, case: Case, layer: nn.Module, graph: Graph) -> Callable[[Tensor], Tensor]:
-    """The peer's version of ``layer`` on ``graph``; :class:`NotApplicable` where it has none."""
+def applies(peer: str, case: Case) -> bool:
+    """Whether the peer has a version of its own of the case's layer."""
+    base = peer.partition("+")[0]
+    return {"folded": case.layer == "rgat", "pyg-fast": case.layer == "rgcn"}.get(base, True)
+
+
+def build_peer(name: str, case: Case, layer: nn.Module, graph: Graph) -> Built:
+    """The peer's version of ``layer`` on ``graph``. ``columba:RECIPE`` is Columba with one of :data:`benchmarks.recipes.RECIPES`."""
     base, _, how = name.partition("+")
-    model: Callable[[Tensor], Tensor]
+    base, _, recipe = base.partition(":")
+    parameters = list(layer.parameters())
     match base:
         case "columba":
-            compiled = columba.compile(layer, backend="cpp")
-            return lambda x: compiled(x, graph)
+            compiled = columba.compile(layer, backend="cpp", recipe=RECIPES[recipe] if recipe else None)
+            return Built(lambda x: compiled(x, graph), parameters)
         case "plain" | "compact" | "folded":
             from benchmarks.peers.handwritten import LAYERS
 
-            model = LAYERS[case.layer](layer, graph, base)
+            built = Built(LAYERS[case.layer](layer, graph, base), parameters)
+        case "pyg" | "pyg-fast":
+            from benchmarks.peers import pyg
+
+            built = pyg.build(case, layer, graph, fast=base == "pyg-fast")
+        case "dgl":
+            from benchmarks.peers import dgl
+
+            built = dgl.build(case, layer, graph)
         case _:
             raise ValueError(f"unknown peer {name!r}; one of {', '.join(PEERS)}")
-    return torch.compile(model) if how == "compile" else model
+    if how == "compile":
+        return Built(torch.compile(built.call), built.parameters, built.comparable)
+    return built
