@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from columba.driver import Compilation, Recipe, Runnable, compile_program
 from columba.frontend import Bound, Trace, TraceError, is_tracing, trace
+from columba.frontend.shortcut import MISSED, Shortcut, shortcut_to
 from columba.runtime.build import CompilerNotFound
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
@@ -133,8 +134,14 @@ class CompiledFunction:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         if is_tracing():  # part of a larger compiled function
             return self.fn(*args, **kwargs)
+        owner, rest = self._split(args)
+        for known in self._own if owner is None else self._of_modules.get(owner, ()):
+            if known.shortcut is not None:
+                result = known.shortcut(owner, rest, kwargs)
+                if result is not MISSED:
+                    return result
         specialization, bound = self.specialize(*args, **kwargs)
-        return specialization(bound)
+        return specialization(bound, owner)
 
     def specialize(self, *args: Any, **kwargs: Any) -> tuple[_Specialization, Bound]:
         """The specialization that a call with these arguments runs, traced now if there is none yet, and the call bound to it."""
@@ -170,9 +177,21 @@ class _Specialization:
         self.options = options
         self.variants: dict[tuple[tuple[bool, ...], torch.dtype], Runnable] = {}
         self.lock = threading.Lock()
+        self.shortcut: Shortcut | None = None
+        self.patience = _Patience()
 
-    def __call__(self, bound: Bound) -> Any:
-        return self.trace.rebuild(bound, self._run(bound.graph, bound.inputs))
+    def __call__(self, bound: Bound, owner: nn.Module | None) -> Any:
+        results = self._run(bound.graph, bound.inputs)
+        if self.patience.is_over(bound.graph):
+            self.shortcut = self._shortcut(bound, owner)
+        return self.trace.rebuild(bound, results)
+
+    def _shortcut(self, bound: Bound, owner: nn.Module | None) -> Shortcut | None:
+        """For calls like this one, if kernels run them."""
+        variant = self.variants.get(self._key(bound.inputs, bound.graph.index_dtype))
+        if variant is None or not variant.compilation.forward.results or self.options.backend == "torch":
+            return None
+        return shortcut_to(self.trace, bound, owner, variant.on(bound.graph), variant.compilation.places)
 
     def _run(self, graph: Graph, inputs: list[Tensor]) -> list[Tensor]:
         backend = self._backend(graph, inputs)
@@ -201,19 +220,39 @@ class _Specialization:
 
     def variant(self, inputs: Sequence[Tensor], index_dtype: torch.dtype, backend: str = "cpp") -> Runnable:
         """The compiled program for these inputs' gradients."""
-        grad = torch.is_grad_enabled()
-        needs = tuple(grad and x.requires_grad for x in inputs)
-        key = (needs, index_dtype)
+        key = self._key(inputs, index_dtype)
         with self.lock:
             if key not in self.variants:
                 self.variants[key] = Runnable(self.compilation(inputs), ir_dtype(index_dtype), backend)
             return self.variants[key]
+
+    @staticmethod
+    def _key(inputs: Sequence[Tensor], index_dtype: torch.dtype) -> tuple[tuple[bool, ...], torch.dtype]:
+        grad = torch.is_grad_enabled()
+        return tuple(grad and x.requires_grad for x in inputs), index_dtype
 
     def compilation(self, inputs: Sequence[Tensor]) -> Compilation:
         """The traced program compiled for the gradients that these inputs want."""
         program, grad = self.trace.program, torch.is_grad_enabled()
         wrt = [i.name for i, x in zip(program.inputs, inputs, strict=True) if grad and x.requires_grad]
         return compile_program(program, wrt, self.options.recipe)
+
+
+class _Patience:
+    """Says when a shortcut is worth making: when a graph comes back, and, after each shortcut that later missed, more rarely."""
+
+    def __init__(self) -> None:
+        self.graph: weakref.ref[Graph] | None = None
+        self.calls, self.wait = 0, 1
+
+    def is_over(self, graph: Graph) -> bool:
+        returns = self.graph is not None and self.graph() is graph
+        self.graph = weakref.ref(graph)
+        self.calls += 1
+        if not returns or self.calls <= self.wait:
+            return False
+        self.calls, self.wait = 0, min(2 * self.wait, 256)
+        return True
 
 
 def _obstacle(graph: Graph, inputs: Sequence[Tensor]) -> str | None:

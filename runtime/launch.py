@@ -94,7 +94,7 @@ class Executable:
 
         Args:
             plan: its name.
-            inputs: contiguous tensors for ``plan.inputs``.
+            inputs: tensors for ``plan.inputs``.
             index: the graph's ``plan.index_arrays``.
             counts: rows of every space, in the order of :class:`Space`.
             host: runs the programs of host calls.
@@ -148,7 +148,7 @@ class _PlanRunner:
 class Launch:
     """A plan on one graph: all that does not change from call to call is in place. Calls may overlap, from several threads.
 
-    Call it with contiguous tensors for ``plan.inputs``; it returns those of ``plan.outputs``.
+    Call it with tensors for ``plan.inputs``; it returns those of ``plan.outputs``.
     """
 
     def __init__(
@@ -176,7 +176,12 @@ class Launch:
         return sum(map(math.prod, rows)) + sum(a.numel() for a in self.index)
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        self._check(inputs)
+        self.check(inputs)
+        return self.run(inputs)
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The outputs for inputs that passed :meth:`check`, or are known to."""
+        inputs = [x if x.is_contiguous() else x.contiguous() for x in inputs]
         try:
             frame = self._frames.pop()
         except IndexError:
@@ -185,7 +190,7 @@ class Launch:
         pointers[: self.inputs] = [x.data_ptr() for x in inputs]
         tensors: dict[int, Tensor] = dict(enumerate(inputs))
         for n, shape, dtype in self.made:
-            tensors[n] = made = torch.empty(shape, dtype=dtype)
+            tensors[n] = made = torch.empty(shape, dtype=dtype, device="cpu")
             pointers[n] = made.data_ptr()
         block = None
         if self.scratch_size:
@@ -224,11 +229,12 @@ class Launch:
             tensors[position[buffer]] = result
             pointers[position[buffer]] = result.data_ptr()  # type: ignore[call-overload]
 
-    def _check(self, inputs: Sequence[Tensor]) -> None:
+    def check(self, inputs: Sequence[Tensor]) -> None:
+        """ValueError if an input has another dtype or shape than the kernels expect."""
         for x, (name, dtype, shape) in zip(inputs, self.checks, strict=True):
-            if x.dtype is not dtype or x.shape != shape or not x.is_contiguous():
+            if x.dtype is not dtype or x.shape != shape:
                 raise ValueError(
-                    f"{self.runner.plan.name}: input {name} must be contiguous {dtype} of shape {list(shape)}, "
+                    f"{self.runner.plan.name}: input {name} must be {dtype} of shape {list(shape)}, "
                     f"got {x.dtype} {list(x.shape)}"
                 )
 

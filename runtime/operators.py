@@ -24,8 +24,15 @@ from columba.ir.types import TensorType
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.launch import SPACES, shape_of
 
-Launcher = Callable[[Sequence[Tensor]], list[Tensor]]
-"""Runs one plan on one graph: contiguous inputs to outputs."""
+
+class Launcher(Protocol):
+    """Runs one plan on one graph. A call is ``check`` and ``run``."""
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
+
+    def check(self, inputs: Sequence[Tensor]) -> None: ...
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
 
 
 class Binder(Protocol):
@@ -93,11 +100,7 @@ def _bind(direction: Direction, index: Sequence[Tensor], counts: Sequence[int]) 
 def _run(
     direction: Direction, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int]
 ) -> list[Tensor]:
-    return _bind(direction, index, counts)(_contiguous(inputs))
-
-
-def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [x if x.is_contiguous() else x.contiguous() for x in tensors]
+    return _bind(direction, index, counts)(inputs)
 
 
 @torch.library.custom_op("columba::forward", mutates_args=())
@@ -207,13 +210,14 @@ class ProgramOnGraph:
         """The results; through the operators where somebody looks at them."""
         if not is_plain(inputs):
             return forward(self.program.key, list(inputs), self.index, self.counts)[: self.program.results]
+        self.forward.check(inputs)
         return self.run_plain(inputs)
 
     def run_plain(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The results, for inputs that :func:`is_plain` has seen."""
+        """The results, for inputs of the right shapes and dtypes that :func:`is_plain` has seen."""
         if self.gradients and torch.is_grad_enabled():
             return _ShortWay.apply(self, *inputs)  # type: ignore[no-any-return, no-untyped-call]
-        return self.forward(_contiguous(inputs))[: self.program.results]
+        return self.forward.run(inputs)
 
 
 def is_plain(inputs: Sequence[Tensor]) -> bool:
@@ -240,7 +244,7 @@ class _ShortWay(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, on_graph: ProgramOnGraph, *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = on_graph.forward(_contiguous(inputs))
+        outputs = on_graph.forward.run(inputs)
         ctx.on_graph = on_graph
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
@@ -265,7 +269,7 @@ class _ShortWay(torch.autograd.Function):
         if on_graph.backward is not None:
             tensors = [value(*source) for source in compiled.sources]
             if is_plain(tensors) and not torch.is_grad_enabled():
-                found = on_graph.backward(_contiguous(tensors))
+                found = on_graph.backward(tensors)
             else:
                 found = backward(compiled.key, tensors, on_graph.index, on_graph.counts)
         return None, *(

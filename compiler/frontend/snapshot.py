@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from columba.runtime.graph import Graph
 
-_ATOMS = (
+ATOMS: tuple[Any, ...] = (
     type(None),
     bool,
     int,
@@ -58,6 +58,11 @@ class Marker:
 TENSOR, GRAPH = Marker("tensor"), Marker("graph")
 
 
+def is_compared_by_identity(value: Any) -> bool:
+    """Whether a value counts as changed only when it is another object: functions, modules, classes."""
+    return isinstance(value, (nn.Module, type, types.ModuleType)) or callable(value)
+
+
 def snapshot(value: Any, depth: int = 4) -> Any:
     """Something that compares equal to a later snapshot exactly if ``value`` is still what it was.
 
@@ -70,10 +75,10 @@ def snapshot(value: Any, depth: int = 4) -> Any:
         return GRAPH
     if isinstance(value, float) and value != value:
         return float, "nan"
-    if isinstance(value, _ATOMS):
+    if isinstance(value, ATOMS):
         plain = int.__int__(value) if isinstance(value, int) and not isinstance(value, (bool, enum.Enum)) else value
         return type(plain), plain
-    if depth == 0 or isinstance(value, (nn.Module, type, types.ModuleType)) or callable(value):
+    if depth == 0 or is_compared_by_identity(value):
         return Same(value)
     if isinstance(value, (tuple, list)):
         return type(value), tuple([snapshot(v, depth - 1) for v in value])

@@ -121,10 +121,10 @@ class Trace:
         def fetch(s: Any) -> Any:
             return None if s is None else tuple(map(fetch, s)) if isinstance(s, tuple) else s.fetch(call)
 
-        sizes = {name: tree_map(lambda n: self._count(n, None, values), size) for name, size in source.sizes}
+        sizes = {name: tree_map(lambda n: self.count(n, None, values), size) for name, size in source.sizes}
         return as_graph(*(fetch(s) for s in source.tensors), **sizes)
 
-    def _count(self, count: Any, graph: Graph | None, values: dict[Record, Any]) -> Any:
+    def count(self, count: Any, graph: Graph | None, values: dict[Record, Any]) -> Any:
         """A number of rows as it is in this call."""
         return self._rows(count.of, graph, values) if isinstance(count, RowCount) else count
 
@@ -155,7 +155,7 @@ class Trace:
         def actual(x: Any) -> Any:
             if isinstance(x, Record):
                 return values[x]
-            return self._count(x, graph, values)
+            return self.count(x, graph, values)
 
         args, kwargs = tree_map(actual, (record.args, record.kwargs))
         assert record.function is not None
@@ -191,7 +191,7 @@ class Trace:
         def leaf(x: Any, path: Any) -> Any:
             if isinstance(x, Record):
                 return values[x]
-            return self._count(x, bound.graph, values)
+            return self.count(x, bound.graph, values)
 
         return walk(self.output, (), leaf)
 

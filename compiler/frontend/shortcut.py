@@ -1,0 +1,319 @@
+"""The last call of a trace, as straight-line Python that recognizes a call like it.
+
+:meth:`Trace.match` interprets guards and sources; that is exact, says what is wrong, and costs more than the kernels of a small graph.
+A shortcut checks the same things, specialized to what the last call found: the same graph, tensors of exactly the same sizes, the same
+attributes. What cannot have changed since is left out, what is immutable is compared by identity, and everything else by the same
+snapshots that guards compare. A call that differs anywhere is :data:`MISSED`, and takes the long way.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import weakref
+from collections.abc import Callable, Sequence
+from types import CodeType
+from typing import Any
+
+from torch import Tensor, nn
+
+from columba.frontend.guards import ARGUMENT_DEPTH, environment
+from columba.frontend.language import BuiltGraph
+from columba.frontend.record import Record, RowCount
+from columba.frontend.snapshot import ATOMS, is_compared_by_identity, snapshot
+from columba.frontend.sources import Argument, Attribute, Captured, Closure, Global, Seed, Source
+from columba.frontend.trace import Bound, Trace
+from columba.runtime.graph import Graph
+from columba.runtime.operators import PLAIN, ProgramOnGraph, no_modes
+
+MISSED = object()
+"""What a shortcut returns for a call that it does not know."""
+
+Shortcut = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+"""``(owner, args, kwargs)`` to what the function returns, or :data:`MISSED`."""
+
+
+def shortcut_to(
+    trace: Trace, bound: Bound, owner: nn.Module | None, on_graph: ProgramOnGraph, places: Sequence[tuple[str, int]]
+) -> Shortcut | None:
+    """The shortcut for calls like ``bound``; None if such calls need the long way.
+
+    Args:
+        trace: what the call matched.
+        bound: the call.
+        owner: the module whose method was called, if it is one. The shortcut does not keep it alive, nor the graph.
+        on_graph: what runs the call.
+        places: where the results of the program are: ``("input", n)`` or ``("output", n)``.
+    """
+    if trace.autocast:
+        return None
+    try:
+        return _Writer(trace, bound, owner, on_graph).shortcut(places)
+    except _LongWay:
+        return None
+
+
+class _LongWay(Exception):
+    """Something that a shortcut does not check."""
+
+
+class _Writer:
+    def __init__(self, trace: Trace, bound: Bound, owner: nn.Module | None, on_graph: ProgramOnGraph) -> None:
+        self.trace, self.bound, self.owner = trace, bound, owner
+        self.lines: list[str] = []
+        self.constants: dict[str, Any] = {}
+        self.known: dict[int, str] = {}
+        self.names: dict[Record, str] = {}
+        self.modules: dict[nn.Module, str] = {}
+        self.on_graph = self.constant(weakref.ref(on_graph))
+        self.graph = self.constant(weakref.ref(bound.graph))
+
+    def shortcut(self, places: Sequence[tuple[str, int]]) -> Shortcut:
+        self.write(f"on_graph, graph = {self.on_graph}(), {self.graph}()")
+        self.unless("on_graph is not None and graph is not None and no_modes()")
+        self.unless(f"environment() == {self.constant(self.trace.guards.environment)}")
+        self.arguments()
+        self.write("try:")
+        self.checks()
+        self.write("except (KeyError, ValueError, AttributeError): return MISSED")
+        for record in self.trace.prelude:
+            self.replay(record)
+        inputs = self.inputs()
+        self.write(f"outputs = on_graph.run_plain([{', '.join(inputs)}])")
+        found = {"input": inputs, "output": [f"outputs[{n}]" for n in range(len(self.trace.program.results))]}
+        for record, (kind, n) in zip(self.trace.converted.results, places, strict=True):
+            self.names[record] = found[kind][n]
+        for record in self.trace.postlude:
+            self.replay(record)
+        self.write(f"return {self.tree(self.trace.output)}")
+        return self.build()
+
+    def build(self) -> Shortcut:
+        parameters = ", ".join(self.constants)
+        body = "\n".join("        " + line for line in self.lines)
+        text = f"def make({parameters}):\n    def shortcut(owner, args, kwargs):\n{body}\n    return shortcut\n"
+        names = {"environment": environment, "no_modes": no_modes, "snapshot": snapshot, "MISSED": MISSED}
+        exec(_code(text), names)
+        made: Shortcut = names["make"](**self.constants)  # type: ignore[operator]
+        return made
+
+    # -------------------------------------------------------------------------------------------- writing
+
+    def write(self, line: str) -> None:
+        self.lines.append(line)
+
+    def unless(self, condition: str, indent: str = "") -> None:
+        self.write(f"{indent}if not ({condition}): return MISSED")
+
+    def constant(self, value: Any) -> str:
+        """The name of a value."""
+        name = self.known.get(id(value))
+        if name is None:
+            name = self.known[id(value)] = f"c{len(self.constants)}"
+            self.constants[name] = value
+        return name
+
+    def unchanged(self, expression: str, value: Any, seen: Any) -> str:
+        """The condition that ``snapshot(expression)`` is still ``seen``; ``value`` is what it gave before."""
+        if isinstance(value, ATOMS) or is_compared_by_identity(value):
+            return f"{expression} is {self.constant(value)}"
+        return f"snapshot({expression}) == {self.constant(seen)}"
+
+    # -------------------------------------------------------------------------------------------- guards
+
+    def arguments(self) -> None:
+        args, kwargs = self.bound.call
+        self.unless(f"len(args) == {len(args)}")
+        self.unless(f"list(kwargs) == {self.constant(list(kwargs))}" if kwargs else "not kwargs")
+        for n, value in enumerate(args):
+            self.argument(f"args[{n}]", value, ARGUMENT_DEPTH - 2)
+        for name, value in kwargs.items():
+            self.argument(f"kwargs[{name!r}]", value, ARGUMENT_DEPTH - 2)
+
+    def argument(self, expression: str, value: Any, depth: int) -> None:
+        if isinstance(value, Tensor):
+            return self.unless(f"type({expression}) is {self.constant(_plain_type(value))}")
+        if isinstance(value, Graph):
+            return self.unless(f"{expression} is graph")
+        if type(value) is tuple and depth:
+            self.unless(f"type({expression}) is tuple and len({expression}) == {len(value)}")
+            for n, part in enumerate(value):
+                self.argument(f"{expression}[{n}]", part, depth - 1)
+            return None
+        if isinstance(value, ATOMS):
+            same, kind = self.constant(value), self.constant(type(value))
+            return self.unless(f"{expression} is {same} or (type({expression}) is {kind} and {expression} == {same})")
+        if value is self.owner:
+            raise _LongWay
+        if is_compared_by_identity(value):
+            return self.unless(f"{expression} is {self.constant(value)}")
+        return self.unless(f"snapshot({expression}, {depth}) == {self.constant(snapshot(value, depth))}")
+
+    def checks(self) -> None:
+        """Attributes, variables, tensors and graphs, inside of ``try``."""
+        self.write("    pass")
+        for module, name, seen in self.trace.guards.reads:
+            value = getattr(module, name, None)
+            if value is self.owner and value is not None:
+                raise _LongWay
+            expression = self.attribute(module, name)
+            if expression is None:
+                who = "owner" if module is self.owner else self.constant(module)
+                self.unless(f"snapshot(getattr({who}, {name!r}, None)) == {self.constant(seen)}", "    ")
+            else:
+                self.unless(self.unchanged(expression, value, seen), "    ")
+        for source, seen in self.trace.guards.variables:
+            self.unless(self.unchanged(self.fetch(source), source.fetch(self.bound.call), seen), "    ")
+        needed = {r for r, _ in self.trace.converted.inputs}
+        replayed = {o for r in (*self.trace.prelude, *self.trace.postlude) for o in r.operands}
+        for record, guard in self.trace.tensors:
+            if isinstance(guard.source, Captured) and record not in needed and record not in replayed:
+                continue  # one tensor, always the same, that only its dtype was asked of
+            value = guard.source.fetch(self.bound.call)
+            kind = _plain_type(value)
+            name = self.names[record] = f"t{record.number}"
+            self.write(f"    {name} = {self.fetch(guard.source)}")
+            condition = f"type({name}) is {self.constant(kind)} and {name}.dtype is {self.constant(value.dtype)}"
+            if guard.shape is not None or record in needed:
+                condition += f" and {name}.shape == {self.constant(value.shape)}"
+            self.unless(f"{condition} and {name}.is_cpu", "    ")
+        for graph_source, _ in self.trace.graphs:
+            if isinstance(graph_source, BuiltGraph):
+                self.built(graph_source)
+            elif not isinstance(graph_source, Argument):
+                self.unless(f"{self.fetch(graph_source)} is graph", "    ")
+
+    def module(self, module: nn.Module) -> str:
+        """The name of a module's ``__dict__``, after the check that its class is what it was."""
+        if module not in self.modules:
+            name = self.modules[module] = f"d{len(self.modules)}"
+            expression = "owner" if module is self.owner else self.constant(module)
+            self.unless(f"type({expression}) is {self.constant(type(module))}", "    ")
+            self.write(f"    {name} = {expression}.__dict__")
+        return self.modules[module]
+
+    def attribute(self, module: nn.Module, name: str) -> str | None:
+        """An expression that finds an attribute in the dictionary where Python finds it; None if it is computed, or of the class."""
+        kind: Any = type(module)
+        attributes = self.module(module)
+        if kind.__getattribute__ is object.__getattribute__ and not hasattr(kind, name):
+            if name in module.__dict__:
+                return f"{attributes}[{name!r}]"
+            if kind.__getattr__ is nn.Module.__getattr__:
+                for place in ("_parameters", "_buffers", "_modules"):
+                    if name in module.__dict__[place]:
+                        self.unless(f"{name!r} not in {attributes}", "    ")
+                        return f"{attributes}[{place!r}][{name!r}]"
+        return None
+
+    def fetch(self, source: Source) -> str:
+        """What ``source.fetch`` does."""
+        match source:
+            case Argument(path):
+                which, *keys = path
+                if not all(isinstance(k, (int, str)) for k in keys):
+                    raise _LongWay
+                return ("kwargs" if which else "args") + "".join(f"[{k!r}]" for k in keys)
+            case Attribute(owner, path):
+                return self.tensor_of(owner, path)
+            case Global(variables, name):
+                return f"{self.constant(variables)}[{name!r}]"
+            case Closure(cell, _):
+                return f"{self.constant(cell)}.cell_contents"
+            case Captured(tensor):
+                return self.constant(tensor)
+        raise _LongWay
+
+    def tensor_of(self, owner: nn.Module, path: str) -> str:
+        """A parameter, buffer or attribute, where :meth:`Attribute.fetch` finds it."""
+        *modules, name = path.split(".")
+        module = owner
+        for part in modules:
+            inner = module._modules[part]
+            assert inner is not None
+            self.unless(f"{self.module(module)}['_modules'][{part!r}] is {self.constant(inner)}", "    ")
+            module = inner
+        attributes = self.module(module)
+        if name in module._parameters:
+            return f"{attributes}['_parameters'][{name!r}]"
+        self.unless(f"{name!r} not in {attributes}['_parameters']", "    ")
+        if name in module._buffers:
+            return f"{attributes}['_buffers'][{name!r}]"
+        if name not in module.__dict__:
+            raise _LongWay
+        self.unless(f"{name!r} not in {attributes}['_buffers']", "    ")
+        return f"{attributes}[{name!r}]"
+
+    def built(self, source: BuiltGraph) -> None:
+        """The graph is that of the same tensors, unchanged."""
+
+        def tensors(s: Any) -> list[Source]:
+            return [] if s is None else [t for part in s for t in tensors(part)] if isinstance(s, tuple) else [s]
+
+        for part in tensors(source.tensors):
+            value = part.fetch(self.bound.call)
+            if value is None:
+                continue
+            if value.is_inference():
+                raise _LongWay
+            fetched, same = self.fetch(part), self.constant(weakref.ref(value))
+            self.unless(f"{fetched} is {same}() and {fetched}._version == {value._version}", "    ")
+
+    # -------------------------------------------------------------------------------------------- values
+
+    def inputs(self) -> list[str]:
+        """The program's inputs, after checks of what depends on values."""
+        names: list[str] = []
+        computed = set(self.trace.prelude)
+        grad = self.trace.guards.environment[0]
+        for (record, _), value in zip(self.trace.converted.inputs, self.bound.inputs, strict=True):
+            if record is None:
+                names.append(f"{self.constant(Seed().fetch)}(None)")
+                continue
+            name = self.names[record]
+            if record in computed:
+                _plain_type(value)
+                self.unless(
+                    f"{name}.shape == {self.constant(value.shape)} and {name}.dtype is {self.constant(value.dtype)}"
+                )
+            if grad:
+                self.unless(f"{name}.requires_grad is {value.requires_grad}")
+            names.append(name)
+        return names
+
+    def replay(self, record: Record) -> None:
+        """Computes a record by PyTorch, as the trace does."""
+        assert record.function is not None
+        positional = [self.tree(a) for a in record.args]
+        named = [f"{k}={self.tree(v)}" for k, v in record.kwargs.items()]
+        self.names[record] = name = f"t{record.number}"
+        self.write(f"{name} = {self.constant(record.function)}({', '.join((*positional, *named))})")
+
+    def tree(self, value: Any) -> str:
+        """An expression for a structure of records, counts and constants."""
+        match value:
+            case Record():
+                return self.names[value]
+            case RowCount():
+                return repr(int(self.trace.count(value, self.bound.graph, self.bound.values)))
+            case tuple() if hasattr(value, "_fields"):
+                return f"{self.constant(type(value))}({', '.join(map(self.tree, value))})"
+            case tuple() if type(value) is tuple:
+                return "(" + "".join(f"{self.tree(v)}, " for v in value) + ")"
+            case list() if type(value) is list:
+                return "[" + ", ".join(map(self.tree, value)) + "]"
+            case dict() if type(value) is dict:
+                return "{" + ", ".join(f"{self.constant(k)}: {self.tree(v)}" for k, v in value.items()) + "}"
+        return self.constant(value)
+
+
+@functools.lru_cache(maxsize=256)
+def _code(text: str) -> CodeType:
+    return builtins.compile(text, "<columba shortcut>", "exec")
+
+
+def _plain_type(tensor: Any) -> type:
+    """The class of a tensor that a shortcut may take."""
+    if type(tensor) not in PLAIN:
+        raise _LongWay
+    return type(tensor)
