@@ -15,6 +15,7 @@ from torch import Tensor
 
 from columba.autodiff import differentiate
 from columba.codegen.cpp import emit
+from columba.codegen.triton import emit as emit_triton
 from columba.distinct import Place, distinct
 from columba.ir.interop.program import Program
 from columba.ir.interop.verify import verify as verify_program
@@ -79,9 +80,9 @@ class Compilation:
         """Results of the forward program, without what it saves."""
         return len({n for place, n in self.places if place == "output"})
 
-    def source(self, index_dtype: DType = DType.I32) -> str:
-        """The C++ source of all kernels."""
-        return emit(self.plans, index_dtype)
+    def source(self, index_dtype: DType = DType.I32, backend: str = "cpp") -> str:
+        """The source of all kernels, as ``backend`` emits it."""
+        return emit_triton(self.plans).source if backend == "triton" else emit(self.plans, index_dtype)
 
 
 def compile_program(traced: Program, wrt: Sequence[str] = (), recipe: Recipe | None = None) -> Compilation:

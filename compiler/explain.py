@@ -20,7 +20,7 @@ class Explanation:
     Attributes:
         compilation: programs and plans as objects.
         prelude: plain PyTorch operations on weights that run before the kernels, with autograd.
-        source: the C++ source of all kernels.
+        source: the source of all kernels: C++, or Triton where the model was compiled with that backend.
     """
 
     compilation: Compilation
@@ -77,7 +77,7 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
     call_args = args if owner is None else (owner, *args)
     specialization, bound = compiled.specialize(*call_args, **kwargs)
     compilation = specialization.compilation(bound.inputs)
-    source = compilation.source(ir_dtype(bound.graph.index_dtype))
+    source = compilation.source(ir_dtype(bound.graph.index_dtype), compiled.options.backend)
     replayed = [*specialization.trace.prelude, *specialization.trace.postlude]
     return Explanation(compilation, tuple(f"%{step.number} = {step}" for step in replayed), source)
 

@@ -59,10 +59,11 @@ class Binary:
     @property
     def widest_load(self) -> int:
         """Bits of the widest load from global memory that a thread makes."""
-        found = re.findall(r"\bLDG\.[\w.]*?(?:\.(U?\d+))?[\w.]*", self.assembly)
-        widths = [int(w.strip("U")) if w and int(w.strip("U")) >= 32 else 32 for w in found]
+        widths = [int(n or 32) for n in re.findall(r"\b(?:LDG|LDGSTS)\.E(?:\.[A-Z]\w*)*(?:\.(64|128))?", self.assembly)]
         amd = {"dwordx4": 128, "dwordx3": 96, "dwordx2": 64, "dword": 32}
-        widths += [amd[w] for w in re.findall(r"(?:global|buffer)_load_(dwordx4|dwordx3|dwordx2|dword)\b", self.assembly)]
+        widths += [
+            amd[w] for w in re.findall(r"(?:global|buffer)_load_(dwordx4|dwordx3|dwordx2|dword)\b", self.assembly)
+        ]
         return max(widths, default=0)
 
     @property

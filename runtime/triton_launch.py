@@ -6,10 +6,9 @@ import contextlib
 import hashlib
 import importlib.util
 import inspect
-import math
 import threading
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -30,17 +29,13 @@ from columba.codegen.triton import (
 )
 from columba.codegen.triton.launches import Argument, GridSize
 from columba.ir.indices import IndexArray
-from columba.ir.interop.program import Program
 from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
-from columba.ir.types import DType, TensorType
+from columba.ir.types import DType
 from columba.runtime.cache import get_or_build
 from columba.runtime.dtypes import torch_dtype
-
-HostRunner = Callable[[Program, Sequence[Tensor]], list[Tensor]]
-
-SPACES = tuple(Space)
+from columba.runtime.launch import SPACES, HostRunner, shape_of
 
 
 class TritonNotFound(RuntimeError):
@@ -127,6 +122,7 @@ class _Call:
         self.runner = runner
         self.tensors = tensors
         self.index = index
+        self.given_counts = tuple(counts)
         self.counts = dict(zip(SPACES, counts, strict=True))
         self.device = device
         self.functions = load_functions(runner.source, interpreted=device.type == "cpu")
@@ -139,7 +135,9 @@ class _Call:
             self.tensors.update(zip(step.kernel.results, results, strict=True))
             return
         for buffer in writes(step.kernel):
-            self.tensors[buffer] = self.allocate(self._shape(buffer.type), torch_dtype(buffer.type.dtype))
+            self.tensors[buffer] = self.allocate(
+                shape_of(buffer.type, self.given_counts), torch_dtype(buffer.type.dtype)
+            )
         parts: dict[Workspace, Tensor] = {}
         for launch in step.launches:
             for workspace in launch.workspaces:
@@ -181,9 +179,6 @@ class _Call:
             return -(-size.of // size.by)
         rows = self.counts[size.of] if isinstance(size.of, Space) else self._array(size.of).numel() // 3
         return -(-rows // size.by)
-
-    def _shape(self, t: TensorType) -> tuple[int, ...]:
-        return t.shape if t.space is Space.ONE else (self.counts[t.space], *t.shape)
 
 
 def dot_constants(launch: Launch, *, interpreted: bool) -> dict[str, Any]:
@@ -248,7 +243,9 @@ def _import(source: str, interpreted: bool) -> ModuleType:
     try:
         from triton import knobs
     except ImportError as e:
-        raise TritonNotFound(f"backend='triton' needs Triton, which cannot be imported ({e}); pip install triton") from e
+        raise TritonNotFound(
+            f"backend='triton' needs Triton, which cannot be imported ({e}); pip install triton"
+        ) from e
     path = source_path(source)
     spec = importlib.util.spec_from_file_location(f"columba_kernels_{path.stem}", path)
     assert spec is not None and spec.loader is not None
@@ -266,12 +263,3 @@ def _simplify_helpers(module: ModuleType) -> None:
     for name, function in list(vars(module).items()):
         if hasattr(function, "rewrite") and "_ptr" not in "".join(inspect.signature(function.fn).parameters):
             setattr(module, name, function.rewrite())
-
-
-def grid_text(launch: Launch) -> str:
-    """A launch's grid for people."""
-    sizes = []
-    for g in launch.grid:
-        of = g.of if isinstance(g.of, int) else str(g.of)
-        sizes.append(str(math.ceil(of / g.by)) if isinstance(of, int) else of if g.by == 1 else f"{of}/{g.by}")
-    return " x ".join(sizes)

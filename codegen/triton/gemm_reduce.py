@@ -57,7 +57,9 @@ class _Outer:
     def _operand(self, value: Value, block: str, size: int, part: int) -> tuple[Item, list[Axis]]:
         """Vectors of a row: by leading dimension if all are summed, of this program's matrix otherwise."""
         axis = Axis(1 + len(self.lead), block, size)
-        step = f"tl.program_id(1) // {self._column_blocks}" if part == 0 else f"tl.program_id(1) % {self._column_blocks}"
+        step = (
+            f"tl.program_id(1) // {self._column_blocks}" if part == 0 else f"tl.program_id(1) % {self._column_blocks}"
+        )
         if (self._depth_blocks if part == 0 else self._column_blocks) == 1:
             text = f"tl.arange(0, {block}){{at{axis.dim}}}"
         else:

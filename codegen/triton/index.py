@@ -8,7 +8,6 @@ disappears, so that a chain of views in front of a load costs no arithmetic.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from columba.codegen.triton.items import Item, Items

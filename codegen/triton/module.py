@@ -50,7 +50,10 @@ def emit(plans: Sequence[Plan]) -> Module:
         found: list[Step] = []
         for kernel in plan.kernels:
             made = _functions(kernel, f"{identifier(plan.name)}_{identifier(kernel.name)}")
-            comments = [print_kernel(kernel).splitlines(), *(["Combines the parts of tiles, in order."] for _ in made[1:])]
+            comments = [
+                print_kernel(kernel).splitlines(),
+                *(["Combines the parts of tiles, in order."] for _ in made[1:]),
+            ]
             functions += [_text(f, comment) for f, comment in zip(made, comments, strict=False)]
             found.append(Step(kernel, tuple(f.launch for f in made)))
         steps[plan.name] = tuple(found)
@@ -114,6 +117,3 @@ def _template(name: str) -> jinja2.Template:
 @functools.cache
 def _read(name: str) -> str:
     return resources.files("columba.codegen.triton").joinpath(name).read_text()
-
-
-

@@ -15,7 +15,16 @@ from typing import Protocol
 from columba.codegen.triton.index import Component, Digit, Index, broadcast, flat, linear, moved, regroup, unpadded
 from columba.codegen.triton.items import Axis, Item, Items
 from columba.codegen.triton.names import Names
-from columba.codegen.triton.scalars import CALLS, HALVES, INFIX, STORED, computed, literal, power_template, scalar_fields
+from columba.codegen.triton.scalars import (
+    CALLS,
+    HALVES,
+    INFIX,
+    STORED,
+    computed,
+    literal,
+    power_template,
+    scalar_fields,
+)
 from columba.ir.interop.ops import (
     Cast,
     Concat,
@@ -95,7 +104,7 @@ class Values:
 
     def inside(self, axis: Axis) -> Item | None:
         """Which lanes of a feature axis count; None if all do."""
-        if axis.size is None or axis.block.isdigit() and int(axis.block) == axis.size:
+        if axis.size is None or (axis.block.isdigit() and int(axis.block) == axis.size):
             return None
         return self.items(f"{{0:a}} < {axis.size}", self.lanes(axis), name="mask", nested=True)
 

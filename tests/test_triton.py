@@ -1,0 +1,313 @@
+"""Triton kernels, executed by Triton's interpreter, against the same layers run eagerly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from compiled import assert_same, leaf, randomized, tensors_of
+from eager_graphs import NODE_TYPES, RELATIONS, bipartite_graph, square_graphs
+from strangers import STRANGERS, Stranger
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+pytest.importorskip("triton")
+
+import columba
+from columba import nn
+from columba.codegen.triton import emit
+from columba.driver import Compilation, Recipe
+from columba.ir.types import DType
+from columba.runtime import triton_launch
+from columba.runtime.graph import Graph
+from columba.runtime.triton_launch import TritonExecutable, _Call
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:columba. backend=.triton. runs on CPU"),
+    pytest.mark.filterwarnings("ignore::RuntimeWarning:triton.runtime.interpreter"),
+]
+
+GRAPHS = square_graphs()
+SIZES = (1, 7, 16, 64, 100)
+
+Build = Callable[[int, int], torch.nn.Module]
+
+LAYERS: dict[str, Build] = {
+    "rgcn": lambda size, heads: nn.RGCNConv(size, size, RELATIONS),
+    "rgat": lambda size, heads: nn.RGATConv(size, size, RELATIONS, heads=heads),
+    "hgt": lambda size, heads: nn.HGTConv(size, size * heads, NODE_TYPES, RELATIONS, heads=heads),
+}
+
+OTHERS: dict[str, tuple[Callable[[], torch.nn.Module], int]] = {
+    "rgcn bases": (lambda: nn.RGCNConv(7, 7, RELATIONS, num_bases=3), 7),
+    "rgcn blocks": (lambda: nn.RGCNConv(16, 16, RELATIONS, num_blocks=4, aggr="sum"), 16),
+    "rgcn max": (lambda: nn.RGCNConv(7, 7, RELATIONS, aggr="max"), 7),
+    "rgat mean of heads": (lambda: nn.RGATConv(7, 7, RELATIONS, heads=3, concat=False), 7),
+    "hgt skip": (lambda: nn.HGTConv(6, 6, NODE_TYPES, RELATIONS, heads=2), 6),
+}
+
+
+def check(layer: torch.nn.Module, size: int, dtype: torch.dtype, graphs: Sequence[str], **options: Any) -> None:
+    torch.manual_seed(0)
+    eager = randomized(layer, dtype)
+    compiled = columba.compile(eager, backend="triton", **options)
+    for name in graphs:
+        graph = GRAPHS[name]
+        assert_same(compiled, eager, [leaf(graph.num_nodes, size, dtype=dtype), graph], list(eager.parameters()))
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("name", LAYERS)
+def test_layers_on_all_graphs(name: str, heads: int) -> None:
+    check(LAYERS[name](7, heads), 7, torch.float64, list(GRAPHS))
+
+
+@pytest.mark.parametrize("size", [1, 16])
+@pytest.mark.parametrize("name", LAYERS)
+def test_sizes_in_float32(name: str, size: int) -> None:
+    check(LAYERS[name](size, 4), size, torch.float32, ["random", "hub"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("heads", [1, 3, 4])
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", LAYERS)
+def test_more_sizes(name: str, size: int, heads: int, dtype: torch.dtype) -> None:
+    check(LAYERS[name](size, heads), size, dtype, list(GRAPHS))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_layers(name: str) -> None:
+    build, size = OTHERS[name]
+    check(build(), size, torch.float64, ["random", "no_edges", "hub"])
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_fused_epilogues(name: str) -> None:
+    """Matrix products with pointwise work on the product, and without (Recipe decides)."""
+    for level2 in ("fuse_traversals,fuse_epilogues", ""):
+        check(LAYERS[name](7, 3), 7, torch.float64, ["random", "no_edges"], recipe=Recipe(level2=level2))
+
+
+@pytest.mark.parametrize("stranger", STRANGERS, ids=lambda s: s.name)
+def test_strangers(stranger: Stranger) -> None:
+    torch.manual_seed(0)
+    eager = stranger.build(RELATIONS, NODE_TYPES).double()
+    compiled = columba.compile(eager, backend="triton")
+    for graph in GRAPHS.values():
+        inputs = [t.requires_grad_() for t in stranger.inputs(graph, torch.float64)]
+        assert_same(compiled, eager, [graph, *inputs], list(eager.parameters()))
+
+
+def test_bipartite_graphs() -> None:
+    eager = randomized(LAYERS["hgt"](7, 3), torch.float64)
+    compiled = columba.compile(eager, backend="triton")
+    graph = bipartite_graph()
+
+    def run(layer: torch.nn.Module) -> Callable[..., Tensor]:
+        return lambda src, dst: layer((src, dst), graph)
+
+    args = [leaf(graph.num_src, 7), leaf(graph.num_dst, 7, seed=1)]
+    assert_same(run(compiled), run(eager), args, list(eager.parameters()))
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-2), (torch.bfloat16, 8e-2)])
+@pytest.mark.parametrize("name", LAYERS)
+def test_half_precision(name: str, dtype: torch.dtype, tolerance: float) -> None:
+    """Stored in 16 bits, computed in 32: close to float64 on the same rounded inputs."""
+    torch.manual_seed(0)
+    half = randomized(LAYERS[name](16, 4), torch.float32).to(dtype)
+    exact = LAYERS[name](16, 4).double()
+    exact.load_state_dict(half.state_dict())
+    graph = GRAPHS["random"]
+    x = leaf(graph.num_nodes, 16, dtype=torch.float32).detach().to(dtype).requires_grad_()
+    y = x.detach().double().requires_grad_()
+    got, wanted = columba.compile(half, backend="triton")(x, graph), exact(y, graph)
+    assert got.dtype is dtype
+    direction = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    found = torch.autograd.grad(got, [x, *half.parameters()], direction)
+    expected = torch.autograd.grad(wanted, [y, *exact.parameters()], direction.double())
+    for f, e in zip((got.detach(), *found), (wanted.detach(), *expected), strict=True):
+        assert (f.double() - e).abs().max() <= tolerance * max(1e-6, float(e.abs().max()))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_random_numbers_are_the_same_bits(dtype: torch.dtype) -> None:
+    def dropped(g: Graph, h: Tensor) -> tuple[Tensor, Tensor]:
+        return g.edges.sum(F.dropout(g.edges.src(h), 0.5, True)), F.dropout(h, 0.25, True)
+
+    h = torch.ones(9, 7, dtype=dtype)
+    results = []
+    for backend in ("torch", "triton"):
+        torch.manual_seed(3)
+        results.append(columba.compile(dropped, backend=backend)(GRAPHS["random"], h))
+    for a, b in zip(*results, strict=True):
+        assert torch.equal(a, b)
+
+
+POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "expm1": torch.expm1,
+    "log1p": lambda x: torch.log1p(x.abs()),
+    "softplus": F.softplus,
+    "gelu": F.gelu,
+    "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
+    "elu": F.elu,
+    "silu": F.silu,
+    "sigmoid": torch.sigmoid,
+    "sign": torch.sign,
+    "clamp": lambda x: x.clamp(-0.5, 0.25),
+    "pow": lambda x: x.abs() ** 1.7,
+    "cube": lambda x: x**3,
+    "pow_tensor": lambda x: (x.abs() + 0.1) ** x,
+    "rsqrt": lambda x: torch.rsqrt(x.abs() + 0.1),
+    "leaky_relu": lambda x: F.leaky_relu(x, 0.1),
+    "trigonometric": lambda x: torch.sin(x) * torch.cos(x),
+    "erf": torch.erf,
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", POINTWISE)
+def test_pointwise_functions(name: str, dtype: torch.dtype) -> None:
+    function = POINTWISE[name]
+
+    def on_nodes(g: Graph, h: Tensor) -> Tensor:
+        return function(g.nodes(h))
+
+    h = torch.cat([torch.linspace(-6, 6, 49), torch.tensor([0.0, 1e-6, -1e-6, 1e-3, -1e-3, 0.7, -0.7])])
+    graph = Graph(torch.zeros(2, 0, dtype=torch.long), num_nodes=len(h))
+    h = h.to(dtype).unsqueeze(1)
+    eps = torch.finfo(dtype).eps
+    got = columba.compile(on_nodes, backend="triton")(graph, h)
+    torch.testing.assert_close(got, function(h), rtol=64 * eps, atol=4 * eps)
+
+
+def test_views_and_concatenation() -> None:
+    def views(g: Graph, h: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+        e = g.edges
+        x = e.src(h).reshape(g.num_edges, 3, 4)
+        y = x.transpose(1, 2).reshape(g.num_edges, 2, 6)
+        z = torch.cat([y[:, :, ::2], y[:, :, 1:3] * e.dst(h)[:, :4].reshape(-1, 2, 2)], dim=-1)
+        return e.sum(z), e.max(z.sum(1)), e.mean((x.amax(-1, keepdim=True) * x).reshape(g.num_edges, 12) @ w)
+
+    for name in ("random", "no_edges", "duplicate_edges"):
+        g = GRAPHS[name]
+        assert_same(columba.compile(views, backend="triton"), views, [g, leaf(g.num_nodes, 12), leaf(12, 5, seed=1)])
+
+
+# ------------------------------------------------------------------------------------------------ memory
+
+
+GUARD = 64
+"""Elements before and after every tensor, which no kernel may write."""
+
+
+@pytest.fixture
+def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
+    """All buffers that kernels write stand between guards, and are poisoned; yields (guard, buffer, guard) of each."""
+    made: list[tuple[Tensor, Tensor, Tensor]] = []
+
+    def allocate(self: Any, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        size = int(torch.Size(shape).numel())
+        poison = float("nan") if dtype.is_floating_point else True
+        whole = torch.full((size + 2 * GUARD,), poison, dtype=dtype)
+        inner = whole[GUARD : GUARD + size]
+        made.append((whole[:GUARD], inner, whole[GUARD + size :]))
+        return inner.view(tuple(shape))
+
+    monkeypatch.setattr(_Call, "allocate", allocate)
+    yield made
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_everything_is_written_and_nothing_else(name: str, guarded: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    """Inputs stand between NaN as well: a read beside them that counts would come out."""
+    layer = columba.compile(randomized(LAYERS[name](7, 3), torch.float32), backend="triton")
+    for parameter in layer.parameters():
+        whole = torch.full((parameter.numel() + 2 * GUARD,), float("nan"))
+        whole[GUARD:-GUARD] = parameter.detach().flatten()
+        parameter.data = whole[GUARD:-GUARD].view(parameter.shape)
+    for graph in GRAPHS.values():
+        whole = torch.full((graph.num_nodes + 4, 7), float("nan"))
+        whole[2:-2] = leaf(graph.num_nodes, 7, dtype=torch.float32).detach()
+        x = whole[2:-2].detach().requires_grad_()
+        out = layer(x, graph)
+        gradients = torch.autograd.grad(out, [x, *layer.parameters()], torch.ones_like(out), allow_unused=True)
+        assert all(not t.isnan().any() for t in (out, *gradients) if t is not None)
+        for before, inner, after in guarded:
+            assert before.isnan().all() and after.isnan().all()
+            assert not inner.isnan().any()
+        guarded.clear()
+
+
+# ------------------------------------------------------------------------------------------------ launching
+
+
+def _compilation(layer: torch.nn.Module, size: int, dtype: torch.dtype = torch.float32) -> Compilation:
+    x = torch.randn(GRAPHS["random"].num_nodes, size, dtype=dtype, requires_grad=True)
+    return columba.explain(columba.compile(layer.to(dtype), backend="triton"), x, GRAPHS["random"]).compilation
+
+
+class _Recorded:
+    """Stands for a module of kernels; a launch says only what it was."""
+
+    def __init__(self) -> None:
+        self.launches: list[tuple[str, tuple[int, ...]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        class Kernel:
+            def __getitem__(_, grid: tuple[int, ...]) -> Callable[..., None]:
+                return lambda *args, **options: self.launches.append((name, grid))
+
+        return Kernel()
+
+
+def test_launching_never_looks_at_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With tensors that hold nothing, all kernels are launched all the same: reading a number of one would raise."""
+    compilation = _compilation(LAYERS["rgcn"](7, 1), 7)
+    executable = TritonExecutable(compilation.plans, DType.I32)
+    recorded = _Recorded()
+    monkeypatch.setattr(triton_launch, "load_functions", lambda source, interpreted: recorded)
+    graph = GRAPHS["random"]
+    counts = [graph.count(space) for space in triton_launch.SPACES]
+    for plan in executable.plans:
+        index = [graph.index(a) for a in plan.index_arrays]
+        with FakeTensorMode(allow_non_fake_inputs=False) as mode:
+            arrays = [mode.from_tensor(a) for a in index]
+            inputs = [
+                torch.empty(triton_launch.shape_of(b.type, counts), dtype=triton_launch.torch_dtype(b.type.dtype))
+                for b in plan.inputs
+            ]
+            outputs = executable.run(plan.name, inputs, arrays, counts)
+        assert [tuple(o.shape) for o in outputs] == [triton_launch.shape_of(b.type, counts) for b in plan.outputs]
+    launched = {name for name, _ in recorded.launches}
+    assert launched == {
+        launch.function for steps in executable.module.steps.values() for s in steps for launch in s.launches
+    }
+
+
+def test_the_same_source_every_time() -> None:
+    sources = {emit(_compilation(LAYERS["hgt"](7, 3), 7).plans).source for _ in range(2)}
+    assert len(sources) == 1
+
+
+def test_source_says_what_kernels_hold() -> None:
+    compilation = _compilation(LAYERS["rgat"](7, 3), 7)
+    source = compilation.source(backend="triton")
+    for plan in compilation.plans:
+        for kernel in plan.kernels:
+            assert f" {kernel.name}(" in source
+
+
+def test_running_on_the_cpu_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triton_launch, "_warned", False)
+    layer = columba.compile(nn.RGCNConv(3, 3, RELATIONS), backend="triton")
+    x = torch.randn(9, 3)
+    with pytest.warns(RuntimeWarning, match="interpreter"):
+        layer(x, GRAPHS["random"])
+    assert tensors_of(layer(x, GRAPHS["random"]))
