@@ -27,7 +27,7 @@ from columba.partition import Source, partition
 from columba.pipeline import Pipeline, parse_passes
 from columba.runtime.graph import Graph
 from columba.runtime.host import run_host_program
-from columba.runtime.launch import BoundPlan, Executable, ExecutableLike
+from columba.runtime.launch import Executable, ExecutableLike, Launcher
 from columba.runtime.operators import SPACES, CompiledProgram, Direction, ProgramOnGraph
 
 LEVEL_1 = (
@@ -153,7 +153,7 @@ class Runnable:
         )
 
     def _direction(self, plan: Plan) -> Direction:
-        def bind(index: Sequence[Tensor], counts: Sequence[int]) -> BoundPlan:
+        def bind(index: Sequence[Tensor], counts: Sequence[int]) -> Launcher:
             host = functools.partial(run_host_program, counts=counts)
             return self.executable.bind(plan.name, index, counts, host)
 

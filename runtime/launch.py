@@ -54,8 +54,14 @@ def kernel_times() -> Iterator[KernelTimes]:
         _times.reset(token)
 
 
-BoundPlan = Callable[[Sequence[Tensor]], list[Tensor]]
-"""A plan on one graph: takes contiguous tensors for ``plan.inputs``, gives those of ``plan.outputs``."""
+class Launcher(Protocol):
+    """A plan on one graph. A call, which is ``check`` and ``run``, takes contiguous tensors for ``plan.inputs`` and gives ``plan.outputs``."""
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
+
+    def check(self, inputs: Sequence[Tensor]) -> None: ...
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
 
 
 class ExecutableLike(Protocol):
@@ -66,7 +72,7 @@ class ExecutableLike(Protocol):
 
     def bind(
         self, plan: str, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None = None
-    ) -> BoundPlan:
+    ) -> Launcher:
         """The plan called ``plan``, prepared for one graph: its index arrays, and the rows of every space."""
         ...
 
@@ -231,12 +237,20 @@ class Launch:
 
     def check(self, inputs: Sequence[Tensor]) -> None:
         """ValueError if an input has another dtype or shape than the kernels expect."""
-        for x, (name, dtype, shape) in zip(inputs, self.checks, strict=True):
-            if x.dtype is not dtype or x.shape != shape:
-                raise ValueError(
-                    f"{self.runner.plan.name}: input {name} must be {dtype} of shape {list(shape)}, "
-                    f"got {x.dtype} {list(x.shape)}"
-                )
+        check_inputs(self.runner.plan.name, inputs, self.checks)
+
+
+Expected = tuple[str, torch.dtype, tuple[int, ...]]
+"""What an input must be: its name, dtype and shape."""
+
+
+def check_inputs(plan: str, inputs: Sequence[Tensor], expected: Sequence[Expected]) -> None:
+    """ValueError if an input has another dtype or shape than expected."""
+    for x, (name, dtype, shape) in zip(inputs, expected, strict=True):
+        if x.dtype is not dtype or x.shape != shape:
+            raise ValueError(
+                f"{plan}: input {name} must be {dtype} of shape {list(shape)}, got {x.dtype} {list(x.shape)}"
+            )
 
 
 class _Frame:

@@ -22,17 +22,7 @@ from torch import Tensor
 
 from columba.ir.types import TensorType
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.launch import SPACES, shape_of
-
-
-class Launcher(Protocol):
-    """Runs one plan on one graph. A call is ``check`` and ``run``."""
-
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
-
-    def check(self, inputs: Sequence[Tensor]) -> None: ...
-
-    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
+from columba.runtime.launch import SPACES, Launcher, shape_of
 
 
 class Binder(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import inspect
@@ -70,10 +71,30 @@ class TritonExecutable:
 
     def bind(
         self, plan: str, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None = None
-    ) -> Callable[[Sequence[Tensor]], list[Tensor]]:
+    ) -> Launcher:
         """The plan prepared for one graph: see :meth:`columba.runtime.launch.Executable.bind`."""
-        runner = self.runners[plan]
-        return lambda inputs: runner.run(inputs, index, counts, host)
+        return _BoundPlan(self.runners[plan], index, counts, host)
+
+
+class _BoundPlan:
+    """A plan on one graph."""
+
+    def __init__(
+        self, runner: _PlanRunner, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
+    ) -> None:
+        self.runner, self.index, self.counts, self.host = runner, index, counts, host
+        self.checks = [(b.name, torch_dtype(b.type.dtype), shape_of(b.type, counts)) for b in runner.plan.inputs]
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        self.check(inputs)
+        return self.run(inputs)
+
+    def check(self, inputs: Sequence[Tensor]) -> None:
+        """ValueError where an input has another dtype or shape than the kernels expect."""
+        check_inputs(self.runner.plan.name, inputs, self.checks)
+
+    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        return self.runner.run([x.contiguous() for x in inputs], self.index, self.counts, self.host)
 
 
 class _PlanRunner:
@@ -236,7 +257,11 @@ def load_functions(source: str, *, interpreted: bool) -> ModuleType:
 def source_path(source: str) -> Path:
     """The file in the cache that holds ``source``: Triton reads functions from files."""
     digest = hashlib.sha256(source.encode()).hexdigest()[:32]
-    return get_or_build(digest, ".py", lambda path: path.write_text(source) and None)
+    return get_or_build(digest, ".py", functools.partial(_write, source))
+
+
+def _write(source: str, path: Path) -> None:
+    path.write_text(source, encoding="utf-8")
 
 
 def _import(source: str, interpreted: bool) -> ModuleType:
@@ -248,7 +273,8 @@ def _import(source: str, interpreted: bool) -> ModuleType:
         ) from e
     path = source_path(source)
     spec = importlib.util.spec_from_file_location(f"columba_kernels_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     with knobs.runtime.scope():
         knobs.runtime.interpret = interpreted

@@ -124,8 +124,7 @@ class _Gemm:
 
     def _blocks(self) -> ProductBlocks:
         side_by_side = 1 if self.by_matrix else math.prod(power_of_two(n) for n in self.lead)
-        blocks = product_blocks(self.k, power_of_two(self.n), side_by_side, self.product.dtype, whole=True)
-        return blocks
+        return product_blocks(self.k, power_of_two(self.n), side_by_side, self.product.dtype, whole=True)
 
     # -------------------------------------------------------------------------------------------- products
 

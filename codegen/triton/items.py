@@ -118,7 +118,38 @@ def _is_atom(text: str) -> bool:
 
 
 RESERVED = frozenset(
-    ["tl", "triton", "range", "max", "min", "sum", "abs", "pow", "float", "start", "longest", "depth", "left", "right", "first_tile", "longest_of", "sum_along", "max_along", "min_along", "sign", "expm1", "log1p", "tanh", "gelu_tanh", "softplus", "clamp", "power", "mixed", "uniform_float", "uniform_double"]
+    [
+        "tl",
+        "triton",
+        "range",
+        "max",
+        "min",
+        "sum",
+        "abs",
+        "pow",
+        "float",
+        "start",
+        "longest",
+        "depth",
+        "left",
+        "right",
+        "first_tile",
+        "longest_of",
+        "sum_along",
+        "max_along",
+        "min_along",
+        "sign",
+        "expm1",
+        "log1p",
+        "tanh",
+        "gelu_tanh",
+        "softplus",
+        "clamp",
+        "power",
+        "mixed",
+        "uniform_float",
+        "uniform_double",
+    ]
 )
 """What variables are not called: functions of Python and of the prelude, and the variables of templates."""
 

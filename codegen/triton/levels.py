@@ -98,10 +98,11 @@ class WithMembers:
     def _whole_owners(self, count: str) -> None:
         items = self.items
         owner = items("tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS){at0}", name="owner", add=[OWNER])
-        self.owners = Row(owner, items(f"{{0}} < {count}", owner, name="valid"))
+        valid = items(f"{{0}} < {count}", owner, name="valid")
+        self.owners = Row(owner, valid)
         segments = items(self.names.array(Segments(self.via)))
-        self.begin = items("tl.load({0} + {1}, mask={2}, other=0)", segments, owner, self.owners.valid, name="begin")
-        self.end = items("tl.load({0} + {1} + 1, mask={2}, other=0)", segments, owner, self.owners.valid, name="end")
+        self.begin = items("tl.load({0} + {1}, mask={2}, other=0)", segments, owner, valid, name="begin")
+        self.end = items("tl.load({0} + {1} + 1, mask={2}, other=0)", segments, owner, valid, name="end")
         self.outer = self.owners
 
     def _tiles(self, tiles: Tiles) -> None:

@@ -201,7 +201,8 @@ class _Members:
             writer.known[a.item] = Text(a.name)
 
     def _combination(self, store: Store) -> Function:
-        assert self.tiles is not None and isinstance(store.value, Reduce)
+        assert self.tiles is not None
+        assert isinstance(store.value, Reduce)
         name = f"{self.name}_{self.names.hint(store.buffer)}_of_parts"
         return combination(name, store.buffer, self.workspaces[store.buffer], self.tiles, store.value.op)
 
