@@ -14,6 +14,7 @@ import torch
 from .case import Case
 from .check import Failure, Reject, Transformed, check, failure_of, transform
 from .coverage import Coverage, Line, features
+from .graphs import large_graph
 from .grow import random_program
 from .kernels import check_kernels, emit_case, plan_features
 from .mutate import mutate, random_case
@@ -28,6 +29,8 @@ TRACED = 600
 
 EMIT_EVERY = 4
 BATCH = 8
+LARGE = 0.25
+"""This part of what is built runs on a graph larger than the tiles of kernels."""
 
 
 @dataclass(frozen=True)
@@ -140,7 +143,7 @@ class Campaign:
         new = self.coverage.new if traced else 0
         new += self._note(features(case.program, seen[-1].program, seen[-1].changed))
         if rng.random() * EMIT_EVERY < (1 if traced else 0.5):
-            new += self._emit(case, origin)
+            new += self._emit(rng, case, origin)
         if new:
             self._remember(rng, case)
 
@@ -162,7 +165,7 @@ class Campaign:
 
     # -------------------------------------------------------------------------------------------- kernels
 
-    def _emit(self, case: Case, origin: str) -> int:
+    def _emit(self, rng: random.Random, case: Case, origin: str) -> int:
         """Compiles as far as source text, which costs milliseconds; what is new there is built and run."""
         report = self.report
         report.emitted += 1
@@ -174,7 +177,8 @@ class Campaign:
             return 0
         new = self.coverage.new + self._note(plan_features(compilation))
         if new and report.built + len(self.waiting) < self.build:
-            self.waiting.append(replace(case, level="kernels"))
+            graph = large_graph(rng, case.graph.square) if rng.random() < LARGE else case.graph
+            self.waiting.append(replace(case, level="kernels", graph=graph))
             if len(self.waiting) == BATCH:
                 self._build()
         return new

@@ -135,3 +135,21 @@ def random_graph(rng: random.Random, square: bool) -> GraphSpec:
         tuple(rng.randrange(types) for _ in range(sources)),
         () if square else tuple(rng.randrange(types) for _ in range(destinations)),
     )
+
+
+def large_graph(rng: random.Random, square: bool) -> GraphSpec:
+    """A graph beyond the tile sizes of kernels: thousands of edges, most of them of one relation, many at one node."""
+    nodes, edges = rng.choice((7, 300, 1500)), rng.choice((600, 2000, 9000))
+    ends = [0, *range(nodes)]
+    return GraphSpec(
+        nodes,
+        None if square else nodes + 1,
+        3,
+        2,
+        tuple(
+            (rng.choice(ends), rng.choice((0, 0, 0, 2)), 0 if rng.random() < 0.5 else rng.choice(ends))
+            for _ in range(edges)
+        ),
+        tuple(rng.randrange(2) for _ in range(nodes)),
+        () if square else tuple(rng.randrange(2) for _ in range(nodes + 1)),
+    )

@@ -357,9 +357,9 @@ def _linear(g: Grower) -> Value:
     return _linear_of(g, x, via, g.rng.choice(SIZES))
 
 
-def _linear_of(g: Grower, x: Value, via: IndexMap | None, n: int) -> Value:
+def _linear_of(g: Grower, x: Value, via: IndexMap | None, n: int, shared: float = 0.5) -> Value:
     transpose = g.chance(0.3)
-    lead = x.shape[:-1] if g.chance(0.5) else ()
+    lead = () if g.chance(shared) else x.shape[:-1]
     matrix = (n, x.shape[-1]) if transpose else (x.shape[-1], n)
     w = g.operand(x.space if via is None else via.coarse, (*lead, *matrix), depth=1)
     return Linear(x, w, via, transpose)
@@ -444,7 +444,9 @@ def _siblings(g: Grower) -> Value:
     x = g.some(lambda v: len(v.shape) > 0 and v.space is not Space.ONE)
     via = g.map_from(x.space)
     n = g.rng.choice(SIZES)
-    parts = [g.keep(_linear_of(g, x, via, n)) for _ in range(g.rng.randint(2, 3))]
+    parts = [g.keep(_linear_of(g, x, via, n, shared=0.9)) for _ in range(g.rng.randint(2, 3))]
+    if via is not None and g.chance(0.3):
+        parts = [b.pointwise("add", y, Lift(g.operand(via.coarse, (n,), depth=0), via)) for y in parts]
     if g.chance(0.5):
         return Concat(tuple(parts), len(x.shape) - 1)
     return Pointwise((parts[0], parts[1]), g.rng.choice(("add", "mul", "sub")))
@@ -483,6 +485,32 @@ def _cheap_pair_row(g: Grower) -> Value:
     return b.lift(row, pair)
 
 
+def _attention(g: Grower) -> Value:
+    """Scores from both ends, softmax, a weighted sum of messages: the shape of RGAT and HGT."""
+    heads, n = g.rng.choice(((), (2,), (3,))), g.rng.choice((2, 4))
+    src, dst, rel = (index_map(name, Space.EDGE, square=g.square) for name in ("src", "dst", "rel"))
+    x = Lift(g.operand(src.coarse, (*heads, 3), depth=0), src)
+    message = g.keep(_linear_of(g, x, rel, n))
+    other = g.rng.choice(
+        (Lift(g.operand(rel.coarse, message.shape, depth=0), rel), g.operand(Space.EDGE, message.shape))
+    )
+    score = FeatureReduce(b.pointwise("mul", message, other), "sum", (len(heads),))
+    if g.chance(0.5):
+        score = Pointwise((score,), "leaky_relu", (0.2,))
+    weight = b.reshape(Softmax(score, dst), (*heads, 1))
+    return b.reduce_sum(b.pointwise("mul", weight, message), dst)
+
+
+def _parted(g: Grower) -> Value:
+    """A row cut in two, each part used: the gradient puts the parts together again."""
+    x = g.some(lambda v: len(v.shape) > 0 and v.shape[-1] > 1)
+    axis, n = len(x.shape) - 1, x.shape[-1]
+    at = g.rng.randrange(1, n)
+    first, second = Slice(x, axis, 0, at), Slice(x, axis, at, n)
+    parts = [b.pointwise("tanh", first), b.pointwise("mul", second, 2.0)]
+    return Concat(tuple(g.rng.sample(parts, 2)), axis)
+
+
 def _twice(g: Grower) -> Value:
     """The same operation again: a common subexpression."""
     x = g.some(lambda v: not isinstance(v, (Input, Uniform)))
@@ -519,6 +547,8 @@ _TABLE: dict[Callable[[Grower], Value | None], float] = {
     _linear_of_concat: 0.7,
     _linear_of_sum: 1,
     _cheap_pair_row: 0.7,
+    _attention: 0.8,
+    _parted: 0.5,
     _twice: 0.3,
 }
 _RULES, _WEIGHTS = tuple(_TABLE), tuple(_TABLE.values())

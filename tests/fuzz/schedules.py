@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import functools
 import random
@@ -13,6 +12,7 @@ from columba.pipeline import Pass, discover, parse_passes
 
 Names = tuple[str, ...]
 
+ENDS = ("src", "dst")
 NUMBERS = (0, 1, 2, 4, 8, 16, 64)
 
 
@@ -48,7 +48,8 @@ def _option(rng: random.Random, default: Any) -> Any:
         return rng.choice(NUMBERS)
     if isinstance(default, float):
         return rng.choice((0.0, 0.5, 1.0, default))
-    ast.literal_eval(repr(default))  # it must have a spelling
+    if default in ENDS:
+        return rng.choice(ENDS)
     return default
 
 
