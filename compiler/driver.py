@@ -36,7 +36,7 @@ LEVEL_1 = (
     "common_subexpressions,pull_negations,reuse_weighted_sums,factor_sums,compact_materialization,canonicalize,sink_lifts,"
     "common_subexpressions"
 )
-LEVEL_2 = "fuse_traversals"
+LEVEL_2 = "fuse_traversals,fuse_epilogues"
 
 
 @dataclass(frozen=True)
@@ -141,8 +141,8 @@ class Runnable:
         plans = self.executable.plans
         self.arrays = tuple(dict.fromkeys(a for plan in plans for a in plan.index_arrays))
         self.spaces = {space for plan in plans for space in spaces_of(plan)}
-        forward = self._direction(plans[0])
-        backward = None if compilation.backward_plan is None else self._direction(plans[1])
+        forward = self._direction(plans[0], compilation.results)
+        backward = None if compilation.backward_plan is None else self._direction(plans[1], None)
         self.program = CompiledProgram(
             compilation.traced.name,
             forward,
@@ -152,10 +152,10 @@ class Runnable:
             compilation.gradients,
         )
 
-    def _direction(self, plan: Plan) -> Direction:
+    def _direction(self, plan: Plan, results: int | None) -> Direction:
         def bind(index: Sequence[Tensor], counts: Sequence[int]) -> Launcher:
             host = functools.partial(run_host_program, counts=counts)
-            return self.executable.bind(plan.name, index, counts, host)
+            return self.executable.bind(plan.name, index, counts, host, results)
 
         index = tuple(self.arrays.index(a) for a in plan.index_arrays)
         return Direction(bind, index, tuple(b.type for b in plan.outputs))

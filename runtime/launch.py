@@ -20,7 +20,7 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType, TensorType
 from columba.runtime.build import build, load
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.memory import ALIGNMENT, scratch
+from columba.runtime.memory import ALIGNMENT, saved, scratch
 
 HostRunner = Callable[[Program, Sequence[Tensor]], list[Tensor]]
 
@@ -55,7 +55,7 @@ def kernel_times() -> Iterator[KernelTimes]:
 
 
 class Launcher(Protocol):
-    """A plan on one graph. A call, which is ``check`` and ``run``, takes contiguous tensors for ``plan.inputs`` and gives ``plan.outputs``."""
+    """A plan on one graph. A call, which is ``check`` and ``run``, takes tensors for ``plan.inputs`` and gives ``plan.outputs``."""
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
 
@@ -71,9 +71,17 @@ class ExecutableLike(Protocol):
     source: str
 
     def bind(
-        self, plan: str, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None = None
+        self,
+        plan: str,
+        index: Sequence[Tensor],
+        counts: Sequence[int],
+        host: HostRunner | None = None,
+        results: int | None = None,
     ) -> Launcher:
-        """The plan called ``plan``, prepared for one graph: its index arrays, and the rows of every space."""
+        """The plan called ``plan``, prepared for one graph: its index arrays, and the rows of every space.
+
+        Outputs from position ``results`` on are saved values, which no user gets to see (None: there are none).
+        """
         ...
 
 
@@ -107,9 +115,16 @@ class Executable:
         """
         return self.bind(plan, index, counts, host)(inputs)
 
-    def bind(self, plan: str, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None = None) -> Launch:
-        """The plan prepared for one graph, to be called many times."""
-        return Launch(self.runners[plan], index, counts, host)
+    def bind(
+        self,
+        plan: str,
+        index: Sequence[Tensor],
+        counts: Sequence[int],
+        host: HostRunner | None = None,
+        results: int | None = None,
+    ) -> Launch:
+        """The plan prepared for one graph, to be called many times. Outputs from position ``results`` on are saved values."""
+        return Launch(self.runners[plan], index, counts, host, results)
 
 
 class _PlanRunner:
@@ -158,7 +173,12 @@ class Launch:
     """
 
     def __init__(
-        self, runner: _PlanRunner, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
+        self,
+        runner: _PlanRunner,
+        index: Sequence[Tensor],
+        counts: Sequence[int],
+        host: HostRunner | None,
+        results: int | None = None,
     ) -> None:
         if host is None and any(isinstance(step, HostCall) for step in runner.steps):
             raise ValueError(f"plan {runner.plan.name} has host calls; give run(host=...)")
@@ -168,7 +188,16 @@ class Launch:
         self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
         self.checks = [(b.name, torch_dtype(b.type.dtype), shape_of(b.type, counts)) for b in runner.plan.inputs]
         self.inputs = len(self.checks)
-        self.made = [(runner.position[b], shape_of(b.type, counts), torch_dtype(b.type.dtype)) for b in runner.tensors]
+        kept = set() if results is None else set(runner.plan.outputs[results:])
+        self.made = [
+            (
+                runner.position[b],
+                shape_of(b.type, counts),
+                torch_dtype(b.type.dtype),
+                saved.empty if b in kept else _empty,
+            )
+            for b in runner.tensors
+        ]
         self.outputs = [runner.position[b] for b in runner.plan.outputs]
         self.temporaries = [runner.position[b] for b in runner.temporaries]
         self.offsets, self.scratch_size = runner.place_temporaries(counts)
@@ -195,8 +224,8 @@ class Launch:
         pointers = frame.pointers
         pointers[: self.inputs] = [x.data_ptr() for x in inputs]
         tensors: dict[int, Tensor] = dict(enumerate(inputs))
-        for n, shape, dtype in self.made:
-            tensors[n] = made = torch.empty(shape, dtype=dtype, device="cpu")
+        for n, shape, dtype, empty in self.made:
+            tensors[n] = made = empty(shape, dtype)
             pointers[n] = made.data_ptr()
         block = None
         if self.scratch_size:
@@ -259,6 +288,10 @@ class _Frame:
     def __init__(self, buffers: int) -> None:
         self.pointers = (ctypes.c_void_p * max(1, buffers))()
         self.base = -1
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def shape_of(t: TensorType, counts: Sequence[int]) -> tuple[int, ...]:

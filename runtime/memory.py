@@ -1,4 +1,4 @@
-"""Scratch memory of running programs, kept between calls.
+"""Memory of running programs, kept between calls.
 
 The temporaries of a plan stand in one block, which the call borrows here and gives back when it is done: the next call, of whatever
 program, finds pages that are mapped already. Mapping fresh ones costs more than many a kernel. A thread that finds no free block makes
@@ -8,9 +8,15 @@ one, so calls from several threads do not wait for each other; blocks beyond ``l
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
 import os
 import threading
+import weakref
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
 
 ALIGNMENT = 64
 
@@ -65,6 +71,57 @@ class Scratch:
         return freed
 
 
+class Saved:
+    """Memory of the values that a forward program saves for its gradient.
+
+    A saved value lives in a block of its own, which comes back here when the last tensor on it dies, that is when autograd frees the
+    graph, and is handed out to the next forward call. Blocks beyond ``limit`` bytes in all are returned to the system.
+    """
+
+    SMALL = 2**18
+    """Bytes below which PyTorch's own allocator is as good."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._free: list[Block] = []
+
+    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """An uninitialized tensor."""
+        size = math.prod(shape) * dtype.itemsize
+        if size < self.SMALL:
+            return torch.empty(shape, dtype=dtype, device="cpu")
+        block = self._take(size)
+        memory = (ctypes.c_char * size).from_address(block.base)
+        # The tensor's storage holds ``memory``, and nothing else does.
+        weakref.finalize(memory, self._give, block).atexit = False
+        return torch.frombuffer(memory, dtype=dtype).view(*shape)
+
+    def _take(self, size: int) -> Block:
+        for block in reversed(self._free):
+            if size <= block.size <= size + size // 4:
+                try:
+                    self._free.remove(block)
+                except ValueError:  # another thread was faster
+                    continue
+                return block
+        return Block(size)
+
+    def _give(self, block: Block) -> None:  # may run at any moment, so it takes no lock
+        if block.size + self.kept <= self.limit:
+            self._free.append(block)
+
+    @property
+    def kept(self) -> int:
+        """Bytes in free blocks."""
+        return sum(b.size for b in tuple(self._free))
+
+    def release(self) -> int:
+        """Returns the free blocks to the system, and says how many bytes they were."""
+        freed = self.kept
+        self._free.clear()
+        return freed
+
+
 def _quarter_of_memory() -> int:
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 4
@@ -74,3 +131,6 @@ def _quarter_of_memory() -> int:
 
 scratch = Scratch(_quarter_of_memory())
 """The scratch memory of this process. ``scratch.release()`` frees what no running call uses; ``scratch.limit`` bounds what is kept."""
+
+saved = Saved(_quarter_of_memory())
+"""The memory of saved values in this process; ``saved.release()`` frees what no graph holds."""

@@ -36,7 +36,7 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.cache import get_or_build
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.launch import SPACES, HostRunner, shape_of
+from columba.runtime.launch import SPACES, HostRunner, Launcher, check_inputs, shape_of
 
 
 class TritonNotFound(RuntimeError):
@@ -70,7 +70,12 @@ class TritonExecutable:
         return self.runners[plan].run(inputs, index, counts, host)
 
     def bind(
-        self, plan: str, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None = None
+        self,
+        plan: str,
+        index: Sequence[Tensor],
+        counts: Sequence[int],
+        host: HostRunner | None = None,
+        results: int | None = None,
     ) -> Launcher:
         """The plan prepared for one graph: see :meth:`columba.runtime.launch.Executable.bind`."""
         return _BoundPlan(self.runners[plan], index, counts, host)

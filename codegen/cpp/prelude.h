@@ -164,6 +164,33 @@ template <> inline double cb_uniform<double>(int64_t seed, uint64_t salt, int64_
   return (double)(int64_t)(cb_mix(x) >> 11) * 1.1102230246251565404e-16;
 }
 
+// ---------------------------------------------------------------------------------------------- sums within a row
+
+// f(0) + ... + f(N - 1), in an order that is the same for every N: lane by lane, then the lanes pairwise. A plain loop would have to add
+// one after the other, since rounding depends on the order.
+template <class T, int N, class F> INLINE T cb_sum(F f) {
+  constexpr int L = N >= 16 ? 64 / (int)sizeof(T) : N >= 8 ? 8 : 4, FULL = N / L * L;
+  if (N < 4) {
+    T total = 0;
+    for (int i = 0; i < N; ++i) total += f(i);
+    return total;
+  }
+  alignas(64) T part[L];
+  for (int l = 0; l < L; ++l) part[l] = 0;
+  #pragma GCC unroll 16
+  for (int i = 0; i < FULL; i += L) {
+    #pragma omp simd
+    for (int l = 0; l < L; ++l) part[l] += f(i + l);
+  }
+  for (int i = FULL; i < N; ++i) part[i - FULL] += f(i);
+  #pragma GCC unroll 8
+  for (int half = L / 2; half > 0; half /= 2) {
+    #pragma omp simd
+    for (int l = 0; l < half; ++l) part[l] += part[l + half];
+  }
+  return part[0];
+}
+
 // ---------------------------------------------------------------------------------------------- work among threads
 
 // The first owner of a thread, when owners are cut so that owners and members together are even.

@@ -276,20 +276,15 @@ class Rows:
         start = {"sum": literal(0, v.dtype), "max": literal(-math.inf, v.dtype), "min": literal(math.inf, v.dtype)}[
             v.op
         ]
-        size = v.x.type.size
 
         def accumulate(total: str, element: str) -> str:
             return f"{total} += {element};" if v.op == "sum" else f"{total} = cb_{v.op}imum({element}, {total});"
 
+        if v.op == "sum" and v.dtype.is_float and self._sums_of_runs(v, name):
+            return
         if v.type.size == 1:
             self.lines.append(f"{kind} {name} = {start};")
-            clause = f"#pragma omp simd reduction({'+' if v.op == 'sum' else v.op}:{name})"
-            if self.is_flat(v.x, size) and size:
-                self.lines += self._loop(
-                    size, lambda i: accumulate(name, self.flat_expression(v.x, i)), clause if v.op == "sum" else None
-                )
-            else:
-                self.lines += self._nest(v.x.shape, lambda idx: accumulate(name, self.expression(v.x, idx)))
+            self.lines += self._nest(v.x.shape, lambda idx: accumulate(name, self.expression(v.x, idx)), simd=None)
             self.known[v] = Scalar(name)
             return
         self.declare(name, v)
@@ -302,6 +297,33 @@ class Rows:
 
         self.lines += self._nest(v.x.shape, body, simd=None)
         self.known[v] = out
+
+    def _sums_of_runs(self, v: FeatureReduce, name: str) -> bool:
+        """A sum over the last axes of a row, one run of elements for each result; False where it is over others."""
+        wide = [a for a, n in enumerate(v.x.shape) if n != 1]
+        summed = [a for a in wide if a in v.axes]
+        if not summed or summed != wide[-len(summed) :] or v.x.type.size == 0:
+            return False
+        kind, run = local_type(v.dtype), math.prod(v.x.shape[a] for a in summed)
+        kept = [a for a in wide if a not in v.axes]
+        if not kept and self.is_flat(v.x, run):
+            term = self.flat_expression(v.x, "i")
+        elif len(summed) == 1:
+            index = tuple("i" if a == summed[0] else f"i{a}" if a in kept else "0" for a in range(len(v.x.shape)))
+            term = self.expression(v.x, index)
+        else:
+            return False
+        total = f"cb_sum<{kind}, {run}>([&](int i) __attribute__((always_inline)) {{ return {term}; }})"
+        if v.type.size == 1:
+            self.lines.append(f"const {kind} {name} = {total};")
+            self.known[v] = Scalar(name)
+            return True
+        self.declare(name, v)
+        place = flatten(tuple(f"i{a}" for a in kept), tuple(v.x.shape[a] for a in kept))
+        self.lines += [f"for (int i{a} = 0; i{a} < {v.x.shape[a]}; ++i{a})" for a in kept]
+        self.lines.append(f"  {name}[{place}] = {total};")
+        self.known[v] = Array(name, "0", v.shape, v.dtype)
+        return True
 
     def _concat(self, v: Concat, out: Array) -> None:
         start = 0
