@@ -25,7 +25,15 @@ lint: $(READY)
 	$(BIN)/lint-imports
 
 bench: $(READY)
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks $(ARGS)
+
+# DGL, which some benchmarks compare with, needs older packages than the rest.
+.venv-dgl/.ready: benchmarks/requirements-dgl.txt $(READY)
+	$(PYTHON) -m venv .venv-dgl
+	.venv-dgl/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -r benchmarks/requirements-dgl.txt
+	.venv-dgl/bin/pip install --quiet --disable-pip-version-check --no-deps dgl==1.1.3 "setuptools<70"
+	.venv-dgl/bin/pip install --quiet --disable-pip-version-check --no-deps --config-settings editable_mode=strict -e .
+	touch $@
 
 clean:
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
