@@ -9,21 +9,27 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
 import torch
 from torch import Tensor, nn
 
-from columba.driver import Compilation, Recipe, Runnable, compile_program
+from columba.cost import machine_rates
+from columba.driver import Recipe, Runnable
 from columba.frontend import Bound, Trace, TraceError, is_tracing, trace
 from columba.frontend.shortcut import MISSED, Shortcut, shortcut_to
 from columba.runtime.build import CompilerNotFound
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
 from columba.runtime.reference import evaluate
+from columba.saving import Saving
+from columba.variants import Variants, parse_choices, recipes_for
 
 BACKENDS = ("auto", "cpp", "triton", "torch")
+
+_VariantsKey = tuple[tuple[str, ...], tuple[int, ...] | None]
+"""The inputs that want gradients, and, where memory is limited, the rows of the graph's spaces."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 M = TypeVar("M", bound=nn.Module)
@@ -34,22 +40,52 @@ class Options:
     """What ``columba.compile`` was asked for."""
 
     backend: str = "auto"
-    recipe: Recipe = field(default_factory=Recipe)
+    passes: str = ""
+    memory_budget: int | None = None
+    recipe: Recipe | None = None
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
             raise ValueError(f"unknown backend {self.backend!r}; one of {', '.join(BACKENDS)}")
+        if self.memory_budget is not None and self.memory_budget < 0:
+            raise ValueError(f"memory_budget must not be negative, got {self.memory_budget}")
+        if self.passes and self.recipe is not None:
+            raise ValueError("give passes or a recipe, not both: a recipe lists all passes")
+        parse_choices(self.passes)
+
+    @functools.cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """The recipes among which the cost model chooses, by name."""
+        return recipes_for(parse_choices(self.passes)) if self.recipe is None else {"given": self.recipe}
 
 
 @overload
-def compile(target: M, *, backend: str = ..., recipe: Recipe | None = ...) -> M: ...
+def compile(
+    target: M, *, backend: str = ..., passes: str = ..., memory_budget: int | None = ..., recipe: Recipe | None = ...
+) -> M: ...
 @overload
-def compile(target: F, *, backend: str = ..., recipe: Recipe | None = ...) -> F: ...
+def compile(
+    target: F, *, backend: str = ..., passes: str = ..., memory_budget: int | None = ..., recipe: Recipe | None = ...
+) -> F: ...
 @overload
-def compile(target: None = ..., *, backend: str = ..., recipe: Recipe | None = ...) -> Callable[[F], F]: ...
+def compile(
+    target: None = ...,
+    *,
+    backend: str = ...,
+    passes: str = ...,
+    memory_budget: int | None = ...,
+    recipe: Recipe | None = ...,
+) -> Callable[[F], F]: ...
 
 
-def compile(target: Any = None, *, backend: str = "auto", recipe: Recipe | None = None) -> Any:
+def compile(
+    target: Any = None,
+    *,
+    backend: str = "auto",
+    passes: str = "",
+    memory_budget: int | None = None,
+    recipe: Recipe | None = None,
+) -> Any:
     """Compiles a function, a method, a module class, or a module, written in Columba's language.
 
     Args:
@@ -61,7 +97,11 @@ def compile(target: Any = None, *, backend: str = "auto", recipe: Recipe | None 
             the CPU they run in Triton's interpreter, for debugging). ``"torch"``: the traced program run by PyTorch, operation by
             operation. ``"auto"``: ``cpp`` where it can run; where it cannot (no C++ compiler, a dtype or a device it has no kernels
             for) ``torch``, with a warning that says why.
-        recipe: which passes run (:class:`columba.driver.Recipe`).
+        passes: passes to force and to forbid, as in ``"aggregate_first,-reorder_linear"``. What is left open is chosen by the cost model,
+            for each graph: whether to aggregate before the products, and whether to compute once for each (node, relation) pair.
+        memory_budget: the most bytes that the forward pass may save for the backward one beside inputs and results; what does not fit is
+            computed again. None: whatever is fastest.
+        recipe: instead of ``passes``, all passes in order (:class:`columba.driver.Recipe`).
 
     The target is traced on its first call, and again when something that the trace depended on has changed: feature shapes, dtypes,
     training mode, attributes that were read. New graphs do not retrace. See ``docs/language.md`` for what can be traced.
@@ -77,9 +117,9 @@ def compile(target: Any = None, *, backend: str = "auto", recipe: Recipe | None 
     >>> neighbour_sum(g, torch.tensor([[1.0], [2.0], [4.0]])).tolist()
     [[0.0], [1.0], [6.0]]
     """
-    options = Options(backend, recipe or Recipe())
+    options = Options(backend, passes, memory_budget, recipe)
     if target is None:
-        return functools.partial(compile, backend=backend, recipe=recipe)
+        return functools.partial(compile, backend=backend, passes=passes, memory_budget=memory_budget, recipe=recipe)
     if isinstance(target, nn.Module):
         return _compiled_module(target, options)
     if isinstance(target, type):
@@ -170,41 +210,37 @@ class CompiledFunction:
 
 
 class _Specialization:
-    """One trace, and what was compiled of it: a variant for each set of inputs that want gradients."""
+    """One trace, and what was compiled of it: for each set of inputs that want gradients, the variants that graphs chose."""
 
     def __init__(self, traced: Trace, options: Options) -> None:
         self.trace = traced
         self.options = options
-        self.variants: dict[tuple[tuple[bool, ...], torch.dtype], Runnable] = {}
-        self.lock = threading.Lock()
+        self.variants: dict[_VariantsKey, Variants] = {}
+        self.runnables: dict[tuple[_VariantsKey, str, torch.dtype, str], Runnable] = {}
+        self.lock = threading.RLock()
         self.shortcut: Shortcut | None = None
         self.patience = _Patience()
 
     def __call__(self, bound: Bound, owner: nn.Module | None) -> Any:
-        results = self._run(bound.graph, bound.inputs)
-        if self.patience.is_over(bound.graph):
-            self.shortcut = self._shortcut(bound, owner)
+        backend = self._backend(bound.graph, bound.inputs)
+        runnable = None if backend == "torch" else self._runnable(bound.graph, bound.inputs, backend)
+        if runnable is None:
+            return self.trace.rebuild(bound, evaluate(self.trace.program, bound.inputs, bound.graph))
+        results = runnable(bound.inputs, bound.graph)
+        if self.patience.is_over(bound.graph) and runnable.compilation.forward.results:
+            places = runnable.compilation.places
+            self.shortcut = shortcut_to(self.trace, bound, owner, runnable.on(bound.graph), places)
         return self.trace.rebuild(bound, results)
 
-    def _shortcut(self, bound: Bound, owner: nn.Module | None) -> Shortcut | None:
-        """For calls like this one, if kernels run them."""
-        variant = self.variants.get(self._key(bound.inputs, bound.graph.index_dtype))
-        if variant is None or not variant.compilation.forward.results or self.options.backend == "torch":
-            return None
-        return shortcut_to(self.trace, bound, owner, variant.on(bound.graph), variant.compilation.places)
-
-    def _run(self, graph: Graph, inputs: list[Tensor]) -> list[Tensor]:
-        backend = self._backend(graph, inputs)
-        if backend == "torch":
-            return evaluate(self.trace.program, inputs, graph)
+    def _runnable(self, graph: Graph, inputs: Sequence[Tensor], backend: str) -> Runnable | None:
+        """What runs the call; None where the C++ backend was not asked for by name and there is no compiler."""
         try:
-            variant = self.variant(inputs, graph.index_dtype, backend)
+            return self.runnable(graph, inputs, backend)
         except CompilerNotFound as e:
             if self.options.backend != "auto":
                 raise
             _warn_once(f'columba: {e} Falling back to backend="torch", which is slower.')
-            return evaluate(self.trace.program, inputs, graph)
-        return variant(inputs, graph)
+            return None
 
     def _backend(self, graph: Graph, inputs: Sequence[Tensor]) -> str:
         """The backend that runs this call; RuntimeError where the one asked for cannot."""
@@ -218,24 +254,40 @@ class _Specialization:
         _warn_once(f'columba: backend="cpp" {obstacle}. Falling back to backend="torch", which is slower.')
         return "torch"
 
-    def variant(self, inputs: Sequence[Tensor], index_dtype: torch.dtype, backend: str = "cpp") -> Runnable:
-        """The compiled program for these inputs' gradients."""
-        key = self._key(inputs, index_dtype)
+    def runnable(self, graph: Graph, inputs: Sequence[Tensor], backend: str = "cpp") -> Runnable:
+        """The kernels for these inputs' gradients that are best for this graph, built now if they are not yet."""
         with self.lock:
-            if key not in self.variants:
-                self.variants[key] = Runnable(self.compilation(inputs), ir_dtype(index_dtype), backend)
-            return self.variants[key]
+            key, variants = self._variants(graph, inputs)
+            name = self.choice(graph, variants)
+            found = (key, name, graph.index_dtype, backend)
+            if found not in self.runnables:
+                self.runnables[found] = Runnable(variants.compilation(name), ir_dtype(graph.index_dtype), backend)
+            return self.runnables[found]
 
-    @staticmethod
-    def _key(inputs: Sequence[Tensor], index_dtype: torch.dtype) -> tuple[tuple[bool, ...], torch.dtype]:
-        grad = torch.is_grad_enabled()
-        return tuple(grad and x.requires_grad for x in inputs), index_dtype
+    def explain(self, graph: Graph, inputs: Sequence[Tensor]) -> tuple[str, Variants]:
+        """The name of the variant that this call runs, and all variants."""
+        with self.lock:
+            _, variants = self._variants(graph, inputs)
+            return self.choice(graph, variants), variants
 
-    def compilation(self, inputs: Sequence[Tensor]) -> Compilation:
-        """The traced program compiled for the gradients that these inputs want."""
+    def choice(self, graph: Graph, variants: Variants) -> str:
+        """The variant for a graph: the only one, or the cheapest, which the graph remembers."""
+        names = variants.names()
+        if len(names) == 1:
+            return names[0]
+        chosen: str = graph.keep(variants.key, lambda: variants.best(graph.counts(), machine_rates()))
+        return chosen
+
+    def _variants(self, graph: Graph, inputs: Sequence[Tensor]) -> tuple[_VariantsKey, Variants]:
         program, grad = self.trace.program, torch.is_grad_enabled()
-        wrt = [i.name for i, x in zip(program.inputs, inputs, strict=True) if grad and x.requires_grad]
-        return compile_program(program, wrt, self.options.recipe)
+        wrt = tuple(i.name for i, x in zip(program.inputs, inputs, strict=True) if grad and x.requires_grad)
+        budget = self.options.memory_budget
+        sizes = None if budget is None or not wrt else tuple(graph.counts().values())
+        key = (wrt, sizes)
+        if key not in self.variants:
+            saving = None if sizes is None else Saving(graph.counts(), budget)
+            self.variants[key] = Variants(program, wrt, self.options.recipes, saving)
+        return key, self.variants[key]
 
 
 class _Patience:

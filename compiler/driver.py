@@ -29,6 +29,7 @@ from columba.runtime.graph import Graph
 from columba.runtime.host import run_host_program
 from columba.runtime.launch import Executable, ExecutableLike, Launcher
 from columba.runtime.operators import SPACES, CompiledProgram, Direction, ProgramOnGraph
+from columba.saving import Saving
 
 LEVEL_1 = (
     "canonicalize,expand_softmax,legalize_linear,split_linear,common_subexpressions,merge_reductions,reorder_linear,"
@@ -85,7 +86,9 @@ class Compilation:
         return emit_triton(self.plans).source if backend == "triton" else emit(self.plans, index_dtype)
 
 
-def compile_program(traced: Program, wrt: Sequence[str] = (), recipe: Recipe | None = None) -> Compilation:
+def compile_program(
+    traced: Program, wrt: Sequence[str] = (), recipe: Recipe | None = None, saving: Saving | None = None
+) -> Compilation:
     """Compiles a level-1 program, and its gradient with respect to the inputs called ``wrt``, down to plans."""
     recipe = recipe or Recipe()
     verify_program(traced)
@@ -96,7 +99,7 @@ def compile_program(traced: Program, wrt: Sequence[str] = (), recipe: Recipe | N
 
     inputs, results = len(wanted.program.inputs), len(wanted.program.results)
     joint = recipe.optimize(differentiate(wanted.program, wrt))
-    parts = partition(joint, inputs, results)
+    parts = partition(joint, inputs, results, saving)
     backward = distinct(parts.backward)
     by_name = dict(zip(wrt, backward.places, strict=True))
     gradients = tuple(_gradient(by_name.get(i.name), parts.sources) for i in traced.inputs)

@@ -8,9 +8,12 @@ from typing import Any
 from torch import nn
 
 from columba.api import CompiledFunction, compile
+from columba.cost import kernel_work, machine_rates
 from columba.driver import Compilation
 from columba.ir.intraop.kernels import HostCall, Kernel
 from columba.runtime.dtypes import ir_dtype
+from columba.runtime.graph import Graph
+from columba.variants import Variants
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,8 @@ class Explanation:
     compilation: Compilation
     prelude: tuple[str, ...]
     source: str
+    variant: str
+    costs: str
 
     @property
     def level1(self) -> str:
@@ -58,6 +63,7 @@ class Explanation:
             ("Level 1: programs", self.level1),
             ("Level 2: plans", self.level2),
             ("Run by PyTorch", host),
+            ("Cost", self.costs),
             ("Source", self.source),
         ]
         return "\n\n".join(f"=== {title} ===\n{text}" for title, text in sections)
@@ -76,10 +82,34 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
     compiled, owner = _compiled(target)
     call_args = args if owner is None else (owner, *args)
     specialization, bound = compiled.specialize(*call_args, **kwargs)
-    compilation = specialization.compilation(bound.inputs)
+    variant, variants = specialization.explain(bound.graph, bound.inputs)
+    compilation = variants.compilation(variant)
     source = compilation.source(ir_dtype(bound.graph.index_dtype), compiled.options.backend)
     replayed = [*specialization.trace.prelude, *specialization.trace.postlude]
-    return Explanation(compilation, tuple(f"%{step.number} = {step}" for step in replayed), source)
+    return Explanation(
+        compilation,
+        tuple(f"%{step.number} = {step}" for step in replayed),
+        source,
+        variant,
+        _costs(variant, variants, bound.graph),
+    )
+
+
+def _costs(chosen: str, variants: Variants, graph: Graph) -> str:
+    """The costs of all variants, and of the chosen one's kernels, as text."""
+    counts, rates = graph.counts(), machine_rates()
+    lines = [
+        f"{'*' if name == chosen else ' '} {seconds * 1e3:9.3f} ms  {name}"
+        for name, seconds in variants.costs(counts, rates).items()
+    ]
+    lines += ["", f"{'ms':>9} {'Mflop':>10} {'MB':>9}  kernel of {chosen}"]
+    for plan in variants.compilation(chosen).plans:
+        for kernel in plan.kernels:
+            work = kernel_work(kernel, counts, rates.cache)
+            moved = (work.streamed + work.near + work.far) / 1e6
+            flops = (work.products + work.pointwise) / 1e6
+            lines.append(f"{rates.seconds(work) * 1e3:9.3f} {flops:10.1f} {moved:9.2f}  {plan.name} {kernel.name}")
+    return "\n".join(lines)
 
 
 def _compiled(target: Any) -> tuple[CompiledFunction, nn.Module | None]:

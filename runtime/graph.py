@@ -170,6 +170,12 @@ class Graph:
             case Space.SRC_REL | Space.DST_REL:
                 return self._arrays.pairs(space).count
 
+    def counts(self) -> dict[Space, int]:
+        """Rows of every space that the graph has. Counting pairs builds them, on the first call."""
+        nodes = (Space.NODE,) if self.is_square else (Space.SRC, Space.DST)
+        spaces = (*nodes, Space.EDGE, Space.REL, Space.NTYPE, Space.SRC_REL, Space.DST_REL, Space.ONE)
+        return self.keep("counts", lambda: {space: self.count(space) for space in spaces})
+
     @property
     def index_dtype(self) -> torch.dtype:
         """int32 where every id and offset fits, else int64."""

@@ -80,7 +80,7 @@ def test_opcheck() -> None:
     layer = columba.compile(randomized(LAYERS["rgat"](), torch.float64), backend="cpp")
     x = leaf(N, 4)
     specialization, bound = api.CompiledFunction.specialize(type(layer).forward, layer, x, G)
-    runnable = specialization.variant(bound.inputs, G.index_dtype)
+    runnable = specialization.runnable(G, bound.inputs)
     index = [G.index(a) for a in runnable.arrays]
     counts = [G.count(space) if space in runnable.spaces else 0 for space in operators.SPACES]
     key = runnable.program.key
@@ -91,7 +91,7 @@ def test_opcheck() -> None:
 def test_torch_compile_and_export_go_through_the_operator() -> None:
     layer = columba.compile(randomized(LAYERS["rgcn"](), torch.float64), backend="cpp")
     specialization, bound = api.CompiledFunction.specialize(type(layer).forward, layer, leaf(N, 4), G)
-    runnable = specialization.variant(bound.inputs, G.index_dtype)
+    runnable = specialization.runnable(G, bound.inputs)
     index = [G.index(a) for a in runnable.arrays]
     counts = [G.count(space) if space in runnable.spaces else 0 for space in operators.SPACES]
 

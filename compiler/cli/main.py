@@ -43,15 +43,23 @@ def doctor() -> None:
 
 @main.command("explain")
 @click.argument("target", metavar="MODULE:CALLABLE")
-@click.option("--level", type=click.Choice(["all", "1", "2", "host", "source"]), default="all", help="What to show.")
+@click.option(
+    "--level", type=click.Choice(["all", "1", "2", "host", "cost", "source"]), default="all", help="What to show."
+)
 @click.option("--inference", is_flag=True, help="Without gradients.")
-def explain_command(target: str, level: str, inference: bool) -> None:
+@click.option("--passes", default="", help="Passes to force and to forbid: aggregate_first,-reorder_linear")
+def explain_command(target: str, level: str, inference: bool, passes: str) -> None:
     """Shows a model at every stage of the compilation.
 
     CALLABLE takes no arguments and returns what to explain, and what to call it with: (model, *args). MODULE is a dotted name or a
     path to a .py file.
     """
     model, *args = load_target(target)
+    if passes:
+        try:
+            model = columba.compile(model, passes=passes)
+        except ValueError as e:
+            raise click.BadParameter(str(e), param_hint="--passes") from e
     with torch.set_grad_enabled(not inference):
         click.echo(_shown(explain(model, *args), level))
 
@@ -64,6 +72,8 @@ def _shown(explanation: Explanation, level: str) -> str:
             return explanation.level2
         case "host":
             return "\n".join(explanation.host_calls) or "nothing is run by PyTorch"
+        case "cost":
+            return explanation.costs
         case "source":
             return explanation.source
     return str(explanation)

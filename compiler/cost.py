@@ -1,0 +1,253 @@
+"""What a plan costs on a graph and a machine: operations and bytes of every kernel, and the seconds that they take at measured rates.
+
+The work of a kernel follows from its text: products at the rate of a matrix product, other operations at the rate of a pointwise
+function, rows read or written in order at the bandwidth of memory, rows gathered at the rate of a gather from a table of that size. The
+rates are this machine's, measured once in about a second and stored in the cache folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+
+from columba.ir.indices import Lookup, Order, Segments
+from columba.ir.interop.ops import FeatureReduce, Linear, OuterReduce, Pointwise, Reduce, Slice, Uniform, Value
+from columba.ir.intraop.kernels import (
+    Buffer,
+    Gemm,
+    GemmReduce,
+    HostCall,
+    Kernel,
+    Load,
+    Product,
+    Traversal,
+    values_of,
+    writes,
+)
+from columba.ir.intraop.plan import Plan, index_arrays
+from columba.ir.pointwise import POINTWISE
+from columba.ir.spaces import Space
+from columba.runtime.build import cpu
+from columba.runtime.cache import get_or_build
+
+Counts = Mapping[Space, int]
+"""Rows of every space of a graph."""
+
+INDEX_BYTES = 4
+
+WRITE = 2
+"""Bytes that move for a byte written: a line of memory is read before it is written."""
+
+VERSION = 1
+"""Of the stored rates; raised when what is measured changes."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a kernel does: floating-point operations, and bytes by the way in which they are reached.
+
+    ``near`` bytes are gathered from tables that fit the last cache, ``far`` bytes from larger ones.
+    """
+
+    products: float = 0.0
+    pointwise: float = 0.0
+    streamed: float = 0.0
+    near: float = 0.0
+    far: float = 0.0
+    kernels: int = 0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What a machine does in a second: operations, and bytes; and what starting a kernel takes, in seconds."""
+
+    products: float
+    pointwise: float
+    streamed: float
+    near: float
+    far: float
+    start: float
+    cache: float
+
+    def seconds(self, work: Work) -> float:
+        """The time of some work, as if nothing overlapped."""
+        return (
+            work.products / self.products
+            + work.pointwise / self.pointwise
+            + work.streamed / self.streamed
+            + work.near / self.near
+            + work.far / self.far
+            + work.kernels * self.start
+        )
+
+
+def plan_seconds(plan: Plan, counts: Counts, rates: Rates) -> float:
+    """The predicted time of a plan."""
+    return sum(rates.seconds(kernel_work(k, counts, rates.cache)) for k in plan.kernels)
+
+
+def kernel_work(kernel: Kernel, counts: Counts, cache: float) -> Work:
+    """The work of one kernel on a graph with these counts; tables of up to ``cache`` bytes count as near."""
+    if isinstance(kernel, HostCall):
+        return _host_work(kernel, counts)
+    count = _Count(kernel, counts, cache)
+    values = values_of(kernel)
+    total = Work(kernels=1)
+    narrowed = _narrowed(values)
+    for v in values:
+        total += count.value(v, narrowed)
+    for buffer in writes(kernel):
+        total += Work(streamed=WRITE * count.bytes(buffer))
+    if isinstance(kernel, GemmReduce):
+        lead = kernel.x.type.size // kernel.x.shape[-1]
+        total += Work(products=2.0 * count.rows(kernel.x.space) * lead * kernel.x.shape[-1] * kernel.y.shape[-1])
+    for array in index_arrays(kernel):
+        if isinstance(array, (Lookup, Order)):
+            total += Work(streamed=INDEX_BYTES * count.rows(array.map.fine))
+        elif isinstance(array, Segments):
+            total += Work(streamed=INDEX_BYTES * count.rows(array.map.coarse))
+    return total
+
+
+class _Count:
+    """The work of single values of a kernel."""
+
+    def __init__(self, kernel: Traversal | Gemm | GemmReduce, counts: Counts, cache: float) -> None:
+        self.counts, self.cache = counts, cache
+        self.walk = kernel.via if isinstance(kernel, (Traversal, GemmReduce)) else None
+        self.owner = kernel.owner if isinstance(kernel, Traversal) else None
+
+    def rows(self, space: Space) -> int:
+        return 1 if space is Space.ONE else self.counts[space]
+
+    def bytes(self, buffer: Buffer) -> float:
+        return float(self.rows(buffer.type.space) * buffer.type.size * buffer.type.dtype.itemsize)
+
+    def value(self, v: Value, narrowed: Mapping[Value, int]) -> Work:
+        rows = self.rows(v.space)
+        match v:
+            case Pointwise():
+                return Work(pointwise=float(rows * v.type.size * POINTWISE[v.function].flops))
+            case FeatureReduce():
+                return Work(pointwise=float(rows * v.x.type.size))
+            case Reduce():
+                each = 20 if v.op == "logsumexp" else 1
+                return Work(pointwise=float(self.rows(v.x.space) * v.x.type.size * each))
+            case Uniform():
+                return Work(pointwise=10.0 * rows * v.type.size)
+            case Product():
+                return Work(products=2.0 * rows * v.x.type.size * v.shape[-1], streamed=self.bytes(v.w))
+            case Load():
+                return self._load(v, rows, narrowed.get(v, v.type.size))
+        return Work()
+
+    def _load(self, v: Load, rows: int, size: int) -> Work:
+        moved = float(rows * size * v.dtype.itemsize)
+        table = self.bytes(v.buffer)
+        member = self.walk is not None and v.at is self.walk.fine and v.at is not self.owner
+        if v.via is None and not member:
+            return Work(streamed=moved)
+        if v.buffer.type.space is Space.ONE:
+            return Work()
+        return Work(near=moved) if table <= self.cache else Work(far=moved)
+
+
+def _narrowed(values: list[Value]) -> dict[Value, int]:
+    """For loads of which only slices are read: the elements that are."""
+    read: dict[Value, set[tuple[int, int, int, int]]] = {}
+    whole: set[Value] = set()
+    for v in values:
+        for c in v.children:
+            if isinstance(c, Load) and isinstance(v, Slice):
+                read.setdefault(c, set()).add((v.axis, v.start, v.stop, v.type.size))
+            elif isinstance(c, Load):
+                whole.add(c)
+    return {v: min(v.type.size, sum(s[-1] for s in slices)) for v, slices in read.items() if v not in whole}
+
+
+def _host_work(kernel: HostCall, counts: Counts) -> Work:
+    """PyTorch runs operation by operation."""
+    total = Work()
+    for v in kernel.program.body:
+        rows = 1 if v.space is Space.ONE else counts[v.space]
+        moved = 2.0 * rows * v.type.size * v.dtype.itemsize
+        total += Work(streamed=moved, kernels=1)
+        if isinstance(v, Linear):
+            total += Work(products=2.0 * rows * v.x.type.size * v.shape[-1])
+        if isinstance(v, OuterReduce):
+            fine = 1 if v.x.space is Space.ONE else counts[v.x.space]
+            total += Work(products=2.0 * fine * v.x.type.size * v.y.shape[-1])
+    return total
+
+
+# ------------------------------------------------------------------------------------------------ this machine
+
+NEAR_ROWS, FAR_ROWS, WIDTH = 1 << 13, 1 << 18, 64
+"""Tables of 2 MiB and of 64 MiB, in rows of 256 bytes."""
+
+CACHE_BYTES = float(1 << 24)
+"""What a table may take and still count as near: half of a usual last-level cache, which others use too."""
+
+
+@functools.cache
+def machine_rates() -> Rates:
+    """This machine's rates for the current number of threads: from the cache folder, or measured now, which takes about a second."""
+    identity = f"{VERSION}\n{cpu()}\n{torch.__version__}\n{torch.get_num_threads()}"
+    key = "rates-" + hashlib.sha256(identity.encode()).hexdigest()[:16]
+    path = get_or_build(key, ".json", lambda path: _write(path, measure_rates()))
+    return Rates(**json.loads(path.read_text()))
+
+
+def _write(path: Path, rates: Rates) -> None:
+    path.write_text(json.dumps(asdict(rates)))
+
+
+def measure_rates() -> Rates:
+    """Measures the machine with PyTorch's own operators, best of several runs each."""
+    with torch.no_grad():
+        a = torch.randn(512, 512)
+        big = torch.ones(FAR_ROWS * WIDTH)
+        x = torch.randn(1 << 16)
+        near, far = torch.ones(NEAR_ROWS, WIDTH), big.view(FAR_ROWS, WIDTH)
+        generator = torch.Generator().manual_seed(0)
+        picks = 1 << 16
+        in_near = torch.randint(NEAR_ROWS, (picks,), generator=generator)
+        in_far = torch.randint(FAR_ROWS, (picks,), generator=generator)
+        offsets = torch.arange(0, picks, 16)
+        gathered = picks * WIDTH * 4
+
+        def gather(table: torch.Tensor, index: torch.Tensor) -> Callable[[], object]:
+            return lambda: torch.nn.functional.embedding_bag(index, table, offsets, mode="sum")
+
+        tiny = torch.ones(8)
+        return Rates(
+            products=2 * 512**3 / best(lambda: a @ a),
+            pointwise=10 * x.numel() / best(lambda: x.exp()),
+            streamed=big.numel() * 4 / best(lambda: big.sum()),
+            near=gathered / best(gather(near, in_near)),
+            far=gathered / best(gather(far, in_far)),
+            start=best(lambda: tiny + tiny) * 3,
+            cache=CACHE_BYTES,
+        )
+
+
+def best(call: Callable[[], object], seconds: float = 0.1) -> float:
+    """The shortest of the runs that fit the given time, at least three."""
+    call()
+    found: list[float] = []
+    begin = time.perf_counter()
+    while len(found) < 3 or time.perf_counter() - begin < seconds:
+        start = time.perf_counter()
+        call()
+        found.append(time.perf_counter() - start)
+    return min(found)

@@ -1,0 +1,119 @@
+"""Ways to compile one program, among which the cost model chooses for a graph."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from columba.cost import Counts, Rates, plan_seconds
+from columba.driver import LEVEL_1, LEVEL_2, Compilation, Recipe, compile_program
+from columba.ir.interop.program import Program
+from columba.pipeline import discover
+from columba.saving import Saving
+
+REQUIRED = ("expand_softmax", "legalize_linear")
+"""What lowering relies on; these passes cannot be forbidden."""
+
+AFTER = "merge_reductions"
+"""Where aggregation is pulled before the products."""
+
+ALTERNATIVES: tuple[Mapping[str, bool], ...] = (
+    {"aggregate_first": False, "compact_materialization": True},
+    {"aggregate_first": True, "compact_materialization": True},
+    {"aggregate_first": False, "compact_materialization": False},
+)
+"""Passes whose worth depends on the graph, in the combinations that are considered."""
+
+
+def parse_choices(text: str) -> dict[str, bool]:
+    """Passes to force (``name`` or ``+name``) and to forbid (``-name``), separated by commas.
+
+    >>> parse_choices("aggregate_first,-reorder_linear")
+    {'aggregate_first': True, 'reorder_linear': False}
+    """
+    choices: dict[str, bool] = {}
+    for word in filter(None, (w.strip() for w in text.split(","))):
+        name = word.lstrip("+-")
+        if name not in discover():
+            raise ValueError(f"unknown pass {name!r}; there are {', '.join(sorted(discover()))}")
+        if word.startswith("-") and name in REQUIRED:
+            raise ValueError(f"pass {name} cannot be left out: lowering relies on it")
+        choices[name] = not word.startswith("-")
+    return choices
+
+
+def recipe_of(choices: Mapping[str, bool], *, verify: bool = False) -> Recipe:
+    """The standard recipe with some passes forced or left out.
+
+    ``compact_materialization=False`` still hoists what reads one endpoint alone to that endpoint, but makes no rows for pairs.
+    """
+    level1 = []
+    for spelling in LEVEL_1.split(","):
+        if spelling == "compact_materialization" and not choices.get(spelling, True):
+            level1.append("compact_materialization{pairs=False}")
+        elif choices.get(spelling, True):
+            level1.append(spelling)
+        if spelling == AFTER and choices.get("aggregate_first", False):
+            level1.append("aggregate_first")
+    extra = [
+        n
+        for n, on in choices.items()
+        if on and n not in (*level1, *LEVEL_2.split(","), "aggregate_first", *LEVEL_1.split(","))
+    ]
+    level2 = [spelling for spelling in LEVEL_2.split(",") if choices.get(spelling, True)]
+    return Recipe(",".join([*level1, *extra]), ",".join(level2), verify)
+
+
+_numbers = itertools.count()
+
+
+@dataclass
+class Variants:
+    """The variants of one program for one set of gradients, compiled down to plans when they are first considered.
+
+    ``recipes`` maps the variants' names to what makes them; ``key`` is under which graphs keep their choice.
+    """
+
+    program: Program
+    wrt: Sequence[str]
+    recipes: Mapping[str, Recipe]
+    saving: Saving | None = None
+    compiled: dict[str, Compilation] = field(default_factory=dict)
+    key: str = field(default_factory=lambda: f"variant of program {next(_numbers)}")
+
+    def compilation(self, name: str) -> Compilation:
+        if name not in self.compiled:
+            self.compiled[name] = compile_program(self.program, self.wrt, self.recipes[name], self.saving)
+        return self.compiled[name]
+
+    def names(self) -> list[str]:
+        """The variants that differ: where two recipes give the same plans, the first."""
+        texts: dict[str, str] = {}
+        for name in self.recipes:
+            texts.setdefault("\n".join(str(plan) for plan in self.compilation(name).plans), name)
+        return list(texts.values())
+
+    def costs(self, counts: Counts, rates: Rates) -> dict[str, float]:
+        """Predicted seconds, forward and backward together."""
+        return {
+            name: sum(plan_seconds(plan, counts, rates) for plan in self.compilation(name).plans)
+            for name in self.names()
+        }
+
+    def best(self, counts: Counts, rates: Rates) -> str:
+        """The variant that is predicted to be the fastest; the earlier one where they tie."""
+        costs = self.costs(counts, rates)
+        return min(costs, key=costs.__getitem__)
+
+
+def recipes_for(choices: Mapping[str, bool], *, verify: bool = False) -> dict[str, Recipe]:
+    """The recipes that are left to choose from when ``choices`` are settled, by the alternative passes that they run."""
+    found: dict[str, Recipe] = {}
+    for alternative in ALTERNATIVES:
+        merged = {**alternative, **choices}
+        if any(merged[name] != on for name, on in alternative.items()) and not set(alternative) <= set(choices):
+            continue  # another alternative agrees with the choices
+        named = ",".join(name for name in alternative if merged[name]) or "plain"
+        found.setdefault(named, recipe_of(merged, verify=verify))
+    return found
