@@ -201,7 +201,7 @@ CACHE_BYTES = float(1 << 24)
 
 @functools.cache
 def machine_rates() -> Rates:
-    """This machine's rates for the current number of threads: from the cache folder, or measured now, which takes about a second."""
+    """This machine's rates: from the cache folder, or measured now, which takes about a second."""
     identity = f"{VERSION}\n{cpu()}\n{torch.__version__}\n{torch.get_num_threads()}"
     key = "rates-" + hashlib.sha256(identity.encode()).hexdigest()[:16]
     path = get_or_build(key, ".json", lambda path: _write(path, measure_rates()))
@@ -213,35 +213,40 @@ def _write(path: Path, rates: Rates) -> None:
 
 
 def measure_rates() -> Rates:
-    """Measures the machine with PyTorch's own operators, best of several runs each."""
+    """Measures the machine with PyTorch's own operators: the best of many runs, in several rounds, so that a busy moment does no harm."""
     with torch.no_grad():
         a = torch.randn(512, 512)
         big = torch.ones(FAR_ROWS * WIDTH)
-        x = torch.randn(1 << 16)
+        x, y = torch.randn(1 << 16), torch.empty(1 << 16)
         near, far = torch.ones(NEAR_ROWS, WIDTH), big.view(FAR_ROWS, WIDTH)
         generator = torch.Generator().manual_seed(0)
-        picks = 1 << 16
+        picks = 1 << 15
         in_near = torch.randint(NEAR_ROWS, (picks,), generator=generator)
         in_far = torch.randint(FAR_ROWS, (picks,), generator=generator)
         offsets = torch.arange(0, picks, 16)
-        gathered = picks * WIDTH * 4
-
-        def gather(table: torch.Tensor, index: torch.Tensor) -> Callable[[], object]:
-            return lambda: torch.nn.functional.embedding_bag(index, table, offsets, mode="sum")
-
         tiny = torch.ones(8)
-        return Rates(
-            products=2 * 512**3 / best(lambda: a @ a),
-            pointwise=10 * x.numel() / best(lambda: x.exp()),
-            streamed=big.numel() * 4 / best(lambda: big.sum()),
-            near=gathered / best(gather(near, in_near)),
-            far=gathered / best(gather(far, in_far)),
-            start=best(lambda: tiny + tiny) * 3,
-            cache=CACHE_BYTES,
-        )
+        embedding_bag = torch.nn.functional.embedding_bag
+        work: dict[str, tuple[float, Callable[[], object]]] = {
+            "products": (2.0 * 512**3, lambda: a @ a),
+            "pointwise": (10.0 * x.numel(), lambda: torch.exp(x, out=y)),
+            "streamed": (4.0 * big.numel(), lambda: big.sum()),
+            "near": (4.0 * picks * WIDTH, lambda: embedding_bag(in_near, near, offsets, mode="sum")),
+            "far": (4.0 * picks * WIDTH, lambda: embedding_bag(in_far, far, offsets, mode="sum")),
+            "start": (1.0, lambda: tiny + tiny),
+        }
+        fastest = dict.fromkeys(work, float("inf"))
+        for _ in range(4):
+            for name, (_, call) in work.items():
+                fastest[name] = min(fastest[name], best(call))
+    rates = {name: amount / fastest[name] for name, (amount, _) in work.items()}
+    return Rates(**{**rates, "start": STARTS * fastest["start"], "cache": CACHE_BYTES})
 
 
-def best(call: Callable[[], object], seconds: float = 0.1) -> float:
+STARTS = 3.0
+"""Small PyTorch operations that take as long as starting the threads of a kernel."""
+
+
+def best(call: Callable[[], object], seconds: float = 0.04) -> float:
     """The shortest of the runs that fit the given time, at least three."""
     call()
     found: list[float] = []
