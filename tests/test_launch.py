@@ -20,7 +20,7 @@ from columba import nn
 from columba.frontend import Trace
 from columba.frontend import shortcut as shortcuts
 from columba.runtime import operators
-from columba.runtime.memory import Block, Scratch, scratch
+from columba.runtime.memory import Block, Saved, Scratch, saved, scratch
 
 GRAPHS = square_graphs()
 G, HUB = GRAPHS["random"], GRAPHS["hub"]
@@ -321,3 +321,35 @@ def test_no_modes() -> None:
     with torch._subclasses.FakeTensorMode():
         assert not operators.no_modes()
     assert not torch.func.vmap(lambda x: x * operators.no_modes())(torch.ones(2)).any()
+
+
+def test_saved_values_are_not_shared_while_a_graph_lives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Saved, "SMALL", 0)  # every saved value comes from the pool
+    eager = layer_of("hgt")
+    layer = columba.compile(eager, backend="cpp")
+    graph = copy.deepcopy(G)
+    inputs = [leaf(N, 4, seed=n) for n in range(4)]
+    pending = [layer(x, graph).square().sum() for x in inputs]
+    for x, y in reversed(list(zip(inputs, pending, strict=True))):
+        (wanted,) = torch.autograd.grad(eager(x, graph).square().sum(), [x])
+        torch.testing.assert_close(torch.autograd.grad(y, [x], retain_graph=True)[0], wanted)
+        torch.testing.assert_close(torch.autograd.grad(y, [x])[0], wanted)
+    del pending, y
+    gc.collect()
+    assert saved.release() > 0
+    assert saved.kept == 0
+
+
+def test_a_view_keeps_its_block() -> None:
+    pool = Saved(limit=2**30)
+    value = pool.empty((512, 1024), torch.float32)
+    value.fill_(3)
+    view = value[100:101]
+    del value
+    gc.collect()
+    assert pool.kept == 0
+    pool.empty((512, 1024), torch.float32).fill_(4)
+    assert bool((view == 3).all())
+    del view
+    gc.collect()
+    assert pool.kept > 0
