@@ -132,16 +132,16 @@ class _PlanRunner:
 
     def __init__(self, plan: Plan, library: ctypes.CDLL) -> None:
         self.plan = plan
-        self.buffers = plan.buffers
-        self.position = {b: n for n, b in enumerate(self.buffers)}
+        self.position = {b: n for n, b in enumerate(plan.buffers)}
         self.steps: list[tuple[Callable[..., int], Stage] | HostCall] = []
         for step in stages(plan):
             self.steps.append(step if isinstance(step, HostCall) else (_entry(library, step), step))
-        self.from_host = {b for k in plan.kernels if isinstance(k, HostCall) for b in k.results}
+        from_host = [b for k in plan.kernels if isinstance(k, HostCall) for b in k.results]
         for_host = {b for k in plan.kernels if isinstance(k, HostCall) for b in k.args}
-        own = {b for k in plan.kernels for b in writes(k)} - self.from_host
-        self.tensors = [b for b in self.buffers if b in own and (b in for_host or b in plan.outputs)]
-        self.temporaries = [b for b in self.buffers if b in own and b not in self.tensors]
+        own = {b for k in plan.kernels for b in writes(k)}.difference(from_host)
+        self.tensors = [b for b in plan.buffers if b in own and (b in for_host or b in plan.outputs)]
+        self.temporaries = [b for b in plan.buffers if b in own and b not in self.tensors]
+        self.where = {b: n for n, b in enumerate((*plan.inputs, *self.tensors, *from_host))}
         self.lives = {b: self._life(b) for b in self.temporaries}
 
     def _life(self, buffer: Buffer) -> tuple[int, int]:
@@ -186,19 +186,15 @@ class Launch:
         self.index = tuple(index)
         self.arrays = (ctypes.c_void_p * max(1, len(index)))(*[a.data_ptr() for a in index])
         self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
+        self.arrays_at, self.sizes_at = ctypes.addressof(self.arrays), ctypes.addressof(self.sizes)
         self.checks = [(b.name, torch_dtype(b.type.dtype), shape_of(b.type, counts)) for b in runner.plan.inputs]
-        self.inputs = len(self.checks)
         kept = set() if results is None else set(runner.plan.outputs[results:])
         self.made = [
-            (
-                runner.position[b],
-                shape_of(b.type, counts),
-                torch_dtype(b.type.dtype),
-                saved.empty if b in kept else _empty,
-            )
+            (shape_of(b.type, counts), torch_dtype(b.type.dtype), saved.empty if b in kept else _empty)
             for b in runner.tensors
         ]
-        self.outputs = [runner.position[b] for b in runner.plan.outputs]
+        self.slots = [runner.position[b] for b in (*runner.plan.inputs, *runner.tensors)]
+        self.outputs = [runner.where[b] for b in runner.plan.outputs]
         self.temporaries = [runner.position[b] for b in runner.temporaries]
         self.offsets, self.scratch_size = runner.place_temporaries(counts)
         self.is_small = self._elements(counts) < SMALL
@@ -207,7 +203,7 @@ class Launch:
     def _elements(self, counts: Sequence[int]) -> int:
         """How much a call reads and writes, in elements: of index arrays, and of buffers with a row per row of the graph."""
         per_graph = (Space.ONE, Space.REL, Space.NTYPE)
-        rows = (shape_of(b.type, counts) for b in self.runner.buffers if b.type.space not in per_graph)
+        rows = (shape_of(b.type, counts) for b in self.runner.plan.buffers if b.type.space not in per_graph)
         return sum(map(math.prod, rows)) + sum(a.numel() for a in self.index)
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -216,24 +212,20 @@ class Launch:
 
     def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The outputs for inputs that passed :meth:`check`, or are known to."""
-        inputs = [x if x.is_contiguous() else x.contiguous() for x in inputs]
+        tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
+        tensors += [empty(shape, dtype) for shape, dtype, empty in self.made]
         try:
             frame = self._frames.pop()
         except IndexError:
-            frame = _Frame(len(self.runner.buffers))
+            frame = _Frame(len(self.runner.position))
         pointers = frame.pointers
-        pointers[: self.inputs] = [x.data_ptr() for x in inputs]
-        tensors: dict[int, Tensor] = dict(enumerate(inputs))
-        for n, shape, dtype, empty in self.made:
-            tensors[n] = made = empty(shape, dtype)
-            pointers[n] = made.data_ptr()
-        block = None
-        if self.scratch_size:
-            block = scratch.take(self.scratch_size)
-            if frame.base != block.base:
-                frame.base = block.base
-                for n, offset in zip(self.temporaries, self.offsets, strict=True):
-                    pointers[n] = block.base + offset
+        for n, x in zip(self.slots, tensors, strict=True):
+            pointers[n] = x.data_ptr()
+        block = scratch.take(self.scratch_size) if self.scratch_size else None
+        if block is not None and frame.base != block.base:
+            frame.base = block.base
+            for n, offset in zip(self.temporaries, self.offsets, strict=True):
+                pointers[n] = block.base + offset
         threads = 1 if self.is_small else torch.get_num_threads()
         times = _times.get()
         for step in self.runner.steps:
@@ -242,7 +234,7 @@ class Launch:
                 continue
             call, stage = step
             seconds = None if times is None else (ctypes.c_double * len(stage.kernels))()
-            failed = call(pointers, self.arrays, self.sizes, threads, seconds)
+            failed = call(frame.address, self.arrays_at, self.sizes_at, threads, seconds)
             if failed:
                 raise KernelError(
                     f"columba: kernel {stage.kernels[failed - 1].name} of {self.runner.plan.name} ran out of memory"
@@ -256,13 +248,13 @@ class Launch:
         self._frames.append(frame)
         return [tensors[n] for n in self.outputs]
 
-    def _host(self, step: HostCall, tensors: dict[int, Tensor], pointers: ctypes.Array[ctypes.c_void_p]) -> None:
-        position = self.runner.position
+    def _host(self, step: HostCall, tensors: list[Tensor], pointers: ctypes.Array[ctypes.c_void_p]) -> None:
+        """Runs a host call and appends its results to ``tensors``."""
         assert self.host is not None
-        results = self.host(step.program, [tensors[position[b]] for b in step.args])
+        results = self.host(step.program, [tensors[self.runner.where[b]] for b in step.args])
         for buffer, result in zip(step.results, results, strict=True):
-            tensors[position[buffer]] = result
-            pointers[position[buffer]] = result.data_ptr()  # type: ignore[call-overload]
+            tensors.append(result)
+            pointers[self.runner.position[buffer]] = result.data_ptr()  # type: ignore[call-overload]
 
     def check(self, inputs: Sequence[Tensor]) -> None:
         """ValueError if an input has another dtype or shape than the kernels expect."""
@@ -287,6 +279,7 @@ class _Frame:
 
     def __init__(self, buffers: int) -> None:
         self.pointers = (ctypes.c_void_p * max(1, buffers))()
+        self.address = ctypes.addressof(self.pointers)
         self.base = -1
 
 

@@ -54,7 +54,7 @@ class Scratch:
     def give(self, block: Block) -> None:
         """Takes a block back."""
         with self._lock:
-            if block.size + sum(b.size for b in self._free) <= self.limit:
+            if block.size + (sum(b.size for b in self._free) if self._free else 0) <= self.limit:
                 self._free.append(block)
 
     @property

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import columba
 from columba import api, nn
-from columba.runtime import build, cache, operators
+from columba.runtime import build, cache, launch, operators
 
 G = square_graphs()["random"]
 N = G.num_nodes
@@ -156,13 +156,15 @@ def test_results_are_the_same_every_time() -> None:
 
 @pytest.mark.parametrize("name", LAYERS)
 def test_threads_follow_torch_and_change_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "SMALL", 0)  # a graph this small would run on one thread
+    graph = square_graphs()["random"]
     layer = columba.compile(LAYERS[name](), backend="cpp")
     x = torch.randn(N, 4, requires_grad=True)
     asked = []
     runs = []
     for threads in (1, 2, 5):
         monkeypatch.setattr(torch, "get_num_threads", lambda n=threads: asked.append(n) or n)
-        runs.append(torch.autograd.grad(layer(x, G).square().sum(), [x, *layer.parameters()]))
+        runs.append(torch.autograd.grad(layer(x, graph).square().sum(), [x, *layer.parameters()]))
     assert set(asked) == {1, 2, 5}
     for other in runs[1:]:
         assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
