@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -18,11 +18,12 @@ pytest.importorskip("triton")
 
 import columba
 from columba import nn
-from columba.codegen.triton import emit
+from columba.codegen.triton import Launch, emit
 from columba.driver import Compilation, Recipe
 from columba.ir.types import DType
 from columba.runtime import triton_launch
 from columba.runtime.graph import Graph
+from columba.runtime.triton_aot import Binary, UnknownTarget, compile_plans
 from columba.runtime.triton_launch import TritonExecutable, _Call
 
 pytestmark = [
@@ -78,6 +79,14 @@ def test_sizes_in_float32(name: str, size: int) -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_more_sizes(name: str, size: int, heads: int, dtype: torch.dtype) -> None:
     check(LAYERS[name](size, heads), size, dtype, list(GRAPHS))
+
+
+@pytest.mark.parametrize("variant", range(4))
+@pytest.mark.parametrize("name", LAYERS)
+def test_all_variants(name: str, variant: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variants differ in blocks of owners and members; which one runs depends on the graph."""
+    monkeypatch.setattr(Launch, "variant", lambda self, counts: self.variants[min(variant, len(self.variants) - 1)])
+    check(LAYERS[name](5, 2), 5, torch.float64, ["random", "hub", "no_edges"])
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -208,8 +217,8 @@ GUARD = 64
 
 
 @pytest.fixture
-def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
-    """All buffers that kernels write stand between guards, and are poisoned; yields (guard, buffer, guard) of each."""
+def guarded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """All buffers that kernels write stand between guards, and are poisoned; gives (guard, buffer, guard) of each."""
     made: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def allocate(self: Any, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -221,7 +230,7 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Tensor, Tens
         return inner.view(tuple(shape))
 
     monkeypatch.setattr(_Call, "allocate", allocate)
-    yield made
+    return made
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -240,7 +249,8 @@ def test_everything_is_written_and_nothing_else(name: str, guarded: list[tuple[T
         gradients = torch.autograd.grad(out, [x, *layer.parameters()], torch.ones_like(out), allow_unused=True)
         assert all(not t.isnan().any() for t in (out, *gradients) if t is not None)
         for before, inner, after in guarded:
-            assert before.isnan().all() and after.isnan().all()
+            assert before.isnan().all()
+            assert after.isnan().all()
             assert not inner.isnan().any()
         guarded.clear()
 
@@ -311,3 +321,55 @@ def test_running_on_the_cpu_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.warns(RuntimeWarning, match="interpreter"):
         layer(x, GRAPHS["random"])
     assert tensors_of(layer(x, GRAPHS["random"]))
+
+
+# ------------------------------------------------------------------------------------------------ ahead of time
+
+
+def _binaries(name: str, size: int, heads: int, dtype: torch.dtype, target: str) -> list[Binary]:
+    compilation = _compilation(
+        LAYERS[name](size // heads, heads) if name == "rgat" else LAYERS[name](size, 1), size, dtype
+    )
+    return list(compile_plans(compilation.plans, DType.I32, target))
+
+
+def _check_binaries(binaries: list[Binary], dtype: torch.dtype) -> None:
+    products = [b for b in binaries if b.launch.dot is not None]
+    assert products
+    for binary in binaries:
+        assert binary.spilled == 0, binary
+    for binary in products:
+        assert binary.widest_load == 128, binary
+        if dtype is not torch.float32:
+            assert binary.tensor_core_instructions > 0, binary
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_binaries(target: str) -> None:
+    _check_binaries(_binaries("rgcn", 64, 1, torch.bfloat16, target), torch.bfloat16)
+
+
+def test_tensor_cores_take_float32_when_allowed() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        binaries = _binaries("rgcn", 64, 1, torch.float32, "sm_80")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert all(b.tensor_core_instructions > 0 for b in binaries if b.launch.dot is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize("name", LAYERS)
+def test_more_binaries(name: str, size: int, dtype: torch.dtype, target: str) -> None:
+    for heads in (1, 4) if name != "rgcn" else (1,):
+        binaries = _binaries(name, size, heads, dtype, target)
+        if target in ("sm_80", "sm_90") and dtype is not torch.float64:
+            _check_binaries(binaries, dtype)
+
+
+def test_unknown_targets() -> None:
+    with pytest.raises(UnknownTarget, match="sm_80"):
+        list(compile_plans((), DType.I32, "volta"))

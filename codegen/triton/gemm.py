@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from columba.codegen.triton.index import Component, Digit, Index, flat, linear, regroup
 from columba.codegen.triton.items import Axis, Item, Items, Layout, Text, Writer, below, below_unknown, count_readers
-from columba.codegen.triton.launches import GridSize, Launch
+from columba.codegen.triton.launches import GridSize, Launch, Variant
 from columba.codegen.triton.levels import ROW, Walk
 from columba.codegen.triton.names import Names
 from columba.codegen.triton.scalars import HALVES, STORED, computed
@@ -218,15 +218,9 @@ class _Gemm:
         grid = [tile_count(self.via, rows)]
         if self.by_matrix:
             grid.append(GridSize(math.prod(self.lead)))
-        launch = Launch(
-            self.name,
-            tuple(self.names.arguments.items()),
-            tuple(grid),
-            (("ROWS", rows), ("DEPTH", self.depth)),
-            self.blocks.warps,
-            self.blocks.stages,
-            dot=self.product.dtype,
-        )
+        constants = (("ROWS", rows), ("DEPTH", self.depth))
+        variant = Variant(tuple(grid), constants, self.blocks.warps, self.blocks.stages)
+        launch = Launch(self.name, tuple(self.names.arguments.items()), (variant,), dot=self.product.dtype)
         return Function(self.name, "rows.py.jinja", launch, {"body": writer.lines})
 
 

@@ -78,7 +78,7 @@ def _functions(kernel: Kernel, name: str) -> list[Function]:
 
 def _text(function: Function, comment: Sequence[str]) -> str:
     launch = function.launch
-    constants = [name for name, _ in launch.constants] + (["PRECISION", "OPERAND"] if launch.dot else [])
+    constants = [name for name, _ in launch.variants[0].constants] + (["PRECISION", "OPERAND"] if launch.dot else [])
     counts = [name for name, a in launch.arguments if isinstance(a, (CountArgument, TilesArgument))]
     return _template(function.template).render(
         name=function.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from columba.ir.intraop.kernels import Gemm, GemmReduce, Kernel, product_of
@@ -51,10 +52,17 @@ def row_blocks(width: int) -> TraversalBlocks:
     return TraversalBlocks(rows, 1, warps_for(rows * width))
 
 
-def member_blocks(width: int) -> TraversalBlocks:
-    """For members of ``width`` lanes: few members of one owner, since most owners have few."""
-    members = _clamp(ELEMENTS // width, 1, 16)
-    return TraversalBlocks(1, members, warps_for(members * width, most=8))
+def member_blocks(width: int) -> list[tuple[float, TraversalBlocks]]:
+    """For members of ``width`` lanes: by how many an owner has on average.
+
+    Where owners have few members, a program takes several owners; where they have many, several members of one at a time.
+    """
+    found = []
+    for most, owners, members in ((2, 16, 2), (8, 4, 4), (48, 1, 16), (math.inf, 1, 32)):
+        members = _clamp(2 * ELEMENTS // width, 1, members)
+        owners = _clamp(2 * ELEMENTS // (width * members), 1, owners)
+        found.append((most, TraversalBlocks(owners, members, warps_for(owners * members * width, most=8))))
+    return found
 
 
 def tile_blocks(width: int) -> TraversalBlocks:
