@@ -37,7 +37,7 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.cache import get_or_build
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.launch import SPACES, HostRunner, shape_of
+from columba.runtime.launch import SPACES, HostRunner, Launcher, check_inputs, shape_of
 
 Choice = Callable[[Launch, Mapping[Space, int]], Variant]
 """Which variant of a launch runs on a graph with given row counts."""
