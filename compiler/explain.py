@@ -9,8 +9,10 @@ from torch import nn
 
 from columba.api import CompiledFunction, compile
 from columba.driver import Compilation
+from columba.frontend import Bound
 from columba.ir.intraop.kernels import HostCall, Kernel
 from columba.runtime.dtypes import ir_dtype
+from columba.runtime.graph import Graph
 
 
 @dataclass(frozen=True)
@@ -73,13 +75,23 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
     Returns:
         An :class:`Explanation`; ``print`` it for everything.
     """
-    compiled, owner = _compiled(target)
-    call_args = args if owner is None else (owner, *args)
-    specialization, bound = compiled.specialize(*call_args, **kwargs)
+    compiled, specialization, bound = _specialized(target, args, kwargs)
     compilation = specialization.compilation(bound.inputs)
     source = compilation.source(ir_dtype(bound.graph.index_dtype), compiled.options.backend)
     replayed = [*specialization.trace.prelude, *specialization.trace.postlude]
     return Explanation(compilation, tuple(f"%{step.number} = {step}" for step in replayed), source)
+
+
+def compile_for(target: Any, *args: Any, **kwargs: Any) -> tuple[Compilation, Graph]:
+    """What a target compiles to for these arguments, and the graph among them."""
+    _, specialization, bound = _specialized(target, args, kwargs)
+    return specialization.compilation(bound.inputs), bound.graph
+
+
+def _specialized(target: Any, args: Any, kwargs: Any) -> tuple[CompiledFunction, Any, Bound]:
+    compiled, owner = _compiled(target)
+    call_args = args if owner is None else (owner, *args)
+    return (compiled, *compiled.specialize(*call_args, **kwargs))
 
 
 def _compiled(target: Any) -> tuple[CompiledFunction, nn.Module | None]:
