@@ -102,6 +102,35 @@ def test_fused_epilogues(name: str) -> None:
         check(LAYERS[name](7, 3), 7, torch.float64, ["random", "no_edges"], recipe=Recipe(level2=level2))
 
 
+def _heads(g: Graph, h: Tensor, w: Tensor) -> Tensor:
+    """A product of several matrices a row: [nodes, 3, 5]."""
+    return torch.einsum("nhi,nhij->nhj", h.view(h.shape[0], 3, 4), g.nodes.type(w))
+
+
+def normalized_heads(g: Graph, h: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    x = _heads(g, h, w)
+    return F.layer_norm(x.reshape(-1, 15), (15,)) + b, x.sum(1)
+
+
+def transposed_heads(g: Graph, h: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    x = _heads(g, h, w).transpose(1, 2)
+    return torch.tanh(x.reshape(-1, 15)) * b, x
+
+
+def mixed_heads(g: Graph, h: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    return F.layer_norm(torch.tanh(_heads(g, h, w).transpose(1, 2)).reshape(-1, 3, 5), (5,)) + b.view(3, 5)
+
+
+@pytest.mark.parametrize("function", [normalized_heads, transposed_heads, mixed_heads])
+def test_epilogues_across_matrices(function: Callable[..., Any]) -> None:
+    """The product of all heads in one block; where its elements are needed in an order that no block has, in a buffer."""
+    compiled = columba.compile(function, backend="triton", recipe=Recipe(level2="fuse_traversals,fuse_epilogues"))
+    for name in ("random", "one_node", "no_nodes"):
+        g = GRAPHS[name]
+        args = [g, leaf(g.num_nodes, 12), leaf(NODE_TYPES, 3, 4, 5, seed=1), leaf(15, seed=2)]
+        assert_same(compiled, function, args)
+
+
 @pytest.mark.parametrize("stranger", STRANGERS, ids=lambda s: s.name)
 def test_strangers(stranger: Stranger) -> None:
     torch.manual_seed(0)

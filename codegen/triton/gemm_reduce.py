@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from columba.codegen.triton.gemm import LEAST, ProductRows, lanes, operand, spread, tile_count, tile_items
+from columba.codegen.triton.gemm import LEAST, ProductRows, arranged, operand, tile_count, tile_items
 from columba.codegen.triton.index import Digit, flat, regroup
 from columba.codegen.triton.items import Axis, Item, Items, Layout, Writer, below, below_unknown, count_readers
 from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
@@ -97,9 +97,8 @@ class _Outer:
                 if ROW not in item.axes and (item.name or item.args):
                     writer.write([item])
         inner = writer.inner()
-        rows = lanes([ROW, *self.left_axes[1:-1]])
-        left = f"tl.reshape({spread(inner, self.left, self.left_axes)}, ({rows}, DEPTH))"
-        right = f"tl.reshape({spread(inner, self.right, self.right_axes)}, ({rows}, COLUMNS))"
+        left = arranged(inner, self.left, [self.left_axes[:-1], self.left_axes[-1:]])
+        right = arranged(inner, self.right, [self.right_axes[:-1], self.right_axes[-1:]])
         fields = {
             "before": writer.lines,
             "loop": inner.lines,

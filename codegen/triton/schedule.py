@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from columba.ir.intraop.kernels import Gemm, GemmReduce, Kernel, product_of
-from columba.ir.intraop.plan import Plan
 from columba.ir.types import DType
 
 WARP = 32
@@ -71,14 +69,13 @@ def tile_blocks(width: int) -> TraversalBlocks:
     return TraversalBlocks(1, members, warps_for(members * width))
 
 
-def product_blocks(depth: int, columns: int, lead: int, dtype: DType, whole: bool) -> ProductBlocks:
-    """For a product with ``lead`` matrices side by side in a block; ``whole``: the block must hold all columns."""
-    wide = columns if whole else min(columns, 128)
-    rows = _clamp(16384 // (wide * lead), 16, PRODUCT_ROWS)
+def product_blocks(depth: int, columns: int, lead: int, dtype: DType) -> ProductBlocks:
+    """For a product of ``columns`` columns with ``lead`` vectors a row side by side in a block."""
+    rows = _clamp(16384 // max(1, columns * lead), 16, PRODUCT_ROWS)
     if dtype is DType.F64:
         rows = min(rows, 32)
     steps = min(depth, 64 if dtype in (DType.BF16, DType.F16) else 32)
-    return ProductBlocks(rows, wide, steps, 8 if rows * wide * lead > 8192 else 4)
+    return ProductBlocks(rows, columns, steps, 8 if rows * columns * lead > 8192 else 4)
 
 
 def outer_blocks(depth: int, columns: int) -> ProductBlocks:
@@ -94,24 +91,3 @@ def warps_for(elements: int, most: int = 16) -> int:
 def _clamp(n: int, low: int, high: int) -> int:
     """The power of two not above ``n``, between powers of two."""
     return max(low, min(high, 1 << max(0, n.bit_length() - 1)))
-
-
-def scheduled(plan: Plan) -> Plan:
-    """The plan with tiles of the sizes that suit a GPU."""
-    return replace(plan, kernels=tuple(_scheduled(k) for k in plan.kernels))
-
-
-def _scheduled(kernel: Kernel) -> Kernel:
-    match kernel:
-        case Gemm():
-            return replace(kernel, schedule=replace(kernel.schedule, tile_rows=_product_rows(kernel)))
-        case GemmReduce():
-            return replace(kernel, schedule=replace(kernel.schedule, tile_rows=SUMMED_ROWS))
-        case _:
-            return kernel
-
-
-def _product_rows(kernel: Gemm) -> int:
-    product = product_of(kernel)
-    lead = 1 if not product.shared else product.x.type.size // max(1, product.x.shape[-1])
-    return product_blocks(product.x.shape[-1], product.shape[-1], lead, product.dtype, whole=True).rows
