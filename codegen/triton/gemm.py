@@ -273,6 +273,8 @@ def arranged(writer: Writer, item: Item, groups: Sequence[Sequence[Axis]]) -> st
     if stands != axes:
         order = ", ".join(str(stands.index(a)) for a in axes)
         text = f"tl.permute(tl.reshape({text}, ({', '.join(a.block for a in stands)})), ({order}))"
+        if all(len(group) == 1 for group in groups):
+            return text
     return f"tl.reshape({text}, ({', '.join(lanes(group) for group in groups)}))"
 
 

@@ -186,7 +186,8 @@ class Values:
         items = self.items
         at = items(buffer_name)
         if row is not None:
-            at = items(f"{{0}} + {{1:a}} * {size}" if size != 1 else "{0} + {1:a}", at, row, name="row", nested=True)
+            name = f"{buffer_name.removesuffix('_ptr')}_row"
+            at = items(f"{{0}} + {{1:a}} * {size}" if size != 1 else "{0} + {1:a}", at, row, name=name, nested=True)
         if element is not None:
             at = items("{0} + {1:a}", at, element, name="place", nested=True)
         return at

@@ -80,7 +80,7 @@ def inspect_command(target: str, architecture: str, inference: bool, as_json: bo
         for report in reports:
             click.echo(json.dumps(report.as_dict()))
     else:
-        Console(width=max(120, Console().width)).print(_inspection_table(reports))
+        Console(width=max(160, Console().width)).print(_inspection_table(reports))
     if sass:
         for report in reports:
             click.echo(f"\n=== {report.kernel} ===\n{report.assembly}")
