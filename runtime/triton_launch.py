@@ -125,7 +125,7 @@ class _PlanRunner:
     def run(
         self, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
     ) -> list[Tensor]:
-        device = inputs[0].device if inputs else index[0].device
+        device = next((x.device for x in (*inputs, *index)), torch.device("cpu"))
         call = _Call(self, dict(zip(self.plan.inputs, inputs, strict=True)), index, counts, device)
         with _on(device):
             for step, dead in zip(self.steps, self.dead_after, strict=True):

@@ -203,8 +203,7 @@ class _Gemm:
     def _store(self, store: Store) -> Item:
         value, shape = stored_shape(store.value)
         index = self._iteration(value, shape)
-        space = store.buffer.type.space
-        row = None if space is Space.ONE else self.level.number(space)
+        row = self.level.number(store.buffer.type.space)
         place = self.values.pointer(
             self.names.buffer(store.buffer), row, store.buffer.type.size, linear(self.items, flat(index))
         )

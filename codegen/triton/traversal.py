@@ -73,10 +73,9 @@ def _store(values: Values, store: Store, row: Item) -> Item:
     """The statement of a store to row ``row``."""
     value, shape = stored_shape(store.value)
     index = values.iteration(shape)
-    space = store.buffer.type.space
     place = values.pointer(
         values.names.buffer(store.buffer),
-        None if space is Space.ONE else row,
+        row,
         store.buffer.type.size,
         linear(values.items, flat(index)),
     )

@@ -333,7 +333,7 @@ class Values:
     def store(self, store: Store, index: Index, place: Item) -> Item:
         """The statement that writes a row: ``store.value`` at ``index`` to ``place``, which is where that is."""
         masks = self.masks(place.axes)
-        valid = None if store.value.space is Space.ONE else self.level.row(store.value.space).valid
+        valid = self.level.row(store.value.space).valid
         mask = self.items.all_of([*([] if valid is None else [valid]), *masks])
         value = self.value(store.value, index)
         if mask is None:
