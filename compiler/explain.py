@@ -10,6 +10,7 @@ from torch import nn
 from columba.api import CompiledFunction, compile
 from columba.cost import kernel_work, machine_rates
 from columba.driver import Compilation
+from columba.frontend import Bound
 from columba.ir.intraop.kernels import HostCall, Kernel
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
@@ -79,9 +80,7 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
     Returns:
         An :class:`Explanation`; ``print`` it for everything.
     """
-    compiled, owner = _compiled(target)
-    call_args = args if owner is None else (owner, *args)
-    specialization, bound = compiled.specialize(*call_args, **kwargs)
+    compiled, specialization, bound = _specialized(target, args, kwargs)
     variant, variants = specialization.explain(bound.graph, bound.inputs)
     compilation = variants.compilation(variant)
     source = compilation.source(ir_dtype(bound.graph.index_dtype), compiled.options.backend)
@@ -110,6 +109,19 @@ def _costs(chosen: str, variants: Variants, graph: Graph) -> str:
             flops = (work.products + work.pointwise) / 1e6
             lines.append(f"{rates.seconds(work) * 1e3:9.3f} {flops:10.1f} {moved:9.2f}  {plan.name} {kernel.name}")
     return "\n".join(lines)
+
+
+def compile_for(target: Any, *args: Any, **kwargs: Any) -> tuple[Compilation, Graph]:
+    """What a target compiles to for these arguments, and the graph among them."""
+    _, specialization, bound = _specialized(target, args, kwargs)
+    variant, variants = specialization.explain(bound.graph, bound.inputs)
+    return variants.compilation(variant), bound.graph
+
+
+def _specialized(target: Any, args: Any, kwargs: Any) -> tuple[CompiledFunction, Any, Bound]:
+    compiled, owner = _compiled(target)
+    call_args = args if owner is None else (owner, *args)
+    return (compiled, *compiled.specialize(*call_args, **kwargs))
 
 
 def _compiled(target: Any) -> tuple[CompiledFunction, nn.Module | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,11 +14,13 @@ from columba.codegen.triton import (
     ArrayArgument,
     BufferArgument,
     Launch,
+    Variant,
     WorkspaceArgument,
     emit,
 )
 from columba.codegen.triton.launches import Argument
 from columba.ir.intraop.plan import Plan
+from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.triton_launch import dot_constants, load_functions
 
@@ -49,11 +51,11 @@ class Binary:
 
     plan: str
     launch: Launch
+    variant: Variant
     target: str
     registers: int
     spilled: int
     shared: int
-    warps: int
     assembly: str = field(repr=False)
 
     @property
@@ -84,8 +86,11 @@ def gpu_target(name: str) -> Any:
     return GPUTarget("cuda", int(found.group(1)), 32)
 
 
-def compile_plans(plans: Sequence[Plan], index_dtype: DType, target: str) -> Iterator[Binary]:
-    """Every kernel of ``plans`` compiled for ``target``, one after the other. Needs no GPU.
+def compile_plans(
+    plans: Sequence[Plan], index_dtype: DType, target: str, counts: Mapping[Space, int] | None = None
+) -> Iterator[Binary]:
+    """Every kernel of ``plans`` compiled for ``target``, one after the other, in all variants, or in those that a graph with ``counts``
+    rows would run. Needs no GPU.
 
     Raises:
         UnknownTarget: there is no such architecture.
@@ -96,20 +101,21 @@ def compile_plans(plans: Sequence[Plan], index_dtype: DType, target: str) -> Ite
     for plan in module.plans:
         for step in module.steps[plan.name]:
             for launch in step.launches:
-                compiled = _compile(getattr(functions, launch.function), launch, index_dtype, wanted)
-                yield _binary(plan.name, launch, target, compiled)
+                for variant in launch.variants if counts is None else [launch.variant(counts)]:
+                    compiled = _compile(getattr(functions, launch.function), launch, variant, index_dtype, wanted)
+                    yield _binary(plan.name, launch, variant, target, compiled)
 
 
-def _compile(function: Any, launch: Launch, index_dtype: DType, target: Any) -> Any:
+def _compile(function: Any, launch: Launch, variant: Variant, index_dtype: DType, target: Any) -> Any:
     import triton
     from triton.compiler import ASTSource
 
     signature = {name: _type(argument, index_dtype) for name, argument in launch.arguments}
-    constants = dict(launch.constants) | dot_constants(launch, interpreted=False)
+    constants = dict(variant.constants) | dot_constants(launch, interpreted=False)
     signature |= dict.fromkeys(constants, "constexpr")
     aligned = {(n,): [["tt.divisibility", 16]] for n, t in enumerate(signature.values()) if t.startswith("*")}
     source = ASTSource(function, signature, constexprs=constants, attrs=aligned)
-    options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
+    options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True}
     return triton.compile(source, target=target, options=options)
 
 
@@ -125,18 +131,17 @@ def _type(argument: Argument, index_dtype: DType) -> str:
             return "i32"
 
 
-def _binary(plan: str, launch: Launch, target: str, compiled: Any) -> Binary:
+def _binary(plan: str, launch: Launch, variant: Variant, target: str, compiled: Any) -> Binary:
     if target in AMD:
         text = compiled.asm["amdgcn"]
         registers = _number(r"\.vgpr_count:\s+(\d+)", text)
         spilled = 4 * _number(r"\.vgpr_spill_count:\s+(\d+)", text)
-        return Binary(plan, launch, target, registers, spilled, compiled.metadata.shared, launch.warps, text)
+        return Binary(plan, launch, variant, target, registers, spilled, compiled.metadata.shared, text)
     usage = _nvidia_tool("cuobjdump", compiled.asm["cubin"], "-res-usage")
     sass = _nvidia_tool("cuobjdump", compiled.asm["cubin"], "-sass")
     spilled = _number(r"STACK:(\d+)", usage) + _number(r"LOCAL:(\d+)", usage)
-    return Binary(
-        plan, launch, target, _number(r"REG:(\d+)", usage), spilled, compiled.metadata.shared, launch.warps, sass
-    )
+    registers = _number(r"REG:(\d+)", usage)
+    return Binary(plan, launch, variant, target, registers, spilled, compiled.metadata.shared, sass)
 
 
 def _number(pattern: str, text: str) -> int:

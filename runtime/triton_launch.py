@@ -9,7 +9,7 @@ import importlib.util
 import inspect
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,7 @@ from columba.codegen.triton import (
     Launch,
     Step,
     TilesArgument,
+    Variant,
     Workspace,
     WorkspaceArgument,
     emit,
@@ -38,6 +39,9 @@ from columba.runtime.cache import get_or_build
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.launch import SPACES, HostRunner, Launcher, check_inputs, shape_of
 
+Choice = Callable[[Launch, Mapping[Space, int]], Variant]
+"""Which variant of a launch runs on a graph with given row counts."""
+
 
 class TritonNotFound(RuntimeError):
     """Triton is not installed."""
@@ -46,12 +50,13 @@ class TritonNotFound(RuntimeError):
 class TritonExecutable:
     """The kernels of some plans, as a module of Triton functions."""
 
-    def __init__(self, plans: Sequence[Plan], index_dtype: DType) -> None:
+    def __init__(self, plans: Sequence[Plan], index_dtype: DType, choose: Choice | None = None) -> None:
         self.module = emit(plans)
         self.source = self.module.source
         self.plans = self.module.plans
         self.runners = {
-            plan.name: _PlanRunner(plan, self.module.steps[plan.name], self.source) for plan in self.module.plans
+            plan.name: _PlanRunner(plan, self.module.steps[plan.name], self.source, choose or Launch.variant)
+            for plan in self.module.plans
         }
 
     def run(
@@ -105,10 +110,11 @@ class _BoundPlan:
 class _PlanRunner:
     """One plan: its steps, and when each of its buffers is last read."""
 
-    def __init__(self, plan: Plan, steps: Sequence[Step], source: str) -> None:
+    def __init__(self, plan: Plan, steps: Sequence[Step], source: str, choose: Choice) -> None:
         self.plan = plan
         self.steps = steps
         self.source = source
+        self.choose = choose
         self.arrays = {array: n for n, array in enumerate(plan.index_arrays)}
         self.dead_after = self._last_reads()
 
@@ -124,7 +130,7 @@ class _PlanRunner:
     def run(
         self, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
     ) -> list[Tensor]:
-        device = inputs[0].device if inputs else index[0].device
+        device = next((x.device for x in (*inputs, *index)), torch.device("cpu"))
         call = _Call(self, dict(zip(self.plan.inputs, inputs, strict=True)), index, counts, device)
         with _on(device):
             for step, dead in zip(self.steps, self.dead_after, strict=True):
@@ -175,13 +181,14 @@ class _Call:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
     def _launch(self, launch: Launch, parts: dict[Workspace, Tensor]) -> None:
-        grid = tuple(self._size(g) for g in launch.grid)
+        variant = self.runner.choose(launch, self.counts)
+        grid = tuple(self._size(g) for g in variant.grid)
         if 0 in grid:
             return
         arguments = [self._argument(a, parts) for _, a in launch.arguments]
-        constants = dict(launch.constants) | dot_constants(launch, interpreted=self.device.type == "cpu")
+        constants = dict(variant.constants) | dot_constants(launch, interpreted=self.device.type == "cpu")
         function = getattr(self.functions, launch.function)
-        options = {"num_warps": launch.warps, "num_stages": launch.stages, "enable_fp_fusion": True}
+        options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True}
         function[grid](*arguments, **constants, **options)
 
     def _argument(self, argument: Argument, parts: dict[Workspace, Tensor]) -> Tensor | int:

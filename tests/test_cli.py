@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -111,3 +112,22 @@ def test_explain_names_inputs_as_the_code_does() -> None:
         program = columba.explain(target, graph, x, x, f=torch.ones(1, 2)).compilation.traced
         assert [i.name for i in program.inputs] == ["h", "weight", "more_0", "f"]
         assert program.name == "Layer"
+
+
+def test_inspect_compiles_for_a_gpu_that_is_not_here(folder: Path) -> None:
+    pytest.importorskip("triton")
+    done = run("inspect", "my_model.py:layer", "--inference", "--json", "--target", "sm_80", folder=folder)
+    assert done.returncode == 0, done.stderr
+    reports = [json.loads(line) for line in done.stdout.splitlines()]
+    assert reports
+    for report in reports:
+        assert report["target"] == "sm_80"
+        assert report["spilled"] == 0
+        assert 0 < report["registers"] <= 255
+        assert 0 < report["occupancy"] <= 1
+
+
+def test_inspect_names_the_architectures(folder: Path) -> None:
+    done = run("inspect", "my_model.py:layer", "--target", "pascal", folder=folder)
+    assert done.returncode == 2
+    assert "sm_90" in done.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -18,11 +18,12 @@ pytest.importorskip("triton")
 
 import columba
 from columba import nn
-from columba.codegen.triton import emit
+from columba.codegen.triton import Launch, emit
 from columba.driver import Compilation, Recipe
 from columba.ir.types import DType
 from columba.runtime import triton_launch
 from columba.runtime.graph import Graph
+from columba.runtime.triton_aot import Binary, UnknownTarget, compile_plans
 from columba.runtime.triton_launch import TritonExecutable, _Call
 
 pytestmark = [
@@ -80,6 +81,14 @@ def test_more_sizes(name: str, size: int, heads: int, dtype: torch.dtype) -> Non
     check(LAYERS[name](size, heads), size, dtype, list(GRAPHS))
 
 
+@pytest.mark.parametrize("variant", range(4))
+@pytest.mark.parametrize("name", LAYERS)
+def test_all_variants(name: str, variant: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Variants differ in blocks of owners and members; which one runs depends on the graph."""
+    monkeypatch.setattr(Launch, "variant", lambda self, counts: self.variants[min(variant, len(self.variants) - 1)])
+    check(LAYERS[name](5, 2), 5, torch.float64, ["random", "hub", "no_edges"])
+
+
 @pytest.mark.parametrize("name", OTHERS)
 def test_other_layers(name: str) -> None:
     build, size = OTHERS[name]
@@ -91,6 +100,35 @@ def test_fused_epilogues(name: str) -> None:
     """Matrix products with pointwise work on the product, and without (Recipe decides)."""
     for level2 in ("fuse_traversals,fuse_epilogues", ""):
         check(LAYERS[name](7, 3), 7, torch.float64, ["random", "no_edges"], recipe=Recipe(level2=level2))
+
+
+def _heads(g: Graph, h: Tensor, w: Tensor) -> Tensor:
+    """A product of several matrices a row: [nodes, 3, 5]."""
+    return torch.einsum("nhi,nhij->nhj", h.view(h.shape[0], 3, 4), g.nodes.type(w))
+
+
+def normalized_heads(g: Graph, h: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    x = _heads(g, h, w)
+    return F.layer_norm(x.reshape(-1, 15), (15,)) + b, x.sum(1)
+
+
+def transposed_heads(g: Graph, h: Tensor, w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    x = _heads(g, h, w).transpose(1, 2)
+    return torch.tanh(x.reshape(-1, 15)) * b, x
+
+
+def mixed_heads(g: Graph, h: Tensor, w: Tensor, b: Tensor) -> Tensor:
+    return F.layer_norm(torch.tanh(_heads(g, h, w).transpose(1, 2)).reshape(-1, 3, 5), (5,)) + b.view(3, 5)
+
+
+@pytest.mark.parametrize("function", [normalized_heads, transposed_heads, mixed_heads])
+def test_epilogues_across_matrices(function: Callable[..., Any]) -> None:
+    """The product of all heads in one block; where its elements are needed in an order that no block has, in a buffer."""
+    compiled = columba.compile(function, backend="triton", recipe=Recipe(level2="fuse_traversals,fuse_epilogues"))
+    for name in ("random", "one_node", "no_nodes"):
+        g = GRAPHS[name]
+        args = [g, leaf(g.num_nodes, 12), leaf(NODE_TYPES, 3, 4, 5, seed=1), leaf(15, seed=2)]
+        assert_same(compiled, function, args)
 
 
 @pytest.mark.parametrize("stranger", STRANGERS, ids=lambda s: s.name)
@@ -208,8 +246,8 @@ GUARD = 64
 
 
 @pytest.fixture
-def guarded(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[Tensor, Tensor, Tensor]]]:
-    """All buffers that kernels write stand between guards, and are poisoned; yields (guard, buffer, guard) of each."""
+def guarded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """All buffers that kernels write stand between guards, and are poisoned; gives (guard, buffer, guard) of each."""
     made: list[tuple[Tensor, Tensor, Tensor]] = []
 
     def allocate(self: Any, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -312,3 +350,55 @@ def test_running_on_the_cpu_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.warns(RuntimeWarning, match="interpreter"):
         layer(x, GRAPHS["random"])
     assert tensors_of(layer(x, GRAPHS["random"]))
+
+
+# ------------------------------------------------------------------------------------------------ ahead of time
+
+
+def _binaries(name: str, size: int, heads: int, dtype: torch.dtype, target: str) -> list[Binary]:
+    compilation = _compilation(
+        LAYERS[name](size // heads, heads) if name == "rgat" else LAYERS[name](size, 1), size, dtype
+    )
+    return list(compile_plans(compilation.plans, DType.I32, target))
+
+
+def _check_binaries(binaries: list[Binary], dtype: torch.dtype) -> None:
+    products = [b for b in binaries if b.launch.dot is not None]
+    assert products
+    for binary in binaries:
+        assert binary.spilled == 0, binary
+    for binary in products:
+        assert binary.widest_load == 128, binary
+        if dtype is not torch.float32:
+            assert binary.tensor_core_instructions > 0, binary
+
+
+@pytest.mark.parametrize("target", ["sm_80", "sm_90"])
+def test_binaries(target: str) -> None:
+    _check_binaries(_binaries("rgcn", 64, 1, torch.bfloat16, target), torch.bfloat16)
+
+
+def test_tensor_cores_take_float32_when_allowed() -> None:
+    torch.set_float32_matmul_precision("high")
+    try:
+        binaries = _binaries("rgcn", 64, 1, torch.float32, "sm_80")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+    assert all(b.tensor_core_instructions > 0 for b in binaries if b.launch.dot is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["sm_80", "sm_90", "sm_100", "gfx942"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("size", [64, 128])
+@pytest.mark.parametrize("name", LAYERS)
+def test_more_binaries(name: str, size: int, dtype: torch.dtype, target: str) -> None:
+    for heads in (1, 4) if name != "rgcn" else (1,):
+        binaries = _binaries(name, size, heads, dtype, target)
+        if target in ("sm_80", "sm_90") and dtype is not torch.float64:
+            _check_binaries(binaries, dtype)
+
+
+def test_unknown_targets() -> None:
+    with pytest.raises(UnknownTarget, match="sm_80"):
+        list(compile_plans((), DType.I32, "volta"))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from columba.codegen.triton.index import Component, Digit, Index, flat, linear, regroup
 from columba.codegen.triton.items import Axis, Item, Items, Layout, Text, Writer, below, below_unknown, count_readers
-from columba.codegen.triton.launches import GridSize, Launch
+from columba.codegen.triton.launches import GridSize, Launch, Variant
 from columba.codegen.triton.levels import ROW, Walk
 from columba.codegen.triton.names import Names
 from columba.codegen.triton.scalars import HALVES, STORED, computed
@@ -31,13 +31,28 @@ def gemm_function(kernel: Gemm, name: str) -> Function:
     Raises:
         UnsupportedValue: a store needs the product at positions that no block of it has.
     """
+    return _Gemm(kernel, name, by_matrix=one_matrix_at_a_time(kernel)).function()
+
+
+def one_matrix_at_a_time(kernel: Gemm) -> bool:
+    """Whether each program can work on one of the several matrices of a row."""
     product = product_of(kernel)
     if product.shared or product.x.type.size == product.x.shape[-1]:
-        return _Gemm(kernel, name, by_matrix=False).function()
+        return False
+    return _is_possible(kernel, by_matrix=True)
+
+
+def fits(kernel: Gemm) -> bool:
+    """Whether blocks of the product have all the positions that the stores need."""
+    return one_matrix_at_a_time(kernel) or _is_possible(kernel, by_matrix=False)
+
+
+def _is_possible(kernel: Gemm, *, by_matrix: bool) -> bool:
     try:
-        return _Gemm(kernel, name, by_matrix=True).function()
+        _Gemm(kernel, kernel.name, by_matrix=by_matrix)
     except UnsupportedValue:
-        return _Gemm(kernel, name, by_matrix=False).function()
+        return False
+    return True
 
 
 class ProductRows:
@@ -119,12 +134,12 @@ class _Gemm:
         valid = self.items("{0:a} < {1:a}", position, end, name="valid")
         self.level = ProductRows(self.items, self.names, self.via, Row(position, valid), segment)
         self.level.product = self._dot
-        self.values = Values(self.items, self.names, 1, self.level)
+        self.values = Values(self.items, self.names, 1, self.level, _parts(self.product.shape))
         self.stores = [self._store(s) for s in kernel.stores if s.buffer.type.size]
 
     def _blocks(self) -> ProductBlocks:
         side_by_side = 1 if self.by_matrix else math.prod(power_of_two(n) for n in self.lead)
-        return product_blocks(self.k, power_of_two(self.n), side_by_side, self.product.dtype, whole=True)
+        return product_blocks(self.k, power_of_two(self.n), side_by_side, self.product.dtype)
 
     # -------------------------------------------------------------------------------------------- products
 
@@ -188,8 +203,7 @@ class _Gemm:
     def _store(self, store: Store) -> Item:
         value, shape = stored_shape(store.value)
         index = self._iteration(value, shape)
-        space = store.buffer.type.space
-        row = None if space is Space.ONE else self.level.number(space)
+        row = self.level.number(store.buffer.type.space)
         place = self.values.pointer(
             self.names.buffer(store.buffer), row, store.buffer.type.size, linear(self.items, flat(index))
         )
@@ -218,16 +232,23 @@ class _Gemm:
         grid = [tile_count(self.via, rows)]
         if self.by_matrix:
             grid.append(GridSize(math.prod(self.lead)))
-        launch = Launch(
-            self.name,
-            tuple(self.names.arguments.items()),
-            tuple(grid),
-            (("ROWS", rows), ("DEPTH", self.depth)),
-            self.blocks.warps,
-            self.blocks.stages,
-            dot=self.product.dtype,
-        )
+        constants = (("ROWS", rows), ("DEPTH", self.depth))
+        variant = Variant(tuple(grid), constants, self.blocks.warps, self.blocks.stages)
+        launch = Launch(self.name, tuple(self.names.arguments.items()), (variant,), dot=self.product.dtype)
         return Function(self.name, "rows.py.jinja", launch, {"body": writer.lines})
+
+
+def _parts(shape: Shape) -> dict[int, Shape]:
+    """How to go over dimensions that are several of ``shape`` in one: by each of them, so that matrices stay apart."""
+    if len(shape) < 2:
+        return {}
+    parts: dict[int, Shape] = {}
+    for first in range(len(shape)):
+        for last in range(first + 2, len(shape) + 1):
+            some = shape[first:last]
+            if 1 not in some and 0 not in some:
+                parts.setdefault(math.prod(some), some)
+    return parts
 
 
 def _axes(component: Component) -> tuple[Axis, ...]:
@@ -241,12 +262,19 @@ def operand(text: str, dtype: DType) -> str:
     return f"{rounded}.to(OPERAND)"
 
 
-def spread(writer: Writer, item: Item, axes: Sequence[Axis]) -> str:
-    """An item that really has all its lanes along ``axes``."""
-    text = writer.read(item)
-    if set(axes) <= item.axes:
-        return str(text)
-    return f"tl.broadcast_to({text}, {writer.layout.shape(axes)})"
+def arranged(writer: Writer, item: Item, groups: Sequence[Sequence[Axis]]) -> str:
+    """An item as a block with one dimension for each group of axes, in this order."""
+    axes = [a for group in groups for a in group]
+    text = str(writer.read(item))
+    if not set(axes) <= item.axes:
+        text = f"tl.broadcast_to({text}, {writer.layout.shape(axes)})"
+    stands = sorted(axes, key=lambda a: a.dim)
+    if stands != axes:
+        order = ", ".join(str(stands.index(a)) for a in axes)
+        text = f"tl.permute(tl.reshape({text}, ({', '.join(a.block for a in stands)})), ({order}))"
+        if all(len(group) == 1 for group in groups):
+            return text
+    return f"tl.reshape({text}, ({', '.join(lanes(group) for group in groups)}))"
 
 
 def lanes(axes: Sequence[Axis]) -> str:
@@ -259,26 +287,19 @@ def lanes(axes: Sequence[Axis]) -> str:
 def _write_dot(gemm: _Gemm, dot: _Dot, writer: Writer) -> None:
     """The loop in depth, and the result put where its axes are."""
     dtype = gemm.product.dtype
-    columns = lanes(dot.columns)
-    rows = "ROWS" if dot.batch else lanes([ROW, *dot.lead])
-    batch = lanes(dot.lead)
-    shape = f"({batch}, ROWS, {columns})" if dot.batch else f"({rows}, {columns})"
+    batches = [dot.lead] if dot.batch else []
+    rows = [ROW] if dot.batch else [ROW, *dot.lead]
+    shape = ", ".join(lanes(group) for group in [*batches, rows, dot.columns])
     for root in (dot.left, dot.right):
         for item in below_unknown(root, writer.known):
             if not {dot.left_depth, dot.right_depth} & item.axes and (item.name or item.args):
                 writer.write([item])
     total = writer.fresh("total")
-    writer.lines.append(f"{total} = tl.full({shape}, 0, {computed(dtype)})")
+    writer.lines.append(f"{total} = tl.full(({shape}), 0, {computed(dtype)})")
     looped = gemm.k > gemm.depth
     inner = writer.inner() if looped else writer
-    left = spread(inner, dot.left, [ROW, *dot.lead, dot.left_depth])
-    right = spread(inner, dot.right, [dot.right_depth, *([] if not dot.batch else dot.lead), *dot.columns])
-    if dot.batch:
-        left = f"tl.permute(tl.reshape({left}, (ROWS, {batch}, DEPTH)), (1, 0, 2))"
-        right = f"tl.permute(tl.reshape({right}, (DEPTH, {batch}, {columns})), (1, 0, 2))"
-    else:
-        left = f"tl.reshape({left}, ({rows}, DEPTH))"
-        right = f"tl.reshape({right}, (DEPTH, {columns}))"
+    left = arranged(inner, dot.left, [*batches, rows, [dot.left_depth]])
+    right = arranged(inner, dot.right, [*batches, [dot.right_depth], dot.columns])
     inner.lines.append(f"left = {operand(left, dtype)}")
     inner.lines.append(f"right = {operand(right, dtype)}")
     kind = ", out_dtype=tl.float64" if dtype is DType.F64 else ""
@@ -287,17 +308,15 @@ def _write_dot(gemm: _Gemm, dot: _Dot, writer: Writer) -> None:
         writer.lines.append(f"for depth in range(0, {gemm.k}, DEPTH):")
         writer.lines += [f"    {line}" for line in inner.lines]
     name = writer.fresh("product")
-    writer.lines.append(f"{name} = {_placed(writer.layout, dot, total, batch)}")
+    writer.lines.append(f"{name} = {_placed(writer.layout, dot, total)}")
     writer.known[dot.item] = Text(name)
 
 
-def _placed(layout: Layout, dot: _Dot, total: str, batch: str) -> str:
+def _placed(layout: Layout, dot: _Dot, total: str) -> str:
     """The result with each axis in its own dimension."""
-    if dot.batch:
-        total = f"tl.permute({total}, (1, 0, 2))"
-    axes = [ROW, *dot.lead, *dot.columns]
-    if [a.dim for a in axes] != sorted(a.dim for a in axes):
-        blocks = ", ".join(a.block for a in axes)
-        order = sorted(range(len(axes)), key=lambda n: axes[n].dim)
-        total = f"tl.permute(tl.reshape({total}, ({blocks})), ({', '.join(map(str, order))}))"
+    axes = [*dot.lead, ROW, *dot.columns] if dot.batch else [ROW, *dot.lead, *dot.columns]
+    belong = sorted(axes, key=lambda a: a.dim)
+    if belong != axes:
+        order = ", ".join(str(axes.index(a)) for a in belong)
+        total = f"tl.permute(tl.reshape({total}, ({', '.join(a.block for a in axes)})), ({order}))"
     return f"tl.reshape({total}, {layout.shape(axes)})"

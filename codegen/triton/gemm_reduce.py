@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 
-from columba.codegen.triton.gemm import LEAST, ProductRows, lanes, operand, spread, tile_count, tile_items
+from columba.codegen.triton.gemm import LEAST, ProductRows, arranged, operand, tile_count, tile_items
 from columba.codegen.triton.index import Digit, flat, regroup
 from columba.codegen.triton.items import Axis, Item, Items, Layout, Writer, below, below_unknown, count_readers
-from columba.codegen.triton.launches import GridSize, Launch, Workspace
+from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
 from columba.codegen.triton.levels import ROW
 from columba.codegen.triton.names import Names
 from columba.codegen.triton.scalars import computed
@@ -97,9 +97,8 @@ class _Outer:
                 if ROW not in item.axes and (item.name or item.args):
                     writer.write([item])
         inner = writer.inner()
-        rows = lanes([ROW, *self.left_axes[1:-1]])
-        left = f"tl.reshape({spread(inner, self.left, self.left_axes)}, ({rows}, DEPTH))"
-        right = f"tl.reshape({spread(inner, self.right, self.right_axes)}, ({rows}, COLUMNS))"
+        left = arranged(inner, self.left, [self.left_axes[:-1], self.left_axes[-1:]])
+        right = arranged(inner, self.right, [self.right_axes[:-1], self.right_axes[-1:]])
         fields = {
             "before": writer.lines,
             "loop": inner.lines,
@@ -115,14 +114,11 @@ class _Outer:
             "depth_blocks": self._depth_blocks,
             "matrices": self.matrices,
         }
-        launch = Launch(
-            self.name,
-            tuple(self.names.arguments.items()),
-            (self.workspace.tiles, GridSize(self._depth_blocks * self._column_blocks), GridSize(self.matrices)),
-            (("ROWS", self.blocks.rows), ("DEPTH", self.depth), ("COLUMNS", self.columns)),
-            self.blocks.warps,
-            self.blocks.stages,
-            dot=self.dtype,
-            workspaces=(self.workspace,),
+        pieces = GridSize(self._depth_blocks * self._column_blocks)
+        constants = (("ROWS", self.blocks.rows), ("DEPTH", self.depth), ("COLUMNS", self.columns))
+        variant = Variant(
+            (self.workspace.tiles, pieces, GridSize(self.matrices)), constants, self.blocks.warps, self.blocks.stages
         )
+        arguments = tuple(self.names.arguments.items())
+        launch = Launch(self.name, arguments, (variant,), dot=self.dtype, workspaces=(self.workspace,))
         return Function(self.name, "gemm_reduce.py.jinja", launch, fields)

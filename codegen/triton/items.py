@@ -104,7 +104,7 @@ class Text(str):
 
 
 def _is_atom(text: str) -> bool:
-    if re.fullmatch(r"[\w.]+", text):
+    if re.fullmatch(r"[\w.]+(e-\d+)?", text):
         return True
     head = re.match(r"[\w.]*[(\[]", text)
     if head is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from columba.ir.indices import IndexArray, Tiles
@@ -70,18 +71,36 @@ Grid = tuple[GridSize, ...]
 
 
 @dataclass(frozen=True)
-class Launch:
-    """One launch of a function of the module.
+class Variant:
+    """One way to launch a function; ``constants`` are compile-time parameters."""
 
-    ``constants`` are its compile-time parameters beside ``PRECISION`` and ``OPERAND``, which the runtime gives where
-    ``dot`` names the type of a matrix product's operands.
-    """
-
-    function: str
-    arguments: tuple[tuple[str, Argument], ...]
     grid: Grid
     constants: tuple[tuple[str, int], ...] = ()
     warps: int = 4
     stages: int = 2
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One launch of a function of the module.
+
+    ``members_per_owner`` says by what one of several variants is chosen: rows of one space for each row of another, on average over
+    the graph, and up to how many each variant is for (the last one for all others). ``dot`` names the type of a matrix product's
+    operands; the runtime gives such functions the parameters ``PRECISION`` and ``OPERAND``.
+    """
+
+    function: str
+    arguments: tuple[tuple[str, Argument], ...]
+    variants: tuple[Variant, ...]
+    members_per_owner: tuple[Space, Space | int, tuple[float, ...]] | None = None
     dot: DType | None = None
     workspaces: tuple[Workspace, ...] = ()
+
+    def variant(self, counts: Mapping[Space, int]) -> Variant:
+        """The variant for a graph with these row counts."""
+        if self.members_per_owner is None:
+            return self.variants[0]
+        members, owners, limits = self.members_per_owner
+        rows = owners if isinstance(owners, int) else counts[owners]
+        average = counts[members] / max(1, rows)
+        return next((v for v, limit in zip(self.variants, limits, strict=True) if average <= limit), self.variants[-1])

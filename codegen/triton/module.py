@@ -13,8 +13,8 @@ import jinja2
 from columba.codegen.triton.gemm import gemm_function
 from columba.codegen.triton.gemm_reduce import gemm_reduce_functions
 from columba.codegen.triton.launches import CountArgument, Launch, TilesArgument
+from columba.codegen.triton.prepare import prepared
 from columba.codegen.triton.scalars import identifier
-from columba.codegen.triton.schedule import scheduled
 from columba.codegen.triton.traversal import Function, traversal_functions
 from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
 from columba.ir.intraop.plan import Plan
@@ -43,7 +43,7 @@ class Module:
 
 def emit(plans: Sequence[Plan]) -> Module:
     """The Triton source of all kernels of ``plans``, the same text for the same plans."""
-    plans = tuple(scheduled(plan) for plan in plans)
+    plans = tuple(prepared(plan) for plan in plans)
     functions: list[str] = []
     steps: dict[str, tuple[Step, ...]] = {}
     for plan in plans:
@@ -78,7 +78,7 @@ def _functions(kernel: Kernel, name: str) -> list[Function]:
 
 def _text(function: Function, comment: Sequence[str]) -> str:
     launch = function.launch
-    constants = [name for name, _ in launch.constants] + (["PRECISION", "OPERAND"] if launch.dot else [])
+    constants = [name for name, _ in launch.variants[0].constants] + (["PRECISION", "OPERAND"] if launch.dot else [])
     counts = [name for name, a in launch.arguments if isinstance(a, (CountArgument, TilesArgument))]
     return _template(function.template).render(
         name=function.name,

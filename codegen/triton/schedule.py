@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass
 
-from columba.ir.intraop.kernels import Gemm, GemmReduce, Kernel, product_of
-from columba.ir.intraop.plan import Plan
 from columba.ir.types import DType
 
 WARP = 32
@@ -51,10 +50,17 @@ def row_blocks(width: int) -> TraversalBlocks:
     return TraversalBlocks(rows, 1, warps_for(rows * width))
 
 
-def member_blocks(width: int) -> TraversalBlocks:
-    """For members of ``width`` lanes: few members of one owner, since most owners have few."""
-    members = _clamp(ELEMENTS // width, 1, 16)
-    return TraversalBlocks(1, members, warps_for(members * width, most=8))
+def member_blocks(width: int) -> list[tuple[float, TraversalBlocks]]:
+    """For members of ``width`` lanes: by how many an owner has on average.
+
+    Where owners have few members, a program takes several owners; where they have many, several members of one at a time.
+    """
+    found = []
+    for most, owners, members in ((2, 16, 2), (8, 4, 4), (48, 1, 16), (math.inf, 1, 32)):
+        members = _clamp(2 * ELEMENTS // width, 1, members)
+        owners = _clamp(2 * ELEMENTS // (width * members), 1, owners)
+        found.append((most, TraversalBlocks(owners, members, warps_for(owners * members * width, most=8))))
+    return found
 
 
 def tile_blocks(width: int) -> TraversalBlocks:
@@ -63,14 +69,13 @@ def tile_blocks(width: int) -> TraversalBlocks:
     return TraversalBlocks(1, members, warps_for(members * width))
 
 
-def product_blocks(depth: int, columns: int, lead: int, dtype: DType, whole: bool) -> ProductBlocks:
-    """For a product with ``lead`` matrices side by side in a block; ``whole``: the block must hold all columns."""
-    wide = columns if whole else min(columns, 128)
-    rows = _clamp(16384 // (wide * lead), 16, PRODUCT_ROWS)
+def product_blocks(depth: int, columns: int, lead: int, dtype: DType) -> ProductBlocks:
+    """For a product of ``columns`` columns with ``lead`` vectors a row side by side in a block."""
+    rows = _clamp(16384 // max(1, columns * lead), 16, PRODUCT_ROWS)
     if dtype is DType.F64:
         rows = min(rows, 32)
     steps = min(depth, 64 if dtype in (DType.BF16, DType.F16) else 32)
-    return ProductBlocks(rows, wide, steps, 8 if rows * wide * lead > 8192 else 4)
+    return ProductBlocks(rows, columns, steps, 8 if rows * columns * lead > 8192 else 4)
 
 
 def outer_blocks(depth: int, columns: int) -> ProductBlocks:
@@ -86,24 +91,3 @@ def warps_for(elements: int, most: int = 16) -> int:
 def _clamp(n: int, low: int, high: int) -> int:
     """The power of two not above ``n``, between powers of two."""
     return max(low, min(high, 1 << max(0, n.bit_length() - 1)))
-
-
-def scheduled(plan: Plan) -> Plan:
-    """The plan with tiles of the sizes that suit a GPU."""
-    return replace(plan, kernels=tuple(_scheduled(k) for k in plan.kernels))
-
-
-def _scheduled(kernel: Kernel) -> Kernel:
-    match kernel:
-        case Gemm():
-            return replace(kernel, schedule=replace(kernel.schedule, tile_rows=_product_rows(kernel)))
-        case GemmReduce():
-            return replace(kernel, schedule=replace(kernel.schedule, tile_rows=SUMMED_ROWS))
-        case _:
-            return kernel
-
-
-def _product_rows(kernel: Gemm) -> int:
-    product = product_of(kernel)
-    lead = 1 if not product.shared else product.x.type.size // max(1, product.x.shape[-1])
-    return product_blocks(product.x.shape[-1], product.shape[-1], lead, product.dtype, whole=True).rows

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from columba.codegen.triton.index import flat, linear
 from columba.codegen.triton.items import Item, Items, Layout, Text, Writer, below, below_unknown, count_readers
-from columba.codegen.triton.launches import GridSize, Launch, Workspace
-from columba.codegen.triton.levels import MEMBER, RowWise, WithMembers
+from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
+from columba.codegen.triton.levels import MEMBER, OWNER, RowWise, WithMembers
 from columba.codegen.triton.names import Names
 from columba.codegen.triton.scalars import computed
 from columba.codegen.triton.schedule import TraversalBlocks, member_blocks, row_blocks, tile_blocks
@@ -59,14 +59,9 @@ def _row_wise(kernel: Traversal, name: str) -> Function:
     writer = Writer(layout, set(names.arguments), count_readers(stores))
     write_statements(writer, stores)
     blocks = row_blocks(width_of(items, layout, 1))
-    launch = Launch(
-        name,
-        tuple(names.arguments.items()),
-        (GridSize(_rows_of(kernel.owner), blocks.owners),),
-        (("ROWS", blocks.owners),),
-        blocks.warps,
-        blocks.stages,
-    )
+    grid = (GridSize(_rows_of(kernel.owner), blocks.owners),)
+    variant = Variant(grid, (("ROWS", blocks.owners),), blocks.warps, blocks.stages)
+    launch = Launch(name, tuple(names.arguments.items()), (variant,))
     return Function(name, "rows.py.jinja", launch, {"body": writer.lines})
 
 
@@ -78,10 +73,9 @@ def _store(values: Values, store: Store, row: Item) -> Item:
     """The statement of a store to row ``row``."""
     value, shape = stored_shape(store.value)
     index = values.iteration(shape)
-    space = store.buffer.type.space
     place = values.pointer(
         values.names.buffer(store.buffer),
-        None if space is Space.ONE else row,
+        row,
         store.buffer.type.size,
         linear(values.items, flat(index)),
     )
@@ -94,6 +88,11 @@ def write_statements(writer: Writer, statements: list[Item]) -> None:
     for statement in statements:
         text = str(writer.read(statement))
         writer.lines.append(text)
+
+
+def _variant(over: Space | Tiles | int, blocks: TraversalBlocks) -> Variant:
+    constants = (("OWNERS", blocks.owners), ("MEMBERS", blocks.members))
+    return Variant((GridSize(over, blocks.owners),), constants, blocks.warps, blocks.stages)
 
 
 def _over_members(kernel: Traversal, name: str) -> list[Function]:
@@ -158,24 +157,26 @@ class _Members:
         for phase in range(phases):
             self._loop(writer, phase)
         write_statements(writer, self.own)
-        width = width_of(self.items, layout, 2)
-        blocks = member_blocks(width) if self.tiles is None else tile_blocks(width)
-        launch = self._launch(blocks)
+        launch = self._launch(width_of(self.items, layout, 2), looped)
         return [
             Function(self.name, "rows.py.jinja", launch, {"body": writer.lines}),
             *(self._combination(s) for s in self.kernel.stores if s.buffer in self.workspaces),
         ]
 
-    def _launch(self, blocks: TraversalBlocks) -> Launch:
-        over = self.tiles if self.tiles is not None else _rows_of(self.kernel.owner)
+    def _launch(self, width: int, looped: bool) -> Launch:
+        assert self.kernel.via is not None
+        arguments, parts = tuple(self.names.arguments.items()), tuple(self.workspaces.values())
+        if self.tiles is not None:
+            return Launch(self.name, arguments, (_variant(self.tiles, tile_blocks(width)),), workspaces=parts)
+        over = _rows_of(self.kernel.owner)
+        if not looped:
+            return Launch(self.name, arguments, (_variant(over, replace(row_blocks(width), members=1)),))
+        limits = member_blocks(width)
         return Launch(
             self.name,
-            tuple(self.names.arguments.items()),
-            (GridSize(over, blocks.owners),),
-            (("OWNERS", blocks.owners), ("MEMBERS", blocks.members)),
-            blocks.warps,
-            blocks.stages,
-            workspaces=tuple(self.workspaces.values()),
+            arguments,
+            tuple(_variant(over, blocks) for _, blocks in limits),
+            members_per_owner=(self.kernel.via.fine, over, tuple(limit for limit, _ in limits)),
         )
 
     def _loop(self, writer: Writer, phase: int) -> None:
@@ -208,45 +209,51 @@ class _Members:
 
 
 class _Accumulator:
-    """A reduction of members in the making."""
+    """A reduction of members in the making: each lane folds its own members, and the lanes are put together after the loop."""
 
     def __init__(self, item: Item, r: Reduce, writer: Writer) -> None:
         self.item = item
         self.r = r
         self.writer = writer
         self.name = writer.fresh({"sum": "total", "max": "largest", "min": "smallest"}.get(r.op, r.op))
-        self.total = writer.fresh(f"{self.name}_total") if r.op == "logsumexp" else ""
+        self.sum = writer.fresh("exponentials") if r.op == "logsumexp" else ""
 
     def start(self) -> list[str]:
-        shape, kind = self.writer.layout.shape(self.item.axes), computed(self.r.dtype)
+        axes = self.item.args[0].axes | {OWNER, MEMBER}
+        shape, kind = self.writer.layout.shape(axes), computed(self.r.dtype)
         lines = [f"{self.name} = tl.full({shape}, {start_of(self.r.op)}, {kind})"]
-        if self.total:
-            lines.append(f"{self.total} = tl.full({shape}, 0, {kind})")
+        if self.sum:
+            lines.append(f"{self.sum} = tl.full({shape}, 0, {kind})")
         return lines
 
     def fold(self, inner: Writer) -> list[str]:
         x = inner.read(self.item.args[0])
         if self.r.op == "sum":
-            return [f"{self.name} += sum_along({x}, 1)"]
+            return [f"{self.name} += {x}"]
         if self.r.op != "logsumexp":
-            return [f"{self.name} = tl.{self.r.op}imum({self.name}, {fold_of(self.r.op)}({x}, 1), {NAN})"]
+            return [f"{self.name} = tl.{self.r.op}imum({self.name}, {x}, {NAN})"]
         x = inner.named(self.item.args[0])
         top, base = inner.fresh("top"), inner.fresh("base")
         return [
-            f"{top} = tl.maximum({self.name}, max_along({x}, 1), {NAN})",
+            f"{top} = tl.maximum({self.name}, {x}, {NAN})",
             f"{base} = tl.where({top} == -float('inf'), 0, {top})",
-            f"{self.total} = {self.total} * tl.exp({self.name} - {base}) + sum_along(tl.exp({x} - {base}), 1)",
+            f"{self.sum} = {self.sum} * tl.exp({self.name} - {base}) + tl.exp({x} - {base})",
             f"{self.name} = {top}",
         ]
 
     def finish(self, some: str) -> list[str]:
-        """An owner without members gets 0."""
+        """The lanes put together; an owner without members gets 0."""
         if self.r.op == "sum":
-            return []
+            return [f"{self.name} = sum_along({self.name}, 1)"]
         if self.r.op != "logsumexp":
-            return [f"{self.name} = tl.where({some}, {self.name}, 0)"]
-        base = f"tl.where({self.name} == -float('inf'), 0, {self.name})"
-        return [f"{self.name} = tl.where({some}, {base} + tl.log({self.total}), 0)"]
+            return [f"{self.name} = tl.where({some}, {fold_of(self.r.op)}({self.name}, 1), 0)"]
+        top, base = self.writer.fresh("top"), self.writer.fresh("base")
+        return [
+            f"{top} = max_along({self.name}, 1)",
+            f"{base} = tl.where({top} == -float('inf'), 0, {top})",
+            f"{self.sum} = sum_along({self.sum} * tl.exp({self.name} - {base}), 1)",
+            f"{self.name} = tl.where({some}, {base} + tl.log({self.sum}), 0)",
+        ]
 
 
 NAN = "propagate_nan=tl.PropagateNan.ALL"
@@ -271,11 +278,7 @@ def combination(name: str, out: Buffer, parts: Workspace, tiles: Tiles | None, o
     if tiles is None:
         assert isinstance(parts.tiles.of, Space)
         fields["tile_count"] = f"(({names.count(parts.tiles.of)} + {parts.tiles.by - 1}) // {parts.tiles.by})"
-    launch = Launch(
-        name,
-        tuple(names.arguments.items()),
-        (GridSize(_rows_of(out.type.space)), GridSize(size, lanes)),
-        (("LANES", lanes),),
-        max(1, lanes // 256),
-    )
+    grid = (GridSize(_rows_of(out.type.space)), GridSize(size, lanes))
+    variant = Variant(grid, (("LANES", lanes),), max(1, lanes // 256))
+    launch = Launch(name, tuple(names.arguments.items()), (variant,))
     return Function(name, "combine.py.jinja", launch, fields)

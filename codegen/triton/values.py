@@ -8,7 +8,7 @@ an index too, and made as often as they are asked for differently.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,13 +81,19 @@ class Level(Protocol):
 
 
 class Values:
-    """Makes items for the values of one kernel. Feature axes come after the first ``rows`` dimensions of its blocks."""
+    """Makes items for the values of one kernel. Feature axes come after the first ``rows`` dimensions of its blocks.
 
-    def __init__(self, items: Items, names: Names, rows: int, level: Level) -> None:
+    ``parts`` says of sizes that a dimension of this size is gone over along several axes.
+    """
+
+    def __init__(
+        self, items: Items, names: Names, rows: int, level: Level, parts: Mapping[int, Shape] | None = None
+    ) -> None:
         self.items = items
         self.names = names
         self.rows = rows
         self.level = level
+        self.parts = parts or {}
         self.known: dict[tuple[Value, Index], Item] = {}
 
     # -------------------------------------------------------------------------------------------- axes
@@ -180,7 +186,8 @@ class Values:
         items = self.items
         at = items(buffer_name)
         if row is not None:
-            at = items(f"{{0}} + {{1:a}} * {size}" if size != 1 else "{0} + {1:a}", at, row, name="row", nested=True)
+            name = f"{buffer_name.removesuffix('_ptr')}_row"
+            at = items(f"{{0}} + {{1:a}} * {size}" if size != 1 else "{0} + {1:a}", at, row, name=name, nested=True)
         if element is not None:
             at = items("{0} + {1:a}", at, element, name="place", nested=True)
         return at
@@ -247,12 +254,11 @@ class Values:
             if v.op != "sum":
                 raise UnsupportedValue(f"feature_reduce: {v.op} over no elements")
             return self.items(literal(0, v.dtype))
-        slots = self.free_slots(index, v.axes)
-        new = {a: self.digit(slot, n) for a, slot, n in zip(v.axes, slots, sizes, strict=True) if n > 1}
+        new = self._new_components(index, v)
         kept = iter(index)
-        inner = tuple((((new[a],) if a in new else ()) if a in v.axes else next(kept)) for a in range(len(v.x.shape)))
+        inner = tuple(new[a] if a in new else next(kept) for a in range(len(v.x.shape)))
         x = self.block(self.value(v.x, inner), v.dtype)
-        axes = {next(iter(d.value.axes)) for d in new.values()}
+        axes = {a for component in new.values() for d in component for a in d.value.axes}
         spread = sorted(axes & x.axes, key=lambda a: -a.dim)
         x = self.restricted(x, self.masks(frozenset(spread)), _start(v.op))
         for axis in spread:
@@ -261,6 +267,17 @@ class Values:
         if v.op == "sum" and times != 1:
             x = self.items(f"{{0:a}} * {times}", x, name="sum", nested=True)
         return x
+
+    def _new_components(self, index: Index, v: FeatureReduce) -> dict[int, Component]:
+        """Axes for what is reduced, beside those of the index; where there are no parts, in the dimensions' own slots if free."""
+        radices = {a: self._radices(v.x.shape[a]) for a in v.axes}
+        wanted = [a + n for a, some in radices.items() for n in range(len(some))]
+        slots = iter(self.free_slots(index, wanted))
+        return {a: tuple(self.digit(next(slots), n) for n in some) for a, some in radices.items()}
+
+    def _radices(self, n: int) -> Shape:
+        """The axes along which a dimension of ``n`` is gone over."""
+        return () if n == 1 else self.parts.get(n, (n,))
 
     def restricted(self, x: Item, masks: Sequence[Item], otherwise: str) -> Item:
         """``x``, and a neutral number where the masks do not hold."""
@@ -305,12 +322,18 @@ class Values:
 
     def iteration(self, shape: Shape) -> Index:
         """An index over a whole row, each dimension along an axis of its own."""
-        return tuple(() if n == 1 else (self.digit(a, n),) for a, n in enumerate(shape))
+        found: list[Component] = []
+        slot = 0
+        for n in shape:
+            some = self._radices(n)
+            found.append(tuple(self.digit(slot + k, radix) for k, radix in enumerate(some)))
+            slot += max(1, len(some))
+        return tuple(found)
 
     def store(self, store: Store, index: Index, place: Item) -> Item:
         """The statement that writes a row: ``store.value`` at ``index`` to ``place``, which is where that is."""
         masks = self.masks(place.axes)
-        valid = None if store.value.space is Space.ONE else self.level.row(store.value.space).valid
+        valid = self.level.row(store.value.space).valid
         mask = self.items.all_of([*([] if valid is None else [valid]), *masks])
         value = self.value(store.value, index)
         if mask is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +17,9 @@ from rich.table import Table
 import columba
 from columba.cli.doctor import examine
 from columba.explain import Explanation, explain
+from columba.inspection import TARGETS, KernelReport, inspect
 from columba.runtime.cache import cache_info, clear_cache
+from columba.runtime.triton_aot import UnknownTarget
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -62,6 +65,48 @@ def explain_command(target: str, level: str, inference: bool, passes: str) -> No
             raise click.BadParameter(str(e), param_hint="--passes") from e
     with torch.set_grad_enabled(not inference):
         click.echo(_shown(explain(model, *args), level))
+
+
+@main.command("inspect")
+@click.argument("target", metavar="MODULE:CALLABLE")
+@click.option("--target", "architecture", default="sm_90", show_default=True, help=f"One of {', '.join(TARGETS)}.")
+@click.option("--inference", is_flag=True, help="Without gradients.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object a line instead of a table.")
+@click.option("--sass", is_flag=True, help="The machine code of every kernel, too.")
+def inspect_command(target: str, architecture: str, inference: bool, as_json: bool, sass: bool) -> None:
+    """Shows what a model's Triton kernels take of a GPU, which need not be there.
+
+    CALLABLE takes no arguments and returns what to compile, and what to call it with: (model, *args).
+    """
+    model, *args = load_target(target)
+    try:
+        with torch.set_grad_enabled(not inference):
+            reports = list(inspect(model, *args, target=architecture))
+    except UnknownTarget as e:
+        raise click.BadParameter(str(e)) from e
+    if as_json:
+        for report in reports:
+            click.echo(json.dumps(report.as_dict()))
+    else:
+        Console(width=max(160, Console().width)).print(_inspection_table(reports))
+    if sass:
+        for report in reports:
+            click.echo(f"\n=== {report.kernel} ===\n{report.assembly}")
+
+
+def _inspection_table(reports: Sequence[KernelReport]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    columns = ("registers", "spilled", "shared", "warps", "occupancy", "widest load", "matrix instructions")
+    table.add_column("kernel", overflow="fold")
+    for column in columns:
+        table.add_column(column, justify="right")
+    for r in reports:
+        share = "" if r.occupancy is None else f"{r.occupancy:.0%}"
+        load = f"{r.widest_load} bits" if r.widest_load else ""
+        matrix = str(r.tensor_core_instructions or "")
+        cells = (str(r.registers), str(r.spilled), str(r.shared), str(r.warps), share, load, matrix)
+        table.add_row(r.kernel, *cells)
+    return table
 
 
 def _shown(explanation: Explanation, level: str) -> str:

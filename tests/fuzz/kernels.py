@@ -19,11 +19,11 @@ from columba.ir.node import topological
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.host import run_host_program
-from columba.runtime.launch import Executable
+from columba.runtime.launch import Executable, ExecutableLike
 
 from .case import Case
 from .check import Failure, Reject, compare, expected, failure_of
-from .graphs import build
+from .graphs import build as build_graph
 
 LOWERABLE = ("expand_softmax", "legalize_linear")
 """Passes after which a program can be lowered, whatever ran before."""
@@ -59,7 +59,10 @@ def plan_features(compilation: Compilation) -> set[str]:
     return found
 
 
-def check_kernels(cases: Sequence[Case]) -> list[Failure | Reject | None]:
+Build = Callable[[Sequence[Plan], DType], ExecutableLike]
+
+
+def check_kernels(cases: Sequence[Case], build: Build = Executable) -> list[Failure | Reject | None]:
     """Compiles all cases into one library and runs each; what went wrong with each, if anything did."""
     found: list[Failure | Reject | None] = [None] * len(cases)
     compiled: dict[int, Compilation] = {}
@@ -69,12 +72,12 @@ def check_kernels(cases: Sequence[Case]) -> list[Failure | Reject | None]:
         except Exception as e:
             found[n] = failure_of(e)
     try:
-        executable = Executable([p for c in compiled.values() for p in c.plans], DType.I32)
+        executable = build([p for c in compiled.values() for p in c.plans], DType.I32)
     except Exception as e:
         if len(compiled) == 1:
             return [failure_of(e) if n in compiled else failure for n, failure in enumerate(found)]
         for n in compiled:
-            (found[n],) = check_kernels([cases[n]])
+            (found[n],) = check_kernels([cases[n]], build)
         return found
     for n, compilation in compiled.items():
         try:
@@ -86,14 +89,14 @@ def check_kernels(cases: Sequence[Case]) -> list[Failure | Reject | None]:
     return found
 
 
-def _check(case: Case, compilation: Compilation, executable: Executable) -> Failure | None:
+def _check(case: Case, compilation: Compilation, executable: ExecutableLike) -> Failure | None:
     want = expected(case)
     with _threads(random.Random(case.seed).randint(1, 3)), _poisoned():
         results, gradients = _run(case, compilation, executable)
     return compare(case, want, results, gradients)
 
 
-def _run(case: Case, compilation: Compilation, executable: Executable) -> tuple[list[Tensor], list[Tensor]]:
+def _run(case: Case, compilation: Compilation, executable: ExecutableLike) -> tuple[list[Tensor], list[Tensor]]:
     """Results and gradients, as :class:`columba.driver.Runnable` and its operators find them."""
     given = case.inputs()
     inputs = [given[i.name] for i in compilation.traced.inputs]
@@ -126,13 +129,14 @@ def _run(case: Case, compilation: Compilation, executable: Executable) -> tuple[
     return results, gradients
 
 
-def _run_plan(case: Case, plan: Plan, executable: Executable, inputs: Sequence[Tensor]) -> list[Tensor]:
-    graph = build(case.graph)
+def _run_plan(case: Case, plan: Plan, executable: ExecutableLike, inputs: Sequence[Tensor]) -> list[Tensor]:
+    graph = build_graph(case.graph)
+    (plan,) = (p for p in executable.plans if p.name == plan.name)
     used = spaces_of(plan)
     counts = [graph.count(space) if space in used else 0 for space in Space]
     index = [graph.index(array) for array in plan.index_arrays]
     host = functools.partial(run_host_program, counts=counts)
-    return executable.run(plan.name, [x.contiguous() for x in inputs], index, counts, host=host)
+    return executable.bind(plan.name, index, counts, host)([x.contiguous() for x in inputs])
 
 
 @contextlib.contextmanager
