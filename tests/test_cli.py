@@ -61,7 +61,13 @@ def test_explain(folder: Path, target: str) -> None:
     result = run("explain", target, folder=folder)
     assert result.returncode == 0, result.stderr
     titles = [line for line in result.stdout.splitlines() if line.startswith("===")]
-    assert titles == ["=== Level 1: programs ===", "=== Level 2: plans ===", "=== Run by PyTorch ===", "=== Source ==="]
+    assert titles == [
+        "=== Level 1: programs ===",
+        "=== Level 2: plans ===",
+        "=== Run by PyTorch ===",
+        "=== Cost ===",
+        "=== Source ===",
+    ]
     assert "// backward" in result.stdout
     assert 'extern "C"' in result.stdout
 
@@ -91,7 +97,8 @@ def test_explain_errors(folder: Path, target: str, message: str) -> None:
 
 def test_cache(folder: Path) -> None:
     run("doctor", folder=folder)
-    assert "1 programs" in run("cache", folder=folder).stdout
+    built = int(run("cache", folder=folder).stdout.split("\n")[1].split()[0])
+    assert built >= 1
     assert "removed 1 programs" in run("cache", "--clear", folder=folder).stdout
     assert "0 programs" in run("cache", folder=folder).stdout
 

@@ -154,6 +154,6 @@ def cache(clear: bool) -> None:
     """Shows where built kernels are kept, and how many."""
     info = cache_info()
     if clear:
-        click.echo(f"removed {clear_cache()} programs from {info.folder}")
+        click.echo(f"removed {clear_cache()} entries from {info.folder}")
         return
-    click.echo(f"{info.folder}\n{info.entries} programs, {info.bytes / 2**20:.1f} MiB")
+    click.echo(f"{info.folder}\n{info.entries} entries, {info.bytes / 2**20:.1f} MiB")
