@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from columba.ir.interop.ops import (
+    Cast,
+    Concat,
     Constant,
     Degree,
     Expand,
@@ -22,6 +24,7 @@ from columba.ir.interop.ops import (
     Lift,
     Linear,
     OuterReduce,
+    Pad,
     Permute,
     Pointwise,
     Reduce,
@@ -54,6 +57,9 @@ from columba.passes.interop.legalize_linear import WEIGHT_SPACES
 
 VIEWS = (Reshape, Permute, Slice, Expand)
 """Operations that cost nothing where the row is read, and may therefore be done on either side of a lift."""
+
+ROW_WISE = (Pointwise, Cast, FeatureReduce, Pad, Concat)
+"""Operations on the row at hand that compute something."""
 
 EXPENSIVE_FLOPS = 8
 """A value that takes this many operations an element is worth a buffer when several kernels need it."""
@@ -101,11 +107,11 @@ class _Lowering:
             if isinstance(v, Lift):
                 self._anchor_base(found, v.x)
             if isinstance(v, Linear):
-                self._anchor_base(found, _unlifted(v.x))
+                self._anchor_operand(found, v.x)
                 self._anchor_weight(found, v.w)
             if isinstance(v, OuterReduce):
-                self._anchor_base(found, _unlifted(v.x))
-                self._anchor_base(found, _unlifted(v.y))
+                self._anchor_operand(found, v.x)
+                self._anchor_operand(found, v.y)
             if self._worth_sharing(v):
                 found.add(v)
         return found
@@ -116,13 +122,20 @@ class _Lowering:
         if not isinstance(base, (Input, Constant)):
             found.add(base)
 
+    def _anchor_operand(self, found: set[Value], value: Value) -> None:
+        """Gives a buffer to what a product reads, but for wide rows of edges, which its kernel computes as it reads them."""
+        base = _base(value)
+        if isinstance(base, ROW_WISE) and base.space is Space.EDGE and base.type.size > SMALL_ROW:
+            return
+        self._anchor_base(found, _unlifted(value))
+
     def _anchor_weight(self, found: set[Value], w: Value) -> None:
         if not isinstance(w, Input):
             found.add(w)
 
     def _worth_sharing(self, v: Value) -> bool:
         """Whether a row-wise value has several readers and costs more to compute again than to keep."""
-        if len(set(self.users[v])) < 2 or isinstance(v, (Input, Constant, Lift, Uniform, *VIEWS)):
+        if isinstance(v, (Input, Constant, Lift, Uniform, *VIEWS)) or len(self._readers(v)) < 2:
             return False
         if v.space is Space.EDGE and v.type.size > SMALL_ROW:
             return False
@@ -139,6 +152,19 @@ class _Lowering:
             if flops >= EXPENSIVE_FLOPS:
                 return True
         return False
+
+    def _readers(self, v: Value) -> set[Node]:
+        """Who reads a row-wise value, directly or through views; of its slices, which hold different elements, the most read."""
+        found: set[Node] = set()
+        of_a_slice: set[Node] = set()
+        for u in self.users[v]:
+            if not isinstance(u, VIEWS) or u in self.program.results:
+                found.add(u)
+            elif isinstance(u, Slice):
+                of_a_slice = max(of_a_slice, self._readers(u), key=len)
+            else:
+                found |= self._readers(u)
+        return found | of_a_slice
 
     def _name_buffers(self) -> dict[Value, Buffer]:
         named: dict[Value, Buffer] = {i: Buffer(i.name, i.type, "input") for i in self.program.inputs}
@@ -263,7 +289,8 @@ def _unlifted(value: Value) -> Value:
 
 
 def _base(value: Value) -> Value:
-    while isinstance(value, VIEWS):
+    """What views show; a weight shown with its axes exchanged is a matrix of its own, whose rows are then contiguous."""
+    while isinstance(value, VIEWS) and not (isinstance(value, Permute) and value.space in WEIGHT_SPACES):
         value = value.x
     return value
 

@@ -61,7 +61,9 @@ SMALL_ROW = 16
 HIGHEST_PRICE, REFINEMENTS = 1e6, 5
 """Where the search for a price below the budget gives up and saves nothing, and how often it halves the interval it found."""
 
-FREE = (Reshape, Permute, Slice, Expand, Constant, Lift)
+VIEWS = (Reshape, Permute, Slice, Expand)
+
+FREE = (*VIEWS, Constant, Lift)
 """What is done in place where it is read."""
 
 
@@ -163,10 +165,20 @@ class Saving:
 
 
 def _worth_an_edge(v: Value) -> bool:
-    """Whether a value may be saved for every edge: a dot product of wide rows, or a product that is there anyway."""
+    """Whether a value may be saved for every edge.
+
+    A few numbers that a dot product of wide rows or a matrix product made may be. Wide rows may not, with one exception: the product
+    of an edge feature of the user's, for whom edges hold wide rows already, and who would have it filled a second time.
+    """
     if isinstance(v, FeatureReduce):
         return v.type.size <= SMALL_ROW < v.x.type.size
-    return isinstance(v, Linear) and not isinstance(v.x, Lift)
+    return isinstance(v, Linear) and (v.type.size <= SMALL_ROW or _is_wide_feature(v.x))
+
+
+def _is_wide_feature(v: Value) -> bool:
+    while isinstance(v, VIEWS):
+        v = v.x
+    return isinstance(v, Input) and v.type.size > SMALL_ROW
 
 
 def _is_product(v: Value) -> bool:

@@ -93,3 +93,28 @@ def test_a_negative_budget_is_refused() -> None:
     joint, inputs, results = joint_of(SCORES)
     with pytest.raises(ValueError, match="memory budget must not be negative, got -1"):
         partition(joint, inputs, results, Saving(budget=-1))
+
+
+ACTIVATED = """program p(%h: node[24] f32, %f: edge[24] f32, %w: one[24,{n}] f32) {{
+  %0: edge[24] f32 = lift(%h, via=src:edge->node)
+  %1: edge[24] f32 = lift(%h, via=dst:edge->node)
+  %2: edge[24] f32 = pointwise(%0, %1, function=mul)
+  %3: edge[{n}] f32 = linear({x}, %w, via=one:edge->one)
+  %4: edge[{n}] f32 = pointwise(%3, function=relu)
+  %5: node[{n}] f32 = reduce(%4, via=dst:edge->node, op=sum)
+  return out=%5 }}"""
+
+
+@pytest.mark.parametrize(
+    ("x", "n", "saved"),
+    [
+        ("%2", 32, []),  # wide rows of edges are computed again,
+        ("%f", 32, ["edge[32] f32"]),  # unless they are a product of the user's wide rows of edges,
+        ("%2", 8, ["edge[8] f32"]),  # and a few numbers an edge may be kept
+    ],
+)
+def test_wide_rows_of_edges_are_not_saved(x: str, n: int, saved: list[str]) -> None:
+    joint, inputs, results = joint_of(ACTIVATED.format(x=x, n=n))
+    assert saved_types(partition(joint, inputs, results)) == saved
+    joint, inputs, results = joint_of(ACTIVATED.format(x=x, n=n).replace("f32", "f64"))
+    check_same(joint, partition(joint, inputs, results))

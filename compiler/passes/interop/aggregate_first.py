@@ -26,7 +26,9 @@ class AggregateFirst(Pass[Program]):
     a group instead of one a source, and what edges read are rows of ``x``, of which there are few. Groups are the join of the
     two maps: pairs for a weight per relation, destinations for one per destination type or for all. Factors ``s`` may differ
     from edge to edge and from head to head (norms, attention), each head then summing its own rows. ``end`` says which sums to
-    rewrite: those over the edges of a destination, or of a source, as gradients are.
+    rewrite: those over the edges of a destination, or of a source, as gradients are. ``edges_only`` leaves alone the products that have
+    a row per pair or node, where cost decides: a product that has a row per edge is always worth being put off until there are
+    fewer rows, and is then never stored per edge.
 
     It must not fire where a factor differs among the features that one product mixes, for extrema, where anything but factors,
     signs and views stands between the product and the sum, where groups are edges, or where the product has a row per node and
@@ -34,6 +36,7 @@ class AggregateFirst(Pass[Program]):
     """
 
     end: str = "dst"
+    edges_only: bool = False
 
     def run(self, program: Program) -> Program:
         square = is_square(program)
@@ -41,26 +44,25 @@ class AggregateFirst(Pass[Program]):
         def rule(node: Node) -> Node:
             if not isinstance(node, Reduce) or node.op != "sum" or node.via.fine is not Space.EDGE:
                 return node
-            return node if node.via.name not in ENDS[self.end] else _rule(node, square)
+            return node if node.via.name not in ENDS[self.end] else self._aggregated(node, square)
 
         return program.with_results(rewrite(program.results, rule))
 
-
-def _rule(node: Reduce, square: bool) -> Value:
-    value, outer = node.x, node.shape
-    while isinstance(value, Reshape):
-        value = value.x
-    message = _read(value)
-    if message is None:
-        return node
-    group = _group(node.via, message.select, square)
-    if group is None or not _may_gain(message.linear, group):
-        return node
-    product = message.summed(group, value.shape)
-    if product is None:
-        return node
-    rest = None if group == node.via else factor(node.via, group)
-    return b.reshape(product if rest is None else b.reduce_sum(product, rest), outer)
+    def _aggregated(self, node: Reduce, square: bool) -> Value:
+        value, outer = node.x, node.shape
+        while isinstance(value, Reshape):
+            value = value.x
+        message = _read(value)
+        if message is None or (self.edges_only and message.linear.space is not Space.EDGE):
+            return node
+        group = _group(node.via, message.select, square)
+        if group is None or not _may_gain(message.linear, group):
+            return node
+        product = message.summed(group, value.shape)
+        if product is None:
+            return node
+        rest = None if group == node.via else factor(node.via, group)
+        return b.reshape(product if rest is None else b.reduce_sum(product, rest), outer)
 
 
 @dataclass(frozen=True)
