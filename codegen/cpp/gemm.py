@@ -8,9 +8,9 @@ from columba.codegen.cpp.names import Names
 from columba.codegen.cpp.rows import Array, Rows
 from columba.codegen.cpp.scalars import stored
 from columba.codegen.cpp.slots import unknown_below
-from columba.codegen.cpp.traversal import KernelText, RowPlaces
+from columba.codegen.cpp.traversal import KernelText, RowPlaces, know_slices
 from columba.ir.indices import Segments, Tiles
-from columba.ir.interop.ops import Reshape, Value
+from columba.ir.interop.ops import Reshape, Slice, Value
 from columba.ir.intraop.kernels import Gemm, GemmReduce, Load, Product, Store, product_of
 from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType
@@ -60,6 +60,7 @@ def gemm_reduce_text(kernel: GemmReduce, names: Names) -> KernelText:
     for v in below:
         if isinstance(v, Load):
             rows.known[v] = places.load(v)
+    know_slices(rows, below)
     if left is None:
         rows.assign(Array("left_row", "0", kernel.x.shape, kernel.x.dtype), kernel.x)
     if right is None and whole:
@@ -114,17 +115,23 @@ def _left(x: Value, places: RowPlaces) -> dict[str, Any]:
     if pointer is not None:
         return {"prologue": [], "left": pointer}
     rows = places.rows()
-    for v in unknown_below([x], ()):
+    below = unknown_below([x], ())
+    for v in below:
         if isinstance(v, Load):
             rows.known[v] = places.load(v)
+    know_slices(rows, below)
     rows.assign(Array("left_row", "0", x.shape, x.dtype), x)
     return {"prologue": rows.lines, "left": ""}
 
 
 def _pointer(x: Value, places: RowPlaces) -> str | None:
     """Where the rows of an operand that a kernel can read in place begin."""
-    base = x.x if isinstance(x, Reshape) else x
-    return _row_pointer(places, places.load(base)) if isinstance(base, Load) else None
+    base, start = x.x if isinstance(x, Reshape) else x, 0
+    if isinstance(base, Slice) and base.step == 1 and len(base.shape) == 1:
+        start, base = base.start, base.x
+    if not isinstance(base, Load):
+        return None
+    return _row_pointer(places, places.load(base)) + (f" + {start}" if start else "")
 
 
 def _row_pointer(places: RowPlaces, place: Array) -> str:

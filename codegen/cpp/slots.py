@@ -9,10 +9,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from columba.ir.interop.ops import Constant, FeatureReduce, Lift, Pointwise, Reduce, Uniform, Value
+from columba.ir.interop.ops import (
+    Constant,
+    Expand,
+    FeatureReduce,
+    Lift,
+    Permute,
+    Pointwise,
+    Reduce,
+    Reshape,
+    Uniform,
+    Value,
+)
 from columba.ir.intraop.kernels import Load, Store, Traversal, values_of
 from columba.ir.pointwise import POINTWISE
 from columba.ir.spaces import Space
+
+VIEWS = (Reshape, Permute, Expand)
+"""What needs no place of its own where its operand has one."""
 
 LOOKUP_COST = 3
 """What a gathered number counts beside pointwise operations."""
@@ -84,14 +98,22 @@ class Slots:
     def _is_kept(self, v: Value) -> bool:
         if v.space is not self.member or not self.is_small(v):
             return False
-        readers = [u for u in self.values if any(c is v for c in u.children)]
+        readers = self._readers(v)
         if any(isinstance(u, Reduce) for u in readers):
             return True
-        if isinstance(v, (Constant, Load, Lift)):
+        if isinstance(v, (Constant, Load, Lift, *VIEWS)):
             return False
         later = any(self._read_in(u) > self.of[v] for u in readers)
         stored = any(s.value is v and self.computed_in(v) > self.of[v] for s in self.stores)
         return stored or (later and (self.is_dot(v) or self._cost(v) >= COSTLY))
+
+    def _readers(self, v: Value) -> list[Value]:
+        """What reads a value, itself or through views, which are read where it stands."""
+        found: list[Value] = []
+        for u in self.values:
+            if any(c is v for c in u.children):
+                found += self._readers(u) if isinstance(u, VIEWS) and not isinstance(v, VIEWS) else [u]
+        return found
 
     def _read_in(self, reader: Value) -> int:
         return self.of[reader] if self.is_small(reader) else self.computed_in(reader)

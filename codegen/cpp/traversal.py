@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +12,7 @@ from columba.codegen.cpp.rows import Array, Rows, Scalar
 from columba.codegen.cpp.scalars import stored
 from columba.codegen.cpp.slots import Slots, unknown_below
 from columba.ir.indices import Lookup, Order, Segments, Tiles
-from columba.ir.interop.ops import Degree, Lift, Reduce, Uniform, Value
+from columba.ir.interop.ops import Degree, Lift, Reduce, Slice, Uniform, Value
 from columba.ir.intraop.kernels import Load, Store, Traversal, values_of
 from columba.ir.intraop.plan import is_sorted
 from columba.ir.spaces import Space
@@ -94,6 +95,24 @@ class RowPlaces:
         return [] if self.sorted else [f"const int64_t e = {self.names.index(Order(self.walk))}[k];"]
 
 
+def know_slices(rows: Rows, below: Sequence[Value]) -> None:
+    """Slices of one-dimensional rows in memory are rows in memory: they need no copy."""
+    for v in below:
+        if isinstance(v, Slice) and v.step == 1 and len(v.shape) == 1 and v not in rows.known:
+            whole = rows.known.get(v.x)
+            if isinstance(whole, Array):
+                offset = str(v.start) if whole.offset == "0" else f"{whole.offset} + {v.start}"
+                rows.known[v] = Array(whole.base, offset, v.shape, v.dtype)
+
+
+def _parts_read(v: Load, below: Sequence[Value]) -> list[tuple[int, int]]:
+    """First element and size of what is read of a row: its slices, or all of it."""
+    readers = [u for u in below if any(c is v for c in u.children)]
+    if readers and len(v.shape) == 1 and all(isinstance(u, Slice) for u in readers):
+        return sorted({(u.start, u.stop - u.start) for u in readers if isinstance(u, Slice)})
+    return [(0, v.type.size)]
+
+
 def _offset(row: str, size: int) -> str:
     return f"(int64_t){row}" if size == 1 else f"(int64_t){row} * {size}"
 
@@ -110,6 +129,7 @@ class _RowWise:
         for v in values_of(self.kernel):
             if isinstance(v, Load):
                 rows.known[v] = self.places.load(v)
+        know_slices(rows, values_of(self.kernel))
         rows.prepare([s.value for s in self.kernel.stores])
         for store in self.kernel.stores:
             self.places.store(rows, store)
@@ -142,6 +162,7 @@ class _OverMembers:
                 self.outer.known[v] = self.places.load(v)
             if isinstance(v, Degree):
                 self.outer.known[v] = Scalar(f"(({stored(v.dtype)})(end - begin))")
+        know_slices(self.outer, self.slots.values)
         slots = self.slots.all()
         for slot in slots:
             self._owner_values(slot)
@@ -221,9 +242,15 @@ class _OverMembers:
             lines.append(f"const {stored(v.dtype)}* __restrict {name} = {place.base} + {place.offset};")
             inner.known[v] = Array(name, "0", v.shape, v.dtype)
             if v.via is not None or not self.places.sorted:
-                row_bytes = min(64 * PREFETCH_LINES, v.type.size * v.dtype.itemsize)
                 target = f"{place.base} + {self.places.load(v, 'ahead').offset}"
-                ahead += [f"__builtin_prefetch((const char*)({target}) + {at});" for at in range(0, row_bytes, 64)]
+                for first, size in _parts_read(v, below):
+                    bytes_read = min(64 * PREFETCH_LINES, size * v.dtype.itemsize)
+                    start = first * v.dtype.itemsize
+                    ahead += [
+                        f"__builtin_prefetch((const char*)({target}) + {at});"
+                        for at in range(start, start + bytes_read, 64)
+                    ]
+        know_slices(inner, below)
         if ahead:
             members, d = self.names.count(self.via.fine), PREFETCH_DISTANCE
             ahead.insert(0, f"const int64_t ahead = k + {d} < {members} ? k + {d} : k;")
