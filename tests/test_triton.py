@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,10 @@ import torch
 import torch.nn.functional as F
 from compiled import assert_same, leaf, randomized, tensors_of
 from eager_graphs import NODE_TYPES, RELATIONS, bipartite_graph, square_graphs
+from fuzz.check import Reject
+from fuzz.grow import random_program
+from fuzz.kernels import check_kernels
+from fuzz.mutate import random_case
 from strangers import STRANGERS, Stranger
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -236,6 +241,16 @@ def test_views_and_concatenation() -> None:
     for name in ("random", "no_edges", "duplicate_edges"):
         g = GRAPHS[name]
         assert_same(columba.compile(views, backend="triton"), views, [g, leaf(g.num_nodes, 12), leaf(12, 5, seed=1)])
+
+
+def test_random_programs() -> None:
+    """What the fuzzer makes: all operations in all spaces, passes at random, degenerate graphs, forward and backward."""
+    for seed in range(40):
+        rng = random.Random(seed)
+        square = rng.random() < 0.5
+        case = random_case(rng, random_program(rng, square), square)
+        (failure,) = check_kernels([case], TritonExecutable)
+        assert failure is None or isinstance(failure, Reject), f"{failure}\n{case}"
 
 
 # ------------------------------------------------------------------------------------------------ memory
