@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -10,6 +11,10 @@ import torch
 import torch.nn.functional as F
 from compiled import assert_same, leaf, randomized, tensors_of
 from eager_graphs import NODE_TYPES, RELATIONS, bipartite_graph, square_graphs
+from fuzz.check import Reject
+from fuzz.grow import random_program
+from fuzz.kernels import check_kernels
+from fuzz.mutate import random_case
 from strangers import STRANGERS, Stranger
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -60,13 +65,13 @@ def check(layer: torch.nn.Module, size: int, dtype: torch.dtype, graphs: Sequenc
         assert_same(compiled, eager, [leaf(graph.num_nodes, size, dtype=dtype), graph], list(eager.parameters()))
 
 
-@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("heads", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("name", LAYERS)
 def test_layers_on_all_graphs(name: str, heads: int) -> None:
     check(LAYERS[name](7, heads), 7, torch.float64, list(GRAPHS))
 
 
-@pytest.mark.parametrize("size", [1, 16])
+@pytest.mark.parametrize("size", [1, pytest.param(16, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", LAYERS)
 def test_sizes_in_float32(name: str, size: int) -> None:
     check(LAYERS[name](size, 4), size, torch.float32, ["random", "hub"])
@@ -82,7 +87,7 @@ def test_more_sizes(name: str, size: int, heads: int, dtype: torch.dtype) -> Non
 
 
 @pytest.mark.parametrize("variant", range(4))
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", ["rgat", *(pytest.param(n, marks=pytest.mark.slow) for n in ("rgcn", "hgt"))])
 def test_all_variants(name: str, variant: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Variants differ in blocks of owners and members; which one runs depends on the graph."""
     monkeypatch.setattr(Launch, "variant", lambda self, counts: self.variants[min(variant, len(self.variants) - 1)])
@@ -95,7 +100,7 @@ def test_other_layers(name: str) -> None:
     check(build(), size, torch.float64, ["random", "no_edges", "hub"])
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", ["rgat", *(pytest.param(n, marks=pytest.mark.slow) for n in ("rgcn", "hgt"))])
 def test_fused_epilogues(name: str) -> None:
     """Matrix products with pointwise work on the product, and without (Recipe decides)."""
     for level2 in ("fuse_traversals,fuse_epilogues", ""):
@@ -236,6 +241,16 @@ def test_views_and_concatenation() -> None:
     for name in ("random", "no_edges", "duplicate_edges"):
         g = GRAPHS[name]
         assert_same(columba.compile(views, backend="triton"), views, [g, leaf(g.num_nodes, 12), leaf(12, 5, seed=1)])
+
+
+def test_random_programs() -> None:
+    """What the fuzzer makes: all operations in all spaces, passes at random, degenerate graphs, forward and backward."""
+    for seed in range(40):
+        rng = random.Random(seed)
+        square = rng.random() < 0.5
+        case = random_case(rng, random_program(rng, square), square)
+        (failure,) = check_kernels([case], TritonExecutable)
+        assert failure is None or isinstance(failure, Reject), f"{failure}\n{case}"
 
 
 # ------------------------------------------------------------------------------------------------ memory

@@ -202,6 +202,8 @@ class Values:
             valid = self.level.row(v.at).valid
             masks += [] if valid is None else [valid]
         element = linear(items, digits)
+        if row is None and element is None:
+            element = items("tl.full({ones}, 0, tl.int32)")  # so that scalars are blocks, too
         guards = [g for d in digits for g in d.guards]
         masks += [*self.masks(frozenset() if element is None else element.axes), *guards]
         mask = items.all_of(masks)
