@@ -1,0 +1,167 @@
+"""The cost model: work read from plans, rates of the machine, and the choice among variants."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import columba
+from columba.cost import Rates, kernel_work, machine_rates, plan_seconds
+from columba.driver import compile_program
+from columba.ir.interop.text import parse_program
+from columba.ir.spaces import Space
+from columba.nn import HGTConv, RGATConv, RGCNConv
+from columba.variants import Variants, parse_choices, recipe_of, recipes_for
+
+RATES = Rates(products=1e11, pointwise=1e10, streamed=3e10, near=6e10, far=2e10, start=1e-5, cache=2**24)
+
+
+def graph(nodes: int, edges: int, relations: int, seed: int = 0) -> columba.Graph:
+    generator = torch.Generator().manual_seed(seed)
+    return columba.Graph(
+        torch.randint(nodes, (2, edges), generator=generator),
+        torch.randint(relations, (edges,), generator=generator),
+        num_nodes=nodes,
+        num_relations=relations,
+        node_type=torch.randint(2, (nodes,), generator=generator),
+        num_node_types=2,
+    )
+
+
+def test_work_of_a_product_and_of_a_sum() -> None:
+    program = parse_program("""program f(%x: node[8] f32, %w: rel[8,4] f32) {
+      %0: src_rel[8] f32 = lift(%x, via=src:src_rel->node)
+      %1: src_rel[4] f32 = linear(%0, %w, via=rel:src_rel->rel, transpose=false)
+      %2: edge[4] f32 = lift(%1, via=src_rel:edge->src_rel)
+      %3: node[4] f32 = reduce(%2, via=dst:edge->node, op=sum)
+      return out=%3
+    }""")
+    plan = compile_program(program).forward_plan
+    counts = {Space.NODE: 10, Space.EDGE: 100, Space.REL: 3, Space.SRC_REL: 20, Space.ONE: 1}
+    product, total = (kernel_work(k, counts, 1e9) for k in plan.kernels)
+    assert product.products == 2 * 20 * 8 * 4
+    assert product.near == 20 * 8 * 4  # gathered rows of x
+    assert product.streamed == 3 * 8 * 4 * 4 + 2 * 20 * 4 * 4 + 4 * 20 + 4 * 3  # weights, results, lookup, segments
+    assert total.products == 0
+    assert total.near == 100 * 4 * 4
+    assert kernel_work(plan.kernels[1], counts, 0).far == total.near
+    assert plan_seconds(plan, counts, RATES) == pytest.approx(RATES.seconds(product) + RATES.seconds(total))
+
+
+def variants(layer: Any, g: columba.Graph) -> Variants:
+    x = torch.randn(g.num_nodes, layer.in_channels)
+    with torch.no_grad():
+        specialization, _ = columba.compile(layer, backend="cpp").forward.__func__.specialize(layer, x, g)
+    names = [i.name for i in specialization.trace.program.inputs]
+    return Variants(specialization.trace.program, names, recipes_for({}))
+
+
+def test_compaction_pays_where_pairs_repeat() -> None:
+    repeating, single = graph(50, 20000, 2), graph(4000, 4000, 500)
+    found = variants(RGATConv(32, 32, 500), single)
+    costs = found.costs(repeating.counts(), RATES)
+    assert found.best(repeating.counts(), RATES).endswith("compact_materialization")
+    assert costs["plain"] > 2 * costs["compact_materialization"]
+    assert set(costs) <= set(recipes_for({}))
+
+
+def test_recipes_that_make_the_same_plans_are_one() -> None:
+    program = parse_program("""program f(%x: node[8] f32) {
+      %0: edge[8] f32 = lift(%x, via=src:edge->node)
+      %1: node[8] f32 = reduce(%0, via=dst:edge->node, op=sum)
+      return out=%1
+    }""")
+    assert len(Variants(program, ("x",), recipes_for({})).names()) == 1
+
+
+@pytest.mark.parametrize("passes", ["aggregate_first", "-compact_materialization", "-reorder_linear,-merge_linears"])
+@pytest.mark.parametrize("kind", ["rgcn", "rgat", "hgt"])
+def test_forced_variants_compute_the_same(kind: str, passes: str) -> None:
+    g = graph(9, 60, 3)
+    torch.manual_seed(0)
+    layer = {
+        "rgcn": lambda: RGCNConv(6, 6, 3),
+        "rgat": lambda: RGATConv(6, 3, 3, heads=2),
+        "hgt": lambda: HGTConv(6, 6, 2, 3, heads=2),
+    }[kind]().double()
+    x = torch.randn(9, 6, dtype=torch.float64, requires_grad=True)
+    wanted = [x, *layer.parameters()]
+    expected = layer(x, g)
+    result = columba.compile(layer, backend="cpp", passes=passes)(x, g)
+    torch.testing.assert_close(result, expected, atol=1e-10, rtol=1e-10)
+    for got, want in zip(
+        torch.autograd.grad(result.sin().sum(), wanted), torch.autograd.grad(expected.sin().sum(), wanted), strict=True
+    ):
+        torch.testing.assert_close(got, want, atol=1e-10, rtol=1e-10)
+
+
+def saved_bytes(explanation: columba.Explanation, g: columba.Graph) -> int:
+    compilation, counts = explanation.compilation, g.counts()
+    kept = compilation.forward_plan.outputs[compilation.results :]
+    return sum(counts[b.type.space] * b.type.size * b.type.dtype.itemsize for b in kept)
+
+
+def test_a_memory_budget_is_kept() -> None:
+    g = graph(40, 400, 3)
+    layer = RGATConv(16, 16, 3)
+    x = torch.randn(40, 16, requires_grad=True)
+    free = columba.explain(columba.compile(layer, backend="cpp"), x, g)
+    budget = saved_bytes(free, g) // 2
+    limited = columba.compile(layer, backend="cpp", memory_budget=budget)
+    assert budget > 0
+    assert saved_bytes(columba.explain(limited, x, g), g) <= budget
+    expected = torch.autograd.grad(layer(x, g).sum(), [x, *layer.parameters()])
+    for got, want in zip(torch.autograd.grad(limited(x, g).sum(), [x, *layer.parameters()]), expected, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
+
+
+def test_explain_shows_what_was_chosen() -> None:
+    g = graph(20, 100, 3)
+    explanation = columba.explain(RGCNConv(8, 8, 3), torch.randn(20, 8), g)
+    assert "*" in explanation.costs
+    chosen = next(line for line in explanation.costs.splitlines() if line.startswith("*"))
+    assert chosen.split()[-1] == explanation.variant
+    for kernel in explanation.kernels:
+        assert kernel.name in explanation.costs
+
+
+@pytest.mark.parametrize(
+    ("passes", "message"),
+    [("no_such_pass", "unknown pass 'no_such_pass'"), ("-expand_softmax", "expand_softmax cannot be left out")],
+)
+def test_choices_that_cannot_be(passes: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        columba.compile(lambda g, h: h, passes=passes)
+
+
+def test_choices_settle_alternatives() -> None:
+    assert list(recipes_for({"aggregate_first": True})) == ["aggregate_first,compact_materialization"]
+    assert len(recipes_for({"aggregate_first": False})) == 2
+    both = parse_choices("aggregate_first,-compact_materialization")
+    assert list(recipes_for(both)) == ["aggregate_first"]
+    assert "reorder_linear" not in recipe_of({"reorder_linear": False}).level1
+
+
+def test_negative_budget_and_two_ways_to_say_it() -> None:
+    with pytest.raises(ValueError, match="memory_budget must not be negative"):
+        columba.compile(lambda g, h: h, memory_budget=-1)
+    with pytest.raises(ValueError, match="not both"):
+        columba.compile(lambda g, h: h, passes="aggregate_first", recipe=recipe_of({}))
+
+
+def test_rates_are_stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(tmp_path))
+    machine_rates.cache_clear()
+    first = machine_rates()
+    (stored,) = tmp_path.glob("rates-*.json")
+    assert json.loads(stored.read_text())["products"] == first.products
+    machine_rates.cache_clear()
+    assert machine_rates() == first
+    stored.write_text("{")  # damaged: measured again
+    machine_rates.cache_clear()
+    assert machine_rates().products > 0
+    machine_rates.cache_clear()
