@@ -84,7 +84,9 @@ class Compilation:
 
     def source(self, index_dtype: DType = DType.I32, backend: str = "cpp") -> str:
         """The source of all kernels, as ``backend`` emits it."""
-        return emit_triton(self.plans).source if backend == "triton" else emit(self.plans, index_dtype)
+        if backend == "triton":
+            return emit_triton(self.plans).source
+        return "\n".join(emit([plan], index_dtype) for plan in self.plans)
 
 
 def compile_program(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import importlib
 import pkgutil
 import re
@@ -48,6 +49,7 @@ class Pass(Generic[IR]):
         return self.name + (f"{{{','.join(changed)}}}" if changed else "")
 
 
+@functools.cache
 def parse_passes(text: str) -> tuple[Pass[Any], ...]:
     """Passes from their command-line spelling, separated by commas.
 
@@ -65,6 +67,7 @@ def parse_passes(text: str) -> tuple[Pass[Any], ...]:
     return tuple(found)
 
 
+@functools.cache
 def discover() -> dict[str, type[Pass[Any]]]:
     """All passes of ``columba.passes``, by name."""
     import columba.passes as package

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
@@ -90,10 +91,12 @@ class Executable:
 
     def __init__(self, plans: Sequence[Plan], index_dtype: DType) -> None:
         self.plans = tuple(plans)
-        self.source = emit(plans, index_dtype)
-        self.library = load(build(self.source))
+        sources = [emit([plan], index_dtype) for plan in plans]
+        self.source = "\n".join(sources)
+        with ThreadPoolExecutor() as pool:  # the compiler runs in a process of its own for each plan
+            libraries = [load(path) for path in pool.map(build, sources)]
         self.index_dtype = torch_dtype(index_dtype)
-        self.runners = {plan.name: _PlanRunner(plan, self.library) for plan in plans}
+        self.runners = {p.name: _PlanRunner(p, library) for p, library in zip(plans, libraries, strict=True)}
 
     def run(
         self,
