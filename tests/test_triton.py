@@ -25,6 +25,7 @@ import columba
 from columba import nn
 from columba.codegen.triton import Launch, emit
 from columba.driver import Compilation, Recipe
+from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime import triton_launch
 from columba.runtime.graph import Graph
@@ -37,6 +38,7 @@ pytestmark = [
 ]
 
 GRAPHS = square_graphs()
+SQUARE_SPACES = [space for space in Space if space not in (Space.SRC, Space.DST)]
 SIZES = (1, 7, 16, 64, 100)
 
 Build = Callable[[int, int], torch.nn.Module]
@@ -277,6 +279,63 @@ def guarded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, Tenso
     return made
 
 
+@pytest.fixture
+def touched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kernels that touch memory outside the tensors that they are given, read or written; the interpreter says where they go."""
+    from triton.runtime.interpreter import InterpreterBuilder
+
+    strays: list[str] = []
+    given: list[tuple[int, int]] = []
+    running: list[str] = []
+    argument, launch = _Call._argument, _Call._launch
+
+    def note_argument(self: Any, *args: Any) -> Any:
+        value = argument(self, *args)
+        if isinstance(value, Tensor):
+            given.append((value.data_ptr(), value.data_ptr() + value.numel() * value.element_size()))
+        return value
+
+    def note_launch(self: Any, launched: Launch, *args: Any) -> None:
+        given.clear()
+        running.append(launched.function)
+        launch(self, launched, *args)
+
+    def look(pointers: Any, mask: Any) -> None:
+        addresses = pointers.data[mask.data].astype("int64")
+        size = max(1, pointers.get_element_ty().primitive_bitwidth // 8)
+        inside = addresses < 0
+        for low, high in given:
+            inside |= (addresses >= low) & (addresses + size <= high)
+        if not inside.all():
+            strays.append(running[-1])
+
+    load, store = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
+
+    def watched_load(self: Any, ptrs: Any, mask: Any, *args: Any) -> Any:
+        look(ptrs, mask)
+        return load(self, ptrs, mask, *args)
+
+    def watched_store(self: Any, ptrs: Any, value: Any, mask: Any, *args: Any) -> Any:
+        look(ptrs, mask)
+        return store(self, ptrs, value, mask, *args)
+
+    monkeypatch.setattr(_Call, "_argument", note_argument)
+    monkeypatch.setattr(_Call, "_launch", note_launch)
+    monkeypatch.setattr(InterpreterBuilder, "create_masked_load", watched_load)
+    monkeypatch.setattr(InterpreterBuilder, "create_masked_store", watched_store)
+    return strays
+
+
+@pytest.mark.parametrize(("size", "heads"), [(5, 3), pytest.param(100, 1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", LAYERS)
+def test_nothing_outside_is_touched(name: str, size: int, heads: int, touched: list[str]) -> None:
+    layer = columba.compile(LAYERS[name](size, heads), backend="triton")
+    for graph in GRAPHS.values():
+        x = leaf(graph.num_nodes, size, dtype=torch.float32)
+        layer(x, graph).sum().backward()
+        assert not touched
+
+
 @pytest.mark.parametrize("name", LAYERS)
 def test_everything_is_written_and_nothing_else(name: str, guarded: list[tuple[Tensor, Tensor, Tensor]]) -> None:
     """Inputs stand between NaN as well: a read beside them that counts would come out."""
@@ -370,7 +429,9 @@ def test_running_on_the_cpu_warns_once(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------------------------------------ ahead of time
 
 
-def _binaries(name: str, size: int, heads: int, dtype: torch.dtype, target: str) -> list[Binary]:
+def _binaries(
+    name: str, size: int, heads: int, dtype: torch.dtype, target: str, *, all_variants: bool = False
+) -> list[Binary]:
     compilation = _compilation(
         LAYERS[name](size // heads, heads) if name == "rgat" else LAYERS[name](size, 1), size, dtype
     )
@@ -409,7 +470,7 @@ def test_tensor_cores_take_float32_when_allowed() -> None:
 @pytest.mark.parametrize("name", LAYERS)
 def test_more_binaries(name: str, size: int, dtype: torch.dtype, target: str) -> None:
     for heads in (1, 4) if name != "rgcn" else (1,):
-        binaries = _binaries(name, size, heads, dtype, target)
+        binaries = _binaries(name, size, heads, dtype, target, all_variants=True)
         if target in ("sm_80", "sm_90") and dtype is not torch.float64:
             _check_binaries(binaries, dtype)
 

@@ -152,12 +152,12 @@ class _Gemm:
         if self.by_matrix and lead_axes:
             raise UnsupportedValue(f"gemm {self.name}: the product of several matrices is needed at once")
         (slot,) = self.values.free_slots(index[:-1], [max([a.dim for a in lead_axes], default=0)])
-        left_depth = Axis(1 + slot, "DEPTH", self.k)
-        right_depth = Axis(0, "DEPTH", self.k)
-        left = self.values.value(product.x, (*index[:-1], (Digit(self._depth(left_depth), self.k),)))
+        size, start = self.k if self._has_tail else None, "depth" if self.k > self.depth else ""
+        left_depth = Axis(1 + slot, "DEPTH", size, start)
+        right_depth = Axis(0, "DEPTH", size, start)
+        left = self.values.value(product.x, (*index[:-1], (Digit(self.values.lanes(left_depth), self.k),)))
         left = self.values.block(left, product.x.dtype)
-        bound = self.items(f"{{0:a}} < {self.k}", self._depth(left_depth), name="in_depth", nested=True)
-        left = self.values.restricted(left, [bound] if self._has_tail else [], "0")
+        left = self.values.restricted(left, self.values.masks([left_depth]), "0")
         right = self._weight(product, index[:-1], column, right_depth)
         batch = not product.shared and bool(lead_axes)
         item = self.items(
@@ -176,22 +176,16 @@ class _Gemm:
     def depth(self) -> int:
         return max(LEAST, power_of_two(min(self.k, self.blocks.depth)))
 
-    def _depth(self, axis: Axis) -> Item:
-        """Positions in depth."""
-        text = f"tl.arange(0, DEPTH){{at{axis.dim}}}"
-        return self.items(f"depth + {text}" if self.k > self.depth else text, name="k", add=[axis])
-
     def _weight(self, product: Product, lead: Index, column: Component, depth: Axis) -> Item:
         """The weights of this segment: depth along the first dimension, columns along theirs."""
         items = self.items
-        k = Digit(self._depth(depth), self.k)
+        k = Digit(self.values.lanes(depth), self.k)
         position = (*([] if product.shared else flat(lead)), *((*column, k) if product.transpose else (k, *column)))
         t = product.w.type
         row = None if t.space is Space.ONE else self.level.segment
         place = self.values.pointer(self.names.buffer(product.w), row, t.size, linear(items, position))
-        masks = self.values.masks(frozenset(a for a in place.axes if a is not depth))
-        if self._has_tail:
-            masks = [items(f"{{0:a}} < {self.k}", self._depth(depth), name="in_depth", nested=True), *masks]
+        inside = self.values.inside(depth)
+        masks = [*([] if inside is None else [inside]), *self.values.masks(place.axes)]
         mask = items.all_of(masks)
         name = self.names.hint(product.w)
         if mask is None:

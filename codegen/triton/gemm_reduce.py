@@ -56,15 +56,11 @@ class _Outer:
 
     def _operand(self, value: Value, block: str, size: int, part: int) -> tuple[Item, list[Axis]]:
         """Vectors of a row: by leading dimension if all are summed, of this program's matrix otherwise."""
-        axis = Axis(1 + len(self.lead), block, size)
-        step = (
-            f"tl.program_id(1) // {self._column_blocks}" if part == 0 else f"tl.program_id(1) % {self._column_blocks}"
-        )
-        if (self._depth_blocks if part == 0 else self._column_blocks) == 1:
-            text = f"tl.arange(0, {block}){{at{axis.dim}}}"
-        else:
-            text = f"{step} * {block} + tl.arange(0, {block}){{at{axis.dim}}}"
-        vector = self.items(text, name="k" if part == 0 else "n", add=[axis])
+        blocks, lanes = (self._depth_blocks, self.depth) if part == 0 else (self._column_blocks, self.columns)
+        of = f"tl.program_id(1) // {self._column_blocks}" if part == 0 else f"tl.program_id(1) % {self._column_blocks}"
+        start = f"{of} * {block}" if blocks > 1 else ""
+        axis = Axis(1 + len(self.lead), block, size if size % lanes else None, start)
+        vector = self.values.lanes(axis)
         if self.kernel.shared:
             lead = self.values.iteration(self.lead)
         else:
@@ -73,8 +69,7 @@ class _Outer:
         x = self.values.value(value, (*lead, (Digit(vector, size),)))
         x = self.values.block(x, value.dtype)
         lead_axes = sorted({a for d in flat(lead) for a in d.value.axes}, key=lambda a: a.dim)
-        bound = self.items(f"{{0:a}} < {size}", vector, name="inside", nested=True)
-        x = self.values.restricted(x, [self.valid, *self.values.masks(frozenset(lead_axes)), bound], "0")
+        x = self.values.restricted(x, [self.valid, *self.values.masks([*lead_axes, axis])], "0")
         return x, [ROW, *lead_axes, axis]
 
     @property

@@ -15,13 +15,14 @@ from dataclasses import dataclass, field
 class Axis:
     """One dimension of a kernel's blocks.
 
-    ``block`` lanes (a number, or the name of a compile-time parameter), of which the first ``size`` count (None: all of them,
-    or as many as a mask of its own says).
+    ``block`` lanes (a number, or the name of a compile-time parameter) stand for positions from ``start`` on (an expression; empty: 0),
+    of which those below ``size`` count (None: all of them, or as many as a mask of its own says).
     """
 
     dim: int
     block: str
     size: int | None = None
+    start: str = ""
 
 
 @dataclass(frozen=True, eq=False)

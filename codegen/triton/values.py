@@ -103,7 +103,9 @@ class Values:
 
     def lanes(self, axis: Axis) -> Item:
         """The positions along a feature axis."""
-        return self.items(f"tl.arange(0, {axis.block}){{at{axis.dim}}}", name=f"f{axis.dim - self.rows}", add=[axis])
+        name = {"DEPTH": "k", "COLUMNS": "n"}.get(axis.block, f"f{axis.dim - self.rows}")
+        start = f"{axis.start} + " if axis.start else ""
+        return self.items(f"{start}tl.arange(0, {axis.block}){{at{axis.dim}}}", name=name, add=[axis])
 
     def digit(self, slot: int, size: int) -> Digit:
         return Digit(self.lanes(self.axis(slot, size)), size)
