@@ -65,6 +65,9 @@ def recipe_of(choices: Mapping[str, bool], *, verify: bool = False) -> Recipe:
     return Recipe(",".join([*level1, *extra]), ",".join(level2), verify)
 
 
+MARGIN = 0.05
+"""By how much an alternative must be predicted to beat the first one: predictions are no better than that."""
+
 _numbers = itertools.count()
 
 
@@ -102,9 +105,11 @@ class Variants:
         }
 
     def best(self, counts: Counts, rates: Rates) -> str:
-        """The variant that is predicted to be the fastest; the earlier one where they tie."""
+        """The variant that is predicted to be the fastest; one of the later ones only if it promises :data:`MARGIN`."""
         costs = self.costs(counts, rates)
-        return min(costs, key=costs.__getitem__)
+        first = next(iter(costs))
+        fastest = min(costs, key=costs.__getitem__)
+        return fastest if costs[fastest] < (1 - MARGIN) * costs[first] else first
 
 
 def recipes_for(choices: Mapping[str, bool], *, verify: bool = False) -> dict[str, Recipe]:
