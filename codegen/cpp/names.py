@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from columba.codegen.cpp.scalars import identifier, stored
-from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
+from columba.codegen.names import array_name
+from columba.ir.indices import IndexArray, Tiles
 from columba.ir.intraop.kernels import Buffer
-from columba.ir.spaces import IndexMap, Space
+from columba.ir.spaces import Space
 
 
 class Names:
@@ -51,32 +52,3 @@ class Names:
         for a in self.used_arrays:
             lines.append(f"const index_t* __restrict {array_name(a)} = (const index_t*)index[{self.array_slots[a]}];")
         return lines
-
-
-def array_name(array: IndexArray) -> str:
-    """A readable name for an index array.
-
-    >>> from columba.ir.spaces import index_map
-    >>> array_name(Lookup(index_map("src_rel", Space.EDGE), index_map("dst", Space.EDGE)))
-    'src_rel_of_edge_by_dst'
-    """
-    match array:
-        case Lookup(map, None):
-            return _of(map)
-        case Lookup(map, by) if by is not None:
-            return f"{_of(map)}_by_{by.name}"
-        case Order(map):
-            return f"order_{_by(map)}"
-        case Segments(map):
-            return f"segments_{_by(map)}"
-        case Tiles(map, rows):
-            return f"tiles_{_by(map)}_{rows}"
-    raise TypeError(f"unknown index array {array}")
-
-
-def _of(map: IndexMap) -> str:
-    return f"{map.name}_of_{map.fine}"
-
-
-def _by(map: IndexMap) -> str:
-    return f"{map.fine}_by_{map.name}"
