@@ -44,7 +44,10 @@ def explanation() -> columba.Explanation:
         from layer import example
     finally:
         sys.path.remove(str(DOCS))
-    return columba.explain(*example())
+    model, *args = example()
+    # Pinned, so that the page does not depend on what this machine's rates make the cost model choose.
+    pinned = columba.compile(model, passes="-aggregate_first,compact_materialization")
+    return columba.explain(pinned, *args)
 
 
 def compilation() -> Compilation:

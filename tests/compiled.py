@@ -54,3 +54,8 @@ def assert_same(
             torch.testing.assert_close(
                 f, e, atol=tolerance * max(1.0, float(e.abs().max()) if e.numel() else 1.0), rtol=tolerance
             )
+
+
+PAIRS = "-aggregate_first,compact_materialization"
+"""The ``passes`` of the first variant: tests that look at programs or plans must not depend on what a machine's rates make the cost
+model choose."""

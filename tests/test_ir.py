@@ -7,6 +7,7 @@ import dataclasses
 import networkx as nx
 import pytest
 import torch
+from compiled import PAIRS
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 from strangers import STRANGERS
 
@@ -36,6 +37,7 @@ LAYERS = {
     "rgcn blocks": lambda: nn.RGCNConv(4, 6, RELATIONS, num_blocks=2),
     "rgcn max": lambda: nn.RGCNConv(4, 6, RELATIONS, aggr="max"),
     "rgat": lambda: nn.RGATConv(4, 3, RELATIONS, heads=2),
+    "rgat wide": lambda: nn.RGATConv(20, 20, RELATIONS, heads=2),
     "hgt": lambda: nn.HGTConv(4, 6, NODE_TYPES, RELATIONS, heads=2),
     **{s.name: s for s in STRANGERS},
 }
@@ -44,10 +46,11 @@ LAYERS = {
 def compilation(name: str) -> Compilation:
     made = LAYERS[name]
     if callable(made):
-        return columba.explain(made(), torch.randn(G.num_nodes, 4, requires_grad=True), G).compilation
+        layer = columba.compile(made(), passes=PAIRS)
+        return columba.explain(layer, torch.randn(G.num_nodes, layer.in_channels, requires_grad=True), G).compilation
     module = made.build(RELATIONS, NODE_TYPES)
     inputs = [t.requires_grad_() for t in made.inputs(G, torch.float32)]
-    return columba.explain(module, G, *inputs).compilation
+    return columba.explain(columba.compile(module, passes=PAIRS), G, *inputs).compilation
 
 
 @pytest.mark.parametrize("name", LAYERS)
@@ -76,7 +79,7 @@ def test_compiling_twice_gives_the_same_source(name: str) -> None:
 
 
 def test_the_fused_softmax_is_one_traversal() -> None:
-    c = compilation("rgat")
+    c = compilation("rgat wide")
     softmax = [k for k in c.forward_plan.kernels if isinstance(k, Traversal) and k.via == index_map("dst", Space.EDGE)]
     assert len(softmax) == 1
     edge_sized = [b for plan in c.plans for b in plan.buffers if b.type.space is Space.EDGE and b.type.size >= 3]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+from compiled import PAIRS
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 from strangers import CompositionConv, GatedRelationalConv, RelationPooling, SourceAttention, TwoHops
 from torch import Tensor, nn
@@ -52,7 +53,7 @@ CASES: dict[str, Case] = {
 
 def compilation(case: str) -> Compilation:
     module, args = CASES[case]()
-    return columba.explain(columba.compile(module, backend="cpp"), *args).compilation
+    return columba.explain(columba.compile(module, backend="cpp", passes=PAIRS), *args).compilation
 
 
 def own_buffers(compiled: Compilation) -> Iterator[Buffer]:
@@ -77,7 +78,7 @@ def test_no_edge_has_a_wide_row(case: str) -> None:
 
 def test_the_product_of_a_wide_edge_feature_is_the_exception() -> None:
     module, args = GatedRelationalConv(WIDTH, 24, RELATIONS), (GRAPH, nodes(), rows(GRAPH.num_edges, 24))
-    compiled = columba.explain(columba.compile(module, backend="cpp"), *args).compilation
+    compiled = columba.explain(columba.compile(module, backend="cpp", passes=PAIRS), *args).compilation
     wide = {b for b in own_buffers(compiled) if b.type.space is Space.EDGE and b.type.size > SMALL_ROW}
     products = {b for plan in compiled.plans for k in plan.kernels if isinstance(k, Gemm) for b in writes(k)}
     assert len(wide) == 1
