@@ -28,6 +28,9 @@ from columba.variants import Variants, parse_choices, recipes_for
 
 BACKENDS = ("auto", "cpp", "triton", "torch")
 
+MOST_TRACES = 64
+"""Traces that a function, or a module, keeps: those used last. A Python argument that never repeats would make them grow for ever."""
+
 _VariantsKey = tuple[tuple[str, ...], tuple[int, ...] | None]
 """The inputs that want gradients, and, where memory is limited, the rows of the graph's spaces."""
 
@@ -200,6 +203,7 @@ class CompiledFunction:
             if bound is None:
                 raise TraceError(f"{self.fn} changes, while it runs, something that its own result depends on")
             known.insert(0, made)
+            del known[MOST_TRACES:]
             return made, bound
 
     def _split(self, args: tuple[Any, ...]) -> tuple[nn.Module | None, tuple[Any, ...]]:

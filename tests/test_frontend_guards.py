@@ -392,3 +392,13 @@ def test_a_tensor_that_is_kept() -> None:
 def test_unknown_backend() -> None:
     with pytest.raises(ValueError, match="unknown backend 'gpu'"):
         columba.compile(_no_graph, backend="gpu")
+
+
+def test_traces_do_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("columba.api.MOST_TRACES", 3)
+    scaled = columba.compile(lambda g, h, by: g.edges.sum(g.edges.src(h) * by), backend="torch")
+    graph, h = columba.Graph(torch.tensor([[0, 1], [1, 0]])), torch.ones(2, 1)
+    for by in range(6):
+        assert scaled(graph, h, float(by)).tolist() == [[by], [by]]
+    assert len(scaled._own) == 3
+    assert scaled(graph, h, 0.0).tolist() == [[0.0], [0.0]]
