@@ -361,6 +361,16 @@ class Rows:
         if v not in self.known and isinstance(v, (FeatureReduce, Concat)):
             self.materialize(v)
 
+        size = v.type.size
+        if self.is_flat(v, size):
+
+            def flat(i: str) -> str:
+                target = out.place(i)
+                return f"{target} = {function}({self.flat_expression(v, i)}, {target});"
+
+            self.lines += self._loop(size, flat)
+            return
+
         def body(index: Index) -> str:
             target = f"{out.base}[{_sum(out.offset, flatten(index, v.shape))}]"
             return f"{target} = {function}({self.expression(v, index)}, {target});"
