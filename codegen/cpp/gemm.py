@@ -8,7 +8,7 @@ from columba.codegen.cpp.names import Names
 from columba.codegen.cpp.rows import Array, Rows
 from columba.codegen.cpp.scalars import stored
 from columba.codegen.cpp.slots import unknown_below
-from columba.codegen.cpp.traversal import KernelText, RowPlaces, know_slices
+from columba.codegen.cpp.traversal import KernelText, RowPlaces, know_slices, threads_of
 from columba.ir.indices import Segments, Tiles
 from columba.ir.interop.ops import Reshape, Slice, Value
 from columba.ir.intraop.kernels import Gemm, GemmReduce, Load, Product, Store, product_of
@@ -32,6 +32,7 @@ def gemm_text(kernel: Gemm, names: Names) -> KernelText:
         "weight": names.buffer(product.w),
         "transposed": "true" if product.transpose else "false",
         "tile_rows": kernel.schedule.tile_rows,
+        "threads": threads_of(kernel.schedule),
         **_left(product.x, places),
         "out": None
         if direct is None
@@ -75,6 +76,7 @@ def gemm_reduce_text(kernel: GemmReduce, names: Names) -> KernelText:
         "kind": stored(kernel.out.type.dtype),
         "out": names.buffer(kernel.out),
         "tile_rows": kernel.schedule.tile_rows,
+        "threads": threads_of(kernel.schedule),
         "left": left,
         "right": right,
         "body": rows.lines,

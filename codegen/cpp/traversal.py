@@ -13,15 +13,9 @@ from columba.codegen.cpp.scalars import stored
 from columba.codegen.cpp.slots import Slots, unknown_below
 from columba.ir.indices import Lookup, Order, Segments, Tiles
 from columba.ir.interop.ops import Degree, Lift, Reduce, Slice, Uniform, Value
-from columba.ir.intraop.kernels import Load, Store, Traversal, values_of
+from columba.ir.intraop.kernels import GemmSchedule, Load, Store, Traversal, TraversalSchedule, values_of
 from columba.ir.intraop.plan import is_sorted
 from columba.ir.spaces import Space
-
-PREFETCH_DISTANCE = 8
-"""Members ahead whose rows are fetched while one is worked on."""
-
-PREFETCH_LINES = 4
-"""Cache lines of a row that are fetched ahead; the hardware follows with the rest."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +24,12 @@ class KernelText:
 
     template: str
     fields: dict[str, Any] = field(default_factory=dict)
+
+
+def threads_of(schedule: TraversalSchedule | GemmSchedule) -> str:
+    """The threads of a kernel, in terms of those that it is offered."""
+    most = schedule.threads
+    return f"(threads < {most} ? threads : {most})" if most else "threads"
 
 
 def traversal_text(kernel: Traversal, names: Names) -> KernelText:
@@ -134,7 +134,8 @@ class _RowWise:
         for store in self.kernel.stores:
             self.places.store(rows, store)
         owners = self.places.names.count(self.kernel.owner)
-        return KernelText("row_wise.cpp.jinja", {"owners": owners, "body": rows.lines})
+        threads = threads_of(self.kernel.schedule)
+        return KernelText("row_wise.cpp.jinja", {"owners": owners, "body": rows.lines, "threads": threads})
 
 
 class _OverMembers:
@@ -172,6 +173,7 @@ class _OverMembers:
             "owners": self.names.count(self.kernel.owner),
             "segments": self.names.index(Segments(self.via)),
             "members": self.names.count(self.via.fine),
+            "threads": threads_of(self.kernel.schedule),
             "scratch": [(a.base, stored(v.dtype), v.type.size * v.dtype.itemsize) for v, a in self.scratch.items()],
         }
         if self.kernel.schedule.split:
@@ -179,7 +181,9 @@ class _OverMembers:
         self.outer.prepare([s.value for s in own])
         for store in own:
             self.places.store(self.outer, store)
-        return KernelText("traversal.cpp.jinja", {**common, "body": self.outer.lines})
+        return KernelText(
+            "traversal.cpp.jinja", {**common, "body": self.outer.lines, "pieces": self.kernel.schedule.pieces}
+        )
 
     def _owner_values(self, slot: int) -> None:
         """Owner values that members read from this slot on."""
@@ -241,10 +245,10 @@ class _OverMembers:
             name = self.places.fresh("row")
             lines.append(f"const {stored(v.dtype)}* __restrict {name} = {place.base} + {place.offset};")
             inner.known[v] = Array(name, "0", v.shape, v.dtype)
-            if v.via is not None or not self.places.sorted:
+            if self.kernel.schedule.ahead and (v.via is not None or not self.places.sorted):
                 target = f"{place.base} + {self.places.load(v, 'ahead').offset}"
                 for first, size in _parts_read(v, below):
-                    bytes_read = min(64 * PREFETCH_LINES, size * v.dtype.itemsize)
+                    bytes_read = min(64 * self.kernel.schedule.lines, size * v.dtype.itemsize)
                     start = first * v.dtype.itemsize
                     ahead += [
                         f"__builtin_prefetch((const char*)({target}) + {at});"
@@ -252,7 +256,7 @@ class _OverMembers:
                     ]
         know_slices(inner, below)
         if ahead:
-            members, d = self.names.count(self.via.fine), PREFETCH_DISTANCE
+            members, d = self.names.count(self.via.fine), self.kernel.schedule.ahead
             ahead.insert(0, f"const int64_t ahead = k + {d} < {members} ? k + {d} : k;")
         return [*lines, *ahead]
 

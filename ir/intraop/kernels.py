@@ -11,7 +11,8 @@ Anything else is a :class:`HostCall`. :mod:`columba.ir.intraop.verify` states th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 from columba.ir.interop.ops import Value, operation
 from columba.ir.interop.program import Program
@@ -96,24 +97,60 @@ class Store:
             raise TypeError(f"store: {self.buffer} is {self.buffer.type}, the value is {self.value.type}")
 
 
+def _knob(default: int, low: int, high: int) -> Any:
+    """A field of a schedule, with the least and the greatest value that it may have."""
+    return field(default=default, metadata={"range": (low, high)})
+
+
+class Schedule:
+    """What all schedules share: their fields are integers within stated ranges, and change how a kernel runs but never its results.
+
+    (But for the order of sums: a kernel that is cut elsewhere adds up in another order, the same in every run.)
+    """
+
+    def __post_init__(self) -> None:
+        for f in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            low, high = f.metadata["range"]
+            if type(value) is not int or not low <= value <= high:
+                raise ValueError(f"{type(self).__name__}: {f.name} is an integer from {low} to {high}, not {value!r}")
+
+    @property
+    def changes(self) -> dict[str, int]:
+        """The fields that are not what they are by default."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if getattr(self, f.name) != f.default}  # type: ignore[arg-type]
+
+
 @dataclass(frozen=True)
-class TraversalSchedule:
+class TraversalSchedule(Schedule):
     """How a traversal runs.
 
     ``split``: owners whose members are many are cut into tiles of at most this many members, whose partial sums a second
     phase adds up in order (0: an owner is never cut). Only a traversal with one phase of reductions can be cut.
     ``scratch``: member values of up to this many elements are kept between phases instead of being computed again.
+    ``ahead``: gathered rows are fetched this many members before they are used (0: not at all), ``lines`` cache lines of each.
+    ``pieces``: the owners are cut into this many pieces a thread; more than one are handed out as threads become free.
+    ``threads``: the most threads that work on the kernel (0: all).
     """
 
-    split: int = 0
-    scratch: int = 16
+    split: int = _knob(0, 0, 1 << 24)
+    scratch: int = _knob(16, 0, 1024)
+    ahead: int = _knob(8, 0, 256)
+    lines: int = _knob(4, 1, 32)
+    pieces: int = _knob(1, 1, 1024)
+    threads: int = _knob(0, 0, 1024)
 
 
 @dataclass(frozen=True)
-class GemmSchedule:
-    """How a matrix product runs: rows are cut into tiles of at most ``tile_rows`` rows of one segment."""
+class GemmSchedule(Schedule):
+    """How a matrix product, or a sum of outer products, runs.
 
-    tile_rows: int = 512
+    ``tile_rows``: rows are cut into tiles of at most this many rows of one segment. ``threads``: the most threads that work on the
+    kernel (0: all).
+    """
+
+    tile_rows: int = _knob(512, 1, 8192)
+    threads: int = _knob(0, 0, 1024)
 
 
 @dataclass(frozen=True)

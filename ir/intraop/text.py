@@ -1,14 +1,15 @@
 """The text form of level 2: a printer, and a parser that gives back an equal plan.
 
     plan sums(@h: node[4] f32) -> (@out: node[4] f32) {
-      traversal out_kernel(owner=node, via=dst:edge->node, schedule=[0, 16]) {
+      traversal out_kernel(owner=node, via=dst:edge->node, schedule={ahead=16}) {
         %0: edge[4] f32 = load(buffer=@h, via=src:edge->node, at=edge)
         %1: node[4] f32 = reduce(%0, via=dst:edge->node, op=sum)
         store @out = %1
       }
     }
 
-Buffers that are neither inputs nor outputs are declared by ``temporary`` lines. An output that is an input is marked so.
+Buffers that are neither inputs nor outputs are declared by ``temporary`` lines. An output that is an input is marked so. A schedule
+shows the fields that are not what they are by default, and nothing if there are none.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ from columba.ir.intraop.kernels import (
     GemmSchedule,
     HostCall,
     Kernel,
+    Schedule,
     Store,
     Traversal,
     TraversalSchedule,
@@ -62,15 +64,13 @@ def print_kernel(kernel: Kernel) -> str:
     """The text of one kernel."""
     match kernel:
         case Traversal():
-            head = f"traversal {kernel.name}(owner={kernel.owner}, via={print_field(kernel.via)}, schedule={_schedule(kernel.schedule)})"
+            head = _head("traversal", kernel, f"owner={kernel.owner}", f"via={print_field(kernel.via)}")
             return _block(head, kernel, [(f"store {s.buffer} = ", s.value) for s in kernel.stores])
         case Gemm():
-            head = f"gemm {kernel.name}(schedule={_schedule(kernel.schedule)})"
-            return _block(head, kernel, [(f"store {s.buffer} = ", s.value) for s in kernel.stores])
+            return _block(_head("gemm", kernel), kernel, [(f"store {s.buffer} = ", s.value) for s in kernel.stores])
         case GemmReduce():
-            fields = f"via={kernel.via}, shared={print_field(kernel.shared)}, schedule={_schedule(kernel.schedule)}"
             return _block(
-                f"gemm_reduce {kernel.name}({fields})",
+                _head("gemm_reduce", kernel, f"via={kernel.via}", f"shared={print_field(kernel.shared)}"),
                 kernel,
                 [("left ", kernel.x), ("right ", kernel.y)],
                 [f"store {kernel.out}"],
@@ -81,8 +81,10 @@ def print_kernel(kernel: Kernel) -> str:
             return f"host {kernel.name}({args}) -> ({results}) {{\n{program}\n}}"
 
 
-def _schedule(schedule: Any) -> str:
-    return print_field(dataclasses.astuple(schedule))
+def _head(kind: str, kernel: Traversal | Gemm | GemmReduce, *fields: str) -> str:
+    changes = ", ".join(f"{name}={value}" for name, value in kernel.schedule.changes.items())
+    schedule = [f"schedule={{{changes}}}"] if changes else []
+    return f"{kind} {kernel.name}({', '.join([*fields, *schedule])})"
 
 
 def _block(head: str, kernel: Kernel, roots: Sequence[tuple[str, Value]], tail: Sequence[str] = ()) -> str:
@@ -124,14 +126,14 @@ def _buffers(tokens: Tokens, role: str) -> tuple[Buffer, ...]:
     return tuple(_list(tokens, lambda: _buffer(tokens, role)))
 
 
-def _list(tokens: Tokens, item: Callable[[], Any]) -> list[Any]:
+def _list(tokens: Tokens, item: Callable[[], Any], opening: str = "(", closing: str = ")") -> list[Any]:
     found = []
-    tokens.take("(")
-    while tokens.peek() != ")":
+    tokens.take(opening)
+    while tokens.peek() != closing:
         found.append(item())
-        if tokens.peek() != ")":
+        if tokens.peek() != closing:
             tokens.take(",")
-    tokens.take(")")
+    tokens.take(closing)
     return found
 
 
@@ -158,15 +160,26 @@ def _known(tokens: Tokens) -> Buffer:
 def _fields(tokens: Tokens, **kinds: Any) -> dict[str, Any]:
     """``(name=value, ...)`` with each value of the kind that its name says."""
     found = {}
-    for name in _list(tokens, lambda: _field(tokens, kinds, parse_field)):
-        found[name[0]] = name[1]
+    for name, value in _list(tokens, lambda: _field(tokens, kinds)):
+        found[name] = value
     return found
 
 
-def _field(tokens: Tokens, kinds: dict[str, Any], parse: Callable[[Tokens, Any], Any]) -> tuple[str, Any]:
+def _field(tokens: Tokens, kinds: dict[str, Any]) -> tuple[str, Any]:
     name = tokens.take(*kinds)
     tokens.take("=")
-    return name, parse(tokens, kinds[name])
+    kind = kinds[name]
+    return name, _schedule(tokens, kind) if kind in (TraversalSchedule, GemmSchedule) else parse_field(tokens, kind)
+
+
+def _schedule(tokens: Tokens, kind: type[Schedule]) -> Schedule:
+    """``{field=value, ...}``; a field that is left out is what it is by default."""
+    knobs = {f.name: int for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    chosen = dict(_list(tokens, lambda: _field(tokens, knobs), "{", "}"))
+    try:
+        return kind(**chosen)
+    except ValueError as e:
+        raise tokens.error(str(e)) from e
 
 
 def _body(tokens: Tokens) -> tuple[list[Store], dict[str, Value]]:
@@ -202,25 +215,31 @@ def _value(tokens: Tokens, values: dict[str, Value]) -> Value:
 
 def _traversal(tokens: Tokens) -> Traversal:
     name = tokens.take()
-    fields = _fields(tokens, owner=Space, via=IndexMap | None, schedule=tuple[int, ...])
+    fields = _fields(tokens, owner=Space, via=IndexMap | None, schedule=TraversalSchedule)
     stores, _ = _body(tokens)
-    return Traversal(name, fields["owner"], fields["via"], tuple(stores), TraversalSchedule(*fields["schedule"]))
+    return Traversal(name, fields["owner"], fields["via"], tuple(stores), fields.get("schedule", TraversalSchedule()))
 
 
 def _gemm(tokens: Tokens) -> Gemm:
     name = tokens.take()
-    fields = _fields(tokens, schedule=tuple[int, ...])
+    fields = _fields(tokens, schedule=GemmSchedule)
     stores, _ = _body(tokens)
-    return Gemm(name, tuple(stores), GemmSchedule(*fields["schedule"]))
+    return Gemm(name, tuple(stores), fields.get("schedule", GemmSchedule()))
 
 
 def _gemm_reduce(tokens: Tokens) -> GemmReduce:
     name = tokens.take()
-    fields = _fields(tokens, via=IndexMap, shared=bool, schedule=tuple[int, ...])
+    fields = _fields(tokens, via=IndexMap, shared=bool, schedule=GemmSchedule)
     _, marked = _body(tokens)
     out = tokens.names.pop("store")
     return GemmReduce(
-        name, marked["left"], marked["right"], fields["via"], fields["shared"], out, GemmSchedule(*fields["schedule"])
+        name,
+        marked["left"],
+        marked["right"],
+        fields["via"],
+        fields["shared"],
+        out,
+        fields.get("schedule", GemmSchedule()),
     )
 
 
