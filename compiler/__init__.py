@@ -15,6 +15,7 @@ from columba.explain import Explanation, explain
 from columba.frontend import TraceError, UnsupportedOperation
 from columba.runtime.graph import Graph, as_graph
 from columba.runtime.language import linear
+from columba.tune import tune
 
 __version__ = "0.1.0"
 
@@ -29,4 +30,5 @@ __all__ = [
     "explain",
     "linear",
     "nn",
+    "tune",
 ]

@@ -24,6 +24,8 @@ from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
 from columba.runtime.reference import evaluate
 from columba.saving import Saving
+from columba.tuning.lookup import Recorded
+from columba.tuning.search import tune_variants
 from columba.variants import Variants, parse_choices, recipes_for
 
 BACKENDS = ("auto", "cpp", "triton", "torch")
@@ -46,6 +48,7 @@ class Options:
     passes: str = ""
     memory_budget: int | None = None
     recipe: Recipe | None = None
+    autotune: bool = False
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -54,7 +57,14 @@ class Options:
             raise ValueError(f"memory_budget must not be negative, got {self.memory_budget}")
         if self.passes and self.recipe is not None:
             raise ValueError("give passes or a recipe, not both: a recipe lists all passes")
+        if self.autotune and not self.is_open:
+            raise ValueError("autotune=True chooses what runs: give it without passes, recipe and memory_budget")
         parse_choices(self.passes)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everything is left to choose; then what was tuned counts."""
+        return not self.passes and self.recipe is None and self.memory_budget is None
 
     @functools.cached_property
     def recipes(self) -> dict[str, Recipe]:
@@ -64,11 +74,23 @@ class Options:
 
 @overload
 def compile(
-    target: M, *, backend: str = ..., passes: str = ..., memory_budget: int | None = ..., recipe: Recipe | None = ...
+    target: M,
+    *,
+    backend: str = ...,
+    passes: str = ...,
+    memory_budget: int | None = ...,
+    recipe: Recipe | None = ...,
+    autotune: bool = ...,
 ) -> M: ...
 @overload
 def compile(
-    target: F, *, backend: str = ..., passes: str = ..., memory_budget: int | None = ..., recipe: Recipe | None = ...
+    target: F,
+    *,
+    backend: str = ...,
+    passes: str = ...,
+    memory_budget: int | None = ...,
+    recipe: Recipe | None = ...,
+    autotune: bool = ...,
 ) -> F: ...
 @overload
 def compile(
@@ -78,6 +100,7 @@ def compile(
     passes: str = ...,
     memory_budget: int | None = ...,
     recipe: Recipe | None = ...,
+    autotune: bool = ...,
 ) -> Callable[[F], F]: ...
 
 
@@ -88,6 +111,7 @@ def compile(
     passes: str = "",
     memory_budget: int | None = None,
     recipe: Recipe | None = None,
+    autotune: bool = False,
 ) -> Any:
     """Compiles a function, a method, a module class, or a module, written in Columba's language.
 
@@ -105,6 +129,11 @@ def compile(
         memory_budget: the most bytes that the forward pass may save for the backward one beside inputs and results; what does not fit is
             computed again. None: whatever is fastest.
         recipe: instead of ``passes``, all passes in order (:class:`columba.driver.Recipe`).
+        autotune: where no tuning record exists for a program and graphs of this size, candidates are measured at the first call, for about
+            half a minute, and the winner is recorded (see :func:`columba.tune`).
+
+    What was tuned before on this machine (``columba tune``) is used, in place of the cost model's choice, unless ``passes``, a
+    ``recipe`` or a ``memory_budget`` is given.
 
     The target is traced on its first call, and again when something that the trace depended on has changed: feature shapes, dtypes,
     training mode, attributes that were read. New graphs do not retrace. See ``docs/language.md`` for what can be traced.
@@ -120,9 +149,11 @@ def compile(
     >>> neighbour_sum(g, torch.tensor([[1.0], [2.0], [4.0]])).tolist()
     [[0.0], [1.0], [6.0]]
     """
-    options = Options(backend, passes, memory_budget, recipe)
+    options = Options(backend, passes, memory_budget, recipe, autotune)
     if target is None:
-        return functools.partial(compile, backend=backend, passes=passes, memory_budget=memory_budget, recipe=recipe)
+        return functools.partial(
+            compile, backend=backend, passes=passes, memory_budget=memory_budget, recipe=recipe, autotune=autotune
+        )
     if isinstance(target, nn.Module):
         return _compiled_module(target, options)
     if isinstance(target, type):
@@ -221,6 +252,7 @@ class _Specialization:
         self.options = options
         self.variants: dict[_VariantsKey, Variants] = {}
         self.runnables: dict[tuple[_VariantsKey, str, torch.dtype, str], Runnable] = {}
+        self.recorded: dict[tuple[str, str], Recorded] = {}
         self.lock = threading.RLock()
         self.shortcut: Shortcut | None = None
         self.patience = _Patience()
@@ -262,7 +294,7 @@ class _Specialization:
         """The kernels for these inputs' gradients that are best for this graph, built now if they are not yet."""
         with self.lock:
             key, variants = self._variants(graph, inputs)
-            name = self.choice(graph, variants)
+            name = self.choice(graph, variants, backend)
             found = (key, name, graph.index_dtype, backend)
             if found not in self.runnables:
                 self.runnables[found] = Runnable(variants.compilation(name), ir_dtype(graph.index_dtype), backend)
@@ -272,15 +304,32 @@ class _Specialization:
         """The name of the variant that this call runs, and all variants."""
         with self.lock:
             _, variants = self._variants(graph, inputs)
-            return self.choice(graph, variants), variants
+            backend = "triton" if self.options.backend == "triton" else "cpp"
+            return self.choice(graph, variants, backend), variants
 
-    def choice(self, graph: Graph, variants: Variants) -> str:
-        """The variant for a graph: the only one, or the cheapest, which the graph remembers."""
-        names = variants.names()
-        if len(names) == 1:
-            return names[0]
-        chosen: str = graph.keep(variants.key, lambda: variants.best(graph.counts(), machine_rates()))
+    def variants_for(self, graph: Graph, inputs: Sequence[Tensor]) -> Variants:
+        """All variants for these inputs' gradients."""
+        with self.lock:
+            return self._variants(graph, inputs)[1]
+
+    def choice(self, graph: Graph, variants: Variants, backend: str) -> str:
+        """The variant for a graph, which the graph remembers."""
+        chosen: str = graph.keep(f"{variants.key} {backend}", lambda: self._choose(graph, variants, backend))
         return chosen
+
+    def _choose(self, graph: Graph, variants: Variants, backend: str) -> str:
+        """What was tuned for graphs of this size; else the only variant, or the one that the cost model finds cheapest."""
+        if self.options.is_open:
+            recorded = self.recorded.setdefault((variants.key, backend), Recorded(variants, backend))
+            name = recorded.choice(graph)
+            if name is None and self.options.autotune:
+                tune_variants(variants, graph, backend)
+                recorded.forget()
+                name = recorded.choice(graph)
+            if name is not None:
+                return name
+        names = variants.names()
+        return names[0] if len(names) == 1 else variants.best(graph.counts(), machine_rates())
 
     def _variants(self, graph: Graph, inputs: Sequence[Tensor]) -> tuple[_VariantsKey, Variants]:
         program, grad = self.trace.program, torch.is_grad_enabled()

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from columba.api import CompiledFunction, compile
+from columba.api import CompiledFunction, Options, compile
 from columba.cost import kernel_work, machine_rates
 from columba.driver import Compilation
 from columba.frontend import Bound
@@ -101,6 +101,8 @@ def _costs(chosen: str, variants: Variants, graph: Graph) -> str:
         f"{'*' if name == chosen else ' '} {seconds * 1e3:9.3f} ms  {name}"
         for name, seconds in variants.costs(counts, rates).items()
     ]
+    if chosen in variants.origins:
+        lines.append(f"* {chosen}, chosen by {variants.origins[chosen]}")
     lines += ["", f"{'ms':>9} {'Mflop':>10} {'MB':>9}  kernel of {chosen}"]
     for plan in variants.compilation(chosen).plans:
         for kernel in plan.kernels:
@@ -109,6 +111,12 @@ def _costs(chosen: str, variants: Variants, graph: Graph) -> str:
             flops = (work.products + work.pointwise) / 1e6
             lines.append(f"{rates.seconds(work) * 1e3:9.3f} {flops:10.1f} {moved:9.2f}  {plan.name} {kernel.name}")
     return "\n".join(lines)
+
+
+def tunable(target: Any, *args: Any, **kwargs: Any) -> tuple[Variants, Graph, Options]:
+    """The variants among which a call with these arguments chooses, the graph, and what ``columba.compile`` was asked for."""
+    compiled, specialization, bound = _specialized(target, args, kwargs)
+    return specialization.variants_for(bound.graph, bound.inputs), bound.graph, compiled.options
 
 
 def compile_for(target: Any, *args: Any, **kwargs: Any) -> tuple[Compilation, Graph]:

@@ -73,11 +73,13 @@ class Saving:
 
     ``counts`` are the rows of each space. ``budget`` is the most bytes that saved values may take in all, on a graph with these
     counts (None: any number); the choice is the cheapest that a growing price of a byte finds below it. Inputs and results of
-    the forward program are kept by their owners and do not count.
+    the forward program are kept by their owners and do not count. ``price`` weighs the bytes of saved values against everything
+    else: where it is low, more is saved.
     """
 
     counts: Mapping[Space, int] = field(default_factory=lambda: TYPICAL)
     budget: int | None = None
+    price: float = 1.0
 
     def choose(self, results: Sequence[Value], needed: Sequence[Value]) -> list[Value]:
         """The values to save, in the program's order.
@@ -87,10 +89,10 @@ class Saving:
         """
         if self.budget is not None and self.budget < 0:
             raise ValueError(f"memory budget must not be negative, got {self.budget}")
-        saved = self._cut(results, needed, 1.0)
+        saved = self._cut(results, needed, self.price)
         if self._fits(saved, results):
             return saved
-        low, high = 1.0, 1.0
+        low, high = self.price, self.price
         while not self._fits(saved, results):
             low, high = high, high * 4.0 if high < HIGHEST_PRICE else math.inf
             saved = self._cut(results, needed, high)

@@ -75,7 +75,8 @@ _numbers = itertools.count()
 class Variants:
     """The variants of one program for one set of gradients, compiled down to plans when they are first considered.
 
-    ``recipes`` maps the variants' names to what makes them; ``key`` is under which graphs keep their choice.
+    ``recipes`` maps the variants' names to what makes them; ``key`` is under which graphs keep their choice. ``origins`` says of
+    variants that no recipe made where they come from.
     """
 
     program: Program
@@ -84,11 +85,17 @@ class Variants:
     saving: Saving | None = None
     compiled: dict[str, Compilation] = field(default_factory=dict)
     key: str = field(default_factory=lambda: f"variant of program {next(_numbers)}")
+    origins: dict[str, str] = field(default_factory=dict)
 
     def compilation(self, name: str) -> Compilation:
         if name not in self.compiled:
             self.compiled[name] = compile_program(self.program, self.wrt, self.recipes[name], self.saving)
         return self.compiled[name]
+
+    def adopt(self, name: str, compilation: Compilation, origin: str) -> None:
+        """Adds a variant that is compiled already. It is no alternative for the cost model."""
+        self.compiled[name] = compilation
+        self.origins[name] = origin
 
     def names(self) -> list[str]:
         """The variants that differ: where two recipes give the same plans, the first."""

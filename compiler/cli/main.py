@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
@@ -16,6 +14,8 @@ from rich.table import Table
 
 import columba
 from columba.cli.doctor import examine
+from columba.cli.graphs import load_callable
+from columba.cli.tune import tune_command
 from columba.explain import Explanation, explain
 from columba.inspection import TARGETS, KernelReport, inspect
 from columba.runtime.cache import cache_info, clear_cache
@@ -126,23 +126,8 @@ def _shown(explanation: Explanation, level: str) -> str:
 
 def load_target(spec: str) -> Sequence[Any]:
     """What ``MODULE:CALLABLE`` returns: a model and its arguments."""
-    module_name, separator, name = spec.partition(":")
-    if not separator or not name:
-        raise click.BadParameter(f"expected MODULE:CALLABLE, got {spec!r}")
-    sys.path.insert(0, "")
-    try:
-        if module_name.endswith(".py"):
-            path = Path(module_name)
-            if not path.is_file():
-                raise click.BadParameter(f"there is no file {module_name}")
-            sys.path.insert(0, str(path.resolve().parent))
-            module_name = path.stem
-        module = importlib.import_module(module_name)
-    except ModuleNotFoundError as e:
-        raise click.BadParameter(f"cannot import {module_name}: {e}") from e
-    if not callable(getattr(module, name, None)):
-        raise click.BadParameter(f"{module_name} has no callable {name!r}")
-    made = getattr(module, name)()
+    name = spec.rpartition(":")[2]
+    made = load_callable(spec)()
     if not isinstance(made, (tuple, list)) or not made or not callable(made[0]):
         raise click.BadParameter(f"{name}() must return (model, *arguments), got {type(made).__name__}")
     return made
@@ -157,3 +142,6 @@ def cache(clear: bool) -> None:
         click.echo(f"removed {clear_cache()} entries from {info.folder}")
         return
     click.echo(f"{info.folder}\n{info.entries} entries, {info.bytes / 2**20:.1f} MiB")
+
+
+main.add_command(tune_command(load_target))

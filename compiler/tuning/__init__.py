@@ -1,0 +1,1 @@
+"""Tuning: candidates for one program on one kind of graph, measured on this machine, and what won, remembered"""

@@ -1,0 +1,170 @@
+"""What tuning decides: which passes run, what a saved byte costs, and the schedules of kernels.
+
+A decision is frozen and has one text form, JSON with sorted keys. Reading one back checks everything that can be checked: the names of
+passes, plans, kernels and fields, and the range of every number.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from columba.driver import Compilation, Recipe, compile_program
+from columba.ir.interop.program import Program
+from columba.ir.intraop.kernels import HostCall, Kernel
+from columba.ir.intraop.plan import Plan
+from columba.ir.intraop.verify import verify
+from columba.saving import Saving
+from columba.variants import parse_choices, recipe_of
+
+DIRECTIONS = ("forward", "backward")
+
+Schedules = Mapping[tuple[str, str], Mapping[str, int]]
+"""By direction and name of kernel: the fields of its schedule that are changed."""
+
+
+class BadDecision(ValueError):
+    """A text is no decision, or the decision does not fit the program; the message says why."""
+
+
+@dataclass(frozen=True, eq=False)
+class Decision:
+    """One candidate, or a winner.
+
+    Attributes:
+        passes: choices of passes, as ``columba.compile(passes=...)`` takes them; what they leave out is as in the standard recipe.
+        price: what a saved byte costs, against the standard price: more is saved where it is low.
+        schedules: changes to the schedules of kernels.
+    """
+
+    passes: str = ""
+    price: float = 1.0
+    schedules: Schedules = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        nested: dict[str, dict[str, dict[str, int]]] = {}
+        for (direction, kernel), changes in self.schedules.items():
+            if changes:
+                nested.setdefault(direction, {})[kernel] = dict(changes)
+        return json.dumps({"passes": self.passes, "price": self.price, "schedules": nested}, sort_keys=True)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Decision) and str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    @property
+    def label(self) -> str:
+        """A few words for people."""
+        words = [self.passes or "standard passes"]
+        if self.price != 1.0:
+            words.append(f"a saved byte costs {self.price:g}")
+        kinds: dict[str, int] = {}
+        for changes in self.schedules.values():
+            for name, value in changes.items():
+                kinds[f"{name}={value}"] = kinds.get(f"{name}={value}", 0) + 1
+        words += [f"{what} for {n} kernel{'s' if n > 1 else ''}" for what, n in kinds.items()]
+        return "; ".join(words)
+
+    @property
+    def recipe(self) -> Recipe:
+        return recipe_of(parse_choices(self.passes))
+
+    @property
+    def saving(self) -> Saving | None:
+        return None if self.price == 1.0 else Saving(price=self.price)
+
+    def with_schedules(self, more: Schedules) -> Decision:
+        """The decision with further changes to schedules."""
+        merged = {where: dict(changes) for where, changes in self.schedules.items()}
+        for where, changes in more.items():
+            merged[where] = {**merged.get(where, {}), **changes}
+        return replace(self, schedules=merged)
+
+    def compile(self, program: Program, wrt: tuple[str, ...]) -> Compilation:
+        """What the decision makes of a program.
+
+        Raises:
+            BadDecision: a kernel that it speaks of is not there, or cannot run under that schedule.
+        """
+        return scheduled(compile_program(program, wrt, self.recipe, self.saving), self.schedules)
+
+
+def scheduled(compilation: Compilation, schedules: Schedules) -> Compilation:
+    """A compilation with the schedules of some kernels changed; :class:`BadDecision` where that cannot be."""
+    if not any(schedules.values()):
+        return compilation
+    plans = dict(zip(DIRECTIONS, (compilation.forward_plan, compilation.backward_plan), strict=True))
+    known = {(d, k.name) for d, plan in plans.items() if plan is not None for k in plan.kernels}
+    for direction, kernel in schedules:
+        if (direction, kernel) not in known:
+            raise BadDecision(f"the program has no kernel {kernel} in its {direction} plan")
+    changed = {d: None if plan is None else _scheduled_plan(plan, d, schedules) for d, plan in plans.items()}
+    forward = changed["forward"]
+    assert forward is not None
+    return replace(compilation, forward_plan=forward, backward_plan=changed["backward"])
+
+
+def _scheduled_plan(plan: Plan, direction: str, schedules: Schedules) -> Plan:
+    kernels = [_scheduled_kernel(k, schedules.get((direction, k.name), {})) for k in plan.kernels]
+    try:
+        return verify(replace(plan, kernels=tuple(kernels)))
+    except ValueError as e:
+        raise BadDecision(str(e).splitlines()[0]) from e
+
+
+def _scheduled_kernel(kernel: Kernel, changes: Mapping[str, int]) -> Kernel:
+    if not changes:
+        return kernel
+    if isinstance(kernel, HostCall):
+        raise BadDecision(f"{kernel.name} is run by PyTorch and has no schedule")
+    fields = {f.name for f in dataclasses.fields(kernel.schedule)}
+    unknown = sorted(set(changes) - fields)
+    if unknown:
+        raise BadDecision(
+            f"the schedule of kernel {kernel.name} has no field {unknown[0]}; it has {', '.join(sorted(fields))}"
+        )
+    try:
+        schedule: Any = replace(kernel.schedule, **changes)  # type: ignore[arg-type]
+        return replace(kernel, schedule=schedule)
+    except ValueError as e:
+        raise BadDecision(f"kernel {kernel.name}: {e}") from e
+
+
+def parse_decision(text: str) -> Decision:
+    """The decision that a text says; :class:`BadDecision` where it says none."""
+    try:
+        content = json.loads(text)
+    except ValueError as e:
+        raise BadDecision(f"the decision is not JSON: {e}") from e
+    if not isinstance(content, dict) or set(content) != {"passes", "price", "schedules"}:
+        raise BadDecision("a decision has the fields passes, price and schedules")
+    passes, price = content["passes"], content["price"]
+    if not isinstance(passes, str):
+        raise BadDecision("passes must be a string")
+    try:
+        parse_choices(passes)
+    except ValueError as e:
+        raise BadDecision(str(e)) from e
+    if not isinstance(price, float) or not 0 < price < math.inf:
+        raise BadDecision(f"price must be a positive number, not {price!r}")
+    return Decision(passes, price, _parse_schedules(content["schedules"]))
+
+
+def _parse_schedules(nested: Any) -> Schedules:
+    found: dict[tuple[str, str], dict[str, int]] = {}
+    if not isinstance(nested, dict) or not set(nested) <= set(DIRECTIONS):
+        raise BadDecision(f"schedules must be given for {' and '.join(DIRECTIONS)}")
+    for direction, kernels in nested.items():
+        if not isinstance(kernels, dict):
+            raise BadDecision(f"the schedules of the {direction} plan must be given by kernel")
+        for kernel, changes in kernels.items():
+            if not isinstance(changes, dict) or not all(type(v) is int for v in changes.values()):
+                raise BadDecision(f"the schedule of kernel {kernel} must be given by field, in integers")
+            found[direction, kernel] = changes
+    return found

@@ -1,0 +1,188 @@
+"""What there is to try: variants of the plan, and schedules of its kernels; and what the cost model leaves of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+
+from columba.cost import Counts, Rates, kernel_work, plan_seconds
+from columba.driver import Compilation
+from columba.ir.interop.program import Program
+from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
+from columba.tuning.decisions import DIRECTIONS, BadDecision, Decision, Schedules, scheduled
+from columba.variants import ALTERNATIVES, Variants, recipe_of
+
+OPTIONAL = (
+    "reorder_linear",
+    "merge_linears",
+    "fold_factors",
+    "hoist_factors",
+    "reuse_weighted_sums",
+    "factor_sums",
+    "merge_pads",
+    "inline_thin_linear",
+    "sink_lifts",
+    "fuse_epilogues",
+    "fuse_traversals",
+)
+"""Passes that usually pay, and are tried without: one at a time, beside each of the alternatives."""
+
+PRICES = (0.25, 4.0)
+"""Of saved bytes: to save more, and to compute more again."""
+
+HOPELESS = 1.6
+"""A variant that is predicted to take this many times as long as the best is not built: predictions are seldom that wrong."""
+
+MOST_PLANS = 10
+"""Variants of the plan that are built and measured."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A decision, what it compiles to, and how long that is predicted to take, in seconds."""
+
+    decision: Decision
+    compilation: Compilation
+    predicted: float
+
+
+def plan_decisions(*, gradients: bool) -> Iterator[Decision]:
+    """All variants of a plan: the alternatives, each as it is, without one of the optional passes, and with other prices."""
+    for alternative in ALTERNATIVES:
+        yield Decision(_spelled(alternative))
+        for name in OPTIONAL:
+            yield Decision(_spelled({**alternative, name: False}))
+        if gradients:
+            for price in PRICES:
+                yield Decision(_spelled(alternative), price)
+
+
+def _spelled(choices: Mapping[str, bool]) -> str:
+    return ",".join(name if on else f"-{name}" for name, on in choices.items())
+
+
+def plan_candidates(
+    program: Program, wrt: Sequence[str], counts: Counts, rates: Rates, most: int = MOST_PLANS
+) -> list[Candidate]:
+    """The variants of a program's plan that are worth a measurement, the one that is predicted to be the fastest first.
+
+    Of variants with the same plans one remains; of the others those that are predicted to come near the best.
+    """
+    found: dict[str, Candidate] = {}
+    for decision in plan_decisions(gradients=bool(wrt)):
+        compilation = decision.compile(program, tuple(wrt))
+        text = "\n".join(str(plan) for plan in compilation.plans)
+        if text not in found:
+            predicted = sum(plan_seconds(plan, counts, rates) for plan in compilation.plans)
+            found[text] = Candidate(decision, compilation, predicted)
+    ordered = sorted(found.values(), key=lambda c: c.predicted)
+    return [c for c in ordered if c.predicted <= HOPELESS * ordered[0].predicted][:most]
+
+
+def default_decision(variants: Variants, counts: Counts, rates: Rates) -> Decision:
+    """What the cost model chooses, as a decision."""
+    name = variants.best(counts, rates)
+    for alternative in ALTERNATIVES:
+        if variants.recipes[name] == recipe_of(alternative):
+            return Decision(_spelled(alternative))
+    raise ValueError(f"variant {name} was not made by the standard alternatives")
+
+
+# ------------------------------------------------------------------------------------------------ schedules
+
+Choice = Mapping[str, int]
+"""Changes to the schedule of one kernel."""
+
+CPP_MEMBERS: tuple[Choice, ...] = (
+    {"pieces": 8},
+    {"pieces": 32},
+    {"ahead": 16, "pieces": 8},
+    {"scratch": 0, "pieces": 8},
+    {"ahead": 4},
+    {"lines": 8, "pieces": 8},
+    {"scratch": 64},
+    {"lines": 2},
+)
+"""For traversals over members, in the order in which they have proved useful."""
+
+CPP_SPLITS: tuple[Choice, ...] = ({"split": 1024}, {"split": 16384})
+"""For traversals that cut their owners."""
+
+CPP_PRODUCTS: tuple[Choice, ...] = ({"tile_rows": 1024}, {"tile_rows": 256}, {"tile_rows": 128}, {"tile_rows": 2048})
+
+CPP_OUTER: tuple[Choice, ...] = ({"tile_rows": 2048}, {"tile_rows": 1024}, {"tile_rows": 4096}, {"tile_rows": 256})
+
+ONE_THREAD: Choice = {"threads": 1}
+
+SHORT = 5e-5
+"""Seconds of a kernel for which a second thread may not pay."""
+
+NEGLIGIBLE = 0.004
+"""The share of a kernel in the time of all below which its schedule is left alone, but for the number of threads."""
+
+
+def choices(kernel: Kernel, backend: str) -> tuple[Choice, ...]:
+    """The schedules that are tried for a kernel, as changes to the one that it has."""
+    if backend != "cpp":
+        return ()
+    match kernel:
+        case Traversal(via=None) | HostCall():
+            return ()
+        case Traversal():
+            return _fitting(kernel, CPP_SPLITS if kernel.schedule.split else CPP_MEMBERS)
+        case Gemm():
+            return _fitting(kernel, CPP_PRODUCTS)
+        case GemmReduce():
+            return _fitting(kernel, CPP_OUTER)
+
+
+def _fitting(kernel: Traversal | Gemm | GemmReduce, wanted: Sequence[Choice]) -> tuple[Choice, ...]:
+    """The choices that change something."""
+    now = {f.name: getattr(kernel.schedule, f.name) for f in fields(kernel.schedule)}
+    return tuple(c for c in wanted if any(now[name] != value for name, value in c.items()))
+
+
+def sweeps(compilation: Compilation, seconds: Mapping[tuple[str, str], float], backend: str) -> list[Schedules]:
+    """Schedules for all kernels at once: the first choice of each, the second of each, and so on.
+
+    Kernels are timed one by one, so that one run tries a choice of every kernel. ``seconds`` are the times of the kernels as they are.
+    """
+    total = sum(seconds.values())
+    lists: dict[tuple[str, str], tuple[Choice, ...]] = {}
+    for direction, plan in zip(DIRECTIONS, compilation.plans, strict=False):
+        for kernel in plan.kernels:
+            where = (direction, kernel.name)
+            taken = seconds.get(where)
+            if taken is None or isinstance(kernel, HostCall):
+                continue
+            one = (ONE_THREAD,) if backend == "cpp" and taken < SHORT else ()
+            lists[where] = (*one, *(choices(kernel, backend) if taken >= NEGLIGIBLE * total else ()))
+    longest = max(map(len, lists.values()), default=0)
+    rows = [{where: c[n] for where, c in lists.items() if n < len(c)} for n in range(longest)]
+    return [row for row in (_legal(compilation, row) for row in rows) if row]
+
+
+def _legal(compilation: Compilation, row: dict[tuple[str, str], Choice]) -> Schedules:
+    """The row without what the verifier refuses."""
+    try:
+        scheduled(compilation, row)
+        return row
+    except BadDecision:
+        return {where: c for where, c in row.items() if _is_legal(compilation, {where: c})}
+
+
+def _is_legal(compilation: Compilation, schedules: Schedules) -> bool:
+    try:
+        scheduled(compilation, schedules)
+    except BadDecision:
+        return False
+    return True
+
+
+def kernel_predictions(compilation: Compilation, counts: Counts, rates: Rates) -> dict[tuple[str, str], float]:
+    """The predicted seconds of every kernel."""
+    return {
+        (direction, kernel.name): rates.seconds(kernel_work(kernel, counts, rates.cache))
+        for direction, plan in zip(DIRECTIONS, compilation.plans, strict=False)
+        for kernel in plan.kernels
+    }
