@@ -270,8 +270,9 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 def _record(row: tuple[Any, ...]) -> Record | Damaged:
     case = Case(*row[1 : 1 + len(_CASE)])
-    *rest, complete, checksum = row[1 + len(_CASE) :]
-    record = Record(case, *rest, bool(complete))
+    *rest, checksum = row[1 + len(_CASE) :]
+    values = dict(zip(_REST, rest, strict=True))
+    record = Record(case=case, **{**values, "complete": bool(values["complete"])})
     if record.checksum != checksum or row[0] != case.key:
         return Damaged(f"{case.name} on graphs of {case.graph}", "its checksum does not fit what it says")
     return record
@@ -326,7 +327,7 @@ def _from_row(number: int, row: Any) -> Record:
     for name in ("seconds", "default"):
         if not isinstance(row[name], float) or not 0 < row[name] < float("inf"):
             raise RecordsError(f"{what}: {name} must be a positive number")
-    record = Record(Case(**case), *(row[name] for name in _REST))
+    record = Record(case=Case(**case), **{name: row[name] for name in _REST})
     if record.checksum != row["checksum"]:
         raise RecordsError(f"{what} ({record.case.name}): its checksum does not fit what it says")
     return record

@@ -66,9 +66,9 @@ class Decision:
             words.append(f"a saved byte costs {self.price:g}")
         kinds: dict[str, int] = {}
         for changes in self.schedules.values():
-            for name, value in changes.items():
+            for name, value in sorted(changes.items()):
                 kinds[f"{name}={value}"] = kinds.get(f"{name}={value}", 0) + 1
-        words += [f"{what} for {n} kernel{'s' if n > 1 else ''}" for what, n in kinds.items()]
+        words += [f"{what} for {n} kernel{'s' if n > 1 else ''}" for what, n in sorted(kinds.items())]
         return "; ".join(words)
 
     @property
