@@ -27,7 +27,10 @@ TOLERANCE = 2e-3
 PATIENCE = 60.0
 """Seconds after which one run of a peer is cut off."""
 SHARE = 3.0
-"""Seconds that the rounds of one peer in one mode may take; a run that takes longer is made once."""
+"""Seconds that the turns of one peer in one mode may take; a run that takes longer is made once."""
+RUNS = 3
+"""Timed runs in a turn, after one that is not: a process that idled while others ran finds its memory reclaimed by the machine, and pays
+page faults that a training loop does not have."""
 START = 120.0
 """Seconds that a peer may take to start and prepare."""
 
@@ -65,9 +68,9 @@ class Peer:
     def ready(self) -> None:
         self.about = self._answer(START)
 
-    def ask(self, do: str, patience: float = PATIENCE) -> dict[str, Any]:
+    def ask(self, do: str, patience: float = PATIENCE, **how: int) -> dict[str, Any]:
         try:
-            print(json.dumps({"do": do}), file=self.process.stdin, flush=True)
+            print(json.dumps({"do": do, **how}), file=self.process.stdin, flush=True)
         except BrokenPipeError:
             raise PeerFailed(self._why()) from None
         return self._answer(patience)
@@ -227,22 +230,22 @@ def _drop(running: dict[str, Peer], result: Result, error: PeerFailed, case: Cas
 
 
 def _rounds(running: dict[str, Peer], results: dict[str, Result], mode: str, rounds: int) -> None:
-    """Interleaved runs after a warm one; a peer that takes seconds is measured once."""
-    counts = {}
+    """Turns of all peers, interleaved: a warm run, then :data:`RUNS` timed ones. A peer that takes seconds is measured once."""
+    turns: dict[str, int] = {}
     times: dict[str, list[float]] = {name: [] for name in running}
     for name, peer in list(running.items()):
         try:
-            first = peer.ask(mode)["seconds"]
+            (first,) = peer.ask(mode)["seconds"]
         except PeerFailed as e:
             _drop(running, results[name], e, results[name].case)
             continue
-        counts[name] = min(rounds, int(SHARE / first))
-        if not counts[name]:
+        turns[name] = 0 if first > SHARE else max(1, min(rounds, int(SHARE / ((1 + RUNS) * first))))
+        if not turns[name]:
             times[name] = [first]
     for n in range(rounds):
         for name, peer in running.items():
-            if n < counts[name]:
-                times[name].append(peer.ask(mode)["seconds"])
+            if n < turns[name]:
+                times[name] += peer.ask(mode, warm=1, runs=RUNS)["seconds"]
     for name in running:
         results[name].seconds[mode] = statistics.median(times[name])
         results[name].runs[mode] = times[name]
