@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -113,6 +114,7 @@ def main(
     todo = cases(suite, layers=layers, graphs=graphs, features=features, heads=heads)
     keeps = {"no": [False], "yes": [True], "both": [False, True]}[keep]
     path = out or RESULTS / f"{datetime.now():%Y-%m-%d-%H%M%S}.jsonl"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers end, too
     options = Options(todo, layers, graphs, peers, keeps, rounds, patience, time_budget, path)
     context.obj = options
     if context.invoked_subcommand is None:
@@ -132,7 +134,9 @@ def ablation(options: Options) -> None:
 @click.option("--graph", type=click.Choice([*GRAPHS, TINY]), default="aifb", show_default=True, help="Of first calls.")
 @click.pass_obj
 def overheads(options: Options, parts: tuple[str, ...], modes: tuple[str, ...], graph: str) -> None:
-    """Compiling from cold and from the cache, a call on a tiny graph, preparing a graph. `--peers` are those whose first calls are taken."""
+    """Compiling from cold and from the cache, a call on a tiny graph, preparing a graph.
+
+    First calls are taken of `--peers`."""
     console = _console(options)
     peers = options.peers or (COLUMBA, TORCH_COMPILE)
     found = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from benchmarks.ablation import ablation_table, distances, forced, verdict
 from benchmarks.markdown import fill
 from benchmarks.measure import PeerFailed, compare
 from benchmarks.peers import LIBRARIES, applies, build_peer
+from benchmarks.recipes import RECIPES
 from benchmarks.records import Measurement, Overhead, Record, Result, append, geometric_mean, load
 from benchmarks.report import memory_ratios, report, roofline_ratios, sections, time_ratios
 from benchmarks.roofline import work
@@ -191,20 +193,32 @@ def test_from_the_command_to_the_document(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_ablation_and_overheads_run(tmp_path: Path) -> None:
+def test_ablation_and_overheads_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.ablation.RECIPES", {n: RECIPES[n] for n in ("chosen", "none", "both")})
+    monkeypatch.setattr("benchmarks.overheads.STARTS", 1)
     records = tmp_path / "records.jsonl"
     common = ("--out", str(records), "--graphs", "tiny", "--features", "8", "--heads", "1", "--layers", "rgat")
     text = _run(*common, "--rounds", "1", "ablation")
     assert "at most 1.05 times" in text
     (measured,) = load([records]).ablations()
-    assert [r.peer for r in measured.results] == forced()
-    assert any(r.same_as for r in measured.results)
-    text = _run(*common, "--peers", "columba,compact", "overheads", "--graph", "tiny", "--modes", "infer")
+    assert [r.peer for r in measured.results] == ["columba:chosen", "columba:none", "columba:both"]
+    assert not any(r.error for r in measured.results)
+    assert measured.of("columba:none").same_as != {"infer": "columba:both", "train": "columba:both"}
+    text = _run(*common, "--peers", "columba", "overheads", "--graph", "tiny", "--modes", "infer")
     found = load([records]).overheads
     assert {o.what for o in found} == {"first call", "small call", "preparation"}
     assert {o.state for o in found if o.what == "first call"} == {"cold", "cached"}
     assert not any(o.error for o in found)
     assert "Columba, cold" in text
+
+
+def test_the_document_shows_what_its_record_holds() -> None:
+    """``python -m benchmarks report docs/performance.jsonl --into docs/performance.md --images docs/images`` has been run."""
+    docs = Path(__file__).parents[1] / "docs"
+    text = (docs / "performance.md").read_text(encoding="utf-8")
+    assert fill(text, sections(load([docs / "performance.jsonl"]))) == text
+    for image in re.findall(r"\]\((images/[^)]+)\)", text):
+        assert (docs / image).stat().st_size < 200_000
 
 
 @pytest.mark.parametrize("layer", cases.LAYERS)
