@@ -6,12 +6,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.cases import TITLES
 from benchmarks.records import COLUMBA, MODES, NAMES, Measurement, Record
 from benchmarks.report import LARGE, peers_of
 
 DPI = 80
-HEIGHT, GROUP = 3.6, 0.55
+HEIGHT, GROUP = 2.8, 0.36
 """Inches: of one panel, and of one group of bars."""
+COLOURS = {
+    COLUMBA: "black",
+    "compact": "tab:blue",
+    "folded": "tab:cyan",
+    "plain": "tab:green",
+    "pyg": "tab:red",
+    "pyg-fast": "tab:pink",
+    "dgl": "tab:purple",
+    "compact+compile": "tab:gray",
+    "plain+compile": "tab:olive",
+    "pyg+compile": "tab:orange",
+    "pyg-fast+compile": "tab:brown",
+}
 
 
 def draw(record: Record, folder: Path) -> list[Path]:
@@ -38,15 +52,28 @@ def _bars(axes: Any, cases: Sequence[Measurement], series: dict[str, list[float 
     width = 0.85 / max(1, len(shown))
     for n, (name, values) in enumerate(shown.items()):
         places = [k + (n - (len(shown) - 1) / 2) * width for k, v in enumerate(values) if v is not None]
-        axes.bar(places, [v for v in values if v is not None], width, label=name)
+        axes.bar(places, [v for v in values if v is not None], width, label=name, color=COLOURS.get(name))
     axes.set_yscale("log")
     axes.yaxis.set_major_formatter("{x:g}")
-    axes.set_xticks(range(len(cases)), [m.case.title for m in cases], rotation=40, ha="right", fontsize=7)
+    axes.set_xticks(range(len(cases)), [_label(m) for m in cases], rotation=90, fontsize=6.5)
     axes.set_xlim(-0.6, len(cases) - 0.4)
     axes.grid(axis="y", alpha=0.3)
     axes.set_axisbelow(True)
     if shown:
-        axes.legend(fontsize=7, ncols=3)
+        axes.legend(fontsize=7, ncols=len(shown), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+
+
+def _label(m: Measurement) -> str:
+    """As in ``RGAT FB15k-237 x4 32``: heads and features where they are not 1 and 64."""
+    case = m.case
+    words = [TITLES.get(case.layer, case.layer), TITLES.get(case.graph, case.graph).replace("a tenth of ", "")]
+    return " ".join(
+        [
+            *words,
+            *([f"x{case.heads}"] if case.heads > 1 else []),
+            *([f"{case.features}"] if case.features != 64 else []),
+        ]
+    )
 
 
 def _figure(panels: int, groups: int) -> tuple[Any, Any]:
@@ -71,7 +98,7 @@ def _speedup(measurements: Sequence[Measurement]) -> Any:
                 series[p].append(r.seconds[mode] / r.beside[mode] if known else None)
         _bars(axes, measurements, series)
         axes.axhline(1, color="black", linewidth=0.8)
-        axes.set_title(f"{NAMES[mode]}: times slower than Columba", fontsize=9)
+        axes.set_ylabel(f"{NAMES[mode]}:\ntimes slower than Columba", fontsize=8)
     return figure
 
 
@@ -91,7 +118,7 @@ def _roofline(measurements: Sequence[Measurement]) -> Any:
             ]
         _bars(axes, large, series)
         axes.axhline(1, color="black", linewidth=0.8)
-        axes.set_title(f"{NAMES[mode]}: time over the roofline", fontsize=9)
+        axes.set_ylabel(f"{NAMES[mode]}:\ntime over the roofline", fontsize=8)
     return figure
 
 
@@ -105,5 +132,5 @@ def _memory(measurements: Sequence[Measurement]) -> Any:
     if not any(v is not None for values in series.values() for v in values):
         return None
     _bars(axes, measurements, series)
-    axes.set_title("memory that a training step adds, MB", fontsize=9)
+    axes.set_ylabel("memory that a\ntraining step adds, MB", fontsize=8)
     return figure
