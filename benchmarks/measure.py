@@ -144,6 +144,7 @@ def measure(
     peers = [p for p in peers if applies(p, case)]
     results = {name: Result(name) for name in peers}
     running: dict[str, Peer] = {}
+    kernels: dict[str, dict[str, str]] = {}
     limits: dict[str, float] = {}
     try:
         for name in peers:
@@ -153,12 +154,14 @@ def measure(
             tell(f"{case}: {name} starts")
             try:
                 reference = _admit(peer, results[name], reference, patience)
+                if name.startswith(f"{COLUMBA}:"):
+                    kernels[name] = peer.ask("kernels", patience)
             except PeerFailed as e:
                 _drop(running, results[name], e, case)
         for mode in MODES:
             limits = _limits(running, limits)
             tell(f"{case}: {mode}")
-            _turns(running, results, mode, rounds, patience)
+            _turns(running, results, kernels, mode, rounds, patience)
         limits = _limits(running, limits)
         for name, peer in list(running.items()):
             tell(f"{case}: {name} memory")
@@ -219,21 +222,26 @@ def _drop(running: dict[str, Peer], result: Result, error: PeerFailed, case: obj
         raise PeerFailed(f"{case}: no peer runs; {result.peer}: {error}") from error
 
 
-def _turns(running: dict[str, Peer], results: dict[str, Result], mode: str, rounds: int, patience: float) -> None:
+def _turns(
+    running: dict[str, Peer],
+    results: dict[str, Result],
+    kernels: Mapping[str, Mapping[str, str]],
+    mode: str,
+    rounds: int,
+    patience: float,
+) -> None:
     """Turns of all peers, interleaved: a warm run, then :data:`RUNS` timed ones. A peer that takes seconds is measured once.
 
-    Of recipes of Columba that make the same kernels of the case, one is measured.
+    Of peers with the same ``kernels`` (recipes of Columba that come to the same) one is measured.
     """
     turns: dict[str, int] = {}
     times: dict[str, list[float]] = {}
     made: dict[str, str] = {}
     for name, peer in list(running.items()):
         try:
-            if name.startswith(f"{COLUMBA}:"):
-                same = made.setdefault(peer.ask("kernels", patience)[mode], name)
-                if same != name:
-                    results[name].same_as[mode] = same
-                    continue
+            if name in kernels and made.setdefault(kernels[name][mode], name) != name:
+                results[name].same_as[mode] = made[kernels[name][mode]]
+                continue
             (first,) = peer.ask(mode, patience)["seconds"]
         except PeerFailed as e:
             _drop(running, results[name], e, mode)
