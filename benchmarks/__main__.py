@@ -152,16 +152,19 @@ def overheads(options: Options, parts: tuple[str, ...], modes: tuple[str, ...], 
 @main.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
-    "--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="A document whose sections are filled."
+    "--into",
+    multiple=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A document whose sections are filled; may be given several times.",
 )
 @click.option("--images", type=click.Path(file_okay=False, path_type=Path), help="A folder for pictures.")
-def report(files: tuple[Path, ...], into: Path | None, images: Path | None) -> None:
+def report(files: tuple[Path, ...], into: tuple[Path, ...], images: Path | None) -> None:
     """Tables and pictures of what FILES hold: JSON lines of any number of runs, of which the last of each case and peer counts."""
     try:
         record = load(files)
-        if into is not None:
-            into.write_text(fill(into.read_text(encoding="utf-8"), sections(record)), encoding="utf-8")
-        else:
+        for document in into:
+            document.write_text(fill(document.read_text(encoding="utf-8"), sections(record)), encoding="utf-8")
+        if not into:
             click.echo(render(record))
     except ValueError as e:
         raise click.ClickException(str(e)) from e

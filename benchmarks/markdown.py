@@ -15,11 +15,11 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def fill(document: str, sections: Mapping[str, str]) -> str:
-    """The document with what stands between ``<!-- begin NAME -->`` and ``<!-- end -->`` replaced by the section NAME.
+    """The document with what stands between each ``<!-- begin NAME -->`` and ``<!-- end -->`` replaced by the section NAME.
 
-    ValueError if the document has other sections than are given.
+    ValueError if the document has a section that is not given.
     """
-    names = [m["name"] for m in SECTION.finditer(document)]
-    if sorted(names) != sorted(sections):
-        raise ValueError(f"the document has sections {', '.join(names)}; there are {', '.join(sections)}")
+    unknown = {m["name"] for m in SECTION.finditer(document)} - set(sections)
+    if unknown:
+        raise ValueError(f"the document has sections {', '.join(sorted(unknown))}; known are {', '.join(sections)}")
     return SECTION.sub(lambda m: f"{m['begin']}{sections[m['name']].rstrip()}\n{m['end']}", document)

@@ -245,6 +245,7 @@ def _turns(
             (first,) = peer.ask(mode, patience)["seconds"]
         except PeerFailed as e:
             _drop(running, results[name], e, mode)
+            made = {k: n for k, n in made.items() if n != name}
             continue
         turns[name] = 0 if first > SHARE else max(1, min(rounds, int(SHARE / ((1 + RUNS) * first))))
         times[name] = [] if turns[name] else [first]

@@ -1,4 +1,4 @@
-"""Measurements as Markdown: sections of a document, or a report of them all."""
+"""Measurements as Markdown: sections of documents, or a report of them all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from benchmarks.ablation import ablation_table
+from benchmarks.cases import TITLES as CASE_TITLES
 from benchmarks.markdown import table
 from benchmarks.overheads import overheads_report
 from benchmarks.peers import FAMILIES, LIBRARIES
@@ -16,7 +17,7 @@ BEST_LIBRARY = "best of PyG, DGL"
 
 
 def sections(record: Record) -> dict[str, str]:
-    """What ``docs/performance.md`` shows between its markers, by the markers' names."""
+    """What ``docs/performance.md`` and the README show between markers, by the markers' names."""
     cases = record.cases()
     usual, kept = [m for m in cases if not m.keep], [m for m in cases if m.keep]
     nothing = "Not measured."
@@ -30,6 +31,7 @@ def sections(record: Record) -> dict[str, str]:
         "remarks": "\n\n".join(_remarks(cases)) or "Nothing failed.",
         "ablation": ablation_table(record.ablations()),
         "overheads": overheads_report(record.overheads),
+        "speed": _speed(usual),
     }
 
 
@@ -57,7 +59,8 @@ def report(record: Record) -> str:
         **{f"{s} kept": any(m.keep for m in record.cases()) for s in ("summary", "times")},
         **{s: any(not m.keep for m in record.cases()) for s in ("summary", "times")},
     }
-    return "\n\n".join(f"### {TITLES[name]}\n\n{text}" for name, text in sections(record).items() if has[name])
+    texts = sections(record)
+    return "\n\n".join(f"### {title}\n\n{texts[name]}" for name, title in TITLES.items() if has[name])
 
 
 def time_ratios(measurements: Sequence[Measurement], peer: str, mode: str) -> list[float]:
@@ -175,6 +178,19 @@ def _time(result: Result | None, mode: str) -> str:
     seconds, ours = result.seconds[mode], result.beside.get(mode)
     ratio = f" ({sign}{seconds / ours:.2f})" if ours else ""
     return f"{sign}{seconds * 1e3:,.1f}{ratio}"
+
+
+def _speed(measurements: Sequence[Measurement]) -> str:
+    """The table of the README: the hand-written peers on FB15k-237."""
+    peers = ("compact", "plain")
+    rows = []
+    for m in measurements:
+        if (m.case.graph, m.case.features, m.case.heads) == ("fb15k237", 64, 1):
+            found = [(_choose(m, p, mode), mode) for mode in MODES for p in (COLUMBA, *peers)]
+            cells = [f"{r.seconds[mode] * 1e3:.1f}" if r is not None else "-" for r, mode in found]
+            rows.append([CASE_TITLES[m.case.layer], *cells])
+    head = [f"{NAMES[mode]}: Columba" if n == 0 else p for mode in MODES for n, p in enumerate((COLUMBA, *peers))]
+    return table(["", *head], rows) if rows else "Not measured."
 
 
 def _memory(measurements: Sequence[Measurement]) -> str:
