@@ -11,12 +11,14 @@ from pathlib import Path
 
 import torch
 
+from columba.codegen.cpp import emit
+from columba.ir.types import DType
+
 from .case import Case
 from .check import Failure, Reject, Transformed, check, failure_of, transform
 from .coverage import Coverage, Line, features
 from .graphs import large_graph
-from .grow import random_program
-from .kernels import check_kernels, emit_case, plan_features
+from .kernels import check_kernels, check_plans, compile_case, plan_features
 from .mutate import mutate, random_case
 from .shrink import shrink
 
@@ -27,7 +29,12 @@ FRESH = 0.4
 TRACED = 600
 """So many cases are all traced, later ones only one in four: tracing costs more than what it watches."""
 
-EMIT_EVERY = 4
+LOWERED = 0.5
+"""This part of the traced cases is lowered to plans, half that part of the others."""
+
+EMITTED = 0.5
+"""This part of the plans is emitted as source text."""
+
 BATCH = 8
 LARGE = 0.25
 """This part of what is built runs on a graph larger than the tiles of kernels."""
@@ -48,6 +55,7 @@ class Report:
 
     programs: int = 0
     rejected: int = 0
+    lowered: int = 0
     emitted: int = 0
     built: int = 0
     changed: Counter[str] = field(default_factory=Counter)
@@ -60,6 +68,7 @@ class Report:
     def add(self, other: Report) -> None:
         self.programs += other.programs
         self.rejected += other.rejected
+        self.lowered += other.lowered
         self.emitted += other.emitted
         self.built += other.built
         self.changed += other.changed
@@ -86,6 +95,7 @@ class Campaign:
     build: int = 0
     seconds: float = float("inf")
     shrink_seconds: float = 20.0
+    stop_at_failure: bool = False
     running: Path | None = None
     on_progress: Callable[[Report], None] = lambda report: None
 
@@ -103,7 +113,7 @@ class Campaign:
         self.waiting: list[Case] = []
         stop = time.monotonic() + self.seconds
         for n in range(self.first, self.programs, self.step):
-            if time.monotonic() > stop:
+            if time.monotonic() > stop or (self.stop_at_failure and self.report.failures):
                 break
             rng = random.Random(f"{self.seed}:{n}")
             self._one(rng, self._case(rng), f"seed {self.seed}, program {n}")
@@ -118,8 +128,7 @@ class Campaign:
     def _case(self, rng: random.Random) -> Case:
         if self.corpus and rng.random() > FRESH:
             return mutate(rng, rng.choice(self.corpus), rng.choice(self.corpus))
-        square = rng.random() < 0.7
-        return random_case(rng, random_program(rng, square), square)
+        return random_case(rng)
 
     def _one(self, rng: random.Random, case: Case, origin: str) -> None:
         report = self.report
@@ -142,8 +151,8 @@ class Campaign:
         self._count(case, seen[-1])
         new = self.coverage.new if traced else 0
         new += self._note(features(case.program, seen[-1].program, seen[-1].changed))
-        if rng.random() * EMIT_EVERY < (1 if traced else 0.5):
-            new += self._emit(rng, case, origin)
+        if rng.random() < (LOWERED if traced else LOWERED / 2):
+            new += self._lower(rng, case, origin)
         if new:
             self._remember(rng, case)
 
@@ -165,17 +174,31 @@ class Campaign:
 
     # -------------------------------------------------------------------------------------------- kernels
 
-    def _emit(self, rng: random.Random, case: Case, origin: str) -> int:
-        """Compiles as far as source text, which costs milliseconds; what is new there is built and run."""
+    def _lower(self, rng: random.Random, case: Case, origin: str) -> int:
+        """Compiles to plans, which the reference runs, and some to source text; what is new there is built and run."""
         report = self.report
-        report.emitted += 1
-
+        report.lowered += 1
+        case = replace(case, level="plans")
         try:
-            compilation = self.coverage.run(lambda: emit_case(case))
-        except Exception as e:
-            self._failed(replace(case, level="kernels"), failure_of(e), origin)
+            compilation = self.coverage.run(lambda: compile_case(case))
+            new = self.coverage.new
+            failure = check_plans(case, compilation)
+        except Reject:
             return 0
-        new = self.coverage.new + self._note(plan_features(compilation))
+        except Exception as e:
+            failure = failure_of(e)
+        if failure is not None:
+            self._failed(case, failure, origin)
+            return 0
+        if rng.random() < EMITTED:
+            report.emitted += 1
+            try:
+                self.coverage.run(lambda: emit(compilation.plans, DType.I32))
+            except Exception as e:
+                self._failed(replace(case, level="kernels"), failure_of(e), origin)
+                return 0
+            new += self.coverage.new
+        new += self._note(plan_features(compilation))
         if new and report.built + len(self.waiting) < self.build:
             graph = large_graph(rng, case.graph.square) if rng.random() < LARGE else case.graph
             self.waiting.append(replace(case, level="kernels", graph=graph))
@@ -218,6 +241,8 @@ def outcome(case: Case) -> Failure | Reject | None:
     if case.level == "kernels":
         return check_kernels([case])[0]
     try:
-        return check(case)
+        return check(case) if case.level == "passes" else check_plans(case, compile_case(case))
     except Reject as e:
         return e
+    except Exception as e:
+        return failure_of(e)

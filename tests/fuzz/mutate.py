@@ -14,21 +14,25 @@ from columba.ir.types import DType
 
 from .case import Case
 from .graphs import random_graph
-from .grow import Grower, with_inputs
-from .schedules import Names, mutate_passes, random_passes
+from .grow import Grower
+from .programs import random_program, with_inputs
+from .schedules import Names, mixed_in, mutate_passes, random_passes, random_schedule
 
 
-def random_case(rng: random.Random, program: Program, square: bool) -> Case:
-    """A program with everything else at random."""
+def random_case(rng: random.Random) -> Case:
+    """A program with everything else at random; the passes that look for what is in it are likelier to run."""
+    square = rng.random() < 0.7
+    program, passes = random_program(rng, square)
     case = Case(
         program,
-        random_passes(rng, "interop"),
-        random_passes(rng, "interop"),
+        mixed_in(rng, random_passes(rng, "interop"), passes, 0.6),
+        mixed_in(rng, random_passes(rng, "interop"), passes, 0.3),
         random_passes(rng, "intraop", 3),
         (),
         rng.random() < 0.5,
         random_graph(rng, square),
         rng.randrange(2**31),
+        random_schedule(rng),
     )
     return replace(case, wrt=random_wrt(rng, program))
 
@@ -68,7 +72,8 @@ def _passes(rng: random.Random, case: Case, other: Case) -> Case:
         case 2 | 3:
             return replace(case, second=mutate_passes(rng, case.second, "interop"))
         case _:
-            return replace(case, third=mutate_passes(rng, case.third, "intraop"))
+            third = mutate_passes(rng, case.third, "intraop")
+            return replace(case, third=third, schedule=random_schedule(rng))
 
 
 def _graph(rng: random.Random, case: Case, other: Case) -> Case:
