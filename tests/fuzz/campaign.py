@@ -16,7 +16,7 @@ from columba.ir.types import DType
 
 from .case import Case
 from .check import Failure, Reject, Transformed, check, failure_of, transform
-from .coverage import Coverage, Line, features
+from .coverage import Coverage, Line, T, features
 from .graphs import large_graph
 from .kernels import check_kernels, check_plans, compile_case, plan_features
 from .mutate import mutate, random_case
@@ -26,8 +26,10 @@ CORPUS = 512
 FRESH = 0.4
 """This part of the cases is not a mutation of an earlier one."""
 
-TRACED = 600
-"""So many cases are all traced, later ones only one in four: tracing costs more than what it watches."""
+TRACED = 500
+"""So many cases are all traced, later ones only one in ten: tracing costs more than what it watches."""
+
+LATER = 0.1
 
 LOWERED = 0.5
 """This part of the traced cases is lowered to plans, half that part of the others."""
@@ -133,11 +135,11 @@ class Campaign:
     def _one(self, rng: random.Random, case: Case, origin: str) -> None:
         report = self.report
         report.programs += 1
-        traced = report.programs <= TRACED or rng.random() < 0.25
+        traced = report.programs <= TRACED or rng.random() < LATER
         seen: list[Transformed] = []
 
         def watched(case: Case) -> Transformed:
-            seen.append(self.coverage.run(lambda: transform(case)) if traced else transform(case))
+            seen.append(self._watched(traced, lambda: transform(case)))
             return seen[-1]
 
         try:
@@ -152,9 +154,12 @@ class Campaign:
         new = self.coverage.new if traced else 0
         new += self._note(features(case.program, seen[-1].program, seen[-1].changed))
         if rng.random() < (LOWERED if traced else LOWERED / 2):
-            new += self._lower(rng, case, origin)
+            new += self._lower(rng, case, origin, traced)
         if new:
             self._remember(rng, case)
+
+    def _watched(self, traced: bool, function: Callable[[], T]) -> T:
+        return self.coverage.run(function) if traced else function()
 
     def _count(self, case: Case, transformed: Transformed) -> None:
         """Counts how often passes ran, and how often they changed the program."""
@@ -174,14 +179,14 @@ class Campaign:
 
     # -------------------------------------------------------------------------------------------- kernels
 
-    def _lower(self, rng: random.Random, case: Case, origin: str) -> int:
+    def _lower(self, rng: random.Random, case: Case, origin: str, traced: bool) -> int:
         """Compiles to plans, which the reference runs, and some to source text; what is new there is built and run."""
         report = self.report
         report.lowered += 1
         case = replace(case, level="plans")
         try:
-            compilation = self.coverage.run(lambda: compile_case(case))
-            new = self.coverage.new
+            compilation = self._watched(traced, lambda: compile_case(case))
+            new = self.coverage.new if traced else 0
             failure = check_plans(case, compilation)
         except Reject:
             return 0
@@ -193,11 +198,11 @@ class Campaign:
         if rng.random() < EMITTED:
             report.emitted += 1
             try:
-                self.coverage.run(lambda: emit(compilation.plans, DType.I32))
+                self._watched(traced, lambda: emit(compilation.plans, DType.I32))
             except Exception as e:
                 self._failed(replace(case, level="kernels"), failure_of(e), origin)
                 return 0
-            new += self.coverage.new
+            new += self.coverage.new if traced else 0
         new += self._note(plan_features(compilation))
         if new and report.built + len(self.waiting) < self.build:
             graph = large_graph(rng, case.graph.square) if rng.random() < LARGE else case.graph
