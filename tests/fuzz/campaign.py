@@ -86,7 +86,7 @@ class Report:
 class Campaign:
     """Checks the programs ``first``, ``first + step``, ... below ``programs``; the same ones for the same arguments.
 
-    ``build`` says how many cases may be compiled to kernels and run. ``shrink_seconds`` bounds the time for each failure.
+    ``build`` says how many cases may be compiled to kernels and run, spread over the campaign. ``shrink_seconds`` bounds the time for each failure.
     ``running`` is a file that holds the cases whose kernels are running, in case they take the process down.
     """
 
@@ -204,7 +204,8 @@ class Campaign:
                 return 0
             new += self.coverage.new if traced else 0
         new += self._note(plan_features(compilation))
-        if new and report.built + len(self.waiting) < self.build:
+        due = self.build * (report.programs * self.step / self.programs) + BATCH
+        if new and report.built + len(self.waiting) < min(self.build, due):
             graph = large_graph(rng, case.graph.square) if rng.random() < LARGE else case.graph
             self.waiting.append(replace(case, level="kernels", graph=graph))
             if len(self.waiting) == BATCH:
