@@ -23,16 +23,14 @@ from .mutate import mutate, random_case
 from .shrink import shrink
 
 CORPUS = 512
-FRESH = 0.4
+FRESH = 0.6
 """This part of the cases is not a mutation of an earlier one."""
 
-TRACED = 500
-"""So many cases are all traced, later ones only one in ten: tracing costs more than what it watches."""
-
-LATER = 0.1
+LATER = 0.05
+"""This part of the later cases is traced: tracing costs more than what it watches."""
 
 LOWERED = 0.5
-"""This part of the traced cases is lowered to plans, half that part of the others."""
+"""This part of the traced cases is lowered to plans, a third of that part of the others."""
 
 EMITTED = 0.5
 """This part of the plans is emitted as source text."""
@@ -86,7 +84,8 @@ class Report:
 class Campaign:
     """Checks the programs ``first``, ``first + step``, ... below ``programs``; the same ones for the same arguments.
 
-    ``build`` says how many cases may be compiled to kernels and run, spread over the campaign. ``shrink_seconds`` bounds the time for each failure.
+    ``build`` says how many cases may be compiled to kernels and run, spread over the campaign. ``traced`` says how many cases
+    are all traced (none: only features guide the search). ``shrink_seconds`` bounds the time for each failure.
     ``running`` is a file that holds the cases whose kernels are running, in case they take the process down.
     """
 
@@ -95,6 +94,7 @@ class Campaign:
     first: int = 0
     step: int = 1
     build: int = 0
+    traced: int = 500
     seconds: float = float("inf")
     shrink_seconds: float = 20.0
     stop_at_failure: bool = False
@@ -135,7 +135,7 @@ class Campaign:
     def _one(self, rng: random.Random, case: Case, origin: str) -> None:
         report = self.report
         report.programs += 1
-        traced = report.programs <= TRACED or rng.random() < LATER
+        traced = report.programs <= self.traced or (self.traced > 0 and rng.random() < LATER)
         seen: list[Transformed] = []
 
         def watched(case: Case) -> Transformed:
@@ -153,7 +153,7 @@ class Campaign:
         self._count(case, seen[-1])
         new = self.coverage.new if traced else 0
         new += self._note(features(case.program, seen[-1].program, seen[-1].changed))
-        if rng.random() < (LOWERED if traced else LOWERED / 2):
+        if rng.random() < (LOWERED if traced else LOWERED / 3):
             new += self._lower(rng, case, origin, traced)
         if new:
             self._remember(rng, case)

@@ -75,9 +75,10 @@ def _lead(g: Grower) -> tuple[int, ...]:
 
 
 def _other(g: Grower, via: IndexMap) -> IndexMap:
-    """Mostly the same map, sometimes another one between the same spaces."""
-    twins = [m for m in maps_from(via.fine, square=g.square) if m.coarse is via.coarse]
-    return via if g.chance(0.8) else g.rng.choice(twins)
+    """Mostly the same map, sometimes another one, sometimes one between the same spaces."""
+    others = maps_from(via.fine, square=g.square)
+    twins = [m for m in others if m.coarse is via.coarse]
+    return via if g.chance(0.8) else g.rng.choice(twins if g.chance(0.5) else others)
 
 
 def _message(g: Grower, space: Space, lead: tuple[int, ...], sizes: tuple[int, ...] = EQUAL) -> Value:
@@ -131,14 +132,21 @@ def _by_head(g: Grower) -> Value:
 @idiom(1, "merge_reductions")
 def _summed_twice(g: Grower) -> Value:
     """reduce(s * reduce(x)), with factors from anywhere and what is not linear between."""
-    first = g.rng.choice([m for m in maps_from(Space.EDGE, square=g.square) if m.coarse not in WEIGHTS])
-    inner = Reduce(g.fresh(Space.EDGE, g.shape(0, 2)), first, "sum" if g.chance(0.85) else g.rng.choice(REDUCTIONS))
-    middle: Value = g.between(inner)
+    first = g.rng.choice([m for m in maps_from(Space.EDGE, square=g.square) if m.coarse in PAIR_SPACES])
     if g.chance(0.15):
+        first = _owner(g, Space.EDGE)
+    inner = Reduce(g.fresh(Space.EDGE, g.shape(0, 2)), first, "sum" if g.chance(0.8) else g.rng.choice(REDUCTIONS))
+    middle: Value = g.between(inner, 2)
+    if g.chance(0.2):
+        middle = g.between(b.pointwise(g.rng.choice(("relu", "abs", "square")), middle), 1)
+    elif g.chance(0.15):
         middle = b.pointwise(
             "div", g.factor(middle.space, middle.shape), b.pointwise("add", b.pointwise("square", middle), 1.0)
         )
-    return Reduce(middle, _owner(g, middle.space), "sum" if g.chance(0.9) else "max")
+    nodes = [m for m in maps_from(middle.space, square=g.square) if m.coarse in g.nodes]
+    return Reduce(
+        middle, nodes[0] if nodes and g.chance(0.7) else _owner(g, middle.space), "sum" if g.chance(0.9) else "max"
+    )
 
 
 @idiom(1, "hoist_factors")
@@ -513,8 +521,9 @@ def _placed(g: Grower) -> Value:
 def _views(g: Grower) -> Value:
     """Views of views, neutral operands, constants of constants."""
     x = g.fresh(g.space(), g.rng.choice(((2,), (2, 3), (2, 2, 2), (1, 3), (3, 2, 4))))
+    theme = g.rng.randrange(9) if g.chance(0.6) else None
     for _ in range(g.rng.randint(2, 4)):
-        rank, kind = len(x.shape), g.rng.randrange(9)
+        rank, kind = len(x.shape), g.rng.randrange(9) if theme is None else theme
         if kind <= 1 and rank > 1:
             x = Permute(x, tuple(g.rng.sample(range(rank), rank)))
         elif kind == 2:

@@ -15,6 +15,7 @@ from columba.ir.types import DType
 from .case import Case
 from .graphs import random_graph
 from .grow import Grower
+from .idioms import IDIOMS
 from .programs import random_program, with_inputs
 from .schedules import Names, mixed_in, mutate_passes, random_passes, random_schedule
 
@@ -25,8 +26,8 @@ def random_case(rng: random.Random) -> Case:
     program, passes = random_program(rng, square)
     case = Case(
         program,
-        mixed_in(rng, random_passes(rng, "interop"), passes, 0.6),
-        mixed_in(rng, random_passes(rng, "interop"), passes, 0.3),
+        mixed_in(rng, random_passes(rng, "interop"), passes, 0.8),
+        mixed_in(rng, random_passes(rng, "interop"), passes, 0.5),
         random_passes(rng, "intraop", 3),
         (),
         rng.random() < 0.5,
@@ -48,7 +49,7 @@ def random_wrt(rng: random.Random, program: Program) -> Names:
 def mutate(rng: random.Random, case: Case, other: Case) -> Case:
     """``case`` with one to three changes; ``other`` lends its passes, its graph."""
     for _ in range(rng.choice((1, 1, 2, 3))):
-        case = rng.choices((_program, _passes, _graph, _crossed), (5, 4, 1, 0.5))[0](rng, case, other)
+        case = rng.choices((_program, _passes, _idiom, _graph, _crossed), (5, 4, 3, 1, 0.5))[0](rng, case, other)
     return replace(case, seed=rng.randrange(2**31))
 
 
@@ -63,6 +64,23 @@ def _program(rng: random.Random, case: Case, other: Case) -> Case:
     names = {i.name for i in program.inputs}
     wrt = tuple(n for n in case.wrt if n in names)
     return replace(case, program=program, wrt=wrt if wrt else random_wrt(rng, program))
+
+
+def _idiom(rng: random.Random, case: Case, other: Case) -> Case:
+    """What a pass looks for, grown on what is there, and the pass."""
+    grower = _grower(rng, case.program, case.graph.square, case.program.body)
+    idiom = rng.choice(tuple(IDIOMS))
+    made = grower.by(idiom)
+    if made is None or len(case.program.body) > 30:
+        return case
+    program = with_inputs((*case.program.results, made)[-5:])
+    return replace(
+        case,
+        program=program,
+        first=mixed_in(rng, case.first, IDIOMS[idiom], 0.6)[:14],
+        second=mixed_in(rng, case.second, IDIOMS[idiom], 0.4)[:14],
+        wrt=case.wrt and random_wrt(rng, program),
+    )
 
 
 def _passes(rng: random.Random, case: Case, other: Case) -> Case:

@@ -16,8 +16,8 @@ from .idioms import IDIOMS
 
 assert rules, "imported for the rules that it registers"
 
-FOCUSED = 0.5
-"""This part of the programs is little more than one or two idioms."""
+FOCUSED = 0.75
+"""This part of the programs is little more than one to three idioms."""
 
 
 def random_program(rng: random.Random, square: bool) -> tuple[Program, tuple[str, ...]]:
@@ -25,7 +25,7 @@ def random_program(rng: random.Random, square: bool) -> tuple[Program, tuple[str
     grower = Grower(rng, square, DType.F32 if rng.random() < 0.08 else DType.F64)
     passes: list[str] = []
     if rng.random() < FOCUSED:
-        for _ in range(rng.choice((1, 1, 2))):
+        for _ in range(rng.choice((1, 1, 2, 2, 3))):
             idiom = rng.choice(tuple(IDIOMS))
             passes += IDIOMS[idiom] if grower.by(idiom) is not None else ()
         for _ in range(rng.choice((0, 0, 1, 2))):

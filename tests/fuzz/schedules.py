@@ -40,7 +40,11 @@ def split(text: str) -> Names:
 
 def random_pass(rng: random.Random, level: str) -> str:
     """A pass with random options."""
-    cls = rng.choice(passes_of(level))
+    return _with_options(rng, rng.choice(passes_of(level)))
+
+
+def _with_options(rng: random.Random, cls: type[Pass[Any]]) -> str:
+    """A pass with its standard options, or with random ones."""
     options = {f.name: _option(rng, f.default) for f in dataclasses.fields(cls)} if rng.random() < 0.5 else {}
     return str(cls(**options))
 
@@ -70,11 +74,12 @@ def random_passes(rng: random.Random, level: str, longest: int = 6) -> Names:
 
 
 def mixed_in(rng: random.Random, passes: Names, more: Names, chance: float) -> Names:
-    """``passes`` and, each with this chance, ``more`` of them anywhere between."""
+    """``passes`` and, each with this chance, those called ``more`` anywhere between."""
     mixed = list(passes)
-    for name in more:
-        if rng.random() < chance:
-            mixed.insert(rng.randrange(len(mixed) + 1), name)
+    for cls in passes_of("interop"):
+        for _ in range(more.count(cls.name)):
+            if rng.random() < chance:
+                mixed.insert(rng.randrange(len(mixed) + 1), _with_options(rng, cls))
     return tuple(mixed)
 
 
