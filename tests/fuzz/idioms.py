@@ -135,7 +135,7 @@ def _summed_twice(g: Grower) -> Value:
     first = g.rng.choice([m for m in maps_from(Space.EDGE, square=g.square) if m.coarse in PAIR_SPACES])
     if g.chance(0.15):
         first = _owner(g, Space.EDGE)
-    inner = Reduce(g.fresh(Space.EDGE, g.shape(0, 2)), first, "sum" if g.chance(0.8) else g.rng.choice(REDUCTIONS))
+    inner = Reduce(g.fresh(Space.EDGE, g.shape(0, 2)), first, "sum" if g.chance(0.65) else g.rng.choice(REDUCTIONS))
     middle: Value = g.between(inner, 2)
     if g.chance(0.2):
         middle = g.between(b.pointwise(g.rng.choice(("relu", "abs", "square")), middle), 1)
