@@ -61,12 +61,21 @@ def _many(g: Grower) -> Space:
 
 def _select(g: Grower, space: Space) -> IndexMap:
     """A map that selects a weight."""
-    return g.rng.choice([m for m in maps_from(space, square=g.square) if m.coarse in WEIGHTS])
+    while (found := _owner(g, space)).coarse not in WEIGHTS:
+        pass
+    return found
 
 
 def _owner(g: Grower, space: Space) -> IndexMap:
-    """A map to reduce along."""
-    return g.rng.choice(maps_from(space, square=g.square))
+    """A map to reduce along.
+
+    Raises:
+        TypeError: a plain value has none.
+    """
+    maps = maps_from(space, square=g.square)
+    if not maps:
+        raise TypeError(f"no map leaves {space}")
+    return g.rng.choice(maps)
 
 
 def _lead(g: Grower) -> tuple[int, ...]:
