@@ -26,7 +26,7 @@ CORPUS = 512
 FRESH = 0.6
 """This part of the cases is not a mutation of an earlier one."""
 
-LATER = 0.05
+LATER = 0.03
 """This part of the later cases is traced: tracing costs more than what it watches."""
 
 LOWERED = 0.5
@@ -94,7 +94,7 @@ class Campaign:
     first: int = 0
     step: int = 1
     build: int = 0
-    traced: int = 500
+    traced: int = 300
     seconds: float = float("inf")
     shrink_seconds: float = 20.0
     stop_at_failure: bool = False

@@ -62,12 +62,12 @@ def _option(rng: random.Random, default: Any) -> Any:
     return default
 
 
-def random_passes(rng: random.Random, level: str, longest: int = 6) -> Names:
+def random_passes(rng: random.Random, level: str, longest: int = 4) -> Names:
     """The standard sequence, a shuffle of all passes, or a few at random."""
     kind = rng.random()
-    if kind < 0.15:
+    if kind < 0.08:
         return split(LEVEL_1 if level == "interop" else LEVEL_2)
-    if kind < 0.3:
+    if kind < 0.16:
         every = [cls.name for cls in passes_of(level)]
         return tuple(rng.sample(every, len(every)))
     return tuple(random_pass(rng, level) for _ in range(rng.randint(0, longest)))
