@@ -90,6 +90,11 @@ def _other(g: Grower, via: IndexMap) -> IndexMap:
     return via if g.chance(0.8) else g.rng.choice(twins if g.chance(0.5) else others)
 
 
+def _stranger(g: Grower, via: IndexMap) -> IndexMap:
+    """Any map from the same rows."""
+    return _owner(g, via.fine)
+
+
 def _message(g: Grower, space: Space, lead: tuple[int, ...], sizes: tuple[int, ...] = EQUAL) -> Value:
     """A product of rows with a weight per relation, type or graph; of compacted ones, lifted, where there are any."""
     shape = (*lead, g.rng.choice(sizes))
@@ -113,7 +118,18 @@ def _factors(g: Grower, x: Value, p: Value) -> Value:
 def _aggregated(g: Grower) -> Value:
     """reduce(s * linear(x, w)): messages of any kind, scaled, negated, in other shapes, to any owner."""
     space = g.rng.choice((Space.EDGE, Space.EDGE, Space.EDGE, *PAIR_SPACES))
-    x = g.between(_message(g, space, _lead(g)))
+    x = _message(g, space, _lead(g))
+    detail = g.rng.randrange(4)
+    if detail == 0:  # heads are scaled before they are seen in another shape, perhaps after it again
+        x = b.pointwise("mul", x, g.factor(x.space, (*x.shape[:-1], 1)))
+        x = b.reshape(x, g.rng.choice(reshapes(x.type.size)))
+        x = b.pointwise("mul", x, g.operand(x.space, (*x.shape[:-1], 1))) if g.chance(0.5) else x
+    elif detail == 1:
+        x = b.pointwise("neg", g.between(x, 1))
+    elif g.chance(0.2):
+        x = b.pointwise("div", g.factor(x.space, x.shape), x)
+    else:
+        x = g.between(x)
     via = index_map(g.rng.choice(("src", "dst")), x.space, square=g.square) if x.space is Space.EDGE else None
     return Reduce(x, via or _owner(g, x.space), "sum" if g.chance(0.9) else g.rng.choice(REDUCTIONS))
 
@@ -132,10 +148,22 @@ def _by_head(g: Grower) -> Value:
     y = b.reshape(y, (*lead, n))
     if g.chance(0.3):
         y = b.pointwise("neg", y)
-    y = b.pointwise(
-        g.rng.choice(("mul", "div")), y, b.pointwise("exp", g.operand(Space.EDGE, (*lead, g.rng.choice((1, 1, 1, n)))))
-    )
+    scales = tuple(h if g.chance(0.8) else 1 for h in lead)
+    factor = b.pointwise("exp", g.operand(Space.EDGE, (*scales, g.rng.choice((1, 1, 1, n)))))
+    y = b.pointwise(g.rng.choice(("mul", "div")), y, factor)
     return b.reduce_sum(y, index_map(end, Space.EDGE, square=g.square))
+
+
+@idiom(0.7, "aggregate_first")
+def _scaled_twice(g: Grower) -> Value:
+    """reduce(t * reshape(s * linear(x, w))), where s differs among the elements of a row, which then stand elsewhere."""
+    lead, n = g.rng.choice(((2,), (3,), (2, 2))), g.rng.choice(EQUAL)
+    x = g.fresh(Space.EDGE, (*lead, g.rng.choice(EQUAL)))
+    y: Value = linear_of(g, x, _select(g, Space.EDGE), n)
+    y = b.pointwise("mul", *g.rng.sample((y, g.operand(Space.EDGE, (*lead, g.rng.choice((1, n))))), 2))
+    y = b.reshape(y, g.rng.choice([*reshapes(y.type.size), (n, *lead), (*lead[::-1], n)]))
+    y = b.pointwise("mul", *g.rng.sample((y, g.operand(Space.EDGE, (*y.shape[:-1], 1) if g.chance(0.5) else ())), 2))
+    return b.reduce_sum(y, index_map("dst" if g.chance(0.8) else "src", Space.EDGE, square=g.square))
 
 
 @idiom(1, "merge_reductions")
@@ -196,25 +224,22 @@ def _weighted_twice(g: Grower) -> Value:
     """reduce(p * v), and reduce(p * sum(lift(g) * v)), which follows from it."""
     via = _owner(g, g.rng.choice((Space.EDGE, Space.EDGE, *PAIR_SPACES)))
     lead, n = _lead(g), g.rng.choice((1, 2, 3))
+    detail = g.rng.choice((None, None, None, "value", "map", "axes", "shape", "extremum", "weight", "owner"))
+    lead = (n,) if detail == "axes" else lead
     v = g.fresh(via.fine, (*lead, n))
-    p = g.fresh(via.fine, (*lead, g.rng.choice((1, 1, 1, n))))
+    p = g.fresh(via.fine, (*lead, n if detail == "weight" else 1))
     if g.chance(0.4):
         p = Softmax(p, via)
-    total = g.keep(b.reduce_sum(_factors(g, p, v if g.chance(0.9) else g.fresh(via.fine, v.shape)), via))
-    near = via if g.chance(0.8) else _other(g, via)
-    lifted = Lift(g.operand(near.coarse, v.shape if g.chance(0.9) else (n,)), near)
-    product = _factors(g, lifted, v)
-    axes = tuple(a for a in range(len(v.shape)) if a == len(lead) or g.chance(0.15))
-    dot: Value = FeatureReduce(product, "sum" if g.chance(0.9) else "max", axes)
-    weight = b.reshape(p, dot.shape) if p.type.size == dot.type.size else FeatureReduce(p, "sum", axes)
-    if g.chance(0.2):
-        dot = b.reshape(dot, (1, *dot.shape))
-    if g.chance(0.15):
-        weight = b.feature_sum(weight, [0]) if weight.shape else weight
-    summed = Reduce(_factors(g, weight, dot), _other(g, via) if g.chance(0.8) else _owner(g, via.fine), "sum")
-    if g.chance(0.5):
-        g.keep(total)
-    return Lift(summed, summed.via) if g.chance(0.7) else summed
+    g.keep(b.reduce_sum(_factors(g, p, g.fresh(via.fine, v.shape) if detail == "value" else v), via))
+    near = _stranger(g, via) if detail == "map" else via
+    product = _factors(g, Lift(g.operand(near.coarse, v.shape if g.chance(0.9) else (n,)), near), v)
+    axes = (0,) if detail == "axes" else (len(lead),)
+    dot: Value = FeatureReduce(product, "max" if detail == "extremum" else "sum", axes)
+    weight = b.reshape(p, dot.shape) if p.type.size == dot.type.size else FeatureReduce(p, "sum", dot.axes)
+    if detail == "shape":
+        weight = b.reshape(weight, (1, *weight.shape))
+    summed = Reduce(_factors(g, weight, dot), _stranger(g, via) if detail == "owner" else via, "sum")
+    return Lift(summed, summed.via) if g.chance(0.8) else summed
 
 
 @idiom(1, "merge_reductions", "compact_materialization", "aggregate_first")
@@ -271,10 +296,11 @@ def _siblings(g: Grower) -> Value:
     via, n = _select(g, space), g.rng.choice(EQUAL)
     x = g.fresh(space, (*_lead(g), n)) if g.chance(0.7) else g.operand(space, (*_lead(g), n))
     parts: list[Value] = []
+    biased, detail = g.chance(0.5), g.chance(0.5)
     for _ in range(g.rng.randint(2, 3)):
         y: Value = linear_of(g, x, _other(g, via), n if g.chance(0.6) else g.rng.choice(SIZES), shared=0.8)
-        if g.chance(0.5):
-            near = _other(g, via)
+        if biased and g.chance(0.9):
+            near = _stranger(g, via) if detail and g.chance(0.5) else via
             bias = g.operand(near.coarse, (y.shape[-1],) if g.chance(0.7) else g.narrower(y.shape), depth=0)
             y = Pointwise(tuple(g.rng.sample((y, Lift(bias, near)), 2)), "add")
         parts.append(g.keep(y))
