@@ -19,7 +19,7 @@ SPACES = (Space.EDGE, Space.EDGE, Space.EDGE, Space.SRC_REL, Space.DST_REL, Spac
 
 Rule = Callable[["Grower"], "Value | None"]
 RULES: dict[Rule, float] = {}
-"""Ways to make one more value, and how often each is taken. They raise TypeError or give None where they do not fit."""
+"""Ways to make one more value, and how often each is taken. They raise TypeError or IndexError or give None where they do not fit."""
 
 
 def rule(weight: float) -> Callable[[Rule], Rule]:
@@ -193,7 +193,7 @@ class Grower:
         """What a rule makes, if it fits."""
         try:
             made = rule(self)
-        except TypeError:  # not these operands
+        except (TypeError, IndexError):  # not these operands: ill-typed, or nothing to choose from
             return None
         return None if made is None or made.type.size > LARGEST_ROW else self.keep(made)
 
