@@ -8,6 +8,7 @@ nodes say the same thing if :func:`structurally_equal` holds.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -35,7 +36,7 @@ CHILD = {"child": True}
 class Node:
     """Base of all expression nodes; subclasses are frozen dataclasses that validate themselves when made."""
 
-    @property
+    @functools.cached_property
     def children(self) -> tuple[Node, ...]:
         found: list[Node] = []
         for name in _field_names(type(self))[0]:

@@ -10,7 +10,6 @@ from fuzz.campaign import Campaign, outcome
 from fuzz.case import Case
 from fuzz.check import Failure, Reject, check
 from fuzz.graphs import GraphSpec, build, random_graph
-from fuzz.grow import random_program
 from fuzz.mutate import mutate, random_case
 from fuzz.shrink import shrink
 
@@ -25,9 +24,9 @@ def some_cases(count: int) -> list[Case]:
     cases: list[Case] = []
     for n in range(count):
         rng = random.Random(n)
-        square = rng.random() < 0.5
-        case = random_case(rng, random_program(rng, square), square)
-        cases.append(mutate(rng, case, rng.choice(cases)) if cases and cases[-1].graph.square == square else case)
+        case = random_case(rng)
+        twins = [c for c in cases if c.graph.square == case.graph.square]
+        cases.append(mutate(rng, case, rng.choice(twins)) if twins and n % 2 else case)
     return cases
 
 

@@ -191,7 +191,7 @@ class _Conversion:
             case "declare":
                 return self.operand(record.args[0], data["space"]).value
             case "degree":
-                return b.lift(Degree(data["via"], ir_dtype(record.meta.dtype)), data["via"])
+                return b.lift(_occupied(Degree(data["via"], ir_dtype(record.meta.dtype))), data["via"])
             case "lift":
                 return b.lift(self.operand(record.args[0], data["via"].coarse).value, data["via"])
             case "segment_softmax":
@@ -199,8 +199,7 @@ class _Conversion:
         x, via = self.operand(record.args[0]).value, data["via"]
         if data["kind"] != "mean":
             return Reduce(x, via, data["kind"])
-        total, count = Reduce(x, via, "sum"), Degree(via, x.dtype)
-        return b.pointwise("div", total, b.pointwise("maximum", count, 1.0))
+        return b.pointwise("div", Reduce(x, via, "sum"), _occupied(Degree(via, x.dtype)))
 
     def _torch(self, record: Record) -> Value | list[Value]:
         rule = RULES.get(record.op)
@@ -225,6 +224,11 @@ class _Conversion:
 
 
 _LANGUAGE = ("part", "declare", "degree", "lift", "segment_softmax", "reduce")
+
+
+def _occupied(degree: Degree) -> Value:
+    """A degree as members see it: never 0. Passes may then divide by it before it is lifted to them."""
+    return b.pointwise("maximum", degree, 1.0) if degree.dtype.is_float else degree
 
 
 def _unconverted(record: Record, conversion: _Conversion) -> list[Record]:

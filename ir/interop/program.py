@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,10 +31,10 @@ class Program:
             if len(set(names)) != len(names):
                 raise ValueError(f"program {self.name}: {kind} names are not distinct: {names}")
 
-    @property
-    def body(self) -> list[Value]:
+    @functools.cached_property
+    def body(self) -> tuple[Value, ...]:
         """All operations that the results need, operands first, inputs included."""
-        return [node for node in topological(self.results) if isinstance(node, Value)]
+        return tuple(node for node in topological(self.results) if isinstance(node, Value))
 
     def with_results(self, results: Sequence[Value]) -> Program:
         """The same program computing its results another way; itself if nothing changed."""

@@ -11,23 +11,30 @@ from pathlib import Path
 
 import torch
 
+from columba.codegen.cpp import emit
+from columba.ir.types import DType
+
 from .case import Case
 from .check import Failure, Reject, Transformed, check, failure_of, transform
-from .coverage import Coverage, Line, features
+from .coverage import Coverage, Line, T, features
 from .graphs import large_graph
-from .grow import random_program
-from .kernels import check_kernels, emit_case, plan_features
+from .kernels import check_kernels, check_plans, compile_case, plan_features
 from .mutate import mutate, random_case
 from .shrink import shrink
 
 CORPUS = 512
-FRESH = 0.4
+FRESH = 0.6
 """This part of the cases is not a mutation of an earlier one."""
 
-TRACED = 600
-"""So many cases are all traced, later ones only one in four: tracing costs more than what it watches."""
+LATER = 0.03
+"""This part of the later cases is traced: tracing costs more than what it watches."""
 
-EMIT_EVERY = 4
+LOWERED = 0.5
+"""This part of the traced cases is lowered to plans, a third of that part of the others."""
+
+EMITTED = 0.5
+"""This part of the plans is emitted as source text."""
+
 BATCH = 8
 LARGE = 0.25
 """This part of what is built runs on a graph larger than the tiles of kernels."""
@@ -48,6 +55,7 @@ class Report:
 
     programs: int = 0
     rejected: int = 0
+    lowered: int = 0
     emitted: int = 0
     built: int = 0
     changed: Counter[str] = field(default_factory=Counter)
@@ -60,6 +68,7 @@ class Report:
     def add(self, other: Report) -> None:
         self.programs += other.programs
         self.rejected += other.rejected
+        self.lowered += other.lowered
         self.emitted += other.emitted
         self.built += other.built
         self.changed += other.changed
@@ -75,7 +84,8 @@ class Report:
 class Campaign:
     """Checks the programs ``first``, ``first + step``, ... below ``programs``; the same ones for the same arguments.
 
-    ``build`` says how many cases may be compiled to kernels and run. ``shrink_seconds`` bounds the time for each failure.
+    ``build`` says how many cases may be compiled to kernels and run, spread over the campaign. ``traced`` says how many cases
+    are all traced (none: only features guide the search). ``shrink_seconds`` bounds the time for each failure.
     ``running`` is a file that holds the cases whose kernels are running, in case they take the process down.
     """
 
@@ -84,8 +94,10 @@ class Campaign:
     first: int = 0
     step: int = 1
     build: int = 0
+    traced: int = 300
     seconds: float = float("inf")
     shrink_seconds: float = 20.0
+    stop_at_failure: bool = False
     running: Path | None = None
     on_progress: Callable[[Report], None] = lambda report: None
 
@@ -103,7 +115,7 @@ class Campaign:
         self.waiting: list[Case] = []
         stop = time.monotonic() + self.seconds
         for n in range(self.first, self.programs, self.step):
-            if time.monotonic() > stop:
+            if time.monotonic() > stop or (self.stop_at_failure and self.report.failures):
                 break
             rng = random.Random(f"{self.seed}:{n}")
             self._one(rng, self._case(rng), f"seed {self.seed}, program {n}")
@@ -118,17 +130,16 @@ class Campaign:
     def _case(self, rng: random.Random) -> Case:
         if self.corpus and rng.random() > FRESH:
             return mutate(rng, rng.choice(self.corpus), rng.choice(self.corpus))
-        square = rng.random() < 0.7
-        return random_case(rng, random_program(rng, square), square)
+        return random_case(rng)
 
     def _one(self, rng: random.Random, case: Case, origin: str) -> None:
         report = self.report
         report.programs += 1
-        traced = report.programs <= TRACED or rng.random() < 0.25
+        traced = report.programs <= self.traced or (self.traced > 0 and rng.random() < LATER)
         seen: list[Transformed] = []
 
         def watched(case: Case) -> Transformed:
-            seen.append(self.coverage.run(lambda: transform(case)) if traced else transform(case))
+            seen.append(self._watched(traced, lambda: transform(case)))
             return seen[-1]
 
         try:
@@ -142,10 +153,13 @@ class Campaign:
         self._count(case, seen[-1])
         new = self.coverage.new if traced else 0
         new += self._note(features(case.program, seen[-1].program, seen[-1].changed))
-        if rng.random() * EMIT_EVERY < (1 if traced else 0.5):
-            new += self._emit(rng, case, origin)
+        if rng.random() < (LOWERED if traced else LOWERED / 3):
+            new += self._lower(rng, case, origin, traced)
         if new:
             self._remember(rng, case)
+
+    def _watched(self, traced: bool, function: Callable[[], T]) -> T:
+        return self.coverage.run(function) if traced else function()
 
     def _count(self, case: Case, transformed: Transformed) -> None:
         """Counts how often passes ran, and how often they changed the program."""
@@ -165,18 +179,33 @@ class Campaign:
 
     # -------------------------------------------------------------------------------------------- kernels
 
-    def _emit(self, rng: random.Random, case: Case, origin: str) -> int:
-        """Compiles as far as source text, which costs milliseconds; what is new there is built and run."""
+    def _lower(self, rng: random.Random, case: Case, origin: str, traced: bool) -> int:
+        """Compiles to plans, which the reference runs, and some to source text; what is new there is built and run."""
         report = self.report
-        report.emitted += 1
-
+        report.lowered += 1
+        case = replace(case, level="plans")
         try:
-            compilation = self.coverage.run(lambda: emit_case(case))
-        except Exception as e:
-            self._failed(replace(case, level="kernels"), failure_of(e), origin)
+            compilation = self._watched(traced, lambda: compile_case(case))
+            new = self.coverage.new if traced else 0
+            failure = check_plans(case, compilation)
+        except Reject:
             return 0
-        new = self.coverage.new + self._note(plan_features(compilation))
-        if new and report.built + len(self.waiting) < self.build:
+        except Exception as e:
+            failure = failure_of(e)
+        if failure is not None:
+            self._failed(case, failure, origin)
+            return 0
+        if rng.random() < EMITTED:
+            report.emitted += 1
+            try:
+                self._watched(traced, lambda: emit(compilation.plans, DType.I32))
+            except Exception as e:
+                self._failed(replace(case, level="kernels"), failure_of(e), origin)
+                return 0
+            new += self.coverage.new if traced else 0
+        new += self._note(plan_features(compilation))
+        due = self.build * (report.programs * self.step / self.programs) + BATCH
+        if new and report.built + len(self.waiting) < min(self.build, due):
             graph = large_graph(rng, case.graph.square) if rng.random() < LARGE else case.graph
             self.waiting.append(replace(case, level="kernels", graph=graph))
             if len(self.waiting) == BATCH:
@@ -218,6 +247,8 @@ def outcome(case: Case) -> Failure | Reject | None:
     if case.level == "kernels":
         return check_kernels([case])[0]
     try:
-        return check(case)
+        return check(case) if case.level == "passes" else check_plans(case, compile_case(case))
     except Reject as e:
         return e
+    except Exception as e:
+        return failure_of(e)

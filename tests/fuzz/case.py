@@ -15,9 +15,9 @@ from columba.ir.types import DType
 from columba.runtime.dtypes import torch_dtype
 
 from .graphs import GraphSpec, build
-from .schedules import Names, split
+from .schedules import Names, Schedule, split
 
-LEVELS = ("passes", "kernels")
+LEVELS = ("passes", "plans", "kernels")
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +26,7 @@ class Case:
 
     ``first`` runs on the program; with ``wrt``, the result is differentiated, and ``second`` runs on the joint program; with
     ``cut``, that is partitioned into a forward and a backward program. ``third`` runs on plans. ``seed`` makes the inputs.
-    ``level`` says whether the reference runs what comes out, or kernels do.
+    ``level`` says what of it runs: programs or plans, both by the reference, or kernels. ``schedule`` is for these.
     """
 
     program: Program
@@ -37,6 +37,7 @@ class Case:
     cut: bool
     graph: GraphSpec
     seed: int
+    schedule: Schedule = ()
     level: str = "passes"
 
     def __str__(self) -> str:
@@ -49,6 +50,7 @@ class Case:
             f"cut: {self.cut}",
             f"graph: {self.graph}",
             f"seed: {self.seed}",
+            f"schedule: {','.join(f'{name}={value}' for name, value in self.schedule)}",
             str(self.program),
         ]
         return "\n".join(lines) + "\n"
@@ -69,6 +71,7 @@ class Case:
             of["cut"] == "True",
             GraphSpec.parse(of["graph"]),
             int(of["seed"]),
+            _schedule(of.get("schedule", "")),
             of["level"],
         )
 
@@ -81,6 +84,11 @@ class Case:
         """A gradient for every floating result."""
         generator = torch.Generator().manual_seed(self.seed + 1)
         return [_tensor(r, self.graph, generator) if r.dtype.is_float else None for r in self.program.results]
+
+
+def _schedule(text: str) -> Schedule:
+    pairs = [setting.split("=") for setting in text.split(",") if setting]
+    return tuple((name, int(value)) for name, value in pairs)
 
 
 def _tensor(value: Value, spec: GraphSpec, generator: torch.Generator) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from columba.autodiff import differentiate
-from columba.ir.interop.ops import Input, Lift, Value
+from columba.ir.interop.ops import Constant, Degree, Input, Lift, Value
 from columba.ir.interop.program import Program
 from columba.ir.interop.text import parse_program
 from columba.ir.interop.verify import verify
@@ -78,6 +78,7 @@ def expected(case: Case, noise: int | None = None) -> Numbers:
     noisy = None if noise is None else torch.Generator().manual_seed(noise)
     amount = NOISE[precision(program)]
     values: dict[Value, Tensor] = {}
+    counts = _counts(program)
     largest = [torch.ones((), dtype=torch.float64)]
     with torch.set_grad_enabled(bool(leaves)):
         for v in program.body:
@@ -89,12 +90,22 @@ def expected(case: Case, noise: int | None = None) -> Numbers:
                 result = result * (1 + amount * torch.randn(result.shape, generator=noisy, dtype=result.dtype))
             values[v] = result
             if v.dtype.is_float and result.numel() and not isinstance(v, Lift):
-                largest.append(result.detach().abs().max().double())
+                seen = result.detach().abs().max().double()
+                largest.append(torch.nan_to_num(seen, posinf=0.0) if v in counts else seen)
     scale = _sane(largest)
     results = [values[r] for r in program.results]
     gradients = _autograd(results, case.directions(), leaves)
     grad_scale = _sane([scale.new_tensor(1.0), *(g.abs().max().double() for g in gradients if g.numel())])
     return Numbers([r.detach() for r in results], gradients, float(torch.maximum(scale, grad_scale)))
+
+
+def _counts(program: Program) -> set[Value]:
+    """What follows from degrees and constants alone. It may be infinite where there are no members, which nobody may notice."""
+    found: set[Value] = set()
+    for v in program.body:
+        if isinstance(v, (Constant, Degree)) or (v.children and all(c in found for c in v.children)):
+            found.add(v)
+    return found
 
 
 def _sane(magnitudes: Sequence[Tensor]) -> Tensor:
@@ -225,7 +236,8 @@ def distance(a: Tensor, b: Tensor) -> float:
         return 0.0
     if a.dtype is torch.bool:
         return float((a != b).any())
-    return float(torch.nan_to_num((a - b).abs().double(), nan=float("inf"), posinf=float("inf")).max())
+    off = torch.where(a == b, 0.0, (a - b).abs().double())  # the same infinity on both sides is no difference
+    return float(torch.nan_to_num(off.double(), nan=float("inf"), posinf=float("inf")).max())
 
 
 def failure_of(error: BaseException, prefix: str = "") -> Failure:

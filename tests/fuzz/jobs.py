@@ -31,9 +31,11 @@ def _work(options: Options, job: int, jobs: int, folder: Path, messages: Any) ->
 
 def run_jobs(options: Options, jobs: int, folder: Path) -> Report:
     """The campaigns of all jobs, each in a process of its own; their reports added up. ``folder`` is for their notes."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")  # whoever stops or kills the command finds the jobs under its name
     messages = context.Queue()
-    workers = [context.Process(target=_work, args=(options, job, jobs, folder, messages)) for job in range(jobs)]
+    workers = [
+        context.Process(target=_work, args=(options, job, jobs, folder, messages), daemon=True) for job in range(jobs)
+    ]
     for worker in workers:
         worker.start()
     total = Report()

@@ -11,7 +11,6 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from columba.codegen.cpp import emit
 from columba.driver import Compilation, Recipe, compile_program
 from columba.ir.intraop.kernels import Traversal, roots_of
 from columba.ir.intraop.plan import Plan, spaces_of
@@ -24,6 +23,8 @@ from columba.runtime.launch import Executable, ExecutableLike
 from .case import Case
 from .check import Failure, Reject, compare, expected, failure_of
 from .graphs import build as build_graph
+from .plans import run_plan
+from .schedules import rescheduled
 
 LOWERABLE = ("expand_softmax", "legalize_linear")
 """Passes after which a program can be lowered, whatever ran before."""
@@ -33,15 +34,25 @@ def compile_case(case: Case, name: str = "fuzz") -> Compilation:
     """The plans of a case; ``first`` serves for the forward and for the joint program."""
     passes = [p for p in case.first if p != "dead_code"]  # an operator keeps its inputs
     recipe = Recipe(",".join([*passes, *LOWERABLE]), ",".join(case.third))
-    program = case.program
-    return compile_program(replace(program, name=name), case.wrt, recipe)
+    compilation = compile_program(replace(case.program, name=name), case.wrt, recipe)
+    backward = compilation.backward_plan
+    return replace(
+        compilation,
+        forward_plan=rescheduled(compilation.forward_plan, case.schedule),
+        backward_plan=None if backward is None else rescheduled(backward, case.schedule),
+    )
 
 
-def emit_case(case: Case) -> Compilation:
-    """Compiles a case as far as source text."""
-    compilation = compile_case(case)
-    emit(compilation.plans, DType.I32)
-    return compilation
+def check_plans(case: Case, compilation: Compilation) -> Failure | None:
+    """What the plans mean, by the reference.
+
+    Raises:
+        Reject: the case says nothing.
+    """
+    graph = build_graph(case.graph)
+    want = expected(case)
+    results, gradients = _run(case, compilation, lambda plan, inputs: run_plan(plan, inputs, graph))
+    return compare(case, want, results, gradients)
 
 
 def plan_features(compilation: Compilation) -> set[str]:
@@ -92,15 +103,18 @@ def check_kernels(cases: Sequence[Case], build: Build = Executable) -> list[Fail
 def _check(case: Case, compilation: Compilation, executable: ExecutableLike) -> Failure | None:
     want = expected(case)
     with _threads(random.Random(case.seed).randint(1, 3)), _poisoned():
-        results, gradients = _run(case, compilation, executable)
+        results, gradients = _run(case, compilation, functools.partial(_run_kernels, case, executable))
     return compare(case, want, results, gradients)
 
 
-def _run(case: Case, compilation: Compilation, executable: ExecutableLike) -> tuple[list[Tensor], list[Tensor]]:
+RunPlan = Callable[[Plan, Sequence[Tensor]], list[Tensor]]
+
+
+def _run(case: Case, compilation: Compilation, run: RunPlan) -> tuple[list[Tensor], list[Tensor]]:
     """Results and gradients, as :class:`columba.driver.Runnable` and its operators find them."""
     given = case.inputs()
     inputs = [given[i.name] for i in compilation.traced.inputs]
-    outputs = _run_plan(case, compilation.forward_plan, executable, inputs)
+    outputs = run(compilation.forward_plan, inputs)
     places: dict[str, Callable[[int], Tensor]] = {"input": inputs.__getitem__, "output": outputs.__getitem__}
     results = [places[kind](n) for kind, n in compilation.places]
     if not case.wrt:
@@ -119,7 +133,7 @@ def _run(case: Case, compilation: Compilation, executable: ExecutableLike) -> tu
     found: list[Tensor] = []
     if compilation.backward_plan is not None:
         tensors = [sources[kind](n) for kind, n in compilation.sources]
-        found = _run_plan(case, compilation.backward_plan, executable, tensors)
+        found = run(compilation.backward_plan, tensors)
     sources["output"] = found.__getitem__
     gradients = []
     for name in case.wrt:
@@ -129,7 +143,7 @@ def _run(case: Case, compilation: Compilation, executable: ExecutableLike) -> tu
     return results, gradients
 
 
-def _run_plan(case: Case, plan: Plan, executable: ExecutableLike, inputs: Sequence[Tensor]) -> list[Tensor]:
+def _run_kernels(case: Case, executable: ExecutableLike, plan: Plan, inputs: Sequence[Tensor]) -> list[Tensor]:
     graph = build_graph(case.graph)
     (plan,) = (p for p in executable.plans if p.name == plan.name)
     used = spaces_of(plan)

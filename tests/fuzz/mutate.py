@@ -14,21 +14,26 @@ from columba.ir.types import DType
 
 from .case import Case
 from .graphs import random_graph
-from .grow import Grower, with_inputs
-from .schedules import Names, mutate_passes, random_passes
+from .grow import Grower
+from .idioms import IDIOMS
+from .programs import random_program, with_inputs
+from .schedules import Names, mixed_in, mutate_passes, random_passes, random_schedule
 
 
-def random_case(rng: random.Random, program: Program, square: bool) -> Case:
-    """A program with everything else at random."""
+def random_case(rng: random.Random) -> Case:
+    """A program with everything else at random; the passes that look for what is in it are likelier to run."""
+    square = rng.random() < 0.7
+    program, passes = random_program(rng, square)
     case = Case(
         program,
-        random_passes(rng, "interop"),
-        random_passes(rng, "interop"),
+        mixed_in(rng, random_passes(rng, "interop"), passes, 0.8),
+        mixed_in(rng, random_passes(rng, "interop"), passes, 0.5),
         random_passes(rng, "intraop", 3),
         (),
         rng.random() < 0.5,
         random_graph(rng, square),
         rng.randrange(2**31),
+        random_schedule(rng),
     )
     return replace(case, wrt=random_wrt(rng, program))
 
@@ -44,7 +49,7 @@ def random_wrt(rng: random.Random, program: Program) -> Names:
 def mutate(rng: random.Random, case: Case, other: Case) -> Case:
     """``case`` with one to three changes; ``other`` lends its passes, its graph."""
     for _ in range(rng.choice((1, 1, 2, 3))):
-        case = rng.choices((_program, _passes, _graph, _crossed), (5, 4, 1, 0.5))[0](rng, case, other)
+        case = rng.choices((_program, _passes, _idiom, _graph, _crossed), (5, 4, 3, 1, 0.5))[0](rng, case, other)
     return replace(case, seed=rng.randrange(2**31))
 
 
@@ -61,6 +66,23 @@ def _program(rng: random.Random, case: Case, other: Case) -> Case:
     return replace(case, program=program, wrt=wrt if wrt else random_wrt(rng, program))
 
 
+def _idiom(rng: random.Random, case: Case, other: Case) -> Case:
+    """What a pass looks for, grown on what is there, and the pass."""
+    grower = _grower(rng, case.program, case.graph.square, case.program.body)
+    idiom = rng.choice(tuple(IDIOMS))
+    made = grower.by(idiom)
+    if made is None or len(case.program.body) > 30:
+        return case
+    program = with_inputs((*case.program.results, made)[-5:])
+    return replace(
+        case,
+        program=program,
+        first=mixed_in(rng, case.first, IDIOMS[idiom], 0.6)[:14],
+        second=mixed_in(rng, case.second, IDIOMS[idiom], 0.4)[:14],
+        wrt=case.wrt and random_wrt(rng, program),
+    )
+
+
 def _passes(rng: random.Random, case: Case, other: Case) -> Case:
     match rng.randrange(5):
         case 0 | 1:
@@ -68,7 +90,8 @@ def _passes(rng: random.Random, case: Case, other: Case) -> Case:
         case 2 | 3:
             return replace(case, second=mutate_passes(rng, case.second, "interop"))
         case _:
-            return replace(case, third=mutate_passes(rng, case.third, "intraop"))
+            third = mutate_passes(rng, case.third, "intraop")
+            return replace(case, third=third, schedule=random_schedule(rng))
 
 
 def _graph(rng: random.Random, case: Case, other: Case) -> Case:

@@ -24,7 +24,8 @@ def table(report: Report, seconds: float) -> str:
         "",
         f"features {len(report.features)}, failures {len(report.failures)}",
         f"programs {report.programs} ({rate:.0f} a second)",
-        f"ill-conditioned {report.rejected}, compiled to source {report.emitted}, built and run {report.built}",
+        f"ill-conditioned {report.rejected}, lowered to plans {report.lowered}",
+        f"compiled to source {report.emitted}, built and run {report.built}",
     ]
     lines += [f"  {count} times: {signature}" for signature, count in report.signatures.most_common()]
     return "\n".join(lines)

@@ -1,13 +1,18 @@
-"""Random sequences of passes: whatever ``columba.passes`` holds, in any order, with any options."""
+"""Random sequences of passes, whatever ``columba.passes`` holds, in any order, with any options; and schedules of kernels."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import random
+from dataclasses import replace
 from typing import Any
 
 from columba.driver import LEVEL_1, LEVEL_2
+from columba.ir.interop.verify import VerificationError
+from columba.ir.intraop.kernels import HostCall, Kernel
+from columba.ir.intraop.plan import Plan
+from columba.ir.intraop.verify import check_split
 from columba.pipeline import Pass, discover, parse_passes
 
 Names = tuple[str, ...]
@@ -35,7 +40,11 @@ def split(text: str) -> Names:
 
 def random_pass(rng: random.Random, level: str) -> str:
     """A pass with random options."""
-    cls = rng.choice(passes_of(level))
+    return _with_options(rng, rng.choice(passes_of(level)))
+
+
+def _with_options(rng: random.Random, cls: type[Pass[Any]]) -> str:
+    """A pass with its standard options, or with random ones."""
     options = {f.name: _option(rng, f.default) for f in dataclasses.fields(cls)} if rng.random() < 0.5 else {}
     return str(cls(**options))
 
@@ -53,15 +62,25 @@ def _option(rng: random.Random, default: Any) -> Any:
     return default
 
 
-def random_passes(rng: random.Random, level: str, longest: int = 6) -> Names:
+def random_passes(rng: random.Random, level: str, longest: int = 4) -> Names:
     """The standard sequence, a shuffle of all passes, or a few at random."""
     kind = rng.random()
-    if kind < 0.1:
+    if kind < 0.08:
         return split(LEVEL_1 if level == "interop" else LEVEL_2)
-    if kind < 0.2:
+    if kind < 0.16:
         every = [cls.name for cls in passes_of(level)]
         return tuple(rng.sample(every, len(every)))
     return tuple(random_pass(rng, level) for _ in range(rng.randint(0, longest)))
+
+
+def mixed_in(rng: random.Random, passes: Names, more: Names, chance: float) -> Names:
+    """``passes`` and, each with this chance, those called ``more`` anywhere between."""
+    mixed = list(passes)
+    for cls in passes_of("interop"):
+        for _ in range(more.count(cls.name)):
+            if rng.random() < chance:
+                mixed.insert(rng.randrange(len(mixed) + 1), _with_options(rng, cls))
+    return tuple(mixed)
 
 
 def mutate_passes(rng: random.Random, passes: Names, level: str) -> Names:
@@ -79,3 +98,40 @@ def mutate_passes(rng: random.Random, passes: Names, level: str) -> Names:
         other = rng.randrange(len(changed))
         changed[at % len(changed)], changed[other] = changed[other], changed[at % len(changed)]
     return tuple(changed[:12])
+
+
+# ------------------------------------------------------------------------------------------------ schedules of kernels
+
+Schedule = tuple[tuple[str, int], ...]
+"""Fields of kernels' schedules, and what they are set to wherever a kernel has such a field and can run so."""
+
+SETTINGS: dict[str, tuple[int, ...]] = {
+    "split": (0, 1, 3, 64),
+    "scratch": (0, 1, 4, 64),
+    "tile_rows": (1, 8, 48, 1024),
+}
+
+
+def random_schedule(rng: random.Random) -> Schedule:
+    """A third of the time the standard one."""
+    if rng.random() < 0.33:
+        return ()
+    return tuple((name, rng.choice(values)) for name, values in sorted(SETTINGS.items()) if rng.random() < 0.5)
+
+
+def rescheduled(plan: Plan, schedule: Schedule) -> Plan:
+    """The plan with other schedules."""
+    return replace(plan, kernels=tuple(_rescheduled(kernel, schedule) for kernel in plan.kernels))
+
+
+def _rescheduled(kernel: Kernel, schedule: Schedule) -> Kernel:
+    for name, value in schedule:
+        if isinstance(kernel, HostCall) or not hasattr(kernel.schedule, name):
+            continue
+        changed = replace(kernel, schedule=replace(kernel.schedule, **{name: value}))
+        try:
+            check_split(Plan("one", (), (), (changed,)))
+        except VerificationError:  # these owners cannot be cut
+            continue
+        kernel = changed
+    return kernel

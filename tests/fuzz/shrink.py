@@ -10,8 +10,9 @@ from columba.ir.interop.ops import Input, Value
 from columba.ir.node import topological
 
 from .case import Case
-from .grow import NAMES, with_inputs
+from .grow import NAMES
 from .mutate import substituted
+from .programs import with_inputs
 
 Fails = Callable[[Case], bool]
 
@@ -51,6 +52,8 @@ def _candidates(case: Case) -> Iterator[Case]:
                 yield replace(case, **{field: (*passes[:n], spelling.split("{")[0], *passes[n + 1 :])})
     for n in range(len(case.wrt) if len(case.wrt) > 1 else 0):
         yield replace(case, wrt=case.wrt[:n] + case.wrt[n + 1 :])
+    for n in range(len(case.schedule)):
+        yield replace(case, schedule=case.schedule[:n] + case.schedule[n + 1 :])
     if case.cut:
         yield replace(case, cut=False)
     for graph in case.graph.smaller():

@@ -23,6 +23,7 @@ from columba.ir.interop.ops import (
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite
 from columba.ir.spaces import PAIR_SPACES, IndexMap, Space, factor, maps_from
+from columba.passes.interop.hoist_factors import divides_by_degree
 from columba.pipeline import Pass
 
 ROW_WISE = (Pointwise, Cast, FeatureReduce, Reshape, Permute, Expand, Slice, Pad, Concat, Linear)
@@ -35,7 +36,9 @@ class CompactMaterialization(Pass[Program]):
 
     ``linear(lift(h, src), w, rel)`` per edge becomes a product per distinct (source, relation) pair, and what reads one
     endpoint only is computed at that endpoint (node hoisting). Lifts are thereby delayed to the last moment. It must not fire
-    where an operand depends on both ends of an edge, nor move a computation to a space as fine as the one it is in.
+    where an operand depends on both ends of an edge, nor move a computation to a space as fine as the one it is in, nor
+    multiply by what is infinite in rows that nothing reads (``rsqrt(degree)`` of an isolated node), whose gradients would not
+    be zero but undefined.
     ``pairs=False`` leaves the pair spaces out and hoists to nodes, relations and node types only.
     """
 
@@ -52,7 +55,9 @@ class CompactMaterialization(Pass[Program]):
     def hoisted(self, node: Value, square: bool) -> Value:
         """A row-wise operation computed in the join of its operands' spaces, or as it is if that is where it stands."""
         via = self.join(node, square)
-        return node if via is None else _hoist(node, via)
+        if via is None or (via.coarse not in PAIR_SPACES and _may_divide_by_zero(node)):
+            return node
+        return _hoist(node, via)
 
     def join(self, node: Value, square: bool) -> IndexMap | None:
         """The coarsest map that every operand comes through, if any."""
@@ -75,6 +80,15 @@ class CompactMaterialization(Pass[Program]):
 def is_square(program: Program) -> bool:
     """Whether a program is on a graph with one set of nodes."""
     return not any(v.space in (Space.SRC, Space.DST) for v in program.body)
+
+
+def _may_divide_by_zero(node: Value) -> bool:
+    """Whether an operand is scaled by what an owner without members cannot be scaled by."""
+    if not isinstance(node, Pointwise) or len(node.args) < 2:
+        return False
+    if node.function == "div" and divides_by_degree(Pointwise(node.args[1:], "reciprocal")):
+        return True
+    return any(map(divides_by_degree, node.args))
 
 
 def _hoist(node: Value, via: IndexMap) -> Value:

@@ -10,6 +10,7 @@ from columba.ir.interop.ops import FeatureReduce, Lift, Linear, Pointwise, Resha
 from columba.ir.interop.program import Program
 from columba.ir.node import Node
 from columba.ir.spaces import IndexMap, factor
+from columba.passes.interop.hoist_factors import divides_by_degree
 from columba.passes.interop.legalize_linear import WEIGHT_SPACES
 from columba.passes.interop.readers import rewrite_with_readers
 from columba.pipeline import Pass
@@ -23,7 +24,8 @@ class FoldFactors(Pass[Program]):
 
     The factor then costs a multiplication a weight, and its gradient comes from the gradient of the weights, without a pass over
     edges. It must not fire where anyone reads the unscaled product, where the factor is not determined by what selects the
-    weight, or for a bare constant, which is free where it stands.
+    weight, for a bare constant, which is free where it stands, or for a factor that is infinite where a weight selects no rows
+    (``rsqrt(degree)``), whose gradients would not be zero but undefined.
     """
 
     def run(self, program: Program) -> Program:
@@ -34,7 +36,9 @@ def _rule(node: Node, once: Once) -> Node:
     if not isinstance(node, Pointwise) or node.function != "mul":
         return node
     for value, scale in (node.args, node.args[::-1]):
-        if isinstance(scale, Lift) and scale.via.coarse in WEIGHT_SPACES and value.shape == node.shape:
+        if not isinstance(scale, Lift) or scale.via.coarse not in WEIGHT_SPACES or divides_by_degree(scale.x):
+            continue
+        if value.shape == node.shape:
             scaled = _push(value, scale.x, scale.via, once)
             if scaled is not None:
                 return scaled

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from columba.ir.interop import build as b
 from columba.ir.interop.ops import (
+    Cast,
     Constant,
     Degree,
     Expand,
@@ -18,11 +19,14 @@ from columba.ir.interop.ops import (
     Value,
 )
 from columba.ir.interop.program import Program
-from columba.ir.node import Node, rewrite, users
+from columba.ir.node import Node, rewrite, topological, users
 from columba.ir.spaces import PAIR_SPACES, IndexMap, factor
 from columba.pipeline import Pass
 
 VIEWS = (Reshape, Permute, Expand, Slice)
+
+FINITE = ("neg", "add", "sub", "mul", "maximum", "minimum", "square", "abs", "relu", "tanh", "sigmoid")
+"""Functions of finite values that are finite."""
 
 
 @dataclass(frozen=True)
@@ -86,21 +90,43 @@ def is_finite(value: Value) -> bool:
     """Whether a value is finite whatever the inputs are: degrees, constants, and quotients by what is at least a constant."""
     if isinstance(value, (Constant, Degree)):
         return True
-    if isinstance(value, (Lift, *VIEWS)):
+    if isinstance(value, (Lift, Cast, *VIEWS)):
         return is_finite(value.x)
     if not isinstance(value, Pointwise):
         return False
-    if value.function in ("neg", "add", "sub", "mul", "maximum", "minimum", "sqrt"):
+    if value.function in FINITE:
         return all(map(is_finite, value.args))
-    if value.function in ("reciprocal", "rsqrt", "div"):
+    if value.function in ("sqrt", "log1p"):
+        return all(map(is_finite, value.args)) and _is_nonnegative(value.args[0])
+    if value.function in ("reciprocal", "rsqrt", "log", "div"):
         return all(map(is_finite, value.args)) and _is_positive(value.args[-1])
     return False
+
+
+def divides_by_degree(value: Value) -> bool:
+    """Whether a value follows from degrees and is not finite by its form, so that it may be infinite in a row without members.
+
+    Inputs are taken to be finite.
+    """
+    return not is_finite(value) and any(isinstance(v, Degree) for v in topological((value,)))
 
 
 def _is_positive(value: Value) -> bool:
     """Whether a value is bounded from below by a positive constant."""
     if isinstance(value, Constant):
         return value.value > 0
-    if isinstance(value, (Lift, *VIEWS)):
+    if isinstance(value, (Lift, Cast, *VIEWS)):
         return _is_positive(value.x)
-    return isinstance(value, Pointwise) and value.function == "maximum" and any(map(_is_positive, value.args))
+    if not isinstance(value, Pointwise):
+        return False
+    if value.function == "add":
+        return any(map(_is_positive, value.args)) and all(map(_is_nonnegative, value.args))
+    return value.function == "maximum" and any(map(_is_positive, value.args))
+
+
+def _is_nonnegative(value: Value) -> bool:
+    if isinstance(value, Degree):
+        return True
+    if isinstance(value, (Lift, Cast, *VIEWS)):
+        return _is_nonnegative(value.x)
+    return _is_positive(value) or (isinstance(value, Constant) and value.value == 0)

@@ -1,0 +1,49 @@
+"""What a plan means, by the reference: an oracle of lowering and of the passes on plans that needs no compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from columba.ir.interop.ops import Input, Lift, Linear, OuterReduce, Value
+from columba.ir.intraop.kernels import Buffer, GemmReduce, HostCall, Load, Product, roots_of, writes
+from columba.ir.intraop.plan import Plan
+from columba.ir.node import topological
+from columba.runtime.graph import Graph
+from columba.runtime.reference import compute, evaluate
+
+Held = dict[Buffer, Tensor]
+
+
+def run_plan(plan: Plan, inputs: Sequence[Tensor], graph: Graph) -> list[Tensor]:
+    """The outputs of a plan, kernel by kernel, each of whose rows is computed at once."""
+    held: Held = dict(zip(plan.inputs, inputs, strict=True))
+    for kernel in plan.kernels:
+        if isinstance(kernel, HostCall):
+            found = evaluate(kernel.program, [held[b] for b in kernel.args], graph)
+        else:
+            found = _rows(roots_of(kernel), held, graph)
+        if isinstance(kernel, GemmReduce):
+            x, y = (Input("operand", v.type) for v in (kernel.x, kernel.y))
+            found = [compute(OuterReduce(x, y, kernel.via, kernel.shared), graph, found)]
+        held.update(zip(writes(kernel), found, strict=True))
+    return [held[b] for b in plan.outputs]
+
+
+def _rows(roots: Sequence[Value], held: Held, graph: Graph) -> list[Tensor]:
+    values: dict[Value, Tensor] = {}
+    for v in topological(roots):
+        assert isinstance(v, Value)
+        operands = [values[c] for c in v.children]  # type: ignore[index]
+        match v:
+            case Load():
+                row = held[v.buffer]
+                lifted = None if v.via is None else Lift(Input("row", v.buffer.type), v.via)
+                values[v] = row if lifted is None else compute(lifted, graph, [row])
+            case Product():
+                product = Linear(v.x, Input("weight", v.w.type), v.via, v.transpose)
+                values[v] = compute(product, graph, [*operands, held[v.w]])
+            case _:
+                values[v] = compute(v, graph, operands)
+    return [values[root] for root in roots]
