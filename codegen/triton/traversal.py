@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 from columba.codegen.triton.index import flat, linear
@@ -10,12 +11,24 @@ from columba.codegen.triton.items import Item, Items, Layout, Text, Writer, belo
 from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
 from columba.codegen.triton.levels import MEMBER, OWNER, RowWise, WithMembers
 from columba.codegen.triton.names import Names
-from columba.codegen.triton.scalars import computed
-from columba.codegen.triton.schedule import TraversalBlocks, member_blocks, row_blocks, tile_blocks
-from columba.codegen.triton.values import Values, fold_of, start_of, stored_shape
+from columba.codegen.triton.parts import Parts, cheapest, parts_of_reshapes
+from columba.codegen.triton.scalars import HALVES, computed
+from columba.codegen.triton.schedule import (
+    DegreeSchedule,
+    IllegalSchedule,
+    MemberSchedule,
+    RowSchedule,
+    Schedule,
+    clamp,
+    default_members,
+    default_rows,
+    default_split,
+    power_of_two,
+)
+from columba.codegen.triton.values import Row, Values, fold_of, start_of, stored_shape
 from columba.ir.indices import Tiles
-from columba.ir.interop.ops import Reduce
-from columba.ir.intraop.kernels import Buffer, Store, Traversal
+from columba.ir.interop.ops import Cast, Reduce
+from columba.ir.intraop.kernels import Buffer, Store, Traversal, values_of
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 
@@ -30,17 +43,35 @@ class Function:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-def traversal_functions(kernel: Traversal, name: str) -> list[Function]:
-    """The functions of a traversal: one, or two where owners are cut into tiles."""
+def traversal_functions(kernel: Traversal, name: str, schedule: Schedule | None = None) -> list[Function]:
+    """The functions of a traversal: one, or two where owners are cut into tiles, as ``kernel.schedule.split`` says.
+
+    Without a ``schedule``, the blocks that suit the width of its rows.
+
+    Raises:
+        IllegalSchedule: a traversal of this kind cannot have this schedule.
+    """
     if all(s.buffer.type.size == 0 for s in kernel.stores):
         return []
-    return [_row_wise(kernel, name)] if kernel.via is None else _over_members(kernel, name)
+    if kernel.via is None:
+        if not isinstance(schedule, RowSchedule | None):
+            raise IllegalSchedule(f"traversal {kernel.name} has no members; it takes a RowSchedule")
+        return [_made_rows(kernel).function(name, schedule)]
+    made = _made_members(kernel, name, schedule)
+    return made.functions()
 
 
-def width_of(items: Items, layout: Layout, rows: int) -> int:
+def schedule_of_traversal(kernel: Traversal) -> Schedule:
+    """How a traversal runs where nobody says."""
+    if kernel.via is None:
+        return default_rows(_made_rows(kernel).width)
+    return _made_members(kernel, kernel.name, None).schedule
+
+
+def width_of(roots: Iterable[Item], rows: int) -> int:
     """The lanes of the widest block beside its rows."""
     widest = 1
-    for item in items.made.values():
+    for item in below(roots):
         lanes = 1
         for axis in item.axes:
             if axis.dim >= rows:
@@ -49,20 +80,36 @@ def width_of(items: Items, layout: Layout, rows: int) -> int:
     return widest
 
 
-def _row_wise(kernel: Traversal, name: str) -> Function:
-    items, names = Items(), Names()
-    level = RowWise(items, names, kernel.owner)
-    values = Values(items, names, 1, level)
-    stores = [_store(values, s, level.rows.position) for s in kernel.stores if s.buffer.type.size]
-    layout = Layout()
-    layout.see(below(stores))
-    writer = Writer(layout, set(names.arguments), count_readers(stores))
-    write_statements(writer, stores)
-    blocks = row_blocks(width_of(items, layout, 1))
-    grid = (GridSize(_rows_of(kernel.owner), blocks.owners),)
-    variant = Variant(grid, (("ROWS", blocks.owners),), blocks.warps, blocks.stages)
-    launch = Launch(name, tuple(names.arguments.items()), (variant,))
-    return Function(name, "rows.py.jinja", launch, {"body": writer.lines})
+def _choices(kernel: Traversal) -> list[Parts]:
+    found = parts_of_reshapes(values_of(kernel))
+    return [{}, found] if found else [{}]
+
+
+def _made_rows(kernel: Traversal) -> _Rows:
+    return cheapest(lambda parts: _Rows(kernel, parts), lambda made: made.stores, _choices(kernel))
+
+
+class _Rows:
+    """A traversal without members."""
+
+    def __init__(self, kernel: Traversal, parts: Parts) -> None:
+        self.owner = kernel.owner
+        items, self.names = Items(), Names()
+        level = RowWise(items, self.names, kernel.owner)
+        values = Values(items, self.names, 1, level, parts)
+        self.stores = [_store(values, s, level.rows.position) for s in kernel.stores if s.buffer.type.size]
+        self.width = width_of(self.stores, 1)
+
+    def function(self, name: str, schedule: RowSchedule | None) -> Function:
+        schedule = schedule or default_rows(self.width)
+        layout = Layout()
+        layout.see(below(self.stores))
+        writer = Writer(layout, set(self.names.arguments), count_readers(self.stores))
+        write_statements(writer, self.stores)
+        grid = (GridSize(_rows_of(self.owner), schedule.rows),)
+        variant = Variant(grid, (("ROWS", schedule.rows),), schedule.warps)
+        launch = Launch(name, tuple(self.names.arguments.items()), (variant,))
+        return Function(name, "rows.py.jinja", launch, {"body": writer.lines})
 
 
 def _rows_of(space: Space) -> Space | int:
@@ -90,33 +137,63 @@ def write_statements(writer: Writer, statements: list[Item]) -> None:
         writer.lines.append(text)
 
 
-def _variant(over: Space | Tiles | int, blocks: TraversalBlocks) -> Variant:
-    constants = (("OWNERS", blocks.owners), ("MEMBERS", blocks.members))
-    return Variant((GridSize(over, blocks.owners),), constants, blocks.warps, blocks.stages)
+def _variant(over: Space | Tiles | int, schedule: MemberSchedule) -> Variant:
+    constants = (("OWNERS", schedule.owners), ("MEMBERS", schedule.members))
+    return Variant((GridSize(over, schedule.owners),), constants, schedule.warps)
 
 
-def _over_members(kernel: Traversal, name: str) -> list[Function]:
-    return _Members(kernel, name).functions()
+def _made_members(kernel: Traversal, name: str, schedule: Schedule | None) -> _Members:
+    def make(parts: Parts) -> _Members:
+        return _Members(kernel, name, schedule, parts)
+
+    return cheapest(make, lambda made: made.roots, _choices(kernel))
 
 
 class _Members:
     """A traversal over the members of each owner, or of each tile of owners."""
 
-    def __init__(self, kernel: Traversal, name: str) -> None:
+    def __init__(self, kernel: Traversal, name: str, schedule: Schedule | None, parts: Parts) -> None:
         assert kernel.via is not None
         self.kernel = kernel
         self.name = name
+        self.atomic = isinstance(schedule, MemberSchedule) and schedule.atomic
         self.tiles = Tiles(kernel.via, kernel.schedule.split) if kernel.schedule.split else None
         self.items, self.names = Items(), Names()
         self.level = WithMembers(self.items, self.names, kernel.via, self.tiles)
-        self.values = Values(self.items, self.names, 2, self.level)
+        self.values = Values(self.items, self.names, 2, self.level, parts)
         self.level.values = self.values
         self.own: list[Item] = []
         self.of_members: list[Item] = []
         self.workspaces: dict[Buffer, Workspace] = {}
+        self.zeroed: list[Buffer] = []
         for store in kernel.stores:
             if store.buffer.type.size:
                 self._add(store)
+        self.schedule = self._scheduled(schedule)
+
+    @property
+    def roots(self) -> list[Item]:
+        return [*self.own, *self.of_members]
+
+    @property
+    def phases(self) -> int:
+        """Loops over the members."""
+        return max([f.phase for f in self.level.folds] + [s.phase + 1 for s in self.of_members] + [0])
+
+    def _scheduled(self, schedule: Schedule | None) -> MemberSchedule | DegreeSchedule:
+        if isinstance(schedule, RowSchedule) and not self.phases:
+            schedule = MemberSchedule(schedule.rows, 1, schedule.warps)
+        if schedule is None:
+            width = width_of(self.roots, 2)
+            if self.tiles is not None:
+                return default_split(width, self.tiles.rows)
+            if self.phases:
+                return default_members(width)
+            rows = default_rows(width)
+            return MemberSchedule(rows.rows, 1, rows.warps)
+        if not isinstance(schedule, MemberSchedule | DegreeSchedule):
+            raise IllegalSchedule(f"traversal {self.kernel.name} has members; {schedule} is for another kind of kernel")
+        return schedule
 
     def _add(self, store: Store) -> None:
         assert self.kernel.via is not None
@@ -124,59 +201,79 @@ class _Members:
             self.of_members.append(_store(self.values, store, self.level.number(store.value.space)))
         elif self.tiles is None:
             self.own.append(_store(self.values, store, self.level.owners.position))
-        else:
+        elif not self.atomic:
             self.own.append(self._partial(store))
+        else:
+            self.own.append(self._added(store))
 
     def _partial(self, store: Store) -> Item:
         """A tile's part of a reduction goes to a workspace."""
         assert self.tiles is not None
-        t = store.buffer.type
-        dtype = DType.F64 if t.dtype is DType.F64 else DType.F32
-        workspace = Workspace(f"{store.buffer.name}_parts", GridSize(self.tiles), t.size, dtype)
-        self.workspaces[store.buffer] = workspace
-        index = self.values.iteration(t.shape)
         row = self.level.outer
-        place = self.values.pointer(
-            self.names.workspace(workspace), row.position, t.size, linear(self.items, flat(index))
-        )
-        value = self.values.value(store.value, index)
-        mask = self.items.all_of([row.valid, *self.values.masks(place.axes)])  # type: ignore[list-item]
-        assert mask is not None
+        workspace = self._workspace(store, GridSize(self.tiles))
+        place, value, mask = self._reduced(store, self.names.workspace(workspace), row)
         return self.items("tl.store({0}, {1}, mask={2})", place, value, mask)
 
+    def _added(self, store: Store) -> Item:
+        """A tile's part of a sum is added to the owner's, in the buffer itself or, if that has 16 bits, in a workspace."""
+        if reduction_of(store).op != "sum":
+            raise IllegalSchedule(f"traversal {self.kernel.name}: only sums are added by atomic operations")
+        if store.buffer.type.dtype in HALVES:
+            rows = GridSize(_rows_of(self.kernel.owner))
+            pointer = self.names.workspace(self._workspace(store, rows, zeroed=True))
+        else:
+            pointer = self.names.buffer(store.buffer)
+            self.zeroed.append(store.buffer)
+        place, value, mask = self._reduced(store, pointer, self.level.owners)
+        return self.items('tl.atomic_add({0}, {1}, mask={2}, sem="relaxed")', place, value, mask)
+
+    def _workspace(self, store: Store, rows: GridSize, *, zeroed: bool = False) -> Workspace:
+        t = store.buffer.type
+        dtype = DType.F32 if t.dtype in HALVES else t.dtype
+        made = self.workspaces[store.buffer] = Workspace(f"{store.buffer.name}_parts", rows, t.size, dtype, zeroed)
+        return made
+
+    def _reduced(self, store: Store, pointer: str, row: Row) -> tuple[Item, Item, Item]:
+        """Where a reduction goes, what it is, and for which lanes."""
+        t = store.buffer.type
+        index = self.values.iteration(t.shape)
+        place = self.values.pointer(pointer, row.position, t.size, linear(self.items, flat(index)))
+        value = self.values.value(reduction_of(store), index)
+        assert row.valid is not None
+        mask = self.items.all_of([row.valid, *self.values.masks(place.axes)])
+        assert mask is not None
+        return place, value, mask
+
     def functions(self) -> list[Function]:
-        roots = [*self.own, *self.of_members]
         layout = Layout()
-        layout.see(below([*roots, self.level.present]))
-        phases = max([f.phase for f in self.level.folds] + [s.phase + 1 for s in self.of_members] + [0])
-        writer = Writer(layout, {*self.names.arguments, "start", "longest"}, count_readers(roots))
-        looped = phases > 0
-        if looped:
+        layout.see(below([*self.roots, self.level.present]))
+        writer = Writer(layout, {*self.names.arguments, "start", "longest"}, count_readers(self.roots))
+        if self.phases:
             begin, end = writer.named(self.level.begin), writer.named(self.level.end)
             writer.lines.append(f"longest = longest_of({begin}, {end}, OWNERS)")
-        for phase in range(phases):
+        for phase in range(self.phases):
             self._loop(writer, phase)
         write_statements(writer, self.own)
-        launch = self._launch(width_of(self.items, layout, 2), looped)
         return [
-            Function(self.name, "rows.py.jinja", launch, {"body": writer.lines}),
+            Function(self.name, "rows.py.jinja", self._launch(), {"body": writer.lines}),
             *(self._combination(s) for s in self.kernel.stores if s.buffer in self.workspaces),
         ]
 
-    def _launch(self, width: int, looped: bool) -> Launch:
+    def _launch(self) -> Launch:
         assert self.kernel.via is not None
-        arguments, parts = tuple(self.names.arguments.items()), tuple(self.workspaces.values())
-        if self.tiles is not None:
-            return Launch(self.name, arguments, (_variant(self.tiles, tile_blocks(width)),), workspaces=parts)
-        over = _rows_of(self.kernel.owner)
-        if not looped:
-            return Launch(self.name, arguments, (_variant(over, replace(row_blocks(width), members=1)),))
-        limits = member_blocks(width)
+        owners = _rows_of(self.kernel.owner)
+        over = owners if self.tiles is None else self.tiles
+        schedules, by_degree = [self.schedule], None
+        if isinstance(self.schedule, DegreeSchedule):
+            schedules = [case for _, case in self.schedule.cases]
+            by_degree = self.kernel.via.fine, owners, self.schedule.limits
         return Launch(
             self.name,
-            arguments,
-            tuple(_variant(over, blocks) for _, blocks in limits),
-            members_per_owner=(self.kernel.via.fine, over, tuple(limit for limit, _ in limits)),
+            tuple(self.names.arguments.items()),
+            tuple(_variant(over, s) for s in schedules),
+            members_per_owner=by_degree,
+            workspaces=tuple(self.workspaces.values()),
+            zeroed=tuple(self.zeroed),
         )
 
     def _loop(self, writer: Writer, phase: int) -> None:
@@ -202,10 +299,18 @@ class _Members:
             writer.known[a.item] = Text(a.name)
 
     def _combination(self, store: Store) -> Function:
-        assert self.tiles is not None
-        assert isinstance(store.value, Reduce)
         name = f"{self.name}_{self.names.hint(store.buffer)}_of_parts"
-        return combination(name, store.buffer, self.workspaces[store.buffer], self.tiles, store.value.op)
+        return combination(name, store.buffer, self.workspaces[store.buffer], self.tiles, reduction_of(store).op)
+
+
+def reduction_of(store: Store) -> Reduce:
+    """The reduction that a store to owners that are cut is of."""
+    value = store.value
+    while isinstance(value, Cast):
+        value = value.x
+    if not isinstance(value, Reduce):
+        raise IllegalSchedule(f"split: the store to {store.buffer} is not a plain reduction")
+    return value
 
 
 class _Accumulator:
@@ -260,25 +365,35 @@ NAN = "propagate_nan=tl.PropagateNan.ALL"
 
 
 def combination(name: str, out: Buffer, parts: Workspace, tiles: Tiles | None, op: str) -> Function:
-    """A function that combines the parts of each owner in the order of its tiles."""
+    """A function that combines the parts of each owner in the order of its tiles.
+
+    Without a table of tiles all parts are one owner's, and where a workspace has a row for each owner that row is its only part.
+    """
     names = Names()
     size = out.type.size
-    lanes = min(1024, max(32, 1 << (size - 1).bit_length()))
+    lanes = min(1024, max(32, power_of_two(size)))
+    has_many = out.type.space in (Space.ONE, Space.REL, Space.NTYPE) and not parts.zeroed
+    at_once = clamp(8192 // lanes, 1, 32) if has_many else 1
     fields = {
         "parts": names.workspace(parts),
         "out": names.buffer(out),
-        "tiles": None if tiles is None else names.array(tiles),
-        "tile_count": None if tiles is None else names.tiles(tiles),
+        "first": "first_tile({0}, {1}, owner)",
+        "last": "first_tile({0}, {1}, owner + 1)",
         "size": size,
         "op": op,
         "kind": computed(parts.dtype),
         "start": start_of(op),
-        "rows": None if tiles is not None else parts.tiles,
     }
-    if tiles is None:
+    if parts.zeroed:
+        fields |= {"first": "owner", "last": "owner + 1"}
+    elif tiles is None:
         assert isinstance(parts.tiles.of, Space)
-        fields["tile_count"] = f"(({names.count(parts.tiles.of)} + {parts.tiles.by - 1}) // {parts.tiles.by})"
+        fields |= {"first": "owner * 0", "last": f"({names.count(parts.tiles.of)} + {parts.tiles.by - 1}) // {parts.tiles.by}"}
+    else:
+        table = names.array(tiles), names.tiles(tiles)
+        fields |= {key: str(fields[key]).format(*table) for key in ("first", "last")}
     grid = (GridSize(_rows_of(out.type.space)), GridSize(size, lanes))
-    variant = Variant(grid, (("LANES", lanes),), max(1, lanes // 256))
+    constants = (("PARTS", at_once), ("LANES", lanes))
+    variant = Variant(grid, constants, clamp(at_once * lanes // 256, 1, 8))
     launch = Launch(name, tuple(names.arguments.items()), (variant,))
     return Function(name, "combine.py.jinja", launch, fields)

@@ -8,13 +8,14 @@ an index too, and made as often as they are asked for differently.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from columba.codegen.triton.index import Component, Digit, Index, broadcast, flat, linear, moved, regroup, unpadded
 from columba.codegen.triton.items import Axis, Item, Items
 from columba.codegen.triton.names import Names
+from columba.codegen.triton.parts import Parts
 from columba.codegen.triton.scalars import (
     CALLS,
     HALVES,
@@ -25,6 +26,7 @@ from columba.codegen.triton.scalars import (
     power_template,
     scalar_fields,
 )
+from columba.codegen.triton.schedule import power_of_two
 from columba.ir.interop.ops import (
     Cast,
     Concat,
@@ -86,9 +88,7 @@ class Values:
     ``parts`` says of sizes that a dimension of this size is gone over along several axes.
     """
 
-    def __init__(
-        self, items: Items, names: Names, rows: int, level: Level, parts: Mapping[int, Shape] | None = None
-    ) -> None:
+    def __init__(self, items: Items, names: Names, rows: int, level: Level, parts: Parts | None = None) -> None:
         self.items = items
         self.names = names
         self.rows = rows
@@ -211,7 +211,7 @@ class Values:
         mask = items.all_of(masks)
         place = self.pointer(self.names.buffer(v.buffer), row, t.size, element)
         name = self.names.hint(v.buffer) + (f"_{v.via.name}" if v.via is not None and row is not None else "")
-        convert = ".to(tl.float32)" if v.dtype in HALVES else ""
+        convert = ".to(tl.float32)" if t.dtype in HALVES else ""
         if mask is None:
             return items(f"tl.load({{0}}){convert}", place, name=name)
         other = literal(0, v.dtype)
@@ -220,7 +220,6 @@ class Values:
         )
 
     def _pointwise(self, v: Pointwise, args: list[Item]) -> Item:
-        dtype = v.args[-1].dtype
         infix = INFIX.get(v.function)
         plain = [not (a.name or a.args) for a in args]
         if infix is None or all(plain):
@@ -237,7 +236,6 @@ class Values:
         for name, value in fields.items():
             shown = f"({value})" if value.startswith("-") else value
             text = text.replace(f"{{{name}:a}}", shown).replace(f"{{{name}}}", value)
-        del dtype
         return self.items(text, *args, name=v.function, nested=True)
 
     def _cast(self, v: Cast, x: Item) -> Item:
@@ -362,11 +360,6 @@ def fold_of(op: str) -> str:
 
 def _replaced(index: Index, axis: int, component: Component) -> Index:
     return (*index[:axis], component, *index[axis + 1 :])
-
-
-def power_of_two(n: int) -> int:
-    """The smallest power of two that is not below ``n``."""
-    return 1 << max(0, n - 1).bit_length()
 
 
 def stored_shape(v: Value) -> tuple[Value, Shape]:
