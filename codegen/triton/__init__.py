@@ -1,5 +1,6 @@
 """Emits Triton for plans of level 2."""
 
+from columba.codegen.triton.candidates import INTERPRETER, candidates, check, default_schedule, is_legal
 from columba.codegen.triton.launches import (
     ArrayArgument,
     BufferArgument,
@@ -25,6 +26,7 @@ from columba.codegen.triton.schedule import (
 )
 
 __all__ = [
+    "INTERPRETER",
     "ArrayArgument",
     "BufferArgument",
     "CountArgument",
@@ -44,6 +46,10 @@ __all__ = [
     "Workspace",
     "WorkspaceArgument",
     "as_json",
+    "candidates",
+    "check",
+    "default_schedule",
     "emit",
     "from_json",
+    "is_legal",
 ]

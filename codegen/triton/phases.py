@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from columba.codegen.triton.schedule import IllegalSchedule
 from columba.ir.interop.ops import Cast, Degree, Reduce, Value
 from columba.ir.intraop.kernels import Buffer, Load, Store, Traversal, TraversalSchedule, values_of
 from columba.ir.node import Node, rewrite, topological
@@ -42,6 +43,9 @@ def in_single_loops(kernel: Traversal, split: int, taken: set[str]) -> list[Trav
     """``kernel`` with every loop over its members on its own, owners cut into tiles of at most ``split`` members.
 
     ``taken``: names of buffers that there are; those of new ones are added.
+
+    Raises:
+        IllegalSchedule: there is no loop.
     """
     assert kernel.via is not None
     cut = TraversalSchedule(split)
@@ -49,9 +53,12 @@ def in_single_loops(kernel: Traversal, split: int, taken: set[str]) -> list[Trav
     stores = list(kernel.stores)
     made: list[Traversal] = []
     reductions = [v for v in topological([s.value for s in stores]) if isinstance(v, Reduce)]
-    loops = max([_phase(r) for r in reductions] + [_phase(s.value) + 1 for s in stores if _is_of_members(s, kernel)])
+    of_members = [s for s in stores if _is_of_members(s, kernel)]
+    loops = max((*map(_phase, reductions), *(_phase(s.value) + 1 for s in of_members)), default=0)
+    if not loops:
+        raise IllegalSchedule(f"traversal {kernel.name} has no loop over members that could be split")
     for loop in range(1, loops + 1):
-        members = [s for s in stores if _is_of_members(s, kernel) and _phase(s.value) + 1 == loop]
+        members = [s for s in of_members if _phase(s.value) + 1 == loop]
         own = [r for r in reductions if _phase(r) == loop]
         values = rewrite([*own, *(s.value for s in members)], lambda node: node, known)
         parts = [Store(s.buffer, v) for s, v in zip(members, values[len(own) :], strict=True)]

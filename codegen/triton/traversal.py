@@ -68,6 +68,15 @@ def schedule_of_traversal(kernel: Traversal) -> Schedule:
     return _made_members(kernel, kernel.name, None).schedule
 
 
+def width_of_traversal(kernel: Traversal) -> int:
+    """The lanes of the widest block of a traversal, beside its rows."""
+    if all(s.buffer.type.size == 0 for s in kernel.stores):
+        return 1
+    if kernel.via is None:
+        return _made_rows(kernel).width
+    return width_of(_made_members(kernel, kernel.name, None).roots, 2)
+
+
 def width_of(roots: Iterable[Item], rows: int) -> int:
     """The lanes of the widest block beside its rows."""
     widest = 1
@@ -263,10 +272,11 @@ class _Members:
         assert self.kernel.via is not None
         owners = _rows_of(self.kernel.owner)
         over = owners if self.tiles is None else self.tiles
-        schedules, by_degree = [self.schedule], None
         if isinstance(self.schedule, DegreeSchedule):
             schedules = [case for _, case in self.schedule.cases]
             by_degree = self.kernel.via.fine, owners, self.schedule.limits
+        else:
+            schedules, by_degree = [self.schedule], None
         return Launch(
             self.name,
             tuple(self.names.arguments.items()),
@@ -285,16 +295,19 @@ class _Members:
             for item in below_unknown(root, writer.known):
                 if MEMBER not in item.axes and (item.name or item.args):
                     writer.write([item])
-        accumulators = [_Accumulator(f, self.level.folds[f], writer) for f in folds]
-        for a in accumulators:
+        accumulators: dict[Item, _Accumulator] = {}
+        for f in folds:  # a weighted sum comes after the softmax that weighs it
+            of = self.level.weighted.get(f)
+            accumulators[f] = _Accumulator(f, self.level.folds[f], writer, None if of is None else accumulators[of])
+        for a in accumulators.values():
             writer.lines += a.start()
         inner = writer.inner()
-        for a in accumulators:
+        for a in accumulators.values():
             inner.lines += a.fold(inner)
         write_statements(inner, stores)
         writer.lines += ["for start in range(0, longest, MEMBERS):", *(f"    {line}" for line in inner.lines)]
         some = Text(f"{writer.known[self.level.end]} > {writer.known[self.level.begin]}")
-        for a in accumulators:
+        for a in accumulators.values():
             writer.lines += a.finish(some)
             writer.known[a.item] = Text(a.name)
 
@@ -314,17 +327,23 @@ def reduction_of(store: Store) -> Reduce:
 
 
 class _Accumulator:
-    """A reduction of members in the making: each lane folds its own members, and the lanes are put together after the loop."""
+    """A reduction of members in the making: each lane folds its own members, and the lanes are put together after the loop.
 
-    def __init__(self, item: Item, r: Reduce, writer: Writer) -> None:
+    ``softmax``: the members are weighted by a softmax, whose log-sum-exp is in the making in the same loop. The sum is kept relative to
+    the largest logit so far, and scaled down whenever there is a larger one.
+    """
+
+    def __init__(self, item: Item, r: Reduce, writer: Writer, softmax: _Accumulator | None = None) -> None:
         self.item = item
         self.r = r
         self.writer = writer
+        self.softmax = softmax
         self.name = writer.fresh({"sum": "total", "max": "largest", "min": "smallest"}.get(r.op, r.op))
         self.sum = writer.fresh("exponentials") if r.op == "logsumexp" else ""
+        self.scale = self.weight = self.rescale = ""
 
     def start(self) -> list[str]:
-        axes = self.item.args[0].axes | {OWNER, MEMBER}
+        axes = frozenset({OWNER, MEMBER}).union(*(a.axes for a in self.item.args))
         shape, kind = self.writer.layout.shape(axes), computed(self.r.dtype)
         lines = [f"{self.name} = tl.full({shape}, {start_of(self.r.op)}, {kind})"]
         if self.sum:
@@ -333,30 +352,40 @@ class _Accumulator:
 
     def fold(self, inner: Writer) -> list[str]:
         x = inner.read(self.item.args[0])
+        if self.softmax is not None:
+            return [f"{self.name} = {self.name} * {self.softmax.scale} + {self.softmax.weight} * {x:a}"]
         if self.r.op == "sum":
             return [f"{self.name} += {x}"]
         if self.r.op != "logsumexp":
             return [f"{self.name} = tl.{self.r.op}imum({self.name}, {x}, {NAN})"]
         x = inner.named(self.item.args[0])
         top, base = inner.fresh("top"), inner.fresh("base")
+        self.scale, self.weight = inner.fresh("scale"), inner.fresh("weight")
         return [
             f"{top} = tl.maximum({self.name}, {x}, {NAN})",
             f"{base} = tl.where({top} == -float('inf'), 0, {top})",
-            f"{self.sum} = {self.sum} * tl.exp({self.name} - {base}) + tl.exp({x} - {base})",
+            f"{self.scale} = tl.exp({self.name} - {base})",
+            f"{self.weight} = tl.exp({x} - {base})",
+            f"{self.sum} = {self.sum} * {self.scale} + {self.weight}",
             f"{self.name} = {top}",
         ]
 
     def finish(self, some: str) -> list[str]:
         """The lanes put together; an owner without members gets 0."""
+        if self.softmax is not None:
+            total = f"sum_along({self.name} * {self.softmax.rescale}, 1) / {self.softmax.sum}"
+            return [f"{self.name} = tl.where({some}, {total}, 0)"]
         if self.r.op == "sum":
             return [f"{self.name} = sum_along({self.name}, 1)"]
         if self.r.op != "logsumexp":
             return [f"{self.name} = tl.where({some}, {fold_of(self.r.op)}({self.name}, 1), 0)"]
         top, base = self.writer.fresh("top"), self.writer.fresh("base")
+        self.rescale = self.writer.fresh("rescale")
         return [
             f"{top} = max_along({self.name}, 1)",
             f"{base} = tl.where({top} == -float('inf'), 0, {top})",
-            f"{self.sum} = sum_along({self.sum} * tl.exp({self.name} - {base}), 1)",
+            f"{self.rescale} = tl.exp({self.name} - {base})",
+            f"{self.sum} = sum_along({self.sum} * {self.rescale}, 1)",
             f"{self.name} = tl.where({some}, {base} + tl.log({self.sum}), 0)",
         ]
 
@@ -388,7 +417,10 @@ def combination(name: str, out: Buffer, parts: Workspace, tiles: Tiles | None, o
         fields |= {"first": "owner", "last": "owner + 1"}
     elif tiles is None:
         assert isinstance(parts.tiles.of, Space)
-        fields |= {"first": "owner * 0", "last": f"({names.count(parts.tiles.of)} + {parts.tiles.by - 1}) // {parts.tiles.by}"}
+        fields |= {
+            "first": "owner * 0",
+            "last": f"({names.count(parts.tiles.of)} + {parts.tiles.by - 1}) // {parts.tiles.by}",
+        }
     else:
         table = names.array(tiles), names.tiles(tiles)
         fields |= {key: str(fields[key]).format(*table) for key in ("first", "last")}
