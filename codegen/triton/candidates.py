@@ -18,9 +18,17 @@ from columba.codegen.triton.schedule import (
     ProductSchedule,
     RowSchedule,
     Schedule,
+    clamp,
+    member_warps,
     power_of_two,
 )
-from columba.codegen.triton.traversal import schedule_of_traversal, traversal_functions, width_of_traversal
+from columba.codegen.triton.traversal import (
+    least_bytes_of,
+    most_pieces,
+    schedule_of_traversal,
+    traversal_functions,
+    width_of_traversal,
+)
 from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal, product_of
 from columba.ir.spaces import Space
 
@@ -89,7 +97,7 @@ def candidates(kernel: Kernel, target: str = "sm_90") -> tuple[Schedule, ...]:
             assert isinstance(default, OuterSchedule)
             tried = _outer(default)
         case Traversal(via=None):
-            tried = _rows(width_of_traversal(kernel))
+            tried = _rows(width_of_traversal(kernel), most_pieces(kernel))
         case _:
             assert isinstance(kernel, Traversal)
             tried = _members(kernel, width_of_traversal(kernel))
@@ -160,7 +168,7 @@ def _check_outer(kernel: GemmReduce, schedule: OuterSchedule, limits: Limits) ->
 
 def _check_elements(kernel: Traversal, schedule: Schedule | None, limits: Limits) -> None:
     if isinstance(schedule, RowSchedule):
-        _check_block(schedule.rows * width_of_traversal(kernel), schedule.warps, limits, HELD)
+        _check_block(schedule.rows * width_of_traversal(kernel) // schedule.pieces, schedule.warps, limits, HELD)
     if isinstance(schedule, MemberSchedule):
         size = schedule.owners * schedule.members * width_of_traversal(kernel)
         _check_block(size, schedule.warps, limits, HELD)
@@ -200,18 +208,18 @@ def _outer(default: OuterSchedule) -> Iterator[Schedule]:
     yield replace(default, stages=2)
 
 
-def _rows(width: int) -> Iterator[Schedule]:
+def _rows(width: int, most: int) -> Iterator[Schedule]:
     for elements, held in itertools.product((1024, 2048, 4096), (4, 8, 16)):
-        yield RowSchedule(max(1, elements // power_of_two(width)), max(1, min(16, elements // (32 * held))))
+        pieces = clamp(width // elements, 1, most)
+        yield RowSchedule(max(1, elements // width), clamp(elements // (32 * held), 1, 16), pieces)
 
 
 def _members(kernel: Traversal, width: int) -> Iterator[Schedule]:
+    least = least_bytes_of(kernel)
     low, medium, many = ((16, 2), (32, 1), (8, 4)), ((4, 4), (2, 8), (1, 16)), ((1, 32), (1, 64))
     if kernel.owner not in (Space.ONE, Space.REL, Space.NTYPE):
-        for (owners, members), held in itertools.product((*low, *medium, *many), (8, 16)):
-            warps = max(1, min(8, power_of_two(owners * members * width // (32 * held))))
-            yield MemberSchedule(owners, members, warps)
-    for split, atomic in itertools.product((64, 256, 1024), (False, True)):
-        for members in (16, 64):
-            warps = max(1, min(16, power_of_two(members * width // 256)))
-            yield MemberSchedule(1, members, warps, split, atomic)
+        for (owners, members), fewer in itertools.product((*low, *medium, *many), (1, 2)):
+            warps = member_warps(owners * members, width, least)
+            yield MemberSchedule(owners, members, max(1, warps // fewer))
+    for split, atomic, members in itertools.product((64, 256, 1024), (False, True), (16, 64)):
+        yield MemberSchedule(1, members, member_warps(members, width, least, most=16), split, atomic)

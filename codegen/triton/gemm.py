@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from columba.codegen.triton.dots import Descriptor, Dot, write_dot
@@ -16,10 +17,10 @@ from columba.codegen.triton.names import Names
 from columba.codegen.triton.parts import Parts, cheapest, parts_of_reshapes
 from columba.codegen.triton.schedule import IllegalSchedule, ProductSchedule, default_product, power_of_two
 from columba.codegen.triton.traversal import Function, write_statements
-from columba.codegen.triton.values import Row, UnsupportedValue, Values, stored_shape
+from columba.codegen.triton.values import Row, UnsupportedValue, Values, pieces_of
 from columba.ir.indices import Tiles
 from columba.ir.interop.ops import Reshape, Value
-from columba.ir.intraop.kernels import Buffer, Gemm, Load, Product, Store, product_of, values_of
+from columba.ir.intraop.kernels import Buffer, Gemm, GemmSchedule, Load, Product, Store, product_of, values_of
 from columba.ir.intraop.plan import is_sorted
 from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType, Shape
@@ -39,7 +40,20 @@ def schedule_of_product(kernel: Gemm) -> ProductSchedule:
     """How a product runs where nobody says."""
     product = product_of(kernel)
     lead = 1 if one_matrix_at_a_time(kernel) else math.prod(power_of_two(n) for n in product.x.shape[:-1])
-    return default_product(product.x.shape[-1], product.shape[-1], lead, product.dtype)
+    n = product.shape[-1]
+    default = default_product(product.x.shape[-1], n, lead, product.dtype)
+    factor = n & -n  # the largest power of two that divides it
+    if LEAST_COLUMNS <= factor < n:  # no lane of a block of so many columns is idle
+        by_columns = default_product(product.x.shape[-1], factor, lead, product.dtype)
+        with contextlib.suppress(IllegalSchedule, UnsupportedValue):
+            by_columns = replace(by_columns, columns=factor)
+            _made(replace(kernel, schedule=GemmSchedule(by_columns.rows)), kernel.name, by_columns)
+            return by_columns
+    return default
+
+
+LEAST_COLUMNS = 32
+"""Narrower blocks of columns read the rows too often."""
 
 
 def one_matrix_at_a_time(kernel: Gemm) -> bool:
@@ -158,7 +172,7 @@ class _Gemm:
         self.level.product = self._dot
         parts = _parts(self.product.shape) if parts is None else parts
         self.values = Values(self.items, self.names, 1, self.level, parts)
-        self.stores = [self._store(s) for s in kernel.stores if s.buffer.type.size]
+        self.stores = [item for s in kernel.stores if s.buffer.type.size for item in self._stores(s)]
 
     @property
     def matrices(self) -> int:
@@ -281,16 +295,18 @@ class _Gemm:
 
     # -------------------------------------------------------------------------------------------- stores
 
-    def _store(self, store: Store) -> Item:
-        value, shape = stored_shape(store.value)
-        index = self._iteration(value, shape)
+    def _stores(self, store: Store) -> Iterator[Item]:
         row = self.level.number(store.buffer.type.space)
-        place = self.values.pointer(
-            self.names.buffer(store.buffer), row, store.buffer.type.size, linear(self.items, flat(index))
-        )
-        return self.values.store(Store(Buffer(store.buffer.name, value.type, store.buffer.role), value), index, place)
+        for value, whole in pieces_of(self.items, store.value):
+            index = self._iteration(value.shape)
+            place = self.values.pointer(
+                self.names.buffer(store.buffer), row, store.buffer.type.size, linear(self.items, flat(whole(index)))
+            )
+            yield self.values.store(
+                Store(Buffer(store.buffer.name, value.type, store.buffer.role), value), index, place
+            )
 
-    def _iteration(self, value: Value, shape: Shape) -> Index:
+    def _iteration(self, shape: Shape) -> Index:
         index = self.values.iteration(shape)
         if self.schedule.columns:
             if shape != self.product.shape:

@@ -24,7 +24,7 @@ from columba.ir.types import DType
 
 def schedule_of_outer(kernel: GemmReduce) -> OuterSchedule:
     """How a sum of outer products runs where nobody says."""
-    return default_outer(kernel.x.shape[-1], kernel.y.shape[-1])
+    return default_outer(kernel.x.shape[-1], kernel.y.shape[-1], kernel.x.dtype)
 
 
 def gemm_reduce_functions(kernel: GemmReduce, name: str, schedule: OuterSchedule) -> list[Function]:

@@ -57,7 +57,7 @@ def _fully_cut(some: Shape, cuts: Mapping[int, Shape]) -> Shape:
 
 
 def cheapest(make: Callable[[Parts], Made], roots: Callable[[Made], Iterable[Item]], choices: Iterable[Parts]) -> Made:
-    """What ``make`` gives for the parts with which it needs the fewest loads, products and reductions; the first of equals."""
+    """What ``make`` gives for the parts with which it needs the fewest loads, products, reductions and divisions; the first of equals."""
     best: tuple[int, Made] | None = None
     for parts in choices:
         made = make(parts)
@@ -69,4 +69,4 @@ def cheapest(make: Callable[[Parts], Made], roots: Callable[[Made], Iterable[Ite
 
 
 def _is_work(item: Item) -> bool:
-    return item.text.startswith(("tl.load(", "product ")) or item.text.endswith(" of members")
+    return item.text.startswith(("tl.load(", "product ")) or item.text.endswith(" of members") or "//" in item.text

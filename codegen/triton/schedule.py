@@ -29,13 +29,17 @@ def _require_powers_of_two(schedule: Any, *names: str) -> None:
 
 @dataclass(frozen=True)
 class RowSchedule:
-    """For rows without members: a program takes ``rows`` of them."""
+    """For rows without members: a program takes ``rows`` of them.
+
+    ``pieces``: the first dimension of wide rows is cut into so many pieces, each for programs of its own.
+    """
 
     rows: int
     warps: int = 4
+    pieces: int = 1
 
     def __post_init__(self) -> None:
-        _require_powers_of_two(self, "rows", "warps")
+        _require_powers_of_two(self, "rows", "warps", "pieces")
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def as_json(schedule: Schedule) -> dict[str, Any]:
     """A schedule as JSON has it.
 
     >>> as_json(RowSchedule(rows=8, warps=2))
-    {'kind': 'rows', 'rows': 8, 'warps': 2}
+    {'kind': 'rows', 'rows': 8, 'warps': 2, 'pieces': 1}
     """
     kind = next(k for k, cls in _KINDS.items() if cls is type(schedule))
     if isinstance(schedule, DegreeSchedule):
@@ -164,7 +168,7 @@ def from_json(value: Mapping[str, Any]) -> Schedule:
         IllegalSchedule: it is none.
 
     >>> from_json({"kind": "rows", "rows": 8, "warps": 2})
-    RowSchedule(rows=8, warps=2)
+    RowSchedule(rows=8, warps=2, pieces=1)
     """
     try:
         rest = dict(value)
@@ -194,14 +198,15 @@ SPLIT_MEMBERS = 512
 """Members of a tile of an owner that has many, such as the whole graph."""
 
 
-def default_rows(width: int) -> RowSchedule:
-    """For rows of ``width`` lanes that have no members."""
+def default_rows(width: int, most_pieces: int = 1) -> RowSchedule:
+    """For rows of ``width`` lanes that have no members, and that can be cut into ``most_pieces``."""
+    pieces = clamp(width // ELEMENTS, 1, most_pieces)
     rows = clamp(ELEMENTS // width, 1, 128)
-    return RowSchedule(rows, warps_for(rows * width))
+    return RowSchedule(rows, warps_for(rows * width // pieces), pieces)
 
 
-def default_members(width: int) -> DegreeSchedule:
-    """For members of ``width`` lanes.
+def default_members(width: int, least_bytes: int) -> DegreeSchedule:
+    """For members of ``width`` lanes, of which the narrowest rows that are loaded have ``least_bytes``.
 
     Where owners have few members, a program takes several owners; where they have many, several members of one at a time.
     """
@@ -209,14 +214,20 @@ def default_members(width: int) -> DegreeSchedule:
     for most, owners, members in ((2, 16, 2), (8, 4, 4), (48, 1, 16), (math.inf, 1, 32)):
         members = clamp(2 * ELEMENTS // width, 1, members)
         owners = clamp(2 * ELEMENTS // (width * members), 1, owners)
-        cases.append((most, MemberSchedule(owners, members, warps_for(owners * members * width, most=8))))
+        warps = member_warps(owners * members, width, least_bytes)
+        cases.append((most, MemberSchedule(owners, members, warps)))
     return DegreeSchedule(tuple(cases))
 
 
-def default_split(width: int, split: int = SPLIT_MEMBERS) -> MemberSchedule:
+def default_split(width: int, least_bytes: int, split: int = SPLIT_MEMBERS) -> MemberSchedule:
     """For the tiles of owners with many members."""
     members = clamp(2 * ELEMENTS // width, 1, 64)
-    return MemberSchedule(1, members, warps_for(members * width), split)
+    return MemberSchedule(1, members, member_warps(members, width, least_bytes, most=16), split)
+
+
+def member_warps(members: int, width: int, least_bytes: int, most: int = 8) -> int:
+    """Warps for so many members at a time: so few that every thread loads 16 bytes at once, of the narrowest rows too."""
+    return clamp(min(warps_for(members * width, most), members * least_bytes // (16 * WARP)), 1, most)
 
 
 def default_product(depth: int, columns: int, lead: int, dtype: DType) -> ProductSchedule:
@@ -229,10 +240,12 @@ def default_product(depth: int, columns: int, lead: int, dtype: DType) -> Produc
     return ProductSchedule(rows, max(LEAST, steps), warps=8 if rows * columns * lead > 8192 else 4)
 
 
-def default_outer(depth: int, columns: int) -> OuterSchedule:
-    """For a sum of outer products, ``depth`` by ``columns`` elements a row."""
+def default_outer(depth: int, columns: int, dtype: DType) -> OuterSchedule:
+    """For a sum of outer products, ``depth`` by ``columns`` elements a row: so many rows that every thread loads 16 bytes at a time."""
     depth, columns = (clamp(power_of_two(n), LEAST, 64) for n in (depth, columns))
-    return OuterSchedule(summed=1024, rows=32, depth=depth, columns=columns)
+    warps = 4
+    rows = clamp(warps * WARP * 16 // (min(depth, columns) * dtype.itemsize), 32, 128)
+    return OuterSchedule(summed=1024, rows=rows, depth=depth, columns=columns, warps=warps)
 
 
 LEAST = 16

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from columba.codegen.triton.index import flat, linear
-from columba.codegen.triton.items import Item, Items, Layout, Text, Writer, below, below_unknown, count_readers
+from columba.codegen.triton.index import Digit, flat, linear
+from columba.codegen.triton.items import Axis, Item, Items, Layout, Text, Writer, below, below_unknown, count_readers
 from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
 from columba.codegen.triton.levels import MEMBER, OWNER, RowWise, WithMembers
 from columba.codegen.triton.names import Names
@@ -25,7 +25,7 @@ from columba.codegen.triton.schedule import (
     default_split,
     power_of_two,
 )
-from columba.codegen.triton.values import Row, Values, fold_of, start_of, stored_shape
+from columba.codegen.triton.values import Row, Values, fold_of, pieces_of, start_of
 from columba.ir.indices import Tiles
 from columba.ir.interop.ops import Cast, Reduce
 from columba.ir.intraop.kernels import Buffer, Store, Traversal, values_of
@@ -56,7 +56,7 @@ def traversal_functions(kernel: Traversal, name: str, schedule: Schedule | None 
     if kernel.via is None:
         if not isinstance(schedule, RowSchedule | None):
             raise IllegalSchedule(f"traversal {kernel.name} has no members; it takes a RowSchedule")
-        return [_made_rows(kernel).function(name, schedule)]
+        return [_made_rows(kernel, schedule).function(name)]
     made = _made_members(kernel, name, schedule)
     return made.functions()
 
@@ -64,7 +64,7 @@ def traversal_functions(kernel: Traversal, name: str, schedule: Schedule | None 
 def schedule_of_traversal(kernel: Traversal) -> Schedule:
     """How a traversal runs where nobody says."""
     if kernel.via is None:
-        return default_rows(_made_rows(kernel).width)
+        return _made_rows(kernel, None).schedule
     return _made_members(kernel, kernel.name, None).schedule
 
 
@@ -73,8 +73,13 @@ def width_of_traversal(kernel: Traversal) -> int:
     if all(s.buffer.type.size == 0 for s in kernel.stores):
         return 1
     if kernel.via is None:
-        return _made_rows(kernel).width
+        return _made_rows(kernel, RowSchedule(1)).width
     return width_of(_made_members(kernel, kernel.name, None).roots, 2)
+
+
+def least_bytes_of(kernel: Traversal) -> int:
+    """Bytes of the narrowest rows of features that a traversal loads of members."""
+    return _made_members(kernel, kernel.name, None).least_bytes
 
 
 def width_of(roots: Iterable[Item], rows: int) -> int:
@@ -94,29 +99,54 @@ def _choices(kernel: Traversal) -> list[Parts]:
     return [{}, found] if found else [{}]
 
 
-def _made_rows(kernel: Traversal) -> _Rows:
-    return cheapest(lambda parts: _Rows(kernel, parts), lambda made: made.stores, _choices(kernel))
+def _made_rows(kernel: Traversal, schedule: RowSchedule | None) -> _Rows:
+    def make(schedule: RowSchedule) -> _Rows:
+        return cheapest(lambda parts: _Rows(kernel, schedule, parts), lambda made: made.stores, _choices(kernel))
+
+    if schedule is not None:
+        return make(schedule)
+    whole = make(RowSchedule(1))
+    schedule = default_rows(whole.width, most_pieces(kernel))
+    if schedule.pieces == 1:
+        whole.schedule = schedule
+        return whole
+    return make(schedule)
+
+
+def most_pieces(kernel: Traversal) -> int:
+    """Into how many pieces the rows of a traversal without members can be cut: along a dimension that comes first in all stores."""
+    items = Items()
+    pieces = [v for s in kernel.stores if s.buffer.type.size for v, _ in pieces_of(items, s.value)]
+    first = {v.shape[0] if v.shape else 1 for v in pieces}
+    return power_of_two(first.pop()) if len(first) == 1 else 1
 
 
 class _Rows:
     """A traversal without members."""
 
-    def __init__(self, kernel: Traversal, parts: Parts) -> None:
+    def __init__(self, kernel: Traversal, schedule: RowSchedule, parts: Parts) -> None:
         self.owner = kernel.owner
+        self.schedule = schedule
+        if schedule.pieces > most_pieces(kernel):
+            raise IllegalSchedule(f"traversal {kernel.name}: rows cannot be cut into {schedule.pieces} pieces")
         items, self.names = Items(), Names()
         level = RowWise(items, self.names, kernel.owner)
-        values = Values(items, self.names, 1, level, parts)
-        self.stores = [_store(values, s, level.rows.position) for s in kernel.stores if s.buffer.type.size]
+        self.values = Values(items, self.names, 1, level, parts)
+        row, pieces = level.rows.position, schedule.pieces
+        self.stores = [i for s in kernel.stores if s.buffer.type.size for i in _stores(self.values, s, row, pieces)]
         self.width = width_of(self.stores, 1)
 
-    def function(self, name: str, schedule: RowSchedule | None) -> Function:
-        schedule = schedule or default_rows(self.width)
+    def function(self, name: str) -> Function:
+        schedule = self.schedule
         layout = Layout()
         layout.see(below(self.stores))
-        writer = Writer(layout, set(self.names.arguments), count_readers(self.stores))
+        writer = Writer(layout, {*self.names.arguments, "piece"}, count_readers(self.stores))
+        grid = [GridSize(_rows_of(self.owner), schedule.rows)]
+        if schedule.pieces > 1:
+            grid.append(GridSize(schedule.pieces))
+            writer.lines.append("piece = tl.program_id(1)")
         write_statements(writer, self.stores)
-        grid = (GridSize(_rows_of(self.owner), schedule.rows),)
-        variant = Variant(grid, (("ROWS", schedule.rows),), schedule.warps)
+        variant = Variant(tuple(grid), (("ROWS", schedule.rows),), schedule.warps)
         launch = Launch(name, tuple(self.names.arguments.items()), (variant,))
         return Function(name, "rows.py.jinja", launch, {"body": writer.lines})
 
@@ -125,18 +155,18 @@ def _rows_of(space: Space) -> Space | int:
     return 1 if space is Space.ONE else space
 
 
-def _store(values: Values, store: Store, row: Item) -> Item:
-    """The statement of a store to row ``row``."""
-    value, shape = stored_shape(store.value)
-    index = values.iteration(shape)
-    place = values.pointer(
-        values.names.buffer(store.buffer),
-        row,
-        store.buffer.type.size,
-        linear(values.items, flat(index)),
-    )
-    flattened = Store(Buffer(store.buffer.name, value.type, store.buffer.role), value)
-    return values.store(flattened, index, place)
+def _stores(values: Values, store: Store, row: Item, pieces: int = 1) -> Iterator[Item]:
+    """The statements of a store to row ``row``, or to a piece of it."""
+    for value, whole in pieces_of(values.items, store.value):
+        index = values.iteration(value.shape)
+        if pieces > 1:
+            n = value.shape[0]
+            block = power_of_two(n) // pieces
+            axis = Axis(values.rows, str(block), None if n % block == 0 else n, f"piece * {block}")
+            index = ((Digit(values.lanes(axis), n),), *index[1:])
+        at = linear(values.items, flat(whole(index)))
+        place = values.pointer(values.names.buffer(store.buffer), row, store.buffer.type.size, at)
+        yield values.store(Store(Buffer(store.buffer.name, value.type, store.buffer.role), value), index, place)
 
 
 def write_statements(writer: Writer, statements: list[Item]) -> None:
@@ -144,6 +174,10 @@ def write_statements(writer: Writer, statements: list[Item]) -> None:
     for statement in statements:
         text = str(writer.read(statement))
         writer.lines.append(text)
+
+
+SECTOR = 32
+"""Bytes that a GPU's memory gives at once."""
 
 
 def _variant(over: Space | Tiles | int, schedule: MemberSchedule) -> Variant:
@@ -189,15 +223,21 @@ class _Members:
         """Loops over the members."""
         return max([f.phase for f in self.level.folds] + [s.phase + 1 for s in self.of_members] + [0])
 
+    @property
+    def least_bytes(self) -> int:
+        """Bytes of the narrowest rows of features that are loaded of members. What is less than a sector is a handful of scalars."""
+        found = [n for item, n in self.values.row_bytes.items() if MEMBER in item.axes and n >= SECTOR]
+        return min(found, default=SECTOR)
+
     def _scheduled(self, schedule: Schedule | None) -> MemberSchedule | DegreeSchedule:
         if isinstance(schedule, RowSchedule) and not self.phases:
             schedule = MemberSchedule(schedule.rows, 1, schedule.warps)
         if schedule is None:
             width = width_of(self.roots, 2)
             if self.tiles is not None:
-                return default_split(width, self.tiles.rows)
+                return default_split(width, self.least_bytes, self.tiles.rows)
             if self.phases:
-                return default_members(width)
+                return default_members(width, self.least_bytes)
             rows = default_rows(width)
             return MemberSchedule(rows.rows, 1, rows.warps)
         if not isinstance(schedule, MemberSchedule | DegreeSchedule):
@@ -207,9 +247,9 @@ class _Members:
     def _add(self, store: Store) -> None:
         assert self.kernel.via is not None
         if store.value.space is self.kernel.via.fine:
-            self.of_members.append(_store(self.values, store, self.level.number(store.value.space)))
+            self.of_members += _stores(self.values, store, self.level.number(store.value.space))
         elif self.tiles is None:
-            self.own.append(_store(self.values, store, self.level.owners.position))
+            self.own += _stores(self.values, store, self.level.owners.position)
         elif not self.atomic:
             self.own.append(self._partial(store))
         else:

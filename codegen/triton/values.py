@@ -7,8 +7,9 @@ an index too, and made as often as they are asked for differently.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -95,6 +96,7 @@ class Values:
         self.level = level
         self.parts = parts or {}
         self.known: dict[tuple[Value, Index], Item] = {}
+        self.row_bytes: dict[Item, int] = {}  # of loads, how much of a row they read
 
     # -------------------------------------------------------------------------------------------- axes
 
@@ -213,11 +215,13 @@ class Values:
         name = self.names.hint(v.buffer) + (f"_{v.via.name}" if v.via is not None and row is not None else "")
         convert = ".to(tl.float32)" if t.dtype in HALVES else ""
         if mask is None:
-            return items(f"tl.load({{0}}){convert}", place, name=name)
-        other = literal(0, v.dtype)
-        return items(
-            f"tl.load({{0}}, mask={{1}}, other={other}){convert}", place, mask, name=name, masks=frozenset(masks)
-        )
+            loaded = items(f"tl.load({{0}}){convert}", place, name=name)
+        else:
+            text = f"tl.load({{0}}, mask={{1}}, other={literal(0, v.dtype)}){convert}"
+            loaded = items(text, place, mask, name=name, masks=frozenset(masks))
+        lanes = math.prod(int(a.block) for a in loaded.axes if a.dim >= self.rows and a.block.isdigit())
+        self.row_bytes[loaded] = lanes * t.dtype.itemsize
+        return loaded
 
     def _pointwise(self, v: Pointwise, args: list[Item]) -> Item:
         infix = INFIX.get(v.function)
@@ -362,8 +366,21 @@ def _replaced(index: Index, axis: int, component: Component) -> Index:
     return (*index[:axis], component, *index[axis + 1 :])
 
 
-def stored_shape(v: Value) -> tuple[Value, Shape]:
-    """What a store iterates over: a row is stored flat, so that reshaping last is nothing."""
-    while isinstance(v, Reshape):
+def pieces_of(items: Items, v: Value) -> list[tuple[Value, Callable[[Index], Index]]]:
+    """What a store is made of, and where a piece's index is in the whole: the operands of a concatenation are stored each on its own."""
+    while isinstance(v, Reshape):  # a row is stored flat, so that reshaping last is nothing
         v = v.x
-    return v, v.shape
+    if not isinstance(v, Concat):
+        return [(v, lambda index: index)]
+    found: list[tuple[Value, Callable[[Index], Index]]] = []
+    start = 0
+    for part in v.args:
+        if part.type.size:
+            found.append((part, functools.partial(_in_whole, items, v, start)))
+        start += part.shape[v.axis]
+    return found
+
+
+def _in_whole(items: Items, whole: Concat, start: int, index: Index) -> Index:
+    component = moved(items, index[whole.axis], 1, start, whole.shape[whole.axis])
+    return _replaced(index, whole.axis, component)
