@@ -89,6 +89,7 @@ def write_dot(dot: Dot, dtype: DType, k: int, depth: int, writer: Writer) -> Non
     kind = ", out_dtype=tl.float64" if dtype is DType.F64 else ""
     inner.lines.append(f"{total} = tl.dot(left, right, {total}, input_precision=PRECISION{kind})")
     if looped:
+        writer.lines.append(f"# The product, DEPTH of its {k} columns and rows at a time.")
         writer.lines.append(f"for depth in range(0, {k}, DEPTH):")
         writer.lines += [f"    {line}" for line in inner.lines]
     name = writer.fresh("product")

@@ -101,9 +101,9 @@ def _made(kernel: Gemm, name: str, schedule: ProductSchedule) -> _Gemm:
 
 
 class ProductRows:
-    """The rows of a tile: positions in the order of the map that selects the weight."""
+    """The rows of a tile: positions in the order of the map that selects the weight. ``segment``: where that leads, from all of them."""
 
-    def __init__(self, items: Items, names: Names, via: IndexMap, row: Row, segment: Item) -> None:
+    def __init__(self, items: Items, names: Names, via: IndexMap, row: Row, segment: Item | None = None) -> None:
         self.items = items
         self.rows = row
         self.via = via
@@ -118,6 +118,8 @@ class ProductRows:
         return self.walk.number()
 
     def lookup(self, load: Load) -> Item:
+        if self.segment is not None and load.via == self.via:
+            return self.segment
         return self.walk.lookup(load)
 
     def special(self, v: Value, index: Index) -> Item:
@@ -165,10 +167,10 @@ class _Gemm:
         self.descriptors: dict[str, Descriptor] = {}
         self.described: dict[Buffer, None] = {}
         self.rows = kernel.schedule.tile_rows
-        segment, self.begin, end = tile_items(self.items, self.names, self.via, self.rows)
+        self.segment, self.begin, end = tile_items(self.items, self.names, self.via, self.rows)
         position = self.items("{0:a} + tl.arange(0, ROWS){at0}", self.begin, name="position", add=[ROW])
         valid = self.items("{0:a} < {1:a}", position, end, name="valid")
-        self.level = ProductRows(self.items, self.names, self.via, Row(position, valid), segment)
+        self.level = ProductRows(self.items, self.names, self.via, Row(position, valid), self.segment)
         self.level.product = self._dot
         parts = _parts(self.product.shape) if parts is None else parts
         self.values = Values(self.items, self.names, 1, self.level, parts)
@@ -222,7 +224,7 @@ class _Gemm:
         k = Digit(self.values.lanes(depth), self.k)
         position = (*([] if product.shared else flat(lead)), *((*column, k) if product.transpose else (k, *column)))
         t = product.w.type
-        row = None if t.space is Space.ONE else self.level.segment
+        row = None if t.space is Space.ONE else self.segment
         place = self.values.pointer(self.names.buffer(product.w), row, t.size, linear(items, position))
         inside = self.values.inside(depth)
         masks = [*([] if inside is None else [inside]), *self.values.masks(place.axes)]
@@ -329,7 +331,7 @@ class _Gemm:
         writer = Writer(layout, {*self.names.arguments, *_TAKEN, *self.descriptors}, count_readers(self.stores))
         for dot in self.dots.values():
             if dot.right_descriptor or dot.left_descriptor:
-                for item in (self.begin, self.level.segment):
+                for item in (self.begin, self.segment):
                     writer.read(item)
             write_dot(dot, self.product.dtype, self.k, self.depth, writer)
         write_statements(writer, self.stores)

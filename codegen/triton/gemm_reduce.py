@@ -53,7 +53,7 @@ class _Outer:
         self.begin = begin
         position = self.items("{0:a} + start + tl.arange(0, ROWS){at0}", begin, name="position", add=[ROW])
         self.valid = self.items("{0:a} < {1:a}", position, self.end, name="valid")
-        self.level = ProductRows(self.items, self.names, kernel.via, Row(position, self.valid), self.items("0"))
+        self.level = ProductRows(self.items, self.names, kernel.via, Row(position, self.valid))
         self.values = Values(self.items, self.names, 1, self.level)
         self.left, self.left_axes = self._operand(kernel.x, "DEPTH", self.k, 0)
         self.right, self.right_axes = self._operand(kernel.y, "COLUMNS", self.n, 1)

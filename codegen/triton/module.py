@@ -16,6 +16,7 @@ from columba.codegen.triton.launches import CountArgument, Launch, TilesArgument
 from columba.codegen.triton.prepare import prepared
 from columba.codegen.triton.scalars import identifier
 from columba.codegen.triton.schedule import OuterSchedule, ProductSchedule, Schedule, Schedules
+from columba.codegen.triton.summaries import summary, summary_of_parts
 from columba.codegen.triton.traversal import Function, traversal_functions
 from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
 from columba.ir.intraop.plan import Plan
@@ -61,11 +62,14 @@ def emit(plans: Sequence[Plan], schedules: Schedules | None = None) -> Module:
         found: list[Step] = []
         for kernel, schedule in ((s.kernel, s.schedule) for s in scheduled):
             made = _functions(kernel, f"{identifier(plan.name)}_{identifier(kernel.name)}", schedule)
-            comments = [
-                print_kernel(kernel).splitlines(),
-                *(["Combines the parts of tiles, in order."] for _ in made[1:]),
+            functions += [
+                _text(
+                    f,
+                    summary_of_parts(kernel) if n else summary(kernel),
+                    [] if n else print_kernel(kernel).splitlines(),
+                )
+                for n, f in enumerate(made)
             ]
-            functions += [_text(f, comment) for f, comment in zip(made, comments, strict=False)]
             found.append(Step(kernel, tuple(f.launch for f in made)))
         steps[plan.name] = tuple(found)
     body = "\n".join(functions)
@@ -88,12 +92,13 @@ def _functions(kernel: Kernel, name: str, schedule: Schedule | None) -> list[Fun
     raise TypeError(f"{kernel.name} is not prepared")
 
 
-def _text(function: Function, comment: Sequence[str]) -> str:
+def _text(function: Function, about: str, comment: Sequence[str]) -> str:
     launch = function.launch
     constants = [name for name, _ in launch.variants[0].constants] + (["PRECISION", "OPERAND"] if launch.dot else [])
     counts = [name for name, a in launch.arguments if isinstance(a, (CountArgument, TilesArgument))]
     return _template(function.template).render(
         name=function.name,
+        summary=about,
         comment=comment,
         counts=[f'"{c}"' for c in counts],
         parameters=[*(name for name, _ in launch.arguments), *(f"{c}: tl.constexpr" for c in constants)],

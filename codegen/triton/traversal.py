@@ -345,11 +345,18 @@ class _Members:
         for a in accumulators.values():
             inner.lines += a.fold(inner)
         write_statements(inner, stores)
+        writer.lines.append(f"# {self._loop_comment(accumulators.values(), stores)}")
         writer.lines += ["for start in range(0, longest, MEMBERS):", *(f"    {line}" for line in inner.lines)]
         some = Text(f"{writer.known[self.level.end]} > {writer.known[self.level.begin]}")
         for a in accumulators.values():
             writer.lines += a.finish(some)
             writer.known[a.item] = Text(a.name)
+
+    def _loop_comment(self, accumulators: Iterable[_Accumulator], stores: list[Item]) -> str:
+        """What a loop is for."""
+        assert self.kernel.via is not None
+        done = list(dict.fromkeys(a.what for a in accumulators)) + (["what each member stores"] if stores else [])
+        return f"Over the rows of {self.kernel.via.fine}, MEMBERS of each owner at a time: {', '.join(done)}."
 
     def _combination(self, store: Store) -> Function:
         name = f"{self.name}_{self.names.hint(store.buffer)}_of_parts"
@@ -382,6 +389,12 @@ class _Accumulator:
         self.sum = writer.fresh("exponentials") if r.op == "logsumexp" else ""
         self.scale = self.weight = self.rescale = ""
 
+    @property
+    def what(self) -> str:
+        if self.softmax is not None:
+            return "their sum, weighted by that softmax"
+        return {"logsumexp": "the log-sum-exp of an online softmax"}.get(self.r.op, f"their {self.r.op}")
+
     def start(self) -> list[str]:
         axes = frozenset({OWNER, MEMBER}).union(*(a.axes for a in self.item.args))
         shape, kind = self.writer.layout.shape(axes), computed(self.r.dtype)
@@ -393,7 +406,10 @@ class _Accumulator:
     def fold(self, inner: Writer) -> list[str]:
         x = inner.read(self.item.args[0])
         if self.softmax is not None:
-            return [f"{self.name} = {self.name} * {self.softmax.scale} + {self.softmax.weight} * {x:a}"]
+            return [
+                "# What is summed so far shrinks where there is a new largest logit.",
+                f"{self.name} = {self.name} * {self.softmax.scale} + {self.softmax.weight} * {x:a}",
+            ]
         if self.r.op == "sum":
             return [f"{self.name} += {x}"]
         if self.r.op != "logsumexp":

@@ -204,7 +204,10 @@ class Values:
         if t.space is not Space.ONE:
             row = self.level.number(v.at) if v.via is None else self.level.lookup(v)
             valid = self.level.row(v.at).valid
-            masks += [] if valid is None else [valid]
+            is_of_rows = valid is not None and bool(
+                valid.axes & row.axes
+            )  # else all of them lead to one row, which there is
+            masks += [valid] if valid is not None and is_of_rows else []
         element = linear(items, digits)
         if row is None and element is None:
             element = items("tl.full({ones}, 0, tl.int32)")  # so that scalars are blocks, too
