@@ -1,4 +1,8 @@
-"""Builds the index arrays of a graph on demand, in linear time, and keeps them."""
+"""Builds the index arrays of a graph on demand, in linear time, and keeps them.
+
+This is preparation, done once for a graph. On a GPU it waits for the device where a length depends on what the edges are: once for
+each pair space, once for each tile table. Launching kernels on a prepared graph never does.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +130,7 @@ class IndexArrays:
 
     def _segments(self, map: IndexMap) -> Tensor:
         if map.coarse is Space.ONE:
-            return torch.tensor([0, self.graph.count(map.fine)], dtype=self.dtype, device=self.graph.device)
+            return torch.arange(2, dtype=self.dtype, device=self.graph.device) * self.graph.count(map.fine)
         if map.fine is Space.EDGE and map.coarse in PAIR_SPACES:
             return self.pairs(map.coarse).segments
         return self._sorts.segments(self.get(Lookup(map)), self.graph.count(map.coarse))

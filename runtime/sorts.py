@@ -60,14 +60,20 @@ def sorts_for(device: torch.device) -> Sorts:
 
 
 class TorchSorts:
-    """In PyTorch, which sorts integers by radix on a CPU."""
+    """In PyTorch, which sorts integers by radix on a CPU.
+
+    On a GPU nothing here waits for the device but for two numbers, which only the data know and lengths depend on: how many pairs
+    there are, and how many tiles. Each is asked for once, when a graph is prepared; launches ask for nothing.
+    """
 
     def sort(self, keys: Tensor, rows: int) -> tuple[Tensor, Tensor]:
         return torch.sort(keys, stable=True).indices.to(keys.dtype), self.segments(keys, rows)
 
     def segments(self, keys: Tensor, rows: int) -> Tensor:
-        counts = torch.bincount(keys, minlength=rows)
-        return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).to(keys.dtype)
+        # Not bincount, which looks for the largest key.
+        after = torch.zeros(rows + 1, dtype=torch.int64, device=keys.device)
+        after.index_add_(0, keys.long() + 1, torch.ones((), dtype=torch.int64, device=keys.device).expand(len(keys)))
+        return after.cumsum(0).to(keys.dtype)
 
     def pairs(self, node: Tensor, relation: Tensor, nodes: int, relations: int) -> Pairs:
         by_node, _ = self.sort(node, nodes)
@@ -79,9 +85,10 @@ class TorchSorts:
         position = (first.cumsum(0) - 1).to(order.dtype)
         of_edge = torch.empty_like(position)
         of_edge[order.long()] = position
-        starts = first.nonzero().flatten()
+        count = int(position[-1]) + 1 if len(order) else 0  # waits for the device
+        starts = torch.nonzero_static(first, size=count).flatten()
         segments = torch.cat([starts, starts.new_full((1,), len(order))]).to(order.dtype)
-        return Pairs(len(starts), node[first], relation[first], of_edge, order, segments)
+        return Pairs(count, node.index_select(0, starts), relation.index_select(0, starts), of_edge, order, segments)
 
     def take(self, table: Tensor, at: Tensor) -> Tensor:
         return table.index_select(0, at)
@@ -89,7 +96,7 @@ class TorchSorts:
     def tiles(self, segments: Tensor, rows: int) -> Tensor:
         offsets = segments.long()
         tiles = (offsets.diff() + rows - 1) // rows
-        owner = torch.repeat_interleave(tiles)
+        owner = torch.repeat_interleave(tiles, output_size=int(tiles.sum()))  # waits for the device
         first = tiles.cumsum(0) - tiles
         within = torch.arange(len(owner), device=offsets.device) - first[owner]
         start = offsets[owner] + within * rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from columba.codegen.triton import (
     ArrayArgument,
     BufferArgument,
     Launch,
+    Schedules,
     Variant,
     WorkspaceArgument,
     emit,
@@ -46,7 +47,7 @@ class Binary:
     """A compiled kernel.
 
     ``spilled`` is bytes of a thread's registers kept in memory; ``shared`` is bytes of shared memory a block takes. ``assembly`` is the
-    target's own: SASS for NVIDIA's GPUs, GCN for AMD's.
+    target's own: SASS for NVIDIA's GPUs, with the lines of the source that it comes from, GCN for AMD's.
     """
 
     plan: str
@@ -61,17 +62,45 @@ class Binary:
     @property
     def widest_load(self) -> int:
         """Bits of the widest load from global memory that a thread makes."""
-        widths = [int(n or 32) for n in re.findall(r"\b(?:LDG|LDGSTS)\.E(?:\.[A-Z]\w*)*(?:\.(64|128))?", self.assembly)]
+        widths = [_width(load) for load in re.finditer(_LOAD, self.assembly)]
         amd = {"dwordx4": 128, "dwordx3": 96, "dwordx2": 64, "dword": 32}
         widths += [
             amd[w] for w in re.findall(r"(?:global|buffer)_load_(dwordx4|dwordx3|dwordx2|dword)\b", self.assembly)
         ]
         return max(widths, default=0)
 
+    def loads_by_line(self) -> dict[int, list[int]]:
+        """Bits of each load from global memory, by the line of the module's source that it comes from (NVIDIA's GPUs only).
+
+        A load that the tensor memory accelerator makes counts as 128.
+        """
+        found: dict[int, list[int]] = {}
+        line = 0
+        for text in self.assembly.splitlines():
+            at = re.search(r'//## File "([^"]*)", line (\d+)', text)
+            if at is not None:
+                line = int(at.group(2)) if "triton/language" not in at.group(1) else line
+                continue
+            load = re.search(_LOAD, text)
+            if load is not None:
+                found.setdefault(line, []).append(_width(load))
+        return found
+
     @property
     def tensor_core_instructions(self) -> int:
         """Matrix instructions in the code."""
         return len(re.findall(r"\b(?:HMMA|HGMMA|DMMA|IMMA|UTCHMMA|v_mfma)", self.assembly))
+
+
+_LOAD = re.compile(r"\b(LDG|LDGSTS|UTMALDG)\.((?:\w+\.?)*)")
+
+
+def _width(load: re.Match[str]) -> int:
+    """Bits of a load, from its instruction's modifiers: ``LDG.E.128``, ``LDG.E.U16``, ``LDGSTS.E.BYPASS.128``."""
+    if load.group(1) == "UTMALDG":
+        return 128
+    sizes = {"128": 128, "64": 64, "U16": 16, "S16": 16, "U8": 8, "S8": 8}
+    return next((sizes[part] for part in load.group(2).split(".") if part in sizes), 32)
 
 
 def gpu_target(name: str) -> Any:
@@ -87,19 +116,27 @@ def gpu_target(name: str) -> Any:
 
 
 def compile_plans(
-    plans: Sequence[Plan], index_dtype: DType, target: str, counts: Mapping[Space, int] | None = None
+    plans: Sequence[Plan],
+    index_dtype: DType,
+    target: str,
+    counts: Mapping[Space, int] | None = None,
+    schedules: Schedules | None = None,
+    only: Container[str] | None = None,
 ) -> Iterator[Binary]:
     """Every kernel of ``plans`` compiled for ``target``, one after the other, in all variants, or in those that a graph with ``counts``
-    rows would run. Needs no GPU.
+    rows would run. Needs no GPU. ``schedules`` say how kernels run, as :func:`columba.codegen.triton.emit` takes them; ``only`` names the
+    kernels to compile, as the prepared plans call them.
 
     Raises:
         UnknownTarget: there is no such architecture.
     """
     wanted = gpu_target(target)
-    module = emit(plans)
+    module = emit(plans, schedules)
     functions = load_functions(module.source, interpreted=False)
     for plan in module.plans:
         for step in module.steps[plan.name]:
+            if only is not None and step.kernel.name not in only:
+                continue
             for launch in step.launches:
                 for variant in launch.variants if counts is None else [launch.variant(counts)]:
                     compiled = _compile(getattr(functions, launch.function), launch, variant, index_dtype, wanted)
@@ -138,7 +175,7 @@ def _binary(plan: str, launch: Launch, variant: Variant, target: str, compiled: 
         spilled = 4 * _number(r"\.vgpr_spill_count:\s+(\d+)", text)
         return Binary(plan, launch, variant, target, registers, spilled, compiled.metadata.shared, text)
     usage = _nvidia_tool("cuobjdump", compiled.asm["cubin"], "-res-usage")
-    sass = _nvidia_tool("cuobjdump", compiled.asm["cubin"], "-sass")
+    sass = _nvidia_tool("nvdisasm", compiled.asm["cubin"], "-g", "-c")
     spilled = _number(r"STACK:(\d+)", usage) + _number(r"LOCAL:(\d+)", usage)
     registers = _number(r"REG:(\d+)", usage)
     return Binary(plan, launch, variant, target, registers, spilled, compiled.metadata.shared, sass)

@@ -22,6 +22,7 @@ from columba.codegen.triton import (
     BufferArgument,
     CountArgument,
     Launch,
+    Schedules,
     Step,
     TilesArgument,
     Variant,
@@ -48,10 +49,27 @@ class TritonNotFound(RuntimeError):
 
 
 class TritonExecutable:
-    """The kernels of some plans, as a module of Triton functions."""
+    """The kernels of some plans, as a module of Triton functions.
 
-    def __init__(self, plans: Sequence[Plan], index_dtype: DType, choose: Choice | None = None) -> None:
-        self.module = emit(plans)
+    Args:
+        plans: what to run.
+        index_dtype: of the graph's index arrays.
+        choose: which variant of a launch runs; None: as the schedule says by the graph's counts.
+        schedules: how kernels run, by the names of plan and kernel; see :func:`columba.codegen.triton.candidates`.
+
+    Raises:
+        columba.codegen.triton.IllegalSchedule: a kernel cannot run as its schedule says.
+    """
+
+    def __init__(
+        self,
+        plans: Sequence[Plan],
+        index_dtype: DType,
+        choose: Choice | None = None,
+        *,
+        schedules: Schedules | None = None,
+    ) -> None:
+        self.module = emit(plans, schedules)
         self.source = self.module.source
         self.plans = self.module.plans
         self.runners = {
@@ -175,6 +193,10 @@ class _Call:
             for workspace in launch.workspaces:
                 shape = (self._size(workspace.tiles), workspace.size)
                 parts[workspace] = self.allocate(shape, torch_dtype(workspace.dtype))
+                if workspace.zeroed:
+                    parts[workspace].zero_()
+            for buffer in launch.zeroed:
+                self.tensors[buffer].zero_()
             self._launch(launch, parts)
 
     def allocate(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -185,11 +207,14 @@ class _Call:
         grid = tuple(self._size(g) for g in variant.grid)
         if 0 in grid:
             return
+        if launch.described:
+            _align(launch.described, self.tensors)
         arguments = [self._argument(a, parts) for _, a in launch.arguments]
         constants = dict(variant.constants) | dot_constants(launch, interpreted=self.device.type == "cpu")
         function = getattr(self.functions, launch.function)
         options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True}
-        function[grid](*arguments, **constants, **options)
+        with _scratch(self.device) if launch.described else contextlib.nullcontext():
+            function[grid](*arguments, **constants, **options)
 
     def _argument(self, argument: Argument, parts: dict[Workspace, Tensor]) -> Tensor | int:
         match argument:
@@ -209,9 +234,36 @@ class _Call:
 
     def _size(self, size: GridSize) -> int:
         if isinstance(size.of, int):
-            return -(-size.of // size.by)
-        rows = self.counts[size.of] if isinstance(size.of, Space) else self._array(size.of).numel() // 3
-        return -(-rows // size.by)
+            rows = size.of
+        else:
+            rows = self.counts[size.of] if isinstance(size.of, Space) else self._array(size.of).numel() // 3
+        programs = -(-rows // size.by) * size.times
+        return min(programs, size.per_processor * processors(self.device)) if size.per_processor else programs
+
+
+@functools.cache
+def processors(device: torch.device) -> int:
+    """The multiprocessors of a device; for the interpreter a few, so that programs take several tiles each."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 3
+
+
+def _align(described: Sequence[Buffer], tensors: dict[Buffer, Tensor]) -> None:
+    """Tensor descriptors want addresses that are multiples of 16, which a view that starts inside a tensor may not have."""
+    for buffer in described:
+        if tensors[buffer].data_ptr() % 16:
+            tensors[buffer] = tensors[buffer].clone()
+
+
+@contextlib.contextmanager
+def _scratch(device: torch.device) -> Iterator[None]:
+    """Inside, Triton takes memory for tensor descriptors from PyTorch, on the current stream."""
+    from triton.runtime import _allocation
+
+    token = _allocation._allocator.set(lambda size, *_: torch.empty(size, dtype=torch.int8, device=device))
+    try:
+        yield
+    finally:
+        _allocation._allocator.reset(token)
 
 
 def dot_constants(launch: Launch, *, interpreted: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from eager_graphs import bipartite_graph, square_graphs
+from torch.utils._python_dispatch import TorchDispatchMode
 
 import columba
 from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
@@ -144,3 +145,40 @@ def test_the_tensors_of_a_graph_stay_its_own() -> None:
 def test_ids_out_of_range(edges: list[list[int]], sizes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         columba.Graph(torch.tensor(edges), **sizes)
+
+
+class _Waits(TorchDispatchMode):
+    """Counts what would wait for a GPU: numbers read from tensors, and results whose sizes the data say."""
+
+    sizes_from_data = ("nonzero", "masked_select", "_unique2", "unique_dim", "bincount")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        unsized = name == "repeat_interleave" and kwargs.get("output_size") is None
+        by_mask = name == "index" and any(t is not None and t.dtype is torch.bool for t in args[1])
+        if name in (*self.sizes_from_data, "_local_scalar_dense") or unsized or by_mask:
+            self.seen.append(name)
+        return func(*args, **kwargs)
+
+
+def test_pytorch_waits_for_the_device_only_where_a_length_is_unknown() -> None:
+    """Once for each pair space, and once for each table of tiles."""
+    graph = GRAPHS["large"]
+    arrays = IndexArrays(graph, TorchSorts())
+    with _Waits() as waits:
+        for space in PAIR_SPACES:
+            arrays.pairs(space)
+    assert waits.seen == ["_local_scalar_dense"] * len(PAIR_SPACES)
+    with _Waits() as waits:
+        others = [a for a in all_arrays(graph) if not isinstance(a, Tiles)]
+        for array in others:
+            arrays.get(array)
+    assert not waits.seen
+    with _Waits() as waits:
+        arrays.get(Tiles(others[0].map, 7))
+    assert waits.seen == ["_local_scalar_dense"]

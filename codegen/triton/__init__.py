@@ -1,5 +1,6 @@
 """Emits Triton for plans of level 2."""
 
+from columba.codegen.triton.candidates import INTERPRETER, candidates, check, default_schedule, is_legal
 from columba.codegen.triton.launches import (
     ArrayArgument,
     BufferArgument,
@@ -11,17 +12,44 @@ from columba.codegen.triton.launches import (
     WorkspaceArgument,
 )
 from columba.codegen.triton.module import Module, Step, emit
+from columba.codegen.triton.schedule import (
+    DegreeSchedule,
+    IllegalSchedule,
+    MemberSchedule,
+    OuterSchedule,
+    ProductSchedule,
+    RowSchedule,
+    Schedule,
+    Schedules,
+    as_json,
+    from_json,
+)
 
 __all__ = [
+    "INTERPRETER",
     "ArrayArgument",
     "BufferArgument",
     "CountArgument",
+    "DegreeSchedule",
+    "IllegalSchedule",
     "Launch",
+    "MemberSchedule",
     "Module",
+    "OuterSchedule",
+    "ProductSchedule",
+    "RowSchedule",
+    "Schedule",
+    "Schedules",
     "Step",
     "TilesArgument",
     "Variant",
     "Workspace",
     "WorkspaceArgument",
+    "as_json",
+    "candidates",
+    "check",
+    "default_schedule",
     "emit",
+    "from_json",
+    "is_legal",
 ]

@@ -2,36 +2,58 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+from columba.codegen.triton.dots import Descriptor, Dot, write_dot
 from columba.codegen.triton.index import Component, Digit, Index, flat, linear, regroup
-from columba.codegen.triton.items import Axis, Item, Items, Layout, Text, Writer, below, below_unknown, count_readers
+from columba.codegen.triton.items import Axis, Item, Items, Layout, Writer, below, count_readers
 from columba.codegen.triton.launches import GridSize, Launch, Variant
 from columba.codegen.triton.levels import ROW, Walk
 from columba.codegen.triton.names import Names
-from columba.codegen.triton.scalars import HALVES, STORED, computed
-from columba.codegen.triton.schedule import ProductBlocks, product_blocks
+from columba.codegen.triton.parts import Parts, cheapest, parts_of_reshapes
+from columba.codegen.triton.schedule import IllegalSchedule, ProductSchedule, default_product, power_of_two
 from columba.codegen.triton.traversal import Function, write_statements
-from columba.codegen.triton.values import Row, UnsupportedValue, Values, power_of_two, stored_shape
+from columba.codegen.triton.values import Row, UnsupportedValue, Values, pieces_of
 from columba.ir.indices import Tiles
-from columba.ir.interop.ops import Value
-from columba.ir.intraop.kernels import Buffer, Gemm, Load, Product, Store, product_of
+from columba.ir.interop.ops import Reshape, Value
+from columba.ir.intraop.kernels import Buffer, Gemm, GemmSchedule, Load, Product, Store, product_of, values_of
+from columba.ir.intraop.plan import is_sorted
 from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType, Shape
 
-LEAST = 16
-"""The smallest side of a block that tensor cores multiply."""
 
-
-def gemm_function(kernel: Gemm, name: str) -> Function:
-    """The function of a matrix product.
+def gemm_function(kernel: Gemm, name: str, schedule: ProductSchedule) -> Function:
+    """The function of a matrix product, whose tiles are those of ``kernel.schedule``.
 
     Raises:
         UnsupportedValue: a store needs the product at positions that no block of it has.
+        IllegalSchedule: no program computes what a store needs, or there is no operand that a descriptor could load.
     """
-    return _Gemm(kernel, name, by_matrix=one_matrix_at_a_time(kernel)).function()
+    return _made(kernel, name, schedule).function()
+
+
+def schedule_of_product(kernel: Gemm) -> ProductSchedule:
+    """How a product runs where nobody says."""
+    product = product_of(kernel)
+    lead = 1 if one_matrix_at_a_time(kernel) else math.prod(power_of_two(n) for n in product.x.shape[:-1])
+    n = product.shape[-1]
+    default = default_product(product.x.shape[-1], n, lead, product.dtype)
+    factor = n & -n  # the largest power of two that divides it
+    if LEAST_COLUMNS <= factor < n:  # no lane of a block of so many columns is idle
+        by_columns = default_product(product.x.shape[-1], factor, lead, product.dtype)
+        with contextlib.suppress(IllegalSchedule, UnsupportedValue):
+            by_columns = replace(by_columns, columns=factor)
+            _made(replace(kernel, schedule=GemmSchedule(by_columns.rows)), kernel.name, by_columns)
+            return by_columns
+    return default
+
+
+LEAST_COLUMNS = 32
+"""Narrower blocks of columns read the rows too often."""
 
 
 def one_matrix_at_a_time(kernel: Gemm) -> bool:
@@ -47,18 +69,41 @@ def fits(kernel: Gemm) -> bool:
     return one_matrix_at_a_time(kernel) or _is_possible(kernel, by_matrix=False)
 
 
+_ANY = ProductSchedule(16, 16)
+
+
 def _is_possible(kernel: Gemm, *, by_matrix: bool) -> bool:
     try:
-        _Gemm(kernel, kernel.name, by_matrix=by_matrix)
+        _Gemm(kernel, kernel.name, _ANY, by_matrix=by_matrix)
     except UnsupportedValue:
         return False
     return True
 
 
-class ProductRows:
-    """The rows of a tile: positions in the order of the map that selects the weight."""
+def _made(kernel: Gemm, name: str, schedule: ProductSchedule) -> _Gemm:
+    by_matrix = one_matrix_at_a_time(kernel)
+    product = product_of(kernel)
+    n = product.shape[-1]
+    if schedule.columns >= power_of_two(n):
+        schedule = replace(schedule, columns=0)
+    apart = _parts(product.shape)
+    choices = [apart] if schedule.columns else [apart, parts_of_reshapes(values_of(kernel)) | apart]
+    make = functools.partial(_Gemm, kernel, name, schedule, by_matrix=by_matrix)
+    try:
+        made = cheapest(make, lambda g: [*g.stores, *(x for d in g.dots.values() for x in (d.left, d.right))], choices)
+    except UnsupportedValue as e:
+        if schedule.columns:
+            raise IllegalSchedule(f"gemm {kernel.name}: stores need more than {schedule.columns} columns ({e})") from e
+        raise
+    if schedule.descriptors and not made.descriptors:
+        raise IllegalSchedule(f"gemm {kernel.name}: no operand is dense, aligned, and a multiple of the steps in depth")
+    return made
 
-    def __init__(self, items: Items, names: Names, via: IndexMap, row: Row, segment: Item) -> None:
+
+class ProductRows:
+    """The rows of a tile: positions in the order of the map that selects the weight. ``segment``: where that leads, from all of them."""
+
+    def __init__(self, items: Items, names: Names, via: IndexMap, row: Row, segment: Item | None = None) -> None:
         self.items = items
         self.rows = row
         self.via = via
@@ -73,6 +118,8 @@ class ProductRows:
         return self.walk.number()
 
     def lookup(self, load: Load) -> Item:
+        if self.segment is not None and load.via == self.via:
+            return self.segment
         return self.walk.lookup(load)
 
     def special(self, v: Value, index: Index) -> Item:
@@ -82,15 +129,15 @@ class ProductRows:
 
 
 def tile_items(items: Items, names: Names, via: IndexMap, rows: int) -> tuple[Item, Item, Item]:
-    """The segment of this program's tile, its first position, and the position after its last."""
+    """The segment of tile ``tile``, its first position, and the position after its last."""
     if via.coarse is Space.ONE:
-        begin = items(f"tl.program_id(0) * {rows}", name="begin")
+        begin = items(f"tile * {rows}", name="begin")
         return items("0"), begin, items(f"tl.minimum({{0}} + {rows}, {names.count(via.fine)})", begin, name="end")
     tiles = Tiles(via, rows)
     table, n = items(names.array(tiles)), names.tiles(tiles)
-    segment = items("tl.load({0} + tl.program_id(0)).to(tl.int64)", table, name=via.name)
-    begin = items(f"tl.load({{0}} + {n} + tl.program_id(0))", table, name="begin")
-    end = items(f"tl.load({{0}} + 2 * {n} + tl.program_id(0))", table, name="end")
+    segment = items("tl.load({0} + tile).to(tl.int64)", table, name=via.name)
+    begin = items(f"tl.load({{0}} + {n} + tile)", table, name="begin")
+    end = items(f"tl.load({{0}} + 2 * {n} + tile)", table, name="end")
     return segment, begin, end
 
 
@@ -98,26 +145,15 @@ def tile_count(via: IndexMap, rows: int) -> GridSize:
     return GridSize(via.fine, rows) if via.coarse is Space.ONE else GridSize(Tiles(via, rows))
 
 
-@dataclass(frozen=True)
-class _Dot:
-    """A product at some index: the blocks that are multiplied, and the axes of the result."""
-
-    item: Item
-    left: Item
-    right: Item
-    lead: tuple[Axis, ...]
-    columns: tuple[Axis, ...]
-    batch: bool
-    left_depth: Axis
-    right_depth: Axis
-
-
 class _Gemm:
     """One matrix product. ``by_matrix``: a program computes one of several matrices' products, not all of them side by side."""
 
-    def __init__(self, kernel: Gemm, name: str, *, by_matrix: bool) -> None:
+    def __init__(
+        self, kernel: Gemm, name: str, schedule: ProductSchedule, parts: Parts | None = None, *, by_matrix: bool
+    ) -> None:
         self.kernel = kernel
         self.name = name
+        self.schedule = schedule
         self.product = product_of(kernel)
         if self.product.via is None:
             raise UnsupportedValue(f"gemm {kernel.name}: a matrix for each row is no matrix product")
@@ -125,21 +161,28 @@ class _Gemm:
         self.by_matrix = by_matrix
         self.k, self.n = self.product.x.shape[-1], self.product.shape[-1]
         self.lead = self.product.x.shape[:-1]
+        self.depth = min(schedule.depth, max(16, power_of_two(self.k)))
         self.items, self.names = Items(), Names()
-        self.dots: dict[Item, _Dot] = {}
-        self.blocks = self._blocks()
-        tile_rows = kernel.schedule.tile_rows
-        segment, begin, end = tile_items(self.items, self.names, self.via, tile_rows)
-        position = self.items("{0:a} + tl.arange(0, ROWS){at0}", begin, name="position", add=[ROW])
+        self.dots: dict[Item, Dot] = {}
+        self.descriptors: dict[str, Descriptor] = {}
+        self.described: dict[Buffer, None] = {}
+        self.rows = kernel.schedule.tile_rows
+        self.segment, self.begin, end = tile_items(self.items, self.names, self.via, self.rows)
+        position = self.items("{0:a} + tl.arange(0, ROWS){at0}", self.begin, name="position", add=[ROW])
         valid = self.items("{0:a} < {1:a}", position, end, name="valid")
-        self.level = ProductRows(self.items, self.names, self.via, Row(position, valid), segment)
+        self.level = ProductRows(self.items, self.names, self.via, Row(position, valid), self.segment)
         self.level.product = self._dot
-        self.values = Values(self.items, self.names, 1, self.level, _parts(self.product.shape))
-        self.stores = [self._store(s) for s in kernel.stores if s.buffer.type.size]
+        parts = _parts(self.product.shape) if parts is None else parts
+        self.values = Values(self.items, self.names, 1, self.level, parts)
+        self.stores = [item for s in kernel.stores if s.buffer.type.size for item in self._stores(s)]
 
-    def _blocks(self) -> ProductBlocks:
-        side_by_side = 1 if self.by_matrix else math.prod(power_of_two(n) for n in self.lead)
-        return product_blocks(self.k, power_of_two(self.n), side_by_side, self.product.dtype)
+    @property
+    def matrices(self) -> int:
+        return math.prod(self.lead) if self.by_matrix else 1
+
+    @property
+    def column_blocks(self) -> int:
+        return -(-self.n // self.schedule.columns) if self.schedule.columns else 1
 
     # -------------------------------------------------------------------------------------------- products
 
@@ -151,6 +194,8 @@ class _Gemm:
             raise UnsupportedValue(f"gemm {self.name}: the product is read across its matrices")
         if self.by_matrix and lead_axes:
             raise UnsupportedValue(f"gemm {self.name}: the product of several matrices is needed at once")
+        if self.schedule.columns and [a.block for a in column_axes] != ["COLUMNS"]:
+            raise UnsupportedValue(f"gemm {self.name}: all columns of the product are needed at once")
         (slot,) = self.values.free_slots(index[:-1], [max([a.dim for a in lead_axes], default=0)])
         size, start = self.k if self._has_tail else None, "depth" if self.k > self.depth else ""
         left_depth = Axis(1 + slot, "DEPTH", size, start)
@@ -164,7 +209,8 @@ class _Gemm:
             f"product {len(self.dots)}", left, right, name="product", add=[ROW], drop=[left_depth, right_depth]
         )
         if item not in self.dots:
-            self.dots[item] = _Dot(item, left, right, lead_axes, column_axes, batch, left_depth, right_depth)
+            by = self._left_descriptor(product, lead), self._right_descriptor(product, lead, column)
+            self.dots[item] = Dot(item, left, right, lead_axes, column_axes, batch, left_depth, right_depth, *by)
         return item
 
     @property
@@ -172,17 +218,13 @@ class _Gemm:
         """Whether the last step in depth is not full."""
         return self.k % self.depth != 0
 
-    @property
-    def depth(self) -> int:
-        return max(LEAST, power_of_two(min(self.k, self.blocks.depth)))
-
     def _weight(self, product: Product, lead: Index, column: Component, depth: Axis) -> Item:
         """The weights of this segment: depth along the first dimension, columns along theirs."""
         items = self.items
         k = Digit(self.values.lanes(depth), self.k)
         position = (*([] if product.shared else flat(lead)), *((*column, k) if product.transpose else (k, *column)))
         t = product.w.type
-        row = None if t.space is Space.ONE else self.level.segment
+        row = None if t.space is Space.ONE else self.segment
         place = self.values.pointer(self.names.buffer(product.w), row, t.size, linear(items, position))
         inside = self.values.inside(depth)
         masks = [*([] if inside is None else [inside]), *self.values.masks(place.axes)]
@@ -192,24 +234,93 @@ class _Gemm:
             return items("tl.load({0})", place, name=name)
         return items("tl.load({0}, mask={1}, other=0)", place, mask, name=name)
 
+    # -------------------------------------------------------------------------------------------- descriptors
+
+    def _left_descriptor(self, product: Product, lead: Component) -> Descriptor | None:
+        """Rows that stand in memory as the tile has them. What is read past the end of the tile is in rows that nobody stores."""
+        x: Value = product.x
+        while isinstance(x, Reshape):
+            x = x.x
+        if not isinstance(x, Load) or x.via is not None or not is_sorted(self.via) or x.at is Space.ONE:
+            return None
+        t = x.buffer.type
+        if (self.lead and not self.by_matrix) or not self._loads_whole_steps(t.dtype, t.size):
+            return None
+        rows = self.names.count(t.space)
+        start = f"matrix * {self.k} + {{depth}}" if self.matrices > 1 else "{depth}"
+        made = f"{self.names.buffer(x.buffer)}, [{rows}, {t.size}], [{t.size}, 1], [ROWS, DEPTH]"
+        return self._descriptor(x.buffer, made, f"[{self._begin}, {start}]", "")
+
+    @property
+    def _begin(self) -> str:
+        return f"tile * {self.rows}" if self.via.coarse is Space.ONE else "begin"
+
+    def _right_descriptor(self, product: Product, lead: Component, column: Component) -> Descriptor | None:
+        """The weights of a segment, all segments below each other."""
+        t, axes = product.w.type, _axes(column)
+        width = self.k if product.transpose else self.n
+        if (lead and not (self.by_matrix or product.shared)) or not self._loads_whole_steps(t.dtype, width):
+            return None
+        if [d.value for d in column] != [self.values.lanes(a) for a in axes]:
+            return None
+        blocks = math.prod(self.schedule.columns if a.block == "COLUMNS" else int(a.block) for a in axes)
+        is_full = self.n % blocks == 0
+        if blocks * t.dtype.itemsize < 16 or not (is_full or (len(axes) == 1 and not product.transpose)):
+            return None
+        matrices = 1 if product.shared else math.prod(self.lead)
+        height = matrices * (self.n if product.transpose else self.k)
+        rows = f"{self.names.count(t.space)} * {height}" if t.space is not Space.ONE else str(height)
+        begins = [] if t.space is Space.ONE else [f"{self.via.name} * {height}"]
+        if self.matrices > 1 and not product.shared:
+            begins.append(f"matrix * {height // matrices}")
+        columns = "column * COLUMNS" if self.column_blocks > 1 else "0"
+        first, second = (columns, "{depth}") if product.transpose else ("{depth}", columns)
+        row = " + ".join([b for b in (*begins, first) if b != "0"] or ["0"])
+        if t.space is not Space.ONE:
+            row = f"({row}).to(tl.int32)"
+        block = f"[{blocks}, DEPTH]" if product.transpose else f"[DEPTH, {blocks}]"
+        made = f"{self.names.buffer(product.w)}, [{rows}, {width}], [{width}, 1], {block}"
+        return self._descriptor(product.w, made, f"[{row}, {second}]", ".T" if product.transpose else "")
+
+    def _loads_whole_steps(self, dtype: DType, width: int) -> bool:
+        """Whether a descriptor can load blocks of rows of ``width`` elements, and none reaches into what is not its own."""
+        aligned = dtype in (DType.F32, DType.BF16, DType.F16) and width * dtype.itemsize % 16 == 0
+        return self.schedule.descriptors and aligned and not self._has_tail
+
+    def _descriptor(self, buffer: Buffer, made: str, at: str, after: str) -> Descriptor:
+        name = f"{self.names.hint(buffer)}_descriptor"
+        found = Descriptor(f"tl.make_tensor_descriptor({made})", name, f"{name}.load({at}){after}")
+        if self.descriptors.setdefault(name, found).made != found.made:
+            raise UnsupportedValue(f"gemm {self.name}: {buffer} is read in blocks of two shapes")
+        self.described[buffer] = None
+        return found
+
     # -------------------------------------------------------------------------------------------- stores
 
-    def _store(self, store: Store) -> Item:
-        value, shape = stored_shape(store.value)
-        index = self._iteration(value, shape)
+    def _stores(self, store: Store) -> Iterator[Item]:
         row = self.level.number(store.buffer.type.space)
-        place = self.values.pointer(
-            self.names.buffer(store.buffer), row, store.buffer.type.size, linear(self.items, flat(index))
-        )
-        return self.values.store(Store(Buffer(store.buffer.name, value.type, store.buffer.role), value), index, place)
+        for value, whole in pieces_of(self.items, store.value):
+            index = self._iteration(value.shape)
+            place = self.values.pointer(
+                self.names.buffer(store.buffer), row, store.buffer.type.size, linear(self.items, flat(whole(index)))
+            )
+            yield self.values.store(
+                Store(Buffer(store.buffer.name, value.type, store.buffer.role), value), index, place
+            )
 
-    def _iteration(self, value: Value, shape: Shape) -> Index:
+    def _iteration(self, shape: Shape) -> Index:
         index = self.values.iteration(shape)
+        if self.schedule.columns:
+            if shape != self.product.shape:
+                raise UnsupportedValue(f"gemm {self.name}: a store is not of the product's columns")
+            tail = self.n if self.n % self.schedule.columns else None
+            column = self.values.lanes(Axis(len(shape), "COLUMNS", tail, "column * COLUMNS"))
+            index = (*index[:-1], (Digit(column, self.n),))
         if not self.by_matrix:
             return index
         if shape[: len(self.lead)] != self.lead:
             raise UnsupportedValue(f"gemm {self.name}: a store does not go over the leading dimensions")
-        matrix = Digit(self.items("tl.program_id(1)", name="matrix"), math.prod(self.lead))
+        matrix = Digit(self.items("matrix"), math.prod(self.lead))
         return (*regroup(self.items, (matrix,), self.lead), *index[len(self.lead) :])
 
     # -------------------------------------------------------------------------------------------- text
@@ -217,19 +328,50 @@ class _Gemm:
     def function(self) -> Function:
         layout = Layout()
         layout.see(below(self.stores))
-        taken = {*self.names.arguments, "depth"}
-        writer = Writer(layout, taken, count_readers(self.stores))
+        writer = Writer(layout, {*self.names.arguments, *_TAKEN, *self.descriptors}, count_readers(self.stores))
         for dot in self.dots.values():
-            _write_dot(self, dot, writer)
+            if dot.right_descriptor or dot.left_descriptor:
+                for item in (self.begin, self.segment):
+                    writer.read(item)
+            write_dot(dot, self.product.dtype, self.k, self.depth, writer)
         write_statements(writer, self.stores)
-        rows = self.kernel.schedule.tile_rows
-        grid = [tile_count(self.via, rows)]
-        if self.by_matrix:
-            grid.append(GridSize(math.prod(self.lead)))
-        constants = (("ROWS", rows), ("DEPTH", self.depth))
-        variant = Variant(tuple(grid), constants, self.blocks.warps, self.blocks.stages)
-        launch = Launch(self.name, tuple(self.names.arguments.items()), (variant,), dot=self.product.dtype)
-        return Function(self.name, "rows.py.jinja", launch, {"body": writer.lines})
+        pieces = self.matrices * self.column_blocks
+        schedule = self.schedule
+        constants = {"ROWS": self.rows, "DEPTH": self.depth}
+        if schedule.columns:
+            constants["COLUMNS"] = schedule.columns
+        if pieces > 1:
+            constants["GROUP"] = schedule.group
+        tiles = tile_count(self.via, self.rows)
+        grid = replace(tiles, times=pieces, per_processor=schedule.persistent)
+        variant = Variant((grid,), tuple(constants.items()), schedule.warps, schedule.stages)
+        fields = {
+            "body": writer.lines,
+            "descriptors": list(self.descriptors.values()),
+            "persistent": bool(schedule.persistent),
+            "tiles": self._tiles(pieces),
+            "matrices": self.matrices,
+            "column_blocks": self.column_blocks,
+        }
+        launch = Launch(
+            self.name,
+            tuple(self.names.arguments.items()),
+            (variant,),
+            dot=self.product.dtype,
+            described=tuple(self.described),
+        )
+        return Function(self.name, "gemm.py.jinja", launch, fields)
+
+    def _tiles(self, pieces: int) -> str:
+        """The number of tiles, if the function needs it."""
+        if pieces == 1 and not self.schedule.persistent:
+            return ""
+        if self.via.coarse is Space.ONE:
+            return f"({self.names.count(self.via.fine)} + {self.rows - 1}) // {self.rows}"
+        return self.names.tiles(Tiles(self.via, self.rows))
+
+
+_TAKEN = ("depth", "tile", "piece", "program", "matrix", "column")
 
 
 def _parts(shape: Shape) -> dict[int, Shape]:
@@ -248,69 +390,3 @@ def _parts(shape: Shape) -> dict[int, Shape]:
 def _axes(component: Component) -> tuple[Axis, ...]:
     """The axes along which a position varies, by dimension."""
     return tuple(sorted({a for d in component for a in d.value.axes}, key=lambda a: a.dim))
-
-
-def operand(text: str, dtype: DType) -> str:
-    """An operand of a matrix product in the type that the launch says, rounded to the stored type first."""
-    rounded = f"{Text(text):a}.to({STORED[dtype]})" if dtype in HALVES else f"{Text(text):a}"
-    return f"{rounded}.to(OPERAND)"
-
-
-def arranged(writer: Writer, item: Item, groups: Sequence[Sequence[Axis]]) -> str:
-    """An item as a block with one dimension for each group of axes, in this order."""
-    axes = [a for group in groups for a in group]
-    text = str(writer.read(item))
-    if not set(axes) <= item.axes:
-        text = f"tl.broadcast_to({text}, {writer.layout.shape(axes)})"
-    stands = sorted(axes, key=lambda a: a.dim)
-    if stands != axes:
-        order = ", ".join(str(stands.index(a)) for a in axes)
-        text = f"tl.permute(tl.reshape({text}, ({', '.join(a.block for a in stands)})), ({order}))"
-        if all(len(group) == 1 for group in groups):
-            return text
-    return f"tl.reshape({text}, ({', '.join(lanes(group) for group in groups)}))"
-
-
-def lanes(axes: Sequence[Axis]) -> str:
-    """The product of blocks."""
-    known = math.prod(int(a.block) for a in axes if a.block.isdigit())
-    unknown = [a.block for a in axes if not a.block.isdigit()]
-    return " * ".join([*unknown, *([str(known)] if known != 1 or not unknown else [])])
-
-
-def _write_dot(gemm: _Gemm, dot: _Dot, writer: Writer) -> None:
-    """The loop in depth, and the result put where its axes are."""
-    dtype = gemm.product.dtype
-    batches = [dot.lead] if dot.batch else []
-    rows = [ROW] if dot.batch else [ROW, *dot.lead]
-    shape = ", ".join(lanes(group) for group in [*batches, rows, dot.columns])
-    for root in (dot.left, dot.right):
-        for item in below_unknown(root, writer.known):
-            if not {dot.left_depth, dot.right_depth} & item.axes and (item.name or item.args):
-                writer.write([item])
-    total = writer.fresh("total")
-    writer.lines.append(f"{total} = tl.full(({shape}), 0, {computed(dtype)})")
-    looped = gemm.k > gemm.depth
-    inner = writer.inner() if looped else writer
-    left = arranged(inner, dot.left, [*batches, rows, [dot.left_depth]])
-    right = arranged(inner, dot.right, [*batches, [dot.right_depth], dot.columns])
-    inner.lines.append(f"left = {operand(left, dtype)}")
-    inner.lines.append(f"right = {operand(right, dtype)}")
-    kind = ", out_dtype=tl.float64" if dtype is DType.F64 else ""
-    inner.lines.append(f"{total} = tl.dot(left, right, {total}, input_precision=PRECISION{kind})")
-    if looped:
-        writer.lines.append(f"for depth in range(0, {gemm.k}, DEPTH):")
-        writer.lines += [f"    {line}" for line in inner.lines]
-    name = writer.fresh("product")
-    writer.lines.append(f"{name} = {_placed(writer.layout, dot, total)}")
-    writer.known[dot.item] = Text(name)
-
-
-def _placed(layout: Layout, dot: _Dot, total: str) -> str:
-    """The result with each axis in its own dimension."""
-    axes = [*dot.lead, ROW, *dot.columns] if dot.batch else [ROW, *dot.lead, *dot.columns]
-    belong = sorted(axes, key=lambda a: a.dim)
-    if belong != axes:
-        order = ", ".join(str(axes.index(a)) for a in belong)
-        total = f"tl.permute(tl.reshape({total}, ({', '.join(a.block for a in axes)})), ({order}))"
-    return f"tl.reshape({total}, {layout.shape(axes)})"

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import math
 
-from columba.codegen.triton.gemm import LEAST, ProductRows, arranged, operand, tile_count, tile_items
+from columba.codegen.triton.dots import arranged, operand
+from columba.codegen.triton.gemm import ProductRows, tile_count, tile_items
 from columba.codegen.triton.index import Digit, flat, regroup
 from columba.codegen.triton.items import Axis, Item, Items, Layout, Writer, below, below_unknown, count_readers
 from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
 from columba.codegen.triton.levels import ROW
 from columba.codegen.triton.names import Names
 from columba.codegen.triton.scalars import computed
-from columba.codegen.triton.schedule import outer_blocks
+from columba.codegen.triton.schedule import LEAST, OuterSchedule, default_outer, power_of_two
 from columba.codegen.triton.traversal import Function, combination
-from columba.codegen.triton.values import Row, Values, power_of_two
+from columba.codegen.triton.values import Row, Values
 from columba.ir.indices import Tiles
 from columba.ir.interop.ops import Value
 from columba.ir.intraop.kernels import GemmReduce
@@ -21,17 +22,22 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType
 
 
-def gemm_reduce_functions(kernel: GemmReduce, name: str) -> list[Function]:
-    """The functions of a sum of outer products: the parts of tiles, and their sums."""
+def schedule_of_outer(kernel: GemmReduce) -> OuterSchedule:
+    """How a sum of outer products runs where nobody says."""
+    return default_outer(kernel.x.shape[-1], kernel.y.shape[-1], kernel.x.dtype)
+
+
+def gemm_reduce_functions(kernel: GemmReduce, name: str, schedule: OuterSchedule) -> list[Function]:
+    """The functions of a sum of outer products, whose tiles are those of ``kernel.schedule``: the parts of tiles, and their sums."""
     if kernel.out.type.size == 0:
         return []
-    made = _Outer(kernel, name)
+    made = _Outer(kernel, name, schedule)
     tiles = None if kernel.via.coarse is Space.ONE else Tiles(kernel.via, kernel.schedule.tile_rows)
     return [made.function(), combination(f"{name}_of_parts", kernel.out, made.workspace, tiles, "sum")]
 
 
 class _Outer:
-    def __init__(self, kernel: GemmReduce, name: str) -> None:
+    def __init__(self, kernel: GemmReduce, name: str, schedule: OuterSchedule) -> None:
         self.kernel = kernel
         self.name = name
         self.dtype = kernel.out.type.dtype
@@ -39,14 +45,15 @@ class _Outer:
         self.lead = kernel.x.shape[:-1]
         self.matrices = 1 if kernel.shared else math.prod(self.lead)
         self.items, self.names = Items(), Names()
-        self.blocks = outer_blocks(power_of_two(self.k), power_of_two(self.n))
-        self.depth, self.columns = max(LEAST, self.blocks.depth), max(LEAST, self.blocks.columns)
+        self.schedule = schedule
+        self.depth = min(schedule.depth, max(LEAST, power_of_two(self.k)))
+        self.columns = min(schedule.columns, max(LEAST, power_of_two(self.n)))
         rows = kernel.schedule.tile_rows
         _, begin, self.end = tile_items(self.items, self.names, kernel.via, rows)
         self.begin = begin
         position = self.items("{0:a} + start + tl.arange(0, ROWS){at0}", begin, name="position", add=[ROW])
         self.valid = self.items("{0:a} < {1:a}", position, self.end, name="valid")
-        self.level = ProductRows(self.items, self.names, kernel.via, Row(position, self.valid), self.items("0"))
+        self.level = ProductRows(self.items, self.names, kernel.via, Row(position, self.valid))
         self.values = Values(self.items, self.names, 1, self.level)
         self.left, self.left_axes = self._operand(kernel.x, "DEPTH", self.k, 0)
         self.right, self.right_axes = self._operand(kernel.y, "COLUMNS", self.n, 1)
@@ -85,7 +92,7 @@ class _Outer:
         layout = Layout()
         roots = [self.left, self.right]
         layout.see(below(roots))
-        writer = Writer(layout, {*self.names.arguments, "start"}, count_readers(roots))
+        writer = Writer(layout, {*self.names.arguments, "start", "tile"}, count_readers(roots))
         begin, end = writer.named(self.begin), writer.named(self.end)
         for root in roots:
             for item in below_unknown(root, writer.known):
@@ -110,9 +117,12 @@ class _Outer:
             "matrices": self.matrices,
         }
         pieces = GridSize(self._depth_blocks * self._column_blocks)
-        constants = (("ROWS", self.blocks.rows), ("DEPTH", self.depth), ("COLUMNS", self.columns))
+        constants = (("ROWS", self.schedule.rows), ("DEPTH", self.depth), ("COLUMNS", self.columns))
         variant = Variant(
-            (self.workspace.tiles, pieces, GridSize(self.matrices)), constants, self.blocks.warps, self.blocks.stages
+            (self.workspace.tiles, pieces, GridSize(self.matrices)),
+            constants,
+            self.schedule.warps,
+            self.schedule.stages,
         )
         arguments = tuple(self.names.arguments.items())
         launch = Launch(self.name, arguments, (variant,), dot=self.dtype, workspaces=(self.workspace,))

@@ -135,6 +135,7 @@ RESERVED = frozenset(
         "left",
         "right",
         "first_tile",
+        "in_groups",
         "longest_of",
         "sum_along",
         "max_along",

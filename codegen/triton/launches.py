@@ -41,12 +41,13 @@ class TilesArgument:
 
 @dataclass(frozen=True)
 class Workspace:
-    """Partial results between two launches: for each tile ``size`` elements."""
+    """Partial results between two launches: for each tile ``size`` elements. ``zeroed``: they are 0 before the first."""
 
     name: str
     tiles: GridSize
     size: int
     dtype: DType
+    zeroed: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,15 @@ Argument = BufferArgument | ArrayArgument | CountArgument | TilesArgument | Work
 
 @dataclass(frozen=True)
 class GridSize:
-    """``of`` divided by ``by``, rounded up; ``of`` is a number of rows, of tiles, or a constant."""
+    """``of`` divided by ``by``, rounded up, ``times`` so many; ``of`` is a number of rows, of tiles, or a constant.
+
+    ``per_processor``: but no more than so many for each multiprocessor of the device.
+    """
 
     of: Space | Tiles | int
     by: int = 1
+    times: int = 1
+    per_processor: int = 0
 
 
 Grid = tuple[GridSize, ...]
@@ -86,7 +92,8 @@ class Launch:
 
     ``members_per_owner`` says by what one of several variants is chosen: rows of one space for each row of another, on average over
     the graph, and up to how many each variant is for (the last one for all others). ``dot`` names the type of a matrix product's
-    operands; the runtime gives such functions the parameters ``PRECISION`` and ``OPERAND``.
+    operands; the runtime gives such functions the parameters ``PRECISION`` and ``OPERAND``. Buffers that are ``zeroed`` are 0 before
+    the launch; those that are ``described`` are read by tensor descriptors, which want their addresses to be multiples of 16.
     """
 
     function: str
@@ -95,6 +102,8 @@ class Launch:
     members_per_owner: tuple[Space, Space | int, tuple[float, ...]] | None = None
     dot: DType | None = None
     workspaces: tuple[Workspace, ...] = ()
+    zeroed: tuple[Buffer, ...] = ()
+    described: tuple[Buffer, ...] = ()
 
     def variant(self, counts: Mapping[Space, int]) -> Variant:
         """The variant for a graph with these row counts."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from columba.codegen.triton.index import Index
 from columba.codegen.triton.items import Axis, Item, Items
 from columba.codegen.triton.names import Names
-from columba.codegen.triton.scalars import computed
+from columba.codegen.triton.scalars import CALLS, INFIX, computed
 from columba.codegen.triton.values import Row, UnsupportedValue, Values, start_of
 from columba.ir.indices import Lookup, Order, Segments, Tiles
 from columba.ir.interop.ops import Degree, Reduce, Value
@@ -86,6 +86,7 @@ class WithMembers:
         self.via = via
         self.values: Values | None = None
         self.folds: dict[Item, Reduce] = {}
+        self.weighted: dict[Item, Item] = {}  # sums whose weights are a softmax: its log-sum-exp
         if tiles is None:
             self._whole_owners(names.count(via.coarse))
         else:
@@ -135,7 +136,43 @@ class WithMembers:
             raise UnsupportedValue(f"{v.op_name} has no place in a traversal")
         assert self.values is not None
         x = self.values.block(self.values.value(v.x, index), v.dtype)
+        if v.op == "sum":
+            weighted = self._weighted_sum(x)
+            if weighted is not None:
+                self.folds[weighted] = v
+                return weighted
         x = self.values.restricted(x, [self.present], start_of(v.op))
         fold = self.items(f"{v.op} of members", x, name=v.op, add=[OWNER], drop=[MEMBER], phase=x.phase + 1)
         self.folds[fold] = v
         return fold
+
+    def _weighted_sum(self, x: Item) -> Item | None:
+        """The sum of ``exp(logit - logsumexp) * value``, if ``x`` is that: taken in the loop that makes the logsumexp."""
+        assert self.values is not None
+        if x.text != INFIX["mul"]:
+            return None
+        for weight, value in (x.args, x.args[::-1]):
+            softmax = self._softmax_of(weight)
+            if softmax is None or value.phase >= softmax.phase:
+                continue
+            value = self.values.restricted(value, [self.present], "0")
+            item = self.items(
+                "weighted sum of members",
+                value,
+                softmax.args[0],
+                name="sum",
+                add=[OWNER],
+                drop=[MEMBER],
+                phase=softmax.phase,
+            )
+            self.weighted[item] = softmax
+            return item
+        return None
+
+    def _softmax_of(self, weight: Item) -> Item | None:
+        """The log-sum-exp of the members' logits, if ``weight`` is the exponential of a logit less that."""
+        if weight.text != CALLS["exp"] or weight.args[0].text != INFIX["sub"]:
+            return None
+        logit, fold = weight.args[0].args
+        is_softmax = fold in self.folds and self.folds[fold].op == "logsumexp" and fold.args[0].args[-1:] == (logit,)
+        return fold if is_softmax else None

@@ -15,6 +15,8 @@ from columba.codegen.triton.gemm_reduce import gemm_reduce_functions
 from columba.codegen.triton.launches import CountArgument, Launch, TilesArgument
 from columba.codegen.triton.prepare import prepared
 from columba.codegen.triton.scalars import identifier
+from columba.codegen.triton.schedule import OuterSchedule, ProductSchedule, Schedule, Schedules
+from columba.codegen.triton.summaries import summary, summary_of_parts
 from columba.codegen.triton.traversal import Function, traversal_functions
 from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
 from columba.ir.intraop.plan import Plan
@@ -41,47 +43,62 @@ class Module:
     steps: dict[str, tuple[Step, ...]]
 
 
-def emit(plans: Sequence[Plan]) -> Module:
-    """The Triton source of all kernels of ``plans``, the same text for the same plans."""
-    plans = tuple(prepared(plan) for plan in plans)
+def emit(plans: Sequence[Plan], schedules: Schedules | None = None) -> Module:
+    """The Triton source of all kernels of ``plans``, the same text for the same plans and schedules.
+
+    Args:
+        plans: what to emit.
+        schedules: how kernels run, by the names of plan and kernel; those that are not in it run as this module thinks best.
+
+    Raises:
+        IllegalSchedule: a kernel cannot run as its schedule says.
+    """
+    made_plans = []
     functions: list[str] = []
     steps: dict[str, tuple[Step, ...]] = {}
-    for plan in plans:
+    for given in plans:
+        plan, scheduled = prepared(given, schedules)
+        made_plans.append(plan)
         found: list[Step] = []
-        for kernel in plan.kernels:
-            made = _functions(kernel, f"{identifier(plan.name)}_{identifier(kernel.name)}")
-            comments = [
-                print_kernel(kernel).splitlines(),
-                *(["Combines the parts of tiles, in order."] for _ in made[1:]),
+        for kernel, schedule in ((s.kernel, s.schedule) for s in scheduled):
+            made = _functions(kernel, f"{identifier(plan.name)}_{identifier(kernel.name)}", schedule)
+            functions += [
+                _text(
+                    f,
+                    summary_of_parts(kernel) if n else summary(kernel),
+                    [] if n else print_kernel(kernel).splitlines(),
+                )
+                for n, f in enumerate(made)
             ]
-            functions += [_text(f, comment) for f, comment in zip(made, comments, strict=False)]
             found.append(Step(kernel, tuple(f.launch for f in made)))
         steps[plan.name] = tuple(found)
     body = "\n".join(functions)
     source = _template("module.py.jinja").render(
         title="Columba: " + ", ".join(plan.name for plan in plans), prelude=_prelude(body), functions=functions
     )
-    return Module(source, plans, steps)
+    return Module(source, tuple(made_plans), steps)
 
 
-def _functions(kernel: Kernel, name: str) -> list[Function]:
-    match kernel:
-        case Traversal():
-            return traversal_functions(kernel, name)
-        case Gemm():
-            return [gemm_function(kernel, name)]
-        case GemmReduce():
-            return gemm_reduce_functions(kernel, name)
-        case HostCall():
+def _functions(kernel: Kernel, name: str, schedule: Schedule | None) -> list[Function]:
+    match kernel, schedule:
+        case Traversal(), _:
+            return traversal_functions(kernel, name, schedule)
+        case Gemm(), ProductSchedule():
+            return [gemm_function(kernel, name, schedule)]
+        case GemmReduce(), OuterSchedule():
+            return gemm_reduce_functions(kernel, name, schedule)
+        case HostCall(), None:
             return []
+    raise TypeError(f"{kernel.name} is not prepared")
 
 
-def _text(function: Function, comment: Sequence[str]) -> str:
+def _text(function: Function, about: str, comment: Sequence[str]) -> str:
     launch = function.launch
     constants = [name for name, _ in launch.variants[0].constants] + (["PRECISION", "OPERAND"] if launch.dot else [])
     counts = [name for name, a in launch.arguments if isinstance(a, (CountArgument, TilesArgument))]
     return _template(function.template).render(
         name=function.name,
+        summary=about,
         comment=comment,
         counts=[f'"{c}"' for c in counts],
         parameters=[*(name for name, _ in launch.arguments), *(f"{c}: tl.constexpr" for c in constants)],

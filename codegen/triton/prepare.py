@@ -1,39 +1,111 @@
-"""Plans as the Triton backend runs them: tiles of sizes that suit a GPU, and matrix products cut where no block can hold them."""
+"""Plans as the Triton backend runs them: every kernel with its schedule, and cut in several where one function cannot hold it."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from columba.codegen.triton.gemm import fits, one_matrix_at_a_time
-from columba.codegen.triton.schedule import SUMMED_ROWS, product_blocks
-from columba.ir.intraop.kernels import Buffer, Gemm, GemmReduce, Kernel, Load, Store, Traversal, product_of, roots_of
+from columba.codegen.triton.gemm import fits, schedule_of_product
+from columba.codegen.triton.gemm_reduce import schedule_of_outer
+from columba.codegen.triton.phases import in_single_loops, is_one_loop
+from columba.codegen.triton.schedule import (
+    SPLIT_MEMBERS,
+    IllegalSchedule,
+    MemberSchedule,
+    OuterSchedule,
+    ProductSchedule,
+    Schedule,
+    Schedules,
+)
+from columba.codegen.triton.traversal import reduction_of
+from columba.ir.intraop.kernels import (
+    Buffer,
+    Gemm,
+    GemmReduce,
+    GemmSchedule,
+    Kernel,
+    Load,
+    Store,
+    Traversal,
+    TraversalSchedule,
+    product_of,
+    roots_of,
+)
 from columba.ir.intraop.plan import Plan
 from columba.ir.node import Node, rewrite
 
 
-def prepared(plan: Plan) -> Plan:
-    """``plan`` with kernels that can be emitted."""
+@dataclass(frozen=True)
+class Scheduled:
+    """A kernel whose own schedule says how the graph's tile tables are cut, and how Triton runs it (None: as suits its width)."""
+
+    kernel: Kernel
+    schedule: Schedule | None
+
+
+def prepared(plan: Plan, schedules: Schedules | None = None) -> tuple[Plan, tuple[Scheduled, ...]]:
+    """``plan`` with kernels that can be emitted, and how each of these runs.
+
+    Raises:
+        IllegalSchedule: a kernel cannot run as ``schedules`` says.
+    """
     taken = {b.name for b in plan.buffers}
-    return replace(plan, kernels=tuple(made for k in plan.kernels for made in _prepared(k, taken)))
+    schedules = schedules or {}
+    made = tuple(s for k in plan.kernels for s in scheduled(k, schedules.get((plan.name, k.name)), taken))
+    return replace(plan, kernels=tuple(s.kernel for s in made)), made
 
 
-def _prepared(kernel: Kernel, taken: set[str]) -> Sequence[Kernel]:
+def scheduled(kernel: Kernel, schedule: Schedule | None, taken: set[str]) -> Sequence[Scheduled]:
+    """What one kernel becomes. ``taken``: names of buffers, to which those of new ones are added."""
     match kernel:
         case Gemm():
-            kernel = replace(kernel, schedule=replace(kernel.schedule, tile_rows=_rows(kernel)))
-            return [kernel] if fits(kernel) else _cut(kernel, taken)
+            return _product(kernel, schedule, taken)
         case GemmReduce():
-            return [replace(kernel, schedule=replace(kernel.schedule, tile_rows=SUMMED_ROWS))]
+            schedule = schedule or schedule_of_outer(kernel)
+            if not isinstance(schedule, OuterSchedule):
+                raise IllegalSchedule(
+                    f"{kernel.name} is a sum of outer products; {schedule} is for another kind of kernel"
+                )
+            return [Scheduled(replace(kernel, schedule=GemmSchedule(schedule.summed)), schedule)]
+        case Traversal():
+            return _traversal(kernel, schedule, taken)
         case _:
-            return [kernel]
+            return [Scheduled(kernel, None)]
 
 
-def _rows(kernel: Gemm) -> int:
-    product = product_of(kernel)
-    lead = 1 if one_matrix_at_a_time(kernel) else math.prod(product.x.shape[:-1])
-    return product_blocks(product.x.shape[-1], product.shape[-1], lead, product.dtype).rows
+def _traversal(kernel: Traversal, schedule: Schedule | None, taken: set[str]) -> Sequence[Scheduled]:
+    if kernel.via is None:
+        return [Scheduled(kernel, schedule)]
+    if schedule is None:
+        split = SPLIT_MEMBERS if kernel.schedule.split else 0
+        return [Scheduled(replace(kernel, schedule=TraversalSchedule(split)), None)]
+    if not isinstance(schedule, MemberSchedule) or not schedule.split:
+        return [Scheduled(replace(kernel, schedule=TraversalSchedule()), schedule)]
+    cut = replace(kernel, schedule=TraversalSchedule(schedule.split))
+    loops = [cut] if is_one_loop(kernel) else in_single_loops(kernel, schedule.split, taken)
+    found = [Scheduled(t, _of_loop(t, schedule)) for t in loops]
+    if schedule.atomic and not any(isinstance(s.schedule, MemberSchedule) and s.schedule.atomic for s in found):
+        raise IllegalSchedule(f"traversal {kernel.name}: only sums are added by atomic operations")
+    return found
+
+
+def _of_loop(kernel: Traversal, schedule: MemberSchedule) -> Schedule | None:
+    """The schedule of one loop: with atomic operations only where everything that it reduces is a sum."""
+    if not kernel.schedule.split:
+        return None
+    ops = [reduction_of(s).op for s in kernel.stores if s.buffer.type.space is kernel.owner]
+    return replace(schedule, atomic=schedule.atomic and bool(ops) and all(op == "sum" for op in ops))
+
+
+def _product(kernel: Gemm, schedule: Schedule | None, taken: set[str]) -> Sequence[Scheduled]:
+    if not isinstance(schedule, ProductSchedule | None):
+        raise IllegalSchedule(f"{kernel.name} is a matrix product; {schedule} is for another kind of kernel")
+    kernels: Sequence[Kernel] = [kernel] if fits(kernel) else _cut(kernel, taken)
+    product, *rest = kernels
+    assert isinstance(product, Gemm)
+    schedule = schedule or schedule_of_product(product)
+    product = replace(product, schedule=GemmSchedule(schedule.rows))
+    return [Scheduled(product, schedule), *(Scheduled(k, None) for k in rest)]
 
 
 def _cut(kernel: Gemm, taken: set[str]) -> Sequence[Kernel]:

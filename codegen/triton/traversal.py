@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
-from columba.codegen.triton.index import flat, linear
-from columba.codegen.triton.items import Item, Items, Layout, Text, Writer, below, below_unknown, count_readers
+from columba.codegen.triton.index import Digit, flat, linear
+from columba.codegen.triton.items import Axis, Item, Items, Layout, Text, Writer, below, below_unknown, count_readers
 from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
 from columba.codegen.triton.levels import MEMBER, OWNER, RowWise, WithMembers
 from columba.codegen.triton.names import Names
-from columba.codegen.triton.scalars import computed
-from columba.codegen.triton.schedule import TraversalBlocks, member_blocks, row_blocks, tile_blocks
-from columba.codegen.triton.values import Values, fold_of, start_of, stored_shape
+from columba.codegen.triton.parts import Parts, cheapest, parts_of_reshapes
+from columba.codegen.triton.scalars import HALVES, computed
+from columba.codegen.triton.schedule import (
+    DegreeSchedule,
+    IllegalSchedule,
+    MemberSchedule,
+    RowSchedule,
+    Schedule,
+    clamp,
+    default_members,
+    default_rows,
+    default_split,
+    power_of_two,
+)
+from columba.codegen.triton.values import Row, Values, fold_of, pieces_of, start_of
 from columba.ir.indices import Tiles
-from columba.ir.interop.ops import Reduce
-from columba.ir.intraop.kernels import Buffer, Store, Traversal
+from columba.ir.interop.ops import Cast, Reduce
+from columba.ir.intraop.kernels import Buffer, Store, Traversal, values_of
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 
@@ -30,17 +43,49 @@ class Function:
     fields: dict[str, Any] = field(default_factory=dict)
 
 
-def traversal_functions(kernel: Traversal, name: str) -> list[Function]:
-    """The functions of a traversal: one, or two where owners are cut into tiles."""
+def traversal_functions(kernel: Traversal, name: str, schedule: Schedule | None = None) -> list[Function]:
+    """The functions of a traversal: one, or two where owners are cut into tiles, as ``kernel.schedule.split`` says.
+
+    Without a ``schedule``, the blocks that suit the width of its rows.
+
+    Raises:
+        IllegalSchedule: a traversal of this kind cannot have this schedule.
+    """
     if all(s.buffer.type.size == 0 for s in kernel.stores):
         return []
-    return [_row_wise(kernel, name)] if kernel.via is None else _over_members(kernel, name)
+    if kernel.via is None:
+        if not isinstance(schedule, RowSchedule | None):
+            raise IllegalSchedule(f"traversal {kernel.name} has no members; it takes a RowSchedule")
+        return [_made_rows(kernel, schedule).function(name)]
+    made = _made_members(kernel, name, schedule)
+    return made.functions()
 
 
-def width_of(items: Items, layout: Layout, rows: int) -> int:
+def schedule_of_traversal(kernel: Traversal) -> Schedule:
+    """How a traversal runs where nobody says."""
+    if kernel.via is None:
+        return _made_rows(kernel, None).schedule
+    return _made_members(kernel, kernel.name, None).schedule
+
+
+def width_of_traversal(kernel: Traversal) -> int:
+    """The lanes of the widest block of a traversal, beside its rows."""
+    if all(s.buffer.type.size == 0 for s in kernel.stores):
+        return 1
+    if kernel.via is None:
+        return _made_rows(kernel, RowSchedule(1)).width
+    return width_of(_made_members(kernel, kernel.name, None).roots, 2)
+
+
+def least_bytes_of(kernel: Traversal) -> int:
+    """Bytes of the narrowest rows of features that a traversal loads of members."""
+    return _made_members(kernel, kernel.name, None).least_bytes
+
+
+def width_of(roots: Iterable[Item], rows: int) -> int:
     """The lanes of the widest block beside its rows."""
     widest = 1
-    for item in items.made.values():
+    for item in below(roots):
         lanes = 1
         for axis in item.axes:
             if axis.dim >= rows:
@@ -49,38 +94,79 @@ def width_of(items: Items, layout: Layout, rows: int) -> int:
     return widest
 
 
-def _row_wise(kernel: Traversal, name: str) -> Function:
-    items, names = Items(), Names()
-    level = RowWise(items, names, kernel.owner)
-    values = Values(items, names, 1, level)
-    stores = [_store(values, s, level.rows.position) for s in kernel.stores if s.buffer.type.size]
-    layout = Layout()
-    layout.see(below(stores))
-    writer = Writer(layout, set(names.arguments), count_readers(stores))
-    write_statements(writer, stores)
-    blocks = row_blocks(width_of(items, layout, 1))
-    grid = (GridSize(_rows_of(kernel.owner), blocks.owners),)
-    variant = Variant(grid, (("ROWS", blocks.owners),), blocks.warps, blocks.stages)
-    launch = Launch(name, tuple(names.arguments.items()), (variant,))
-    return Function(name, "rows.py.jinja", launch, {"body": writer.lines})
+def _choices(kernel: Traversal) -> list[Parts]:
+    found = parts_of_reshapes(values_of(kernel))
+    return [{}, found] if found else [{}]
+
+
+def _made_rows(kernel: Traversal, schedule: RowSchedule | None) -> _Rows:
+    def make(schedule: RowSchedule) -> _Rows:
+        return cheapest(lambda parts: _Rows(kernel, schedule, parts), lambda made: made.stores, _choices(kernel))
+
+    if schedule is not None:
+        return make(schedule)
+    whole = make(RowSchedule(1))
+    schedule = default_rows(whole.width, most_pieces(kernel))
+    if schedule.pieces == 1:
+        whole.schedule = schedule
+        return whole
+    return make(schedule)
+
+
+def most_pieces(kernel: Traversal) -> int:
+    """Into how many pieces the rows of a traversal without members can be cut: along a dimension that comes first in all stores."""
+    items = Items()
+    pieces = [v for s in kernel.stores if s.buffer.type.size for v, _ in pieces_of(items, s.value)]
+    first = {v.shape[0] if v.shape else 1 for v in pieces}
+    return power_of_two(first.pop()) if len(first) == 1 else 1
+
+
+class _Rows:
+    """A traversal without members."""
+
+    def __init__(self, kernel: Traversal, schedule: RowSchedule, parts: Parts) -> None:
+        self.owner = kernel.owner
+        self.schedule = schedule
+        if schedule.pieces > most_pieces(kernel):
+            raise IllegalSchedule(f"traversal {kernel.name}: rows cannot be cut into {schedule.pieces} pieces")
+        items, self.names = Items(), Names()
+        level = RowWise(items, self.names, kernel.owner)
+        self.values = Values(items, self.names, 1, level, parts)
+        row, pieces = level.rows.position, schedule.pieces
+        self.stores = [i for s in kernel.stores if s.buffer.type.size for i in _stores(self.values, s, row, pieces)]
+        self.width = width_of(self.stores, 1)
+
+    def function(self, name: str) -> Function:
+        schedule = self.schedule
+        layout = Layout()
+        layout.see(below(self.stores))
+        writer = Writer(layout, {*self.names.arguments, "piece"}, count_readers(self.stores))
+        grid = [GridSize(_rows_of(self.owner), schedule.rows)]
+        if schedule.pieces > 1:
+            grid.append(GridSize(schedule.pieces))
+            writer.lines.append("piece = tl.program_id(1)")
+        write_statements(writer, self.stores)
+        variant = Variant(tuple(grid), (("ROWS", schedule.rows),), schedule.warps)
+        launch = Launch(name, tuple(self.names.arguments.items()), (variant,))
+        return Function(name, "rows.py.jinja", launch, {"body": writer.lines})
 
 
 def _rows_of(space: Space) -> Space | int:
     return 1 if space is Space.ONE else space
 
 
-def _store(values: Values, store: Store, row: Item) -> Item:
-    """The statement of a store to row ``row``."""
-    value, shape = stored_shape(store.value)
-    index = values.iteration(shape)
-    place = values.pointer(
-        values.names.buffer(store.buffer),
-        row,
-        store.buffer.type.size,
-        linear(values.items, flat(index)),
-    )
-    flattened = Store(Buffer(store.buffer.name, value.type, store.buffer.role), value)
-    return values.store(flattened, index, place)
+def _stores(values: Values, store: Store, row: Item, pieces: int = 1) -> Iterator[Item]:
+    """The statements of a store to row ``row``, or to a piece of it."""
+    for value, whole in pieces_of(values.items, store.value):
+        index = values.iteration(value.shape)
+        if pieces > 1:
+            n = value.shape[0]
+            block = power_of_two(n) // pieces
+            axis = Axis(values.rows, str(block), None if n % block == 0 else n, f"piece * {block}")
+            index = ((Digit(values.lanes(axis), n),), *index[1:])
+        at = linear(values.items, flat(whole(index)))
+        place = values.pointer(values.names.buffer(store.buffer), row, store.buffer.type.size, at)
+        yield values.store(Store(Buffer(store.buffer.name, value.type, store.buffer.role), value), index, place)
 
 
 def write_statements(writer: Writer, statements: list[Item]) -> None:
@@ -90,93 +176,154 @@ def write_statements(writer: Writer, statements: list[Item]) -> None:
         writer.lines.append(text)
 
 
-def _variant(over: Space | Tiles | int, blocks: TraversalBlocks) -> Variant:
-    constants = (("OWNERS", blocks.owners), ("MEMBERS", blocks.members))
-    return Variant((GridSize(over, blocks.owners),), constants, blocks.warps, blocks.stages)
+SECTOR = 32
+"""Bytes that a GPU's memory gives at once."""
 
 
-def _over_members(kernel: Traversal, name: str) -> list[Function]:
-    return _Members(kernel, name).functions()
+def _variant(over: Space | Tiles | int, schedule: MemberSchedule) -> Variant:
+    constants = (("OWNERS", schedule.owners), ("MEMBERS", schedule.members))
+    return Variant((GridSize(over, schedule.owners),), constants, schedule.warps)
+
+
+def _made_members(kernel: Traversal, name: str, schedule: Schedule | None) -> _Members:
+    def make(parts: Parts) -> _Members:
+        return _Members(kernel, name, schedule, parts)
+
+    return cheapest(make, lambda made: made.roots, _choices(kernel))
 
 
 class _Members:
     """A traversal over the members of each owner, or of each tile of owners."""
 
-    def __init__(self, kernel: Traversal, name: str) -> None:
+    def __init__(self, kernel: Traversal, name: str, schedule: Schedule | None, parts: Parts) -> None:
         assert kernel.via is not None
         self.kernel = kernel
         self.name = name
+        self.atomic = isinstance(schedule, MemberSchedule) and schedule.atomic
         self.tiles = Tiles(kernel.via, kernel.schedule.split) if kernel.schedule.split else None
         self.items, self.names = Items(), Names()
         self.level = WithMembers(self.items, self.names, kernel.via, self.tiles)
-        self.values = Values(self.items, self.names, 2, self.level)
+        self.values = Values(self.items, self.names, 2, self.level, parts)
         self.level.values = self.values
         self.own: list[Item] = []
         self.of_members: list[Item] = []
         self.workspaces: dict[Buffer, Workspace] = {}
+        self.zeroed: list[Buffer] = []
         for store in kernel.stores:
             if store.buffer.type.size:
                 self._add(store)
+        self.schedule = self._scheduled(schedule)
+
+    @property
+    def roots(self) -> list[Item]:
+        return [*self.own, *self.of_members]
+
+    @property
+    def phases(self) -> int:
+        """Loops over the members."""
+        return max([f.phase for f in self.level.folds] + [s.phase + 1 for s in self.of_members] + [0])
+
+    @property
+    def least_bytes(self) -> int:
+        """Bytes of the narrowest rows of features that are loaded of members. What is less than a sector is a handful of scalars."""
+        found = [n for item, n in self.values.row_bytes.items() if MEMBER in item.axes and n >= SECTOR]
+        return min(found, default=SECTOR)
+
+    def _scheduled(self, schedule: Schedule | None) -> MemberSchedule | DegreeSchedule:
+        if isinstance(schedule, RowSchedule) and not self.phases:
+            schedule = MemberSchedule(schedule.rows, 1, schedule.warps)
+        if schedule is None:
+            width = width_of(self.roots, 2)
+            if self.tiles is not None:
+                return default_split(width, self.least_bytes, self.tiles.rows)
+            if self.phases:
+                return default_members(width, self.least_bytes)
+            rows = default_rows(width)
+            return MemberSchedule(rows.rows, 1, rows.warps)
+        if not isinstance(schedule, MemberSchedule | DegreeSchedule):
+            raise IllegalSchedule(f"traversal {self.kernel.name} has members; {schedule} is for another kind of kernel")
+        return schedule
 
     def _add(self, store: Store) -> None:
         assert self.kernel.via is not None
         if store.value.space is self.kernel.via.fine:
-            self.of_members.append(_store(self.values, store, self.level.number(store.value.space)))
+            self.of_members += _stores(self.values, store, self.level.number(store.value.space))
         elif self.tiles is None:
-            self.own.append(_store(self.values, store, self.level.owners.position))
-        else:
+            self.own += _stores(self.values, store, self.level.owners.position)
+        elif not self.atomic:
             self.own.append(self._partial(store))
+        else:
+            self.own.append(self._added(store))
 
     def _partial(self, store: Store) -> Item:
         """A tile's part of a reduction goes to a workspace."""
         assert self.tiles is not None
-        t = store.buffer.type
-        dtype = DType.F64 if t.dtype is DType.F64 else DType.F32
-        workspace = Workspace(f"{store.buffer.name}_parts", GridSize(self.tiles), t.size, dtype)
-        self.workspaces[store.buffer] = workspace
-        index = self.values.iteration(t.shape)
         row = self.level.outer
-        place = self.values.pointer(
-            self.names.workspace(workspace), row.position, t.size, linear(self.items, flat(index))
-        )
-        value = self.values.value(store.value, index)
-        mask = self.items.all_of([row.valid, *self.values.masks(place.axes)])  # type: ignore[list-item]
-        assert mask is not None
+        workspace = self._workspace(store, GridSize(self.tiles))
+        place, value, mask = self._reduced(store, self.names.workspace(workspace), row)
         return self.items("tl.store({0}, {1}, mask={2})", place, value, mask)
 
+    def _added(self, store: Store) -> Item:
+        """A tile's part of a sum is added to the owner's, in the buffer itself or, if that has 16 bits, in a workspace."""
+        if reduction_of(store).op != "sum":
+            raise IllegalSchedule(f"traversal {self.kernel.name}: only sums are added by atomic operations")
+        if store.buffer.type.dtype in HALVES:
+            rows = GridSize(_rows_of(self.kernel.owner))
+            pointer = self.names.workspace(self._workspace(store, rows, zeroed=True))
+        else:
+            pointer = self.names.buffer(store.buffer)
+            self.zeroed.append(store.buffer)
+        place, value, mask = self._reduced(store, pointer, self.level.owners)
+        return self.items('tl.atomic_add({0}, {1}, mask={2}, sem="relaxed")', place, value, mask)
+
+    def _workspace(self, store: Store, rows: GridSize, *, zeroed: bool = False) -> Workspace:
+        t = store.buffer.type
+        dtype = DType.F32 if t.dtype in HALVES else t.dtype
+        made = self.workspaces[store.buffer] = Workspace(f"{store.buffer.name}_parts", rows, t.size, dtype, zeroed)
+        return made
+
+    def _reduced(self, store: Store, pointer: str, row: Row) -> tuple[Item, Item, Item]:
+        """Where a reduction goes, what it is, and for which lanes."""
+        t = store.buffer.type
+        index = self.values.iteration(t.shape)
+        place = self.values.pointer(pointer, row.position, t.size, linear(self.items, flat(index)))
+        value = self.values.value(reduction_of(store), index)
+        assert row.valid is not None
+        mask = self.items.all_of([row.valid, *self.values.masks(place.axes)])
+        assert mask is not None
+        return place, value, mask
+
     def functions(self) -> list[Function]:
-        roots = [*self.own, *self.of_members]
         layout = Layout()
-        layout.see(below([*roots, self.level.present]))
-        phases = max([f.phase for f in self.level.folds] + [s.phase + 1 for s in self.of_members] + [0])
-        writer = Writer(layout, {*self.names.arguments, "start", "longest"}, count_readers(roots))
-        looped = phases > 0
-        if looped:
+        layout.see(below([*self.roots, self.level.present]))
+        writer = Writer(layout, {*self.names.arguments, "start", "longest"}, count_readers(self.roots))
+        if self.phases:
             begin, end = writer.named(self.level.begin), writer.named(self.level.end)
             writer.lines.append(f"longest = longest_of({begin}, {end}, OWNERS)")
-        for phase in range(phases):
+        for phase in range(self.phases):
             self._loop(writer, phase)
         write_statements(writer, self.own)
-        launch = self._launch(width_of(self.items, layout, 2), looped)
         return [
-            Function(self.name, "rows.py.jinja", launch, {"body": writer.lines}),
+            Function(self.name, "rows.py.jinja", self._launch(), {"body": writer.lines}),
             *(self._combination(s) for s in self.kernel.stores if s.buffer in self.workspaces),
         ]
 
-    def _launch(self, width: int, looped: bool) -> Launch:
+    def _launch(self) -> Launch:
         assert self.kernel.via is not None
-        arguments, parts = tuple(self.names.arguments.items()), tuple(self.workspaces.values())
-        if self.tiles is not None:
-            return Launch(self.name, arguments, (_variant(self.tiles, tile_blocks(width)),), workspaces=parts)
-        over = _rows_of(self.kernel.owner)
-        if not looped:
-            return Launch(self.name, arguments, (_variant(over, replace(row_blocks(width), members=1)),))
-        limits = member_blocks(width)
+        owners = _rows_of(self.kernel.owner)
+        over = owners if self.tiles is None else self.tiles
+        if isinstance(self.schedule, DegreeSchedule):
+            schedules = [case for _, case in self.schedule.cases]
+            by_degree = self.kernel.via.fine, owners, self.schedule.limits
+        else:
+            schedules, by_degree = [self.schedule], None
         return Launch(
             self.name,
-            arguments,
-            tuple(_variant(over, blocks) for _, blocks in limits),
-            members_per_owner=(self.kernel.via.fine, over, tuple(limit for limit, _ in limits)),
+            tuple(self.names.arguments.items()),
+            tuple(_variant(over, s) for s in schedules),
+            members_per_owner=by_degree,
+            workspaces=tuple(self.workspaces.values()),
+            zeroed=tuple(self.zeroed),
         )
 
     def _loop(self, writer: Writer, phase: int) -> None:
@@ -188,38 +335,68 @@ class _Members:
             for item in below_unknown(root, writer.known):
                 if MEMBER not in item.axes and (item.name or item.args):
                     writer.write([item])
-        accumulators = [_Accumulator(f, self.level.folds[f], writer) for f in folds]
-        for a in accumulators:
+        accumulators: dict[Item, _Accumulator] = {}
+        for f in folds:  # a weighted sum comes after the softmax that weighs it
+            of = self.level.weighted.get(f)
+            accumulators[f] = _Accumulator(f, self.level.folds[f], writer, None if of is None else accumulators[of])
+        for a in accumulators.values():
             writer.lines += a.start()
         inner = writer.inner()
-        for a in accumulators:
+        for a in accumulators.values():
             inner.lines += a.fold(inner)
         write_statements(inner, stores)
+        writer.lines.append(f"# {self._loop_comment(accumulators.values(), stores)}")
         writer.lines += ["for start in range(0, longest, MEMBERS):", *(f"    {line}" for line in inner.lines)]
         some = Text(f"{writer.known[self.level.end]} > {writer.known[self.level.begin]}")
-        for a in accumulators:
+        for a in accumulators.values():
             writer.lines += a.finish(some)
             writer.known[a.item] = Text(a.name)
 
+    def _loop_comment(self, accumulators: Iterable[_Accumulator], stores: list[Item]) -> str:
+        """What a loop is for."""
+        assert self.kernel.via is not None
+        done = list(dict.fromkeys(a.what for a in accumulators)) + (["what each member stores"] if stores else [])
+        return f"Over the rows of {self.kernel.via.fine}, MEMBERS of each owner at a time: {', '.join(done)}."
+
     def _combination(self, store: Store) -> Function:
-        assert self.tiles is not None
-        assert isinstance(store.value, Reduce)
         name = f"{self.name}_{self.names.hint(store.buffer)}_of_parts"
-        return combination(name, store.buffer, self.workspaces[store.buffer], self.tiles, store.value.op)
+        return combination(name, store.buffer, self.workspaces[store.buffer], self.tiles, reduction_of(store).op)
+
+
+def reduction_of(store: Store) -> Reduce:
+    """The reduction that a store to owners that are cut is of."""
+    value = store.value
+    while isinstance(value, Cast):
+        value = value.x
+    if not isinstance(value, Reduce):
+        raise IllegalSchedule(f"split: the store to {store.buffer} is not a plain reduction")
+    return value
 
 
 class _Accumulator:
-    """A reduction of members in the making: each lane folds its own members, and the lanes are put together after the loop."""
+    """A reduction of members in the making: each lane folds its own members, and the lanes are put together after the loop.
 
-    def __init__(self, item: Item, r: Reduce, writer: Writer) -> None:
+    ``softmax``: the members are weighted by a softmax, whose log-sum-exp is in the making in the same loop. The sum is kept relative to
+    the largest logit so far, and scaled down whenever there is a larger one.
+    """
+
+    def __init__(self, item: Item, r: Reduce, writer: Writer, softmax: _Accumulator | None = None) -> None:
         self.item = item
         self.r = r
         self.writer = writer
+        self.softmax = softmax
         self.name = writer.fresh({"sum": "total", "max": "largest", "min": "smallest"}.get(r.op, r.op))
         self.sum = writer.fresh("exponentials") if r.op == "logsumexp" else ""
+        self.scale = self.weight = self.rescale = ""
+
+    @property
+    def what(self) -> str:
+        if self.softmax is not None:
+            return "their sum, weighted by that softmax"
+        return {"logsumexp": "the log-sum-exp of an online softmax"}.get(self.r.op, f"their {self.r.op}")
 
     def start(self) -> list[str]:
-        axes = self.item.args[0].axes | {OWNER, MEMBER}
+        axes = frozenset({OWNER, MEMBER}).union(*(a.axes for a in self.item.args))
         shape, kind = self.writer.layout.shape(axes), computed(self.r.dtype)
         lines = [f"{self.name} = tl.full({shape}, {start_of(self.r.op)}, {kind})"]
         if self.sum:
@@ -228,30 +405,43 @@ class _Accumulator:
 
     def fold(self, inner: Writer) -> list[str]:
         x = inner.read(self.item.args[0])
+        if self.softmax is not None:
+            return [
+                "# What is summed so far shrinks where there is a new largest logit.",
+                f"{self.name} = {self.name} * {self.softmax.scale} + {self.softmax.weight} * {x:a}",
+            ]
         if self.r.op == "sum":
             return [f"{self.name} += {x}"]
         if self.r.op != "logsumexp":
             return [f"{self.name} = tl.{self.r.op}imum({self.name}, {x}, {NAN})"]
         x = inner.named(self.item.args[0])
         top, base = inner.fresh("top"), inner.fresh("base")
+        self.scale, self.weight = inner.fresh("scale"), inner.fresh("weight")
         return [
             f"{top} = tl.maximum({self.name}, {x}, {NAN})",
             f"{base} = tl.where({top} == -float('inf'), 0, {top})",
-            f"{self.sum} = {self.sum} * tl.exp({self.name} - {base}) + tl.exp({x} - {base})",
+            f"{self.scale} = tl.exp({self.name} - {base})",
+            f"{self.weight} = tl.exp({x} - {base})",
+            f"{self.sum} = {self.sum} * {self.scale} + {self.weight}",
             f"{self.name} = {top}",
         ]
 
     def finish(self, some: str) -> list[str]:
         """The lanes put together; an owner without members gets 0."""
+        if self.softmax is not None:
+            total = f"sum_along({self.name} * {self.softmax.rescale}, 1) / {self.softmax.sum}"
+            return [f"{self.name} = tl.where({some}, {total}, 0)"]
         if self.r.op == "sum":
             return [f"{self.name} = sum_along({self.name}, 1)"]
         if self.r.op != "logsumexp":
             return [f"{self.name} = tl.where({some}, {fold_of(self.r.op)}({self.name}, 1), 0)"]
         top, base = self.writer.fresh("top"), self.writer.fresh("base")
+        self.rescale = self.writer.fresh("rescale")
         return [
             f"{top} = max_along({self.name}, 1)",
             f"{base} = tl.where({top} == -float('inf'), 0, {top})",
-            f"{self.sum} = sum_along({self.sum} * tl.exp({self.name} - {base}), 1)",
+            f"{self.rescale} = tl.exp({self.name} - {base})",
+            f"{self.sum} = sum_along({self.sum} * {self.rescale}, 1)",
             f"{self.name} = tl.where({some}, {base} + tl.log({self.sum}), 0)",
         ]
 
@@ -260,25 +450,38 @@ NAN = "propagate_nan=tl.PropagateNan.ALL"
 
 
 def combination(name: str, out: Buffer, parts: Workspace, tiles: Tiles | None, op: str) -> Function:
-    """A function that combines the parts of each owner in the order of its tiles."""
+    """A function that combines the parts of each owner in the order of its tiles.
+
+    Without a table of tiles all parts are one owner's, and where a workspace has a row for each owner that row is its only part.
+    """
     names = Names()
     size = out.type.size
-    lanes = min(1024, max(32, 1 << (size - 1).bit_length()))
+    lanes = min(1024, max(32, power_of_two(size)))
+    has_many = out.type.space in (Space.ONE, Space.REL, Space.NTYPE) and not parts.zeroed
+    at_once = clamp(8192 // lanes, 1, 32) if has_many else 1
     fields = {
         "parts": names.workspace(parts),
         "out": names.buffer(out),
-        "tiles": None if tiles is None else names.array(tiles),
-        "tile_count": None if tiles is None else names.tiles(tiles),
+        "first": "first_tile({0}, {1}, owner)",
+        "last": "first_tile({0}, {1}, owner + 1)",
         "size": size,
         "op": op,
         "kind": computed(parts.dtype),
         "start": start_of(op),
-        "rows": None if tiles is not None else parts.tiles,
     }
-    if tiles is None:
+    if parts.zeroed:
+        fields |= {"first": "owner", "last": "owner + 1"}
+    elif tiles is None:
         assert isinstance(parts.tiles.of, Space)
-        fields["tile_count"] = f"(({names.count(parts.tiles.of)} + {parts.tiles.by - 1}) // {parts.tiles.by})"
+        fields |= {
+            "first": "owner * 0",
+            "last": f"({names.count(parts.tiles.of)} + {parts.tiles.by - 1}) // {parts.tiles.by}",
+        }
+    else:
+        table = names.array(tiles), names.tiles(tiles)
+        fields |= {key: str(fields[key]).format(*table) for key in ("first", "last")}
     grid = (GridSize(_rows_of(out.type.space)), GridSize(size, lanes))
-    variant = Variant(grid, (("LANES", lanes),), max(1, lanes // 256))
+    constants = (("PARTS", at_once), ("LANES", lanes))
+    variant = Variant(grid, constants, clamp(at_once * lanes // 256, 1, 8))
     launch = Launch(name, tuple(names.arguments.items()), (variant,))
     return Function(name, "combine.py.jinja", launch, fields)

@@ -7,14 +7,16 @@ an index too, and made as often as they are asked for differently.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from columba.codegen.triton.index import Component, Digit, Index, broadcast, flat, linear, moved, regroup, unpadded
 from columba.codegen.triton.items import Axis, Item, Items
 from columba.codegen.triton.names import Names
+from columba.codegen.triton.parts import Parts
 from columba.codegen.triton.scalars import (
     CALLS,
     HALVES,
@@ -25,6 +27,7 @@ from columba.codegen.triton.scalars import (
     power_template,
     scalar_fields,
 )
+from columba.codegen.triton.schedule import power_of_two
 from columba.ir.interop.ops import (
     Cast,
     Concat,
@@ -86,15 +89,14 @@ class Values:
     ``parts`` says of sizes that a dimension of this size is gone over along several axes.
     """
 
-    def __init__(
-        self, items: Items, names: Names, rows: int, level: Level, parts: Mapping[int, Shape] | None = None
-    ) -> None:
+    def __init__(self, items: Items, names: Names, rows: int, level: Level, parts: Parts | None = None) -> None:
         self.items = items
         self.names = names
         self.rows = rows
         self.level = level
         self.parts = parts or {}
         self.known: dict[tuple[Value, Index], Item] = {}
+        self.row_bytes: dict[Item, int] = {}  # of loads, how much of a row they read
 
     # -------------------------------------------------------------------------------------------- axes
 
@@ -202,7 +204,10 @@ class Values:
         if t.space is not Space.ONE:
             row = self.level.number(v.at) if v.via is None else self.level.lookup(v)
             valid = self.level.row(v.at).valid
-            masks += [] if valid is None else [valid]
+            is_of_rows = valid is not None and bool(
+                valid.axes & row.axes
+            )  # else all of them lead to one row, which there is
+            masks += [valid] if valid is not None and is_of_rows else []
         element = linear(items, digits)
         if row is None and element is None:
             element = items("tl.full({ones}, 0, tl.int32)")  # so that scalars are blocks, too
@@ -211,16 +216,17 @@ class Values:
         mask = items.all_of(masks)
         place = self.pointer(self.names.buffer(v.buffer), row, t.size, element)
         name = self.names.hint(v.buffer) + (f"_{v.via.name}" if v.via is not None and row is not None else "")
-        convert = ".to(tl.float32)" if v.dtype in HALVES else ""
+        convert = ".to(tl.float32)" if t.dtype in HALVES else ""
         if mask is None:
-            return items(f"tl.load({{0}}){convert}", place, name=name)
-        other = literal(0, v.dtype)
-        return items(
-            f"tl.load({{0}}, mask={{1}}, other={other}){convert}", place, mask, name=name, masks=frozenset(masks)
-        )
+            loaded = items(f"tl.load({{0}}){convert}", place, name=name)
+        else:
+            text = f"tl.load({{0}}, mask={{1}}, other={literal(0, v.dtype)}){convert}"
+            loaded = items(text, place, mask, name=name, masks=frozenset(masks))
+        lanes = math.prod(int(a.block) for a in loaded.axes if a.dim >= self.rows and a.block.isdigit())
+        self.row_bytes[loaded] = lanes * t.dtype.itemsize
+        return loaded
 
     def _pointwise(self, v: Pointwise, args: list[Item]) -> Item:
-        dtype = v.args[-1].dtype
         infix = INFIX.get(v.function)
         plain = [not (a.name or a.args) for a in args]
         if infix is None or all(plain):
@@ -237,7 +243,6 @@ class Values:
         for name, value in fields.items():
             shown = f"({value})" if value.startswith("-") else value
             text = text.replace(f"{{{name}:a}}", shown).replace(f"{{{name}}}", value)
-        del dtype
         return self.items(text, *args, name=v.function, nested=True)
 
     def _cast(self, v: Cast, x: Item) -> Item:
@@ -364,13 +369,21 @@ def _replaced(index: Index, axis: int, component: Component) -> Index:
     return (*index[:axis], component, *index[axis + 1 :])
 
 
-def power_of_two(n: int) -> int:
-    """The smallest power of two that is not below ``n``."""
-    return 1 << max(0, n - 1).bit_length()
-
-
-def stored_shape(v: Value) -> tuple[Value, Shape]:
-    """What a store iterates over: a row is stored flat, so that reshaping last is nothing."""
-    while isinstance(v, Reshape):
+def pieces_of(items: Items, v: Value) -> list[tuple[Value, Callable[[Index], Index]]]:
+    """What a store is made of, and where a piece's index is in the whole: the operands of a concatenation are stored each on its own."""
+    while isinstance(v, Reshape):  # a row is stored flat, so that reshaping last is nothing
         v = v.x
-    return v, v.shape
+    if not isinstance(v, Concat):
+        return [(v, lambda index: index)]
+    found: list[tuple[Value, Callable[[Index], Index]]] = []
+    start = 0
+    for part in v.args:
+        if part.type.size:
+            found.append((part, functools.partial(_in_whole, items, v, start)))
+        start += part.shape[v.axis]
+    return found
+
+
+def _in_whole(items: Items, whole: Concat, start: int, index: Index) -> Index:
+    component = moved(items, index[whole.axis], 1, start, whole.shape[whole.axis])
+    return _replaced(index, whole.axis, component)

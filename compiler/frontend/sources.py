@@ -100,10 +100,10 @@ class Captured:
 
 @dataclass(frozen=True)
 class Seed:
-    """A fresh seed for random numbers at every call, drawn from PyTorch's default generator."""
+    """A fresh seed for random numbers at every call, drawn from PyTorch's default generator: on a GPU the GPU's own."""
 
-    def fetch(self, call: Arguments) -> Any:
-        return torch.randint(2**62, ())
+    def fetch(self, call: Arguments, device: torch.device | None = None) -> Any:
+        return torch.randint(2**62, (), device=device)
 
     def __str__(self) -> str:
         return "seed"

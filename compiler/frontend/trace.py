@@ -165,7 +165,7 @@ class Trace:
         inputs: list[Tensor] = []
         for (record, space), wanted in zip(self.converted.inputs, self.program.inputs, strict=True):
             if record is None:
-                inputs.append(Seed().fetch(((), {})))
+                inputs.append(Seed().fetch(((), {}), graph.device))
                 continue
             tensor = values[record]
             features = tensor.shape if space is Space.ONE else tensor.shape[1:]

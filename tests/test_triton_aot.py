@@ -1,0 +1,211 @@
+"""What the binaries of Triton kernels say, compiled for GPUs that are not there: spills, width of loads, tensor cores."""
+
+from __future__ import annotations
+
+import functools
+import re
+
+import pytest
+import torch
+from compiled import PAIRS
+from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
+
+pytest.importorskip("triton")
+
+import columba
+from columba import nn
+from columba.codegen.triton import BufferArgument, Launch, candidates, emit
+from columba.driver import Compilation
+from columba.ir.intraop.kernels import Gemm, Kernel, Traversal
+from columba.ir.spaces import Space
+from columba.ir.types import DType
+from columba.runtime.triton_aot import Binary, UnknownTarget, compile_plans
+
+LAYERS = ("rgcn", "rgat", "hgt")
+DTYPES = {DType.F32: torch.float32, DType.BF16: torch.bfloat16, DType.F16: torch.float16, DType.F64: torch.float64}
+NVIDIA = ("sm_80", "sm_90")
+TARGETS = (*NVIDIA, "sm_100", "gfx942")
+
+
+@functools.cache
+def compilation_of(name: str, size: int, heads: int, dtype: torch.dtype) -> Compilation:
+    layers = {
+        "rgcn": lambda: nn.RGCNConv(size, size, RELATIONS),
+        "rgat": lambda: nn.RGATConv(size, size // heads, RELATIONS, heads=heads),
+        "hgt": lambda: nn.HGTConv(size, size, NODE_TYPES, RELATIONS, heads=heads),
+    }
+    graph = square_graphs()["random"]
+    layer = columba.compile(layers[name]().to(dtype), backend="triton", passes=PAIRS)
+    x = torch.randn(graph.num_nodes, size, dtype=dtype, requires_grad=True)
+    return columba.explain(layer, x, graph).compilation
+
+
+def binaries_of(name: str, size: int, heads: int, dtype: torch.dtype, target: str) -> list[Binary]:
+    return list(compile_plans(compilation_of(name, size, heads, dtype).plans, DType.I32, target))
+
+
+# ------------------------------------------------------------------------------------------------ what is asked of binaries
+
+
+FEATURES = 64
+"""Bytes from which a row counts as features; what is less are scalars, of heads for instance."""
+
+
+def check_spills(binary: Binary) -> None:
+    assert binary.spilled == 0, f"{binary}: {binary.spilled} bytes of registers are in memory"
+
+
+def check_loads(binary: Binary, source: list[str]) -> None:
+    """Features of the rows of a product, of members and of weights are loaded 128 bits at a time.
+
+    What a program reads once, for each of its owners or for all of them, is as wide as it has elements for its threads.
+    """
+    buffers = {n: a.buffer for n, a in binary.launch.arguments if isinstance(a, BufferArgument)}
+    first = next(n for n, line in enumerate(source) if line.startswith(f"def {binary.launch.function}("))
+    found = False
+    for line, widths in binary.loads_by_line().items():
+        text = source[line - 1] if line > first else ""
+        of = re.search(r"tl\.load\((\w+?)(_ptr|_row)(?:_\d+)?\b", text)
+        buffer = buffers.get(f"{of.group(1)}_ptr") if of is not None else None
+        if buffer is None or buffer.type.size * buffer.type.dtype.itemsize < FEATURES:
+            continue
+        is_once = "owner" in text or (buffer.type.space is Space.ONE and binary.launch.dot is None)
+        if is_once or buffer.type.shape[-1] * buffer.type.dtype.itemsize < 32:
+            continue
+        found = True
+        assert min(widths) == 128, f"{binary}: {min(widths)} bits\n{text}"
+    assert found or binary.launch.dot is None or binary.widest_load == 128, binary
+
+
+def check_tensor_cores(binary: Binary, dtype: torch.dtype, *, tf32: bool) -> None:
+    """16-bit and TF32 products are done by tensor cores; float32 ones only if TF32 is allowed."""
+    if binary.launch.dot is None:
+        assert binary.tensor_core_instructions == 0
+    elif dtype is torch.float32 and not tf32:
+        assert binary.tensor_core_instructions == 0, f"{binary}: IEEE float32 by tensor cores"
+    else:
+        assert re.search(r"\b(HMMA|HGMMA)", binary.assembly), f"{binary}: no tensor cores"
+    if tf32:
+        assert binary.launch.dot is None or "TF32" in binary.assembly
+
+
+def check_all(
+    name: str, size: int, heads: int, dtype: torch.dtype, target: str, *, tf32: bool = False, plans: int = 2
+) -> None:
+    some = compilation_of(name, size, heads, dtype).plans[:plans]
+    source = emit(some).source.splitlines()
+    binaries = list(compile_plans(some, DType.I32, target))
+    assert any(b.launch.dot is not None for b in binaries)
+    for binary in binaries:
+        check_spills(binary)
+        check_loads(binary, source)
+        check_tensor_cores(binary, dtype, tf32=tf32)
+
+
+# ------------------------------------------------------------------------------------------------ layers
+
+
+@pytest.fixture
+def tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+
+
+CASES = [(name, size, heads) for name in LAYERS for size in (64, 128) for heads in ((1,) if name == "rgcn" else (1, 4))]
+
+
+def test_forward_in_16_bits() -> None:
+    check_all("rgcn", 64, 1, torch.bfloat16, "sm_90", plans=1)
+
+
+@pytest.mark.usefixtures("tf32")
+def test_forward_in_tf32() -> None:
+    check_all("rgcn", 64, 1, torch.float32, "sm_80", tf32=True, plans=1)
+
+
+def test_forward_in_float32() -> None:
+    check_all("rgat", 64, 4, torch.float32, "sm_80", plans=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", NVIDIA)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("name", "size", "heads"), CASES)
+def test_all_layers(name: str, size: int, heads: int, dtype: torch.dtype, target: str) -> None:
+    check_all(name, size, heads, dtype, target)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tf32")
+@pytest.mark.parametrize("target", NVIDIA)
+@pytest.mark.parametrize(("name", "size", "heads"), CASES)
+def test_tf32_in_all_layers(name: str, size: int, heads: int, target: str) -> None:
+    check_all(name, size, heads, torch.float32, target, tf32=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
+@pytest.mark.parametrize("name", LAYERS)
+def test_all_targets(name: str, dtype: torch.dtype, target: str) -> None:
+    """Everything compiles everywhere, sizes that are no powers of two included."""
+    for size, heads in ((64, 4), (100, 1)):
+        assert binaries_of(name, size, heads, dtype, target)
+
+
+# ------------------------------------------------------------------------------------------------ schedules
+
+
+def _compile_candidates(kernels: list[tuple[str, Kernel]], compilation: Compilation, target: str, every: int) -> int:
+    """Compiles every n-th candidate of each kernel; gives how many there were."""
+    done = 0
+    for plan_name, kernel in kernels:
+        for schedule in candidates(kernel, target)[::every]:
+            plan = next(p for p in compilation.plans if p.name == plan_name)
+            schedules = {(plan_name, kernel.name): schedule}
+            functions = {s.kernel.name for s in emit([plan], schedules).steps[plan_name]}
+            for binary in compile_plans(
+                [plan], DType.I32, target, schedules=schedules, only=functions_of(kernel, functions)
+            ):
+                done += 1
+                if target in NVIDIA:
+                    check_spills(binary)
+    return done
+
+
+def functions_of(kernel: Kernel, names: set[str]) -> set[str]:
+    """The kernels that one kernel of a plan became."""
+    return {n for n in names if n.startswith(kernel.name)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_candidates_compile(name: str, target: str) -> None:
+    compilation = compilation_of(name, 64, 1 if name == "rgcn" else 4, torch.bfloat16)
+    kernels = [(p.name, k) for p in compilation.plans for k in p.kernels if isinstance(k, Gemm | Traversal)]
+    assert _compile_candidates(kernels[:6], compilation, target, every=5)
+
+
+@pytest.mark.parametrize("target", ["sm_90"])
+def test_descriptors_reach_the_tensor_memory_accelerator(target: str) -> None:
+    compilation = compilation_of("rgcn", 64, 1, torch.bfloat16)
+    plan = compilation.plans[0]
+    gemm = next(k for k in plan.kernels if isinstance(k, Gemm))
+    schedule = next(s for s in candidates(gemm, target) if getattr(s, "descriptors", False))
+    schedules = {(plan.name, gemm.name): schedule}
+    (binary,) = compile_plans([plan], DType.I32, target, schedules=schedules, only={gemm.name})
+    assert "UTMALDG" in binary.assembly
+    assert "HGMMA" in binary.assembly
+    check_spills(binary)
+
+
+def test_unknown_targets() -> None:
+    with pytest.raises(UnknownTarget, match="sm_80"):
+        list(compile_plans((), DType.I32, "volta"))
+
+
+def test_launches_of_all_variants_are_compiled() -> None:
+    (plan, *_) = compilation_of("rgcn", 64, 1, torch.bfloat16).plans
+    launches: list[Launch] = [x for step in emit([plan]).steps[plan.name] for x in step.launches]
+    binaries = list(compile_plans([plan], DType.I32, "sm_90"))
+    assert [b.variant for b in binaries] == [v for x in launches for v in x.variants]
