@@ -107,8 +107,11 @@ def inspection(
 
 
 def choose(variants: Variants, counts: Mapping[Space, int], chip: Chip) -> tuple[str, Compilation]:
-    """The variant that the cost model takes for the fastest on a chip, and its name."""
-    name = variants.best(counts, rates_of(chip))
+    """The variant that the cost model takes for the fastest on a chip, and its name; KeyError where a count is missing."""
+    try:
+        name = variants.best(counts, rates_of(chip))
+    except KeyError as e:
+        raise KeyError(f"the number of {e.args[0]} rows is not given") from None
     return name, variants.compilation(name)
 
 
