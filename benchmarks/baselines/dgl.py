@@ -34,13 +34,12 @@ def hetero_gat(t: Tape, s: Sizes) -> None:
     """``HeteroGraphConv`` of a ``GATConv`` for each relation: all nodes at its ends multiplied, results of relations stacked and summed."""
     x, _ = _graph(t, s)
     rows, edges, heads = s.of_type, s.of_relation, s.heads
-    outs = []
-    for _ in range(s.relations):
+    parts, outs = t.split(x, s.node_types), []
+    for n in range(s.relations):
         weight, left, right, bias = t.leaf(s.rows(s.features)), *(t.leaf(s.rows(1)) for _ in range(3))
-        at_source, at_target = (t.op([x], s.rows(rows), view=True) for _ in range(2))
+        ends = parts[n % len(parts)], parts[(n + 1) % len(parts)]
         flops = s.products(rows)
-        source = t.op([at_source, weight], s.rows(rows), saves=[at_source, weight], flops=flops)
-        target = t.op([at_target, weight], s.rows(rows), saves=[at_target, weight], flops=flops)
+        source, target = (t.op([end, weight], s.rows(rows), saves=[end, weight], flops=flops) for end in ends)
         scores = []
         for end, vector in ((source, left), (target, right)):
             products = t.op([end, vector], s.rows(rows), saves=[end, vector], backward_temporary=s.rows(rows))
@@ -51,10 +50,10 @@ def hetero_gat(t: Tape, s: Sizes) -> None:
         alpha = t.op([active], s.rows(edges, heads), saves_result=True, temporary=s.rows(edges, heads))  # edge_softmax
         aggregated = t.op([source, alpha], s.rows(rows), saves=[source, alpha])  # u_mul_e, sum
         outs.append(t.op([aggregated, bias], s.rows(rows), hands_on=True))
-        t.drop(at_source, at_target, source, target, *scores, logits, active, alpha, aggregated)
+        t.drop(source, target, *scores, logits, active, alpha, aggregated)
     stacked = t.op(outs, sum(o.size for o in outs), hands_on=True)
     summed = t.op([stacked], s.rows(s.nodes))
-    t.drop(stacked, *outs)
+    t.drop(stacked, *outs, *parts)
     t.backward(summed)
 
 

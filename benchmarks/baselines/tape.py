@@ -147,7 +147,7 @@ class Tape:
         given = [gradients.pop(v, None) for v in record.outputs]
         incoming = [g for g in given if g is not None]
         if incoming:
-            arriving = sum(g.size for g in incoming)
+            arriving = sum(v.size for v, g in zip(record.outputs, given, strict=True) if g is not None)
             self._touch(record.temporary)
             self.moved += record.moved
             wanting = [(v, read) for v, read in zip(record.inputs, record.reads, strict=True) if v.wants_gradient]
