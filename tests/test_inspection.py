@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import re
+import types
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ import columba
 from benchmarks.cases import data_folder, load_graph
 from columba.chips import CHIPS, UnknownChip, chip
 from columba.cli.main import main
+from columba.codegen.triton import emit
 from columba.datasets import PUBLISHED, published, statistics
 from columba.explain import variants_for
 from columba.footprint import footprint
@@ -261,3 +265,37 @@ def test_explain_has_the_table() -> None:
     assert explanation.gpu("h100") in str(explanation)
     for kernel in explanation.kernels:
         assert kernel.name in table
+
+
+# ------------------------------------------------------------------------------------------------ the page
+
+
+def page_generator() -> types.ModuleType:
+    path = Path(__file__).parents[1] / "docs" / "generate_gpu.py"
+    spec = importlib.util.spec_from_file_location("generate_gpu", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_page_is_current() -> None:
+    """One layer's tables, and what needs no compilation: the whole page takes half a minute to make."""
+    module = page_generator()
+    text = module.PAGE.read_text(encoding="utf-8")
+    checked = ("chips", "graphs", "rgcn", "rgcn beside")
+    assert module.rendered(text, checked) == text, "docs/gpu.md is out of date; run: python docs/generate_gpu.py"
+    assert {m["name"] for m in module.SECTION.finditer(text)} == {*module.PREDICTED, *module.COMPILED}
+
+
+def test_page_names_the_functions_that_are_compiled() -> None:
+    """Binaries are too slow to make here; that they are of today's kernels is told by the names."""
+    module = page_generator()
+    text = module.PAGE.read_text(encoding="utf-8")
+    section = next(m[0] for m in module.SECTION.finditer(text) if m["name"] == "rgcn resources")
+    emitted = emit(module.compiled("rgcn", "fb15k", True).plans)
+    names = [launch.function for steps in emitted.steps.values() for step in steps for launch in step.launches]
+    assert re.findall(r"^\| `(\w+)`", section, re.MULTILINE) == names, (
+        "docs/gpu.md is out of date; run: python docs/generate_gpu.py --resources"
+    )
