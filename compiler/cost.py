@@ -103,7 +103,7 @@ def kernel_work(kernel: Kernel, counts: Counts, cache: float) -> Work:
     count = _Count(kernel, counts, cache)
     values = values_of(kernel)
     total = Work(kernels=1)
-    narrowed = _narrowed(values)
+    narrowed = narrowed_loads(values)
     for v in values:
         total += count.value(v, narrowed)
     for buffer in writes(kernel):
@@ -162,7 +162,7 @@ class _Count:
         return Work(near=moved) if table <= self.cache else Work(far=moved)
 
 
-def _narrowed(values: list[Value]) -> dict[Value, int]:
+def narrowed_loads(values: list[Value]) -> dict[Value, int]:
     """For loads of which only slices are read: the elements that are."""
     read: dict[Value, set[tuple[int, int, int, int]]] = {}
     whole: set[Value] = set()

@@ -8,10 +8,13 @@ from typing import Any
 from torch import nn
 
 from columba.api import CompiledFunction, Options, compile
+from columba.chips import chip as chip_called
 from columba.cost import kernel_work, machine_rates
 from columba.driver import Compilation
 from columba.frontend import Bound
 from columba.ir.intraop.kernels import HostCall, Kernel
+from columba.prediction import predict
+from columba.resources import reports
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
 from columba.variants import Variants
@@ -32,6 +35,7 @@ class Explanation:
     source: str
     variant: str
     costs: str
+    graph: Graph
 
     @property
     def level1(self) -> str:
@@ -58,6 +62,20 @@ class Explanation:
                 calls += [f"{kernel.name}: {line.strip()}" for line in str(kernel.program).splitlines()[1:-2]]
         return calls
 
+    def gpu(self, chip: str = "h100", target: str | None = None) -> str:
+        """What the program would take of a GPU as the Triton backend runs it: work, time at the chip's limits, memory.
+
+        Args:
+            chip: by a name of :data:`columba.chips.CHIPS`.
+            target: an architecture (``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``) to compile the kernels for, ahead of time, so that
+                the table says what registers and memory they take.
+        """
+        counts = self.graph.counts()
+        prediction = predict(self.compilation, counts)
+        index_dtype = ir_dtype(self.graph.index_dtype)
+        found = [] if target is None else list(reports(self.compilation, counts, target, index_dtype))
+        return prediction.table(chip_called(chip), found)
+
     def __str__(self) -> str:
         host = "\n".join(self.host_calls) or "none"
         sections = [
@@ -65,6 +83,7 @@ class Explanation:
             ("Level 2: plans", self.level2),
             ("Run by PyTorch", host),
             ("Cost", self.costs),
+            ("GPU", self.gpu()),
             ("Source", self.source),
         ]
         return "\n\n".join(f"=== {title} ===\n{text}" for title, text in sections)
@@ -91,6 +110,7 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
         source,
         variant,
         _costs(variant, variants, bound.graph),
+        bound.graph,
     )
 
 
@@ -124,6 +144,12 @@ def compile_for(target: Any, *args: Any, **kwargs: Any) -> tuple[Compilation, Gr
     _, specialization, bound = _specialized(target, args, kwargs)
     variant, variants = specialization.explain(bound.graph, bound.inputs)
     return variants.compilation(variant), bound.graph
+
+
+def variants_for(target: Any, *args: Any, **kwargs: Any) -> tuple[Variants, Graph]:
+    """The ways to compile a target for these arguments, and the graph among them."""
+    _, specialization, bound = _specialized(target, args, kwargs)
+    return specialization.explain(bound.graph, bound.inputs)[1], bound.graph
 
 
 def _specialized(target: Any, args: Any, kwargs: Any) -> tuple[CompiledFunction, Any, Bound]:

@@ -1,61 +1,63 @@
-"""``columba.inspect``: what a model's Triton kernels take of a GPU, read from their binaries. Needs no GPU."""
+"""``columba inspect``: what a model takes of a GPU that need not be there.
+
+Its Triton kernels are compiled ahead of time, and their binaries say what they take; its plans and the counts of a graph say what they
+compute, move and keep. The graph need not be there either: its counts are enough.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from columba.explain import compile_for
-from columba.ir.intraop.plan import spaces_of
+import torch
+
+from columba.chips import CHIPS, Chip
+from columba.datasets.statistics import GraphStatistics
+from columba.driver import Compilation
+from columba.explain import compile_for, variants_for
 from columba.ir.spaces import Space
+from columba.ir.types import DType
+from columba.prediction import Prediction, predict
+from columba.resources import PROCESSORS, KernelReport, occupancy, reports
+from columba.roofline import rates_of
 from columba.runtime.dtypes import ir_dtype
-from columba.runtime.triton_aot import Binary, compile_plans
+from columba.variants import Variants
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
 
 
 @dataclass(frozen=True)
-class Processor:
-    """What one multiprocessor (NVIDIA) or compute unit (AMD) offers to the blocks that run on it at once."""
+class Inspection:
+    """A model on a chip and a graph.
 
-    registers: int  #: 32-bit registers
-    shared: int  #: bytes of shared memory
-    warps: int
-    blocks: int
-    unit: int = 256  #: registers are handed out to warps in multiples of this
-    threads: int = 32  #: of a warp
+    Attributes:
+        variant: which way of compiling it was chosen, for that chip and that graph.
+        chip: whose limits the times of ``text`` are at.
+        prediction: work, times and memory.
+        reports: what every function takes of ``target``; empty where nothing was compiled.
+    """
 
-
-PROCESSORS = {
-    "sm_80": Processor(65536, 164 * 1024, 64, 32),
-    "sm_90": Processor(65536, 228 * 1024, 64, 32),
-    "sm_100": Processor(65536, 228 * 1024, 64, 32),
-    "gfx942": Processor(131072, 64 * 1024, 32, 32, unit=512, threads=64),
-}
-"""From the vendors' programming guides: CUDA C++ Programming Guide, table of technical specifications; CDNA 3 ISA reference."""
-
-
-@dataclass(frozen=True)
-class KernelReport:
-    """One kernel on one architecture."""
-
-    plan: str
-    kernel: str
-    target: str
-    constants: dict[str, int]
-    warps: int
-    registers: int
-    spilled: int
-    shared: int
-    occupancy: float | None
-    widest_load: int
-    tensor_core_instructions: int
-    assembly: str
+    variant: str
+    chip: Chip
+    prediction: Prediction
+    reports: tuple[KernelReport, ...]
+    target: str | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Everything but the assembly."""
-        return {name: value for name, value in vars(self).items() if name != "assembly"}
+        """Everything, for scripts."""
+        return {
+            "variant": self.variant,
+            "chip": self.chip.name,
+            "target": self.target,
+            **self.prediction.as_dict(),
+            "functions": [r.as_dict() for r in self.reports],
+        }
+
+    @property
+    def text(self) -> str:
+        """A table of kernels, one of chips, one of memory."""
+        return self.prediction.table(self.chip, self.reports)
 
 
 def inspect(model: Any, *args: Any, target: str = "sm_90", **kwargs: Any) -> Iterator[KernelReport]:
@@ -71,37 +73,46 @@ def inspect(model: Any, *args: Any, target: str = "sm_90", **kwargs: Any) -> Ite
         columba.runtime.triton_aot.UnknownTarget: there is no such architecture.
     """
     compilation, graph = compile_for(model, *args, **kwargs)
-    used = {space for plan in compilation.plans for space in spaces_of(plan)}
-    counts = {space: graph.count(space) if space in used else 0 for space in Space}
-    for binary in compile_plans(compilation.plans, ir_dtype(graph.index_dtype), target, counts):
-        yield _report(binary)
+    return reports(compilation, graph.counts(), target, ir_dtype(graph.index_dtype))
 
 
-def _report(binary: Binary) -> KernelReport:
-    return KernelReport(
-        binary.plan,
-        binary.launch.function,
-        binary.target,
-        dict(binary.variant.constants),
-        binary.variant.warps,
-        binary.registers,
-        binary.spilled,
-        binary.shared,
-        occupancy(binary),
-        binary.widest_load,
-        binary.tensor_core_instructions,
-        binary.assembly,
-    )
+def inspection(
+    model: Any,
+    *args: Any,
+    chip: Chip = CHIPS["h100"],
+    target: str | None = None,
+    statistics: GraphStatistics | None = None,
+    **kwargs: Any,
+) -> Inspection:
+    """What a model takes of a GPU.
+
+    Args:
+        model, args, kwargs: as :func:`columba.explain` takes them. A training step is meant where something requires a gradient.
+        chip: for which a variant is chosen.
+        target: an architecture to compile the kernels for (which takes a second or two a kernel); None: they are not compiled.
+        statistics: of the graph that is meant; None: the one among ``args``. With them, the graph in ``args`` only says how the model
+            is called, and may be of any size.
+
+    Raises:
+        KeyError: the statistics lack a count that is needed. UnknownTarget: there is no such architecture.
+    """
+    variants, graph = variants_for(model, *args, **kwargs)
+    counts = graph.counts() if statistics is None else statistics.counts()
+    name, compilation = choose(variants, counts, chip)
+    precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    prediction = predict(compilation, counts, precision)
+    index_dtype = ir_dtype(graph.index_dtype) if statistics is None else DType.I32
+    found = () if target is None else tuple(reports(compilation, counts, target, index_dtype))
+    return Inspection(name, chip, prediction, found, target)
 
 
-def occupancy(binary: Binary) -> float | None:
-    """The share of a processor's warps that can be resident; None for an architecture whose limits are not known here."""
-    processor = PROCESSORS.get(binary.target)
-    if processor is None:
-        return None
-    warps = binary.variant.warps
-    a_warp = -(-max(1, binary.registers) * processor.threads // processor.unit) * processor.unit
-    limits = [processor.blocks, processor.warps // warps, processor.registers // (a_warp * warps)]
-    if binary.shared:
-        limits.append(processor.shared // (binary.shared + (1024 if binary.target.startswith("sm") else 0)))
-    return min(limits) * warps / processor.warps
+def choose(variants: Variants, counts: Mapping[Space, int], chip: Chip) -> tuple[str, Compilation]:
+    """The variant that the cost model takes for the fastest on a chip, and its name; KeyError where a count is missing."""
+    try:
+        name = variants.best(counts, rates_of(chip))
+    except KeyError as e:
+        raise KeyError(f"the number of {e.args[0]} rows is not given") from None
+    return name, variants.compilation(name)
+
+
+__all__ = ["PROCESSORS", "TARGETS", "Inspection", "KernelReport", "choose", "inspect", "inspection", "occupancy"]

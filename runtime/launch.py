@@ -15,17 +15,18 @@ from torch import Tensor
 
 from columba.codegen.cpp import Stage, emit, stages
 from columba.ir.interop.program import Program
-from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
+from columba.ir.intraop.kernels import HostCall
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
-from columba.ir.types import DType, TensorType
+from columba.ir.types import DType
 from columba.runtime.build import build, load
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.memory import ALIGNMENT, saved, scratch
+from columba.runtime.memory import saved, scratch
+from columba.runtime.placement import SPACES as SPACES
+from columba.runtime.placement import Placement
+from columba.runtime.placement import shape_of as shape_of
 
 HostRunner = Callable[[Program, Sequence[Tensor]], list[Tensor]]
-
-SPACES = tuple(Space)
 
 SMALL = 2**15
 """Calls that touch fewer elements than this run on one thread: waking another costs more than it does."""
@@ -139,34 +140,10 @@ class _PlanRunner:
         self.steps: list[tuple[Callable[..., int], Stage] | HostCall] = []
         for step in stages(plan):
             self.steps.append(step if isinstance(step, HostCall) else (_entry(library, step), step))
-        from_host = [b for k in plan.kernels if isinstance(k, HostCall) for b in k.results]
-        for_host = {b for k in plan.kernels if isinstance(k, HostCall) for b in k.args}
-        own = {b for k in plan.kernels for b in writes(k)}.difference(from_host)
-        self.tensors = [b for b in plan.buffers if b in own and (b in for_host or b in plan.outputs)]
-        self.temporaries = [b for b in plan.buffers if b in own and b not in self.tensors]
-        self.where = {b: n for n, b in enumerate((*plan.inputs, *self.tensors, *from_host))}
-        self.lives = {b: self._life(b) for b in self.temporaries}
-
-    def _life(self, buffer: Buffer) -> tuple[int, int]:
-        """The first and the last kernel that touch a buffer."""
-        touching = [n for n, k in enumerate(self.plan.kernels) if buffer in writes(k) or buffer in reads(k)]
-        return touching[0], touching[-1]
-
-    def place_temporaries(self, counts: Sequence[int]) -> tuple[list[int], int]:
-        """Where the temporaries stand in a block, and its size. First fit over lifetimes: those that never live together share memory."""
-        placed: list[tuple[int, int, tuple[int, int]]] = []
-        offsets = []
-        for buffer in self.temporaries:
-            size = math.prod(shape_of(buffer.type, counts)) * buffer.type.dtype.itemsize
-            size = -(-max(1, size) // ALIGNMENT) * ALIGNMENT
-            first, last = self.lives[buffer]
-            at = 0
-            for start, stop, (a, b) in sorted(placed):
-                if a <= last and first <= b and start < at + size and at < stop:
-                    at = stop
-            placed.append((at, at + size, (first, last)))
-            offsets.append(at)
-        return offsets, max((stop for _, stop, _ in placed), default=0)
+        placement = Placement(plan)
+        self.tensors, self.temporaries = placement.tensors, placement.temporaries
+        self.place_temporaries = placement.place_temporaries
+        self.where = {b: n for n, b in enumerate((*plan.inputs, *self.tensors, *placement.from_host))}
 
 
 class Launch:
@@ -288,11 +265,6 @@ class _Frame:
 
 def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="cpu")
-
-
-def shape_of(t: TensorType, counts: Sequence[int]) -> tuple[int, ...]:
-    """The tensor shape of a value: rows of its space, then features; a plain value has no rows."""
-    return t.shape if t.space is Space.ONE else (counts[SPACES.index(t.space)], *t.shape)
 
 
 def _entry(library: ctypes.CDLL, stage: Stage) -> Callable[..., int]:

@@ -13,11 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 import columba
+from columba.chips import CHIPS, UnknownChip, chip
 from columba.cli.doctor import examine
 from columba.cli.graphs import load_callable
 from columba.cli.tune import tune_command
+from columba.datasets import statistics
 from columba.explain import Explanation, explain
-from columba.inspection import TARGETS, KernelReport, inspect
+from columba.inspection import TARGETS, inspection
 from columba.runtime.cache import cache_info, clear_cache
 from columba.runtime.triton_aot import UnknownTarget
 
@@ -47,7 +49,10 @@ def doctor() -> None:
 @main.command("explain")
 @click.argument("target", metavar="MODULE:CALLABLE")
 @click.option(
-    "--level", type=click.Choice(["all", "1", "2", "host", "cost", "source"]), default="all", help="What to show."
+    "--level",
+    type=click.Choice(["all", "1", "2", "host", "cost", "gpu", "source"]),
+    default="all",
+    help="What to show.",
 )
 @click.option("--inference", is_flag=True, help="Without gradients.")
 @click.option("--passes", default="", help="Passes to force and to forbid: aggregate_first,-reorder_linear")
@@ -69,44 +74,54 @@ def explain_command(target: str, level: str, inference: bool, passes: str) -> No
 
 @main.command("inspect")
 @click.argument("target", metavar="MODULE:CALLABLE")
-@click.option("--target", "architecture", default="sm_90", show_default=True, help=f"One of {', '.join(TARGETS)}.")
+@click.option(
+    "--target", "architecture", default=None, help=f"One of {', '.join(TARGETS)}; by default that of the chip."
+)
+@click.option("--chip", "chip_name", default="h100", show_default=True, help=f"One of {', '.join(CHIPS)}.")
+@click.option(
+    "--stats", default=None, metavar="FILE|NAME", help="Counts of another graph: a JSON file, or a published one."
+)
 @click.option("--inference", is_flag=True, help="Without gradients.")
-@click.option("--json", "as_json", is_flag=True, help="A JSON object a line instead of a table.")
+@click.option("--predict", "only_predict", is_flag=True, help="Compile nothing: work, times and memory only.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON object instead of tables.")
 @click.option("--sass", is_flag=True, help="The machine code of every kernel, too.")
-def inspect_command(target: str, architecture: str, inference: bool, as_json: bool, sass: bool) -> None:
-    """Shows what a model's Triton kernels take of a GPU, which need not be there.
+def inspect_command(
+    target: str,
+    architecture: str | None,
+    chip_name: str,
+    stats: str | None,
+    inference: bool,
+    only_predict: bool,
+    as_json: bool,
+    sass: bool,
+) -> None:
+    """Shows what a model takes of a GPU, which need not be there: registers and memory of its Triton kernels, what they compute and
+    move, how long that takes at the chip's limits, and the most memory that a call, or a training step, needs.
 
-    CALLABLE takes no arguments and returns what to compile, and what to call it with: (model, *args).
+    CALLABLE takes no arguments and returns what to compile, and what to call it with: (model, *args). With --stats the graph among
+    the arguments only says how the model is called. columba.nn.samples has the shipped layers: columba.nn.samples:rgat.
     """
     model, *args = load_target(target)
     try:
+        chosen = chip(chip_name)
+    except UnknownChip as e:
+        raise click.BadParameter(str(e), param_hint="--chip") from e
+    try:
+        given = None if stats is None else statistics(stats)
+    except ValueError as e:
+        raise click.BadParameter(str(e), param_hint="--stats") from e
+    wanted = None if only_predict else architecture or chosen.architecture
+    try:
         with torch.set_grad_enabled(not inference):
-            reports = list(inspect(model, *args, target=architecture))
+            found = inspection(model, *args, chip=chosen, target=wanted, statistics=given)
     except UnknownTarget as e:
         raise click.BadParameter(str(e)) from e
-    if as_json:
-        for report in reports:
-            click.echo(json.dumps(report.as_dict()))
-    else:
-        Console(width=max(160, Console().width)).print(_inspection_table(reports))
+    except KeyError as e:
+        raise click.BadParameter(f"{stats}: {e.args[0]}", param_hint="--stats") from e
+    click.echo(json.dumps(found.as_dict()) if as_json else found.text)
     if sass:
-        for report in reports:
+        for report in found.reports:
             click.echo(f"\n=== {report.kernel} ===\n{report.assembly}")
-
-
-def _inspection_table(reports: Sequence[KernelReport]) -> Table:
-    table = Table(box=None, pad_edge=False)
-    columns = ("registers", "spilled", "shared", "warps", "occupancy", "widest load", "matrix instructions")
-    table.add_column("kernel", overflow="fold")
-    for column in columns:
-        table.add_column(column, justify="right")
-    for r in reports:
-        share = "" if r.occupancy is None else f"{r.occupancy:.0%}"
-        load = f"{r.widest_load} bits" if r.widest_load else ""
-        matrix = str(r.tensor_core_instructions or "")
-        cells = (str(r.registers), str(r.spilled), str(r.shared), str(r.warps), share, load, matrix)
-        table.add_row(r.kernel, *cells)
-    return table
 
 
 def _shown(explanation: Explanation, level: str) -> str:
@@ -119,6 +134,8 @@ def _shown(explanation: Explanation, level: str) -> str:
             return "\n".join(explanation.host_calls) or "nothing is run by PyTorch"
         case "cost":
             return explanation.costs
+        case "gpu":
+            return explanation.gpu()
         case "source":
             return explanation.source
     return str(explanation)

@@ -7,6 +7,7 @@ from columba.datasets.dataset import Dataset, EntityClassification
 from columba.datasets.mag import mag10
 from columba.datasets.pycode import pycode
 from columba.datasets.rdf import aifb, mutag, rdf
+from columba.datasets.statistics import GraphStatistics, published, statistics
 from columba.datasets.synthetic import PUBLISHED, Statistics, synthetic
 from columba.datasets.triples import triples
 
@@ -14,12 +15,15 @@ __all__ = [
     "PUBLISHED",
     "Dataset",
     "EntityClassification",
+    "GraphStatistics",
     "Statistics",
     "aifb",
     "mag10",
     "mutag",
+    "published",
     "pycode",
     "rdf",
+    "statistics",
     "synthetic",
     "triples",
 ]

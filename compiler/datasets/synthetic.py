@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 from columba.datasets.dataset import Dataset
+from columba.datasets.statistics import published
+from columba.ir.spaces import Space
 from columba.runtime.graph import Graph
 
 NODE_EXPONENT = 0.8
@@ -34,14 +36,9 @@ class Statistics:
 
 
 PUBLISHED = {
-    "aifb": Statistics(7_262, 48_810, 104, 7),
-    "mutag": Statistics(27_163, 148_100, 50, 5),
-    "bgs": Statistics(94_806, 672_884, 122, 27),
-    "am": Statistics(1_885_136, 5_668_682, 108, 7),
-    "mag": Statistics(1_939_743, 21_111_007, 4, 4),
-    "fb15k": Statistics(14_951, 592_213, 474, 1),
-    "biokg": Statistics(93_773, 4_762_678, 51, 5),
-    "wikikg2": Statistics(2_500_604, 16_109_182, 535, 1),
+    name: Statistics(*(found.rows[s] for s in (Space.NODE, Space.EDGE, Space.REL, Space.NTYPE)))
+    for name, found in published().items()
+    if name not in ("fb15k237", "mag10")
 }
 """Statistics of the heterogeneous graphs on which relational GNN systems are usually compared."""
 

@@ -1,0 +1,98 @@
+"""GPUs by name: the published figures that bound how fast a kernel can run on them.
+
+Rates are peaks of dense arithmetic, in operations a second, as the vendors print them; where a data sheet gives rates "with sparsity" for
+matrix units, half of it stands here. Products of fp16 and bf16 are those with fp32 accumulation. No measurement is among these figures.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from columba.ir.types import DType
+
+LAUNCH = 3e-6
+"""Seconds between the starts of two small kernels of a stream that is kept full. An assumption, the same for all: no vendor publishes
+it. CUDA graphs do better; a host that prepares each launch in Python does worse."""
+
+TERA, GIGA, MEGA = 1e12, 1e9, 2**20
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A GPU.
+
+    Attributes:
+        name: as its maker writes it; ``architecture`` is what its kernels are compiled for.
+        fp64, fp32: operations a second outside matrix units; ``tf32``, ``half`` (fp16 and bf16): in matrix units.
+        bandwidth: bytes a second of its memory. ``memory``: its bytes.
+        cache: bytes of the last cache that all processors share.
+        source: the documents that print these figures.
+    """
+
+    name: str
+    architecture: str
+    fp64: float
+    fp32: float
+    tf32: float
+    half: float
+    bandwidth: float
+    memory: float
+    cache: float
+    source: str
+    launch: float = LAUNCH
+
+    def vector_rate(self, dtype: DType) -> float:
+        """Of arithmetic outside matrix units; fp16 and bf16 are computed in fp32."""
+        return self.fp64 if dtype is DType.F64 else self.fp32
+
+    def product_rate(self, dtype: DType, precision: str = "ieee") -> float:
+        """Of matrix products as the kernels do them: fp64 outside matrix units, and fp32 too unless ``precision`` is ``"tf32"``."""
+        if dtype in (DType.F16, DType.BF16):
+            return self.half
+        return self.tf32 if dtype is DType.F32 and precision == "tf32" else self.vector_rate(dtype)
+
+
+CHIPS = {
+    "a100": Chip(
+        "A100 SXM 80 GB", "sm_80", 9.7 * TERA, 19.5 * TERA, 156 * TERA, 312 * TERA, 2039 * GIGA, 80 * GIGA, 40 * MEGA,
+        "NVIDIA A100 Tensor Core GPU data sheet (A100 80GB SXM); cache: NVIDIA A100 Tensor Core GPU Architecture white paper",
+    ),
+    "h100": Chip(
+        "H100 SXM", "sm_90", 34 * TERA, 67 * TERA, 494.5 * TERA, 989.5 * TERA, 3350 * GIGA, 80 * GIGA, 50 * MEGA,
+        "NVIDIA H100 Tensor Core GPU data sheet (H100 SXM); cache: NVIDIA H100 Tensor Core GPU Architecture white paper",
+    ),
+    "h200": Chip(
+        "H200 SXM", "sm_90", 34 * TERA, 67 * TERA, 494.5 * TERA, 989.5 * TERA, 4800 * GIGA, 141 * GIGA, 50 * MEGA,
+        "NVIDIA H200 Tensor Core GPU data sheet (H200 SXM); cache: as H100, whose die it has",
+    ),
+    "b200": Chip(
+        "B200", "sm_100", 40 * TERA, 80 * TERA, 1100 * TERA, 2250 * TERA, 8000 * GIGA, 180 * GIGA, 126 * MEGA,
+        "NVIDIA Blackwell Architecture Technical Brief (HGX B200, one GPU); memory: NVIDIA DGX B200 data sheet, an eighth; "
+        "cache: NVIDIA Blackwell Tuning Guide",
+    ),
+    "mi300x": Chip(
+        "MI300X", "gfx942", 81.7 * TERA, 163.4 * TERA, 653.7 * TERA, 1307.4 * TERA, 5300 * GIGA, 192 * GIGA, 256 * MEGA,
+        "AMD Instinct MI300X Accelerator data sheet; the cache is its Infinity Cache",
+    ),
+    "rtx4090": Chip(
+        "GeForce RTX 4090", "sm_89", 1.29 * TERA, 82.6 * TERA, 82.6 * TERA, 165.2 * TERA, 1008 * GIGA, 24 * GIGA, 72 * MEGA,
+        "NVIDIA Ada GPU Architecture white paper, appendix A",
+    ),
+}  # fmt: skip
+"""By what ``--chip`` takes."""
+
+
+class UnknownChip(ValueError):
+    """No chip has this name."""
+
+
+def chip(name: str) -> Chip:
+    """The chip called ``name``, whatever its case.
+
+    >>> chip("H100").architecture
+    'sm_90'
+    """
+    try:
+        return CHIPS[name.lower().replace("-", "").replace(" ", "")]
+    except KeyError:
+        raise UnknownChip(f"no chip {name!r} is known; one of {', '.join(CHIPS)}") from None

@@ -1,0 +1,267 @@
+"""How much memory a compiled program takes on a graph of given size, found as the backends really allocate.
+
+The Triton backend makes a tensor for each buffer when its kernel runs and drops it after its last reader; partial sums between the two
+launches of a kernel live while that kernel runs. The C++ backend puts temporaries into one block, which stays between calls.
+:class:`columba.runtime.triton_launch.TritonExecutable` and :class:`columba.runtime.placement.Placement` are what is modelled here; tests
+compare the two. PyTorch's allocator rounds sizes up and keeps what is free, which is not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from columba.codegen.triton import emit
+from columba.codegen.triton.launches import GridSize, Workspace
+from columba.codegen.triton.module import Step
+from columba.driver import Compilation
+from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
+from columba.ir.interop.ops import Expand, Input, Permute, Reshape, Slice, Value
+from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
+from columba.ir.intraop.plan import Plan
+from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, IndexMap, Space
+from columba.ir.types import TensorType
+from columba.runtime.placement import Placement
+
+Counts = Mapping[Space, int]
+"""Rows of every space of a graph."""
+
+INDEX_BYTES = 4
+ID_BYTES = 8
+"""Of an id of an edge's end or type, as a graph holds them."""
+
+VIEWS = (Reshape, Permute, Slice, Expand)
+PER_TYPE = (Space.REL, Space.NTYPE, Space.ONE)
+
+
+@dataclass(frozen=True)
+class PlanMemory:
+    """What a plan makes: ``outputs`` bytes that it returns, ``peak`` bytes at its fullest moment, outputs made until then included.
+
+    ``kept`` bytes of the peak stay with the process after the call: the block of temporaries of the C++ backend.
+    """
+
+    outputs: int
+    peak: int
+    kept: int = 0
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes of a call, or of a training step, by what they are for.
+
+    Attributes:
+        weights: inputs with a row a type, or without rows: parameters, in shipped layers. ``features``: all other inputs.
+        graph: ids of edges and nodes, and the index arrays that the kernels read.
+        results: what the caller gets. ``saved``: values kept for the backward pass.
+        result_gradients: what the backward pass is given. ``gradients``: what it returns.
+        forward, backward: what the plans make at their fullest moments, results, saved values and gradients included.
+    """
+
+    weights: int
+    features: int
+    graph: int
+    results: int
+    saved: int
+    result_gradients: int
+    gradients: int
+    forward: PlanMemory
+    backward: PlanMemory | None
+
+    @property
+    def resident(self) -> int:
+        """What is there before the call."""
+        return self.weights + self.features + self.graph
+
+    @property
+    def peak(self) -> int:
+        """The most that is held at one moment of the call, or, with gradients, of forward and backward together."""
+        kept = max(self.forward.kept, self.backward.kept if self.backward else 0)
+        forward = self.resident + self.forward.peak - self.forward.kept + kept
+        if self.backward is None:
+            return forward
+        alive = self.resident + self.results + self.saved + self.result_gradients
+        return max(forward, alive + self.backward.peak - self.backward.kept + kept)
+
+    def as_dict(self) -> dict[str, int]:
+        """Everything, peak included, for scripts."""
+        names = ("weights", "features", "graph", "results", "saved", "result_gradients", "gradients", "peak")
+        found = {name: getattr(self, name) for name in names}
+        found["forward_peak"] = self.forward.peak
+        found["backward_peak"] = 0 if self.backward is None else self.backward.peak
+        return found
+
+
+def peak_bytes(compilation: Compilation, counts: Counts, backend: str = "triton") -> int:
+    """The most memory that a call of a compiled program needs at one moment, its gradient included where it has one."""
+    return footprint(compilation, counts, backend).peak
+
+
+def footprint(compilation: Compilation, counts: Counts, backend: str = "triton") -> Footprint:
+    """The memory of a compiled program on a graph with ``counts`` rows.
+
+    Args:
+        compilation: what is run; with a backward plan, a training step is meant.
+        counts: rows of every space that it uses; node types are counted if there is more than one.
+        backend: ``"triton"`` or ``"cpp"``.
+    """
+    plans = compilation.plans
+    if backend == "triton":
+        module = emit(plans)
+        plans = module.plans
+        memories = [triton_memory(plan, module.steps[plan.name], counts) for plan in plans]
+    elif backend == "cpp":
+        memories = [cpp_memory(plan, counts) for plan in plans]
+    else:
+        raise ValueError(f"unknown backend {backend!r}; triton or cpp")
+    inputs = [i.type for i in compilation.traced.inputs]
+    outputs = [b.type for b in plans[0].outputs if b not in plans[0].inputs]
+    results = [b.type for b in plans[0].outputs[: compilation.results]]
+    arrays = dict.fromkeys(a for plan in plans for a in plan.index_arrays)
+    training = compilation.backward_plan is not None
+    return Footprint(
+        weights=_sum(counts, (t for t in inputs if t.space in PER_TYPE)),
+        features=_sum(counts, (t for t in inputs if t.space not in PER_TYPE)),
+        graph=graph_bytes(arrays, counts),
+        results=_sum(counts, results),
+        saved=_sum(counts, outputs) - _sum(counts, results),
+        result_gradients=_sum(counts, results) if training else 0,
+        gradients=memories[1].outputs if training else 0,
+        forward=memories[0],
+        backward=memories[1] if training else None,
+    )
+
+
+def _sum(counts: Counts, types: Iterable[TensorType]) -> int:
+    return sum(tensor_bytes(t, counts) for t in types)
+
+
+def rows(space: Space, counts: Counts) -> int:
+    """Rows of a space; KeyError that says so where ``counts`` lacks it."""
+    if space is Space.ONE:
+        return 1
+    if space not in counts:
+        raise KeyError(f"the number of {space} rows is not given")
+    return counts[space]
+
+
+def tensor_bytes(t: TensorType, counts: Counts) -> int:
+    """Bytes of a tensor."""
+    return rows(t.space, counts) * t.size * t.dtype.itemsize
+
+
+# ------------------------------------------------------------------------------------------------ plans
+
+
+def triton_memory(plan: Plan, steps: Sequence[Step], counts: Counts) -> PlanMemory:
+    """What the Triton backend allocates while it runs a plan."""
+    given, last = set(plan.inputs), _last_uses(steps)
+    alive: dict[Buffer, int] = {}
+    peak = 0
+    for n, step in enumerate(steps):
+        alive |= {b: tensor_bytes(b.type, counts) for b in writes(step.kernel)}
+        passing = sum(_workspace(w, counts) for launch in step.launches for w in launch.workspaces)
+        if isinstance(step.kernel, HostCall):
+            passing = _host_bytes(step.kernel, counts)
+        peak = max(peak, sum(alive.values()) + passing)
+        for buffer in [b for b in alive if last[b] == n and b not in plan.outputs]:
+            del alive[buffer]
+    return PlanMemory(sum(size for b, size in alive.items() if b not in given), peak)
+
+
+def _last_uses(steps: Sequence[Step]) -> dict[Buffer, int]:
+    return {b: n for n, step in enumerate(steps) for b in (*reads(step.kernel), *writes(step.kernel))}
+
+
+def cpp_memory(plan: Plan, counts: Counts) -> PlanMemory:
+    """What the C++ backend allocates for a plan: its tensors, all at once, and the block of temporaries."""
+    placement = Placement(plan)
+    _, block = placement.place_temporaries([counts.get(space, 0) for space in Space])
+    tensors = _sum(counts, (b.type for b in (*placement.tensors, *placement.from_host)))
+    passing = max((_host_bytes(k, counts) for k in plan.kernels if isinstance(k, HostCall)), default=0)
+    outputs = _sum(counts, (b.type for b in dict.fromkeys(plan.outputs) if b not in plan.inputs))
+    return PlanMemory(outputs, tensors + passing + block, block)
+
+
+def _host_bytes(kernel: HostCall, counts: Counts) -> int:
+    """Intermediate values of a host call, which PyTorch holds until it is done."""
+    made = [v for v in kernel.program.body if isinstance(v, Value) and not isinstance(v, (Input, *VIEWS))]
+    return _sum(counts, (v.type for v in made if v not in kernel.program.results))
+
+
+def _workspace(workspace: Workspace, counts: Counts) -> int:
+    return grid_size(workspace.tiles, counts) * workspace.size * workspace.dtype.itemsize
+
+
+def grid_size(size: GridSize, counts: Counts) -> int:
+    """How many programs, or parts, a launch has; tiles are counted as :func:`tile_count` does."""
+    if isinstance(size.of, int):
+        return -(-size.of // size.by)
+    of = rows(size.of, counts) if isinstance(size.of, Space) else tile_count(size.of, counts)
+    return -(-of // size.by)
+
+
+def tile_count(tiles: Tiles, counts: Counts) -> int:
+    """The most tiles that a table can have: full ones, and one that is not for every segment."""
+    fine, coarse = rows(tiles.map.fine, counts), rows(tiles.map.coarse, counts)
+    return min(fine, fine // tiles.rows + coarse)
+
+
+# ------------------------------------------------------------------------------------------------ graphs
+
+
+def graph_bytes(arrays: Iterable[IndexArray], counts: Counts) -> int:
+    """What a graph holds when a program has run on it: its ids, ``arrays``, and what these were made from."""
+    nodes = sum(counts.get(space, 0) for space in NODE_SPACES)
+    ids = ID_BYTES * (3 * rows(Space.EDGE, counts) + (nodes if counts.get(Space.NTYPE, 1) > 1 else 0))
+    closed = dict.fromkeys(part for array in arrays for part in _parts(array))
+    return ids + INDEX_BYTES * sum(array_length(array, counts) for array in closed)
+
+
+def array_length(array: IndexArray | Space, counts: Counts) -> int:
+    """Elements of an index array; of a pair space, those of its node and its relation, and of its edges' pair and order."""
+    match array:
+        case Space():
+            return 3 * rows(array, counts) + 1 + 2 * rows(Space.EDGE, counts)
+        case Segments():
+            return rows(array.map.coarse, counts) + 1
+        case Tiles():
+            return 3 * tile_count(array, counts)
+        case _:
+            return rows(array.map.fine, counts)
+
+
+def _parts(array: IndexArray) -> Iterator[IndexArray | Space]:
+    """An index array and all that :class:`columba.runtime.index_arrays.IndexArrays` builds it from; a pair space stands for its arrays."""
+    map = array.map
+    pair = next((s for s in (map.fine, map.coarse) if s in PAIR_SPACES), None)
+    if map.coarse is Space.ONE:
+        yield array
+    elif isinstance(array, Tiles):
+        yield array
+        yield from _parts(Segments(map))
+    elif isinstance(array, Lookup) and array.order is not None:
+        yield array
+        yield from _parts(Lookup(map))
+        yield from _parts(Order(array.order))
+    elif pair is not None and (isinstance(array, Lookup) or map.coarse is pair) and map.name in _OF_PAIRS:
+        yield from _pair_parts(pair)
+    else:
+        yield array
+        if pair is not None:
+            yield from _pair_parts(pair)
+        if isinstance(array, Order):
+            yield Segments(map)
+        if not isinstance(array, Lookup):
+            yield from _parts(Lookup(map))
+
+
+_OF_PAIRS = ("src", "dst", "rel", "src_rel", "dst_rel")
+"""Maps that a pair space holds as arrays."""
+
+
+def _pair_parts(space: Space) -> Iterator[IndexArray | Space]:
+    yield space
+    end = "src" if space is Space.SRC_REL else "dst"
+    yield Lookup(IndexMap(end, Space.EDGE, Space.NODE))
+    yield Lookup(IndexMap("rel", Space.EDGE, Space.REL))

@@ -1,0 +1,215 @@
+"""Predicted memory is what the runtime allocates."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import pytest
+import torch
+from compiled import PAIRS
+
+import columba
+from columba import Graph, footprint
+from columba.footprint import footprint as footprint_of
+from columba.footprint import graph_bytes, peak_bytes, tile_count
+from columba.ir.indices import Tiles
+from columba.ir.spaces import PAIR_SPACES, Space
+from columba.nn.samples import LAYERS, sample
+from columba.runtime import memory
+
+
+def typed_graph(nodes: int = 300, edges: int = 2000, relations: int = 2, types: int = 2) -> Graph:
+    generator = torch.Generator().manual_seed(5)
+    return Graph(
+        torch.randint(nodes, (2, edges), generator=generator),
+        torch.randint(relations, (edges,), generator=generator),
+        num_nodes=nodes,
+        num_relations=relations,
+        node_type=torch.arange(nodes) * types // nodes,
+        num_node_types=types,
+    )
+
+
+class Meter:
+    """Bytes that are held, and the most that were."""
+
+    def __init__(self) -> None:
+        self.held = self.peak = 0
+
+    def add(self, owner: Any, size: int) -> None:
+        self.held += size
+        self.peak = max(self.peak, self.held)
+        weakref.finalize(owner, self._drop, size)
+
+    def _drop(self, size: int) -> None:
+        self.held -= size
+
+
+def exact_tiles(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles as this graph has them, where predictions take the most that there can be."""
+
+    def count(tiles: Tiles, counts: Any) -> int:
+        found = graph.index(tiles).numel() // 3
+        assert found <= tile_count(tiles, counts)
+        return found
+
+    monkeypatch.setattr(footprint, "tile_count", count)
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+@pytest.mark.parametrize("layer", LAYERS)
+def test_triton_allocates_what_is_predicted(layer: str, heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Exactly, in forward and in backward, at the fullest moment: launches are left out, what surrounds them is not."""
+    triton_launch = pytest.importorskip("columba.runtime.triton_launch")
+    pytest.importorskip("triton")
+    graph = typed_graph()
+    exact_tiles(graph, monkeypatch)
+    model, _, _ = sample(layer, features=16, heads=heads)
+    x = torch.randn(graph.num_nodes, 16).requires_grad_()
+    compilation = columba.explain(columba.compile(model, passes=PAIRS), x, graph).compilation
+    predicted = footprint_of(compilation, graph.counts())
+
+    meter = Meter()
+    allocate = triton_launch._Call.allocate
+
+    def metered(call: Any, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        made = allocate(call, shape, dtype)
+        meter.add(made, made.nbytes)
+        return made
+
+    monkeypatch.setattr(triton_launch._Call, "allocate", metered)
+    monkeypatch.setattr(triton_launch._Call, "_launch", lambda *_: None)
+    executable = triton_launch.TritonExecutable(compilation.plans, columba.ir.types.DType.I32)
+    counts = [graph.counts().get(space, 0) for space in Space]
+    for plan, expected in zip(executable.plans, (predicted.forward, predicted.backward), strict=True):
+        meter.peak = meter.held
+        before = meter.held
+        inputs = [torch.zeros(_shape(b.type, graph)) for b in plan.inputs]
+        host = _metered_host(meter, counts)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            outputs = executable.run(plan.name, inputs, [graph.index(a) for a in plan.index_arrays], counts, host=host)
+        assert meter.peak - before == expected.peak, plan.name
+        assert meter.held - before == expected.outputs
+        assert sum(t.nbytes for t in outputs) >= expected.outputs
+        del outputs, inputs
+
+
+def _shape(t: Any, graph: Graph) -> tuple[int, ...]:
+    return t.shape if t.space is Space.ONE else (graph.count(t.space), *t.shape)
+
+
+def _metered_host(meter: Meter, counts: Sequence[int]) -> Any:
+    """Runs host calls and meters their results; what they hold while they run is small, and metered at once."""
+    from columba.runtime.host import run_host_program
+
+    def run(program: Any, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        results = run_host_program(program, inputs, counts)
+        for r in results:
+            meter.add(r, r.nbytes)
+        return results
+
+    return run
+
+
+def profiled_peak(call: Any) -> int:
+    """The most bytes that PyTorch's CPU allocator holds during a call, beyond what it held before."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profiler:
+        call()
+    events = [e for e in profiler.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+@pytest.fixture
+def block_meter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Meter]:
+    """Meters blocks of scratch memory, with pools that start empty; values that are saved are tensors of PyTorch's."""
+    meter = Meter()
+
+    class MeteredBlock(memory.Block):
+        def __init__(self, size: int) -> None:
+            super().__init__(size)
+            meter.add(self, size)
+
+        __slots__ = ("__weakref__",)
+
+    memory.scratch.release()
+    monkeypatch.setattr(memory, "Block", MeteredBlock)
+    monkeypatch.setattr(memory.Saved, "SMALL", 2**60)
+    yield meter
+    memory.scratch.release()
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_cpp_allocates_what_is_predicted(layer: str, block_meter: Meter) -> None:
+    """A training step, all that PyTorch's allocator and the scratch memory hold, within 2 %."""
+    graph = typed_graph(nodes=2000, edges=20000)
+    model, _, _ = sample(layer)
+    compiled = columba.compile(model, passes=PAIRS, backend="cpp")
+    x = torch.randn(graph.num_nodes, 64).requires_grad_()
+    gradient = torch.randn(graph.num_nodes, 64)
+    predicted = footprint_of(columba.explain(compiled, x, graph).compilation, graph.counts(), "cpp")
+
+    def step() -> None:
+        out = compiled(x, graph)
+        out.backward(gradient.clone())
+
+    step()
+    x.grad = None
+    model.zero_grad()
+    gc.collect()
+    kept = memory.scratch.kept
+    assert block_meter.held == kept
+    measured = profiled_peak(step) + kept
+    assert block_meter.held == kept, "the second step finds its block"
+    assert measured == pytest.approx(predicted.peak - predicted.resident, rel=0.02)
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_graph_bytes_are_those_of_its_arrays(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = typed_graph(relations=5, types=3)
+    exact_tiles(graph, monkeypatch)
+    model, _, _ = sample(layer)
+    small = typed_graph()
+    x = torch.randn(small.num_nodes, 64).requires_grad_()
+    compilation = columba.explain(columba.compile(model, passes=PAIRS), x, small).compilation
+    arrays = dict.fromkeys(a for plan in compilation.plans for a in plan.index_arrays)
+    counts = {space: graph.count(space) for space in (Space.NODE, Space.EDGE, Space.REL, Space.NTYPE, *PAIR_SPACES)}
+    fresh = Graph(graph.edge_index, graph.edge_type, num_nodes=300, num_relations=5, node_type=graph.node_type)
+    for array in arrays:
+        fresh.index(array)
+    held = [fresh.edge_index, fresh.edge_type, fresh.node_type, *fresh._arrays.built.values()]
+    for pairs in fresh._arrays.pair_spaces.values():
+        held += [t for t in vars(pairs).values() if isinstance(t, torch.Tensor)]
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
+    assert graph_bytes(arrays, counts) == pytest.approx(sum(storages.values()), rel=0.02)
+
+
+def test_a_missing_count_is_named() -> None:
+    model, x, graph = sample("rgcn", features=4)
+    compilation = columba.explain(model, x, graph).compilation
+    with pytest.raises(KeyError, match="number of .* rows is not given"):
+        peak_bytes(compilation, {Space.EDGE: 3})
+
+
+def test_inference_needs_no_more_than_training() -> None:
+    model, x, graph = sample("hgt")
+    counts = {**columba.datasets.statistics("fb15k").counts(), Space.NTYPE: 2}
+    training = columba.explain(columba.compile(model, passes=PAIRS), x, graph).compilation
+    with torch.no_grad():
+        inference = columba.explain(columba.compile(model, passes=PAIRS), x, graph).compilation
+    first, second = footprint_of(inference, counts), footprint_of(training, counts)
+    assert first.backward is None
+    assert first.saved == first.gradients == 0
+    assert first.peak < second.peak
+    for backend in ("triton", "cpp"):
+        assert peak_bytes(training, counts, backend) > footprint_of(training, counts).resident
+    with pytest.raises(ValueError, match="unknown backend"):
+        peak_bytes(training, counts, "metal")
