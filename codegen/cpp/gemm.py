@@ -8,7 +8,7 @@ from columba.codegen.cpp.names import Names
 from columba.codegen.cpp.rows import Array, Rows
 from columba.codegen.cpp.scalars import stored
 from columba.codegen.cpp.slots import unknown_below
-from columba.codegen.cpp.traversal import KernelText, RowPlaces, know_slices, threads_of
+from columba.codegen.cpp.traversal import KernelText, RowPlaces, know_views, threads_of
 from columba.ir.indices import Segments, Tiles
 from columba.ir.interop.ops import Reshape, Slice, Value
 from columba.ir.intraop.kernels import Gemm, GemmReduce, Load, Product, Store, product_of
@@ -61,7 +61,7 @@ def gemm_reduce_text(kernel: GemmReduce, names: Names) -> KernelText:
     for v in below:
         if isinstance(v, Load):
             rows.known[v] = places.load(v)
-    know_slices(rows, below)
+    know_views(rows, below)
     if left is None:
         rows.assign(Array("left_row", "0", kernel.x.shape, kernel.x.dtype), kernel.x)
     if right is None and whole:
@@ -121,7 +121,7 @@ def _left(x: Value, places: RowPlaces) -> dict[str, Any]:
     for v in below:
         if isinstance(v, Load):
             rows.known[v] = places.load(v)
-    know_slices(rows, below)
+    know_views(rows, below)
     rows.assign(Array("left_row", "0", x.shape, x.dtype), x)
     return {"prologue": rows.lines, "left": ""}
 

@@ -191,6 +191,44 @@ template <class T, int N, class F> INLINE T cb_sum(F f) {
   return part[0];
 }
 
+// out[h] = f(h, 0) + ... + f(h, N - 1) for H sums.
+#if defined(__AVX__) && defined(__has_builtin)
+#if __has_builtin(__builtin_shufflevector)
+#define CB_SHUFFLES 1
+#endif
+#endif
+template <class T, int H, int N, class F> INLINE void cb_sums(T* out, F f) {
+#ifdef CB_SHUFFLES
+  if constexpr (sizeof(T) == 4 && H % 4 == 0 && N % 8 == 0) {
+    // Four sums at a time: halves of two vectors are added side by side, so that no step works on vectors that are mostly empty.
+    typedef T V __attribute__((vector_size(32)));
+    #pragma GCC unroll 4
+    for (int h = 0; h < H; h += 4) {
+      V s[4];
+      #pragma GCC unroll 4
+      for (int g = 0; g < 4; ++g) {
+        alignas(32) T part[8];
+        #pragma omp simd
+        for (int l = 0; l < 8; ++l) part[l] = f(h + g, l);
+        #pragma GCC unroll 16
+        for (int i = 8; i < N; i += 8) {
+          #pragma omp simd
+          for (int l = 0; l < 8; ++l) part[l] += f(h + g, i + l);
+        }
+        s[g] = *(const V*)part;
+      }
+      const V a = __builtin_shufflevector(s[0], s[1], 0, 1, 2, 3, 8, 9, 10, 11) + __builtin_shufflevector(s[0], s[1], 4, 5, 6, 7, 12, 13, 14, 15);
+      const V b = __builtin_shufflevector(s[2], s[3], 0, 1, 2, 3, 8, 9, 10, 11) + __builtin_shufflevector(s[2], s[3], 4, 5, 6, 7, 12, 13, 14, 15);
+      const V c = __builtin_shufflevector(a, b, 0, 1, 8, 9, 4, 5, 12, 13) + __builtin_shufflevector(a, b, 2, 3, 10, 11, 6, 7, 14, 15);
+      const V d = c + __builtin_shufflevector(c, c, 1, 0, 3, 2, 5, 4, 7, 6);
+      out[h] = d[0]; out[h + 1] = d[4]; out[h + 2] = d[2]; out[h + 3] = d[6];
+    }
+    return;
+  }
+#endif
+  for (int h = 0; h < H; ++h) out[h] = cb_sum<T, N>([&](int i) __attribute__((always_inline)) { return f(h, i); });
+}
+
 // ---------------------------------------------------------------------------------------------- work among threads
 
 // The first owner of a thread, when owners are cut so that owners and members together are even.

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from columba.codegen.cpp.rows import Array, Rows, Scalar
 from columba.codegen.cpp.scalars import stored
+from columba.codegen.cpp.small_rows import step_of, steps
 from columba.ir.interop.ops import Reduce
 
 START = {"sum": "0", "max": "-INFINITY", "min": "INFINITY", "logsumexp": "-INFINITY"}
@@ -66,12 +67,12 @@ class Accumulator:
         rows.known[self.r] = self.place
 
 
-def fold_scratch(rows: Rows, r: Reduce, x: Array, name: str) -> None:
-    """A reduction of small rows that stand in a scratch array."""
+def fold_scratch(rows: Rows, r: Reduce, x: Array, name: str, terms: Array | None = None) -> None:
+    """A reduction of small rows that stand in a scratch array. A log-sum-exp leaves its exponentials in ``terms``, if given."""
     kind, size = stored(r.dtype), r.type.size
     over = "for (int64_t k = begin; k < end; ++k)"
     if size == 1:
-        rows.lines += _scalar_fold(name, kind, r.op, x.flat("0"), over)
+        rows.lines += _scalar_fold(name, kind, r.op, x.flat("0"), over, terms)
         rows.known[r] = Scalar(name)
         return
     each = f"for (int i = 0; i < {size}; ++i)"
@@ -81,10 +82,12 @@ def fold_scratch(rows: Rows, r: Reduce, x: Array, name: str) -> None:
     )
     lines = [f"{kind} {name}[{size}];", f"{each} {name}[i] = ({kind}){START[r.op]};", f"{over} {each} {combine}"]
     if r.op == "logsumexp":
+        assert terms is not None
         lines += [
             f"{kind} {name}_sum[{size}];",
             f"{each} {{ {name}_sum[i] = 0; if ({name}[i] == -({kind})INFINITY) {name}[i] = 0; }}",
-            f"{over} {each} {name}_sum[i] += cb_exp({element} - {name}[i]);",
+            *_exponentials(r, x, name, terms),
+            f"{over} {each} {name}_sum[i] += {terms.flat('i')};",
             f"{each} {name}[i] = begin == end ? 0 : {name}[i] + cb_log({name}_sum[i]);",
         ]
     elif r.op != "sum":
@@ -97,17 +100,35 @@ def _extremum(op: str) -> str:
     return "minimum" if op == "min" else "maximum"
 
 
-def _scalar_fold(name: str, kind: str, op: str, x: str, over: str) -> list[str]:
+def _exponentials(r: Reduce, x: Array, name: str, terms: Array) -> list[str]:
+    """``terms = exp(x - maximum)``, for several members at a time where that fills vectors."""
+    size, step = r.type.size, step_of(r.type.size)
+    if step is None:
+        return [
+            "for (int64_t k = begin; k < end; ++k) {",
+            "  #pragma omp simd",
+            f"  for (int i = 0; i < {size}; ++i) {terms.flat('i')} = cb_exp({x.flat('i')} - {name}[i]);",
+            "}",
+        ]
+    return [
+        f"alignas(64) {stored(r.dtype)} {name}_top[{step}];",
+        f"for (int i = 0; i < {step}; ++i) {name}_top[i] = {name}[i % {size}];",
+        *steps(size, [f"{terms.base}[j + i] = cb_exp({x.base}[j + i] - {name}_top[i]);"]),
+    ]
+
+
+def _scalar_fold(name: str, kind: str, op: str, x: str, over: str, terms: Array | None) -> list[str]:
     if op == "sum":
         return [f"{kind} {name} = 0;", f"#pragma omp simd reduction(+:{name})", f"{over} {name} += {x};"]
     lines = [f"{kind} {name} = ({kind}){START[op]};", f"{over} {name} = cb_{_extremum(op)}({x}, {name});"]
     if op == "logsumexp":
+        keep = "" if terms is None else f"{terms.flat('0')} = "
         return [
             *lines,
             f"if ({name} == -({kind})INFINITY) {name} = 0;",
             f"{kind} {name}_sum = 0;",
             f"#pragma omp simd reduction(+:{name}_sum)",
-            f"{over} {name}_sum += cb_exp({x} - {name});",
+            f"{over} {name}_sum += {keep}cb_exp({x} - {name});",
             f"{name} = begin == end ? 0 : {name} + cb_log({name}_sum);",
         ]
     return [*lines, f"if (begin == end) {name} = 0;"]

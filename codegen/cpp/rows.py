@@ -319,6 +319,12 @@ class Rows:
             self.known[v] = Scalar(name)
             return True
         self.declare(name, v)
+        if len(kept) == 1:
+            (a,) = kept
+            each = f"[&](int i{a}, int i) __attribute__((always_inline)) {{ return {term}; }}"
+            self.lines.append(f"cb_sums<{kind}, {v.x.shape[a]}, {run}>({name}, {each});")
+            self.known[v] = Array(name, "0", v.shape, v.dtype)
+            return True
         place = flatten(tuple(f"i{a}" for a in kept), tuple(v.x.shape[a] for a in kept))
         self.lines += [f"for (int i{a} = 0; i{a} < {v.x.shape[a]}; ++i{a})" for a in kept]
         self.lines.append(f"  {name}[{place}] = {total};")

@@ -11,8 +11,9 @@ from columba.codegen.cpp.reductions import Accumulator, fold_scratch
 from columba.codegen.cpp.rows import Array, Rows, Scalar
 from columba.codegen.cpp.scalars import stored
 from columba.codegen.cpp.slots import Slots, unknown_below
+from columba.codegen.cpp.small_rows import common_size, repeated, step_of, steps, weights_of
 from columba.ir.indices import Lookup, Order, Segments, Tiles
-from columba.ir.interop.ops import Degree, Lift, Reduce, Slice, Uniform, Value
+from columba.ir.interop.ops import Degree, Lift, Reduce, Reshape, Slice, Uniform, Value
 from columba.ir.intraop.kernels import GemmSchedule, Load, Store, Traversal, TraversalSchedule, values_of
 from columba.ir.intraop.plan import is_sorted
 from columba.ir.spaces import Space
@@ -95,14 +96,19 @@ class RowPlaces:
         return [] if self.sorted else [f"const int64_t e = {self.names.index(Order(self.walk))}[k];"]
 
 
-def know_slices(rows: Rows, below: Sequence[Value]) -> None:
-    """Slices of one-dimensional rows in memory are rows in memory: they need no copy."""
+def know_views(rows: Rows, below: Sequence[Value]) -> None:
+    """Views of rows in memory whose elements lie side by side are rows in memory: they need no copy."""
     for v in below:
-        if isinstance(v, Slice) and v.step == 1 and len(v.shape) == 1 and v not in rows.known:
-            whole = rows.known.get(v.x)
-            if isinstance(whole, Array):
-                offset = str(v.start) if whole.offset == "0" else f"{whole.offset} + {v.start}"
-                rows.known[v] = Array(whole.base, offset, v.shape, v.dtype)
+        if v in rows.known or not isinstance(v, (Slice, Reshape, Lift)):
+            continue
+        whole = rows.known.get(v.x)
+        if isinstance(v, Lift) and whole is not None:
+            rows.known[v] = whole
+        elif isinstance(v, Reshape) and isinstance(whole, Array):
+            rows.known[v] = Array(whole.base, whole.offset, v.shape, v.dtype)
+        elif isinstance(v, Slice) and v.step == 1 and len(v.shape) == 1 and isinstance(whole, Array):
+            offset = str(v.start) if whole.offset == "0" else f"{whole.offset} + {v.start}"
+            rows.known[v] = Array(whole.base, offset, v.shape, v.dtype)
 
 
 def _parts_read(v: Load, below: Sequence[Value]) -> list[tuple[int, int]]:
@@ -129,7 +135,7 @@ class _RowWise:
         for v in values_of(self.kernel):
             if isinstance(v, Load):
                 rows.known[v] = self.places.load(v)
-        know_slices(rows, values_of(self.kernel))
+        know_views(rows, values_of(self.kernel))
         rows.prepare([s.value for s in self.kernel.stores])
         for store in self.kernel.stores:
             self.places.store(rows, store)
@@ -150,6 +156,8 @@ class _OverMembers:
         self.slots = Slots(kernel)
         self.outer = self.places.rows()
         self.accumulators: dict[Reduce, Accumulator] = {}
+        self.normalized: dict[Value, str] = {}
+        self.more: list[tuple[str, str, int]] = []
         self.scratch = {
             v: Array(
                 f"scratch_{n}", "(k - begin)" if v.type.size == 1 else f"(k - begin) * {v.type.size}", v.shape, v.dtype
@@ -160,10 +168,10 @@ class _OverMembers:
     def text(self) -> KernelText:
         for v in self.slots.values:
             if isinstance(v, Load) and v.space is not self.slots.member:
-                self.outer.known[v] = self.places.load(v)
+                self.outer.known[v] = self._own_row(v)
             if isinstance(v, Degree):
                 self.outer.known[v] = Scalar(f"(({stored(v.dtype)})(end - begin))")
-        know_slices(self.outer, self.slots.values)
+        know_views(self.outer, self.slots.values)
         slots = self.slots.all()
         for slot in slots:
             self._owner_values(slot)
@@ -174,7 +182,10 @@ class _OverMembers:
             "segments": self.names.index(Segments(self.via)),
             "members": self.names.count(self.via.fine),
             "threads": threads_of(self.kernel.schedule),
-            "scratch": [(a.base, stored(v.dtype), v.type.size * v.dtype.itemsize) for v, a in self.scratch.items()],
+            "scratch": [
+                *((a.base, stored(v.dtype), v.type.size * v.dtype.itemsize) for v, a in self.scratch.items()),
+                *self.more,
+            ],
         }
         if self.kernel.schedule.split:
             return self._cut(own, common)
@@ -184,6 +195,15 @@ class _OverMembers:
         return KernelText(
             "traversal.cpp.jinja", {**common, "body": self.outer.lines, "pieces": self.kernel.schedule.pieces}
         )
+
+    def _own_row(self, v: Load) -> Array:
+        """A row that is read for the owner: where it is found through a lookup, that is done once."""
+        place = self.places.load(v)
+        if v.via is None or v.type.size == 1 or place.offset == "0":
+            return place
+        name = self.places.fresh("own")
+        self.outer.lines.append(f"const {stored(v.dtype)}* __restrict {name} = {place.base} + {place.offset};")
+        return Array(name, "0", v.shape, v.dtype)
 
     def _owner_values(self, slot: int) -> None:
         """Owner values that members read from this slot on."""
@@ -197,7 +217,8 @@ class _OverMembers:
         for r in wide_folds:
             self.accumulators[r] = Accumulator(r, self.places.fresh("total"))
             self.accumulators[r].start(self.outer)
-        lines = self._loop_body(slot, wide_folds)
+        self._normalize(slot)
+        lines = [] if self._small_rows(slot) else self._loop_body(slot, wide_folds)
         if lines:
             # Loops without inner loops vectorize over members.
             simd = slot % 2 == 0 and not any("for (" in line for line in lines) and not self.slots.stores_in(slot)
@@ -206,12 +227,104 @@ class _OverMembers:
         for r in wide_folds:
             self.accumulators[r].finish(self.outer)
         for r in self.slots.folds(slot, small=True):
-            fold_scratch(self.outer, r, self.scratch[r.x], self.places.fresh(r.op))
+            weights = weights_of(r, self.scratch, self.slots.values)
+            name = self.places.fresh(r.op)
+            if r.op == "logsumexp" and r.type.size > 1 and weights is None:
+                terms: Array | None = self._more_scratch(r.x, "terms")
+            else:
+                terms = None if weights is None else self.scratch[weights]
+            fold_scratch(self.outer, r, self.scratch[r.x], name, terms)
+            if weights is not None:
+                self.normalized[weights] = f"{name}_sum"
+
+    def _more_scratch(self, v: Value, name: str) -> Array:
+        """A scratch array for a row of ``v`` a member, beside those of the slots."""
+        name = self.places.fresh(name)
+        self.more.append((name, stored(v.dtype), v.type.size * v.dtype.itemsize))
+        offset = "(k - begin)" if v.type.size == 1 else f"(k - begin) * {v.type.size}"
+        return Array(name, offset, v.shape, v.dtype)
+
+    def _normalize(self, slot: int) -> None:
+        """Makes softmax weights of the exponentials that a log-sum-exp has left in their place."""
+        for v in self.slots.kept_in(slot):
+            if v not in self.normalized:
+                continue
+            total, size, place = self.normalized[v], v.type.size, self.scratch[v].base
+            inverse = self.places.fresh("inverse")
+            step = step_of(size)
+            if step is not None:
+                self.outer.lines += [
+                    f"alignas(64) {stored(v.dtype)} {inverse}[{step}];",
+                    f"for (int i = 0; i < {step}; ++i) {inverse}[i] = 1 / {total}[i % {size}];",
+                    *steps(size, [f"{place}[j + i] *= {inverse}[i];"]),
+                ]
+            elif size == 1:
+                self.outer.lines += [
+                    f"const {stored(v.dtype)} {inverse} = 1 / {total};",
+                    "#pragma omp simd",
+                    f"for (int64_t k = begin; k < end; ++k) {place}[k - begin] *= {inverse};",
+                ]
+            else:
+                self.outer.lines += [
+                    "for (int64_t k = begin; k < end; ++k)",
+                    f"  for (int i = 0; i < {size}; ++i) {place}[(k - begin) * {size} + i] /= {total}[i];",
+                ]
+
+    def _small_rows(self, slot: int) -> bool:
+        """Computes a small slot number by number, where that can be done."""
+        kept = [v for v in self.slots.kept_in(slot) if v not in self.normalized]
+        stores = self.slots.stores_in(slot)
+        roots = [*kept, *(s.value for s in stores)]
+        if slot % 2 == 1 or not roots:
+            return False
+        before = {v: a for v, a in self.scratch.items() if self.slots.of[v] < slot or v in self.normalized}
+        numbers = self.outer.child()
+        numbers.known = {v: a for v, a in numbers.known.items() if v.space is not self.slots.member}
+        numbers.known.update({v: Array(a.base, "j", v.shape, v.dtype) for v, a in before.items()})
+        below = unknown_below(roots, numbers.known)
+        size = common_size(roots, below, self.slots.member)
+        step = None if size is None else step_of(size)
+        if size is None or step is None:
+            return False
+        gather: list[str] = []
+        for v in below:
+            if isinstance(v, Lift):
+                numbers.known[v] = repeated(self.outer, v.x, step, self.places.fresh("own"))
+            elif isinstance(v, Load) and v.space is self.slots.member:
+                side = self.scratch.get(v) or self._more_scratch(v, "side")
+                row, target = self.places.load(v), f"{side.base}[{side.offset} + i]"
+                gather.append(f"for (int i = 0; i < {size}; ++i) {target} = {row.place('i')};")
+                numbers.known[v] = Array(side.base, "j", v.shape, v.dtype)
+        if any(self.places.reads_own_number(v) for v in below):
+            gather = [*self.places.own_number(), *gather]
+        self._over_members(gather)
+        statements, scatter = [], []
+        for v in dict.fromkeys(roots):
+            if v not in numbers.known:
+                place = self.scratch.get(v) or self._more_scratch(v, v.op_name)
+                statements.append(f"{place.base}[j + i] = {numbers.flat_expression(v, 'i')};")
+                numbers.known[v] = Array(place.base, "j", v.shape, v.dtype)
+        for store in stores:
+            source = numbers.known[store.value]
+            assert isinstance(source, Array)
+            target = _offset(self.places.number(store.value), size)
+            buffer = self.names.buffer(store.buffer)
+            scatter.append(
+                f"for (int i = 0; i < {size}; ++i) {buffer}[{target} + i] = {source.base}[(k - begin) * {size} + i];"
+            )
+        self.outer.lines += steps(size, statements) if statements else []
+        self._over_members([*self.places.own_number(), *scatter] if scatter else [])
+        return True
+
+    def _over_members(self, lines: Sequence[str]) -> None:
+        if lines:
+            self.outer.lines += ["for (int64_t k = begin; k < end; ++k) {", *(f"  {x}" for x in lines), "}"]
 
     def _loop_body(self, slot: int, wide_folds: list[Reduce]) -> list[str]:
         inner = self.outer.child()
-        inner.known.update({v: a for v, a in self.scratch.items() if self.slots.of[v] < slot})
-        kept, stores = self.slots.kept_in(slot), self.slots.stores_in(slot)
+        inner.known.update({v: a for v, a in self.scratch.items() if self.slots.of[v] < slot or v in self.normalized})
+        kept = [v for v in self.slots.kept_in(slot) if v not in self.normalized]
+        stores = self.slots.stores_in(slot)
         wide_roots = [*(r.x for r in wide_folds), *(s.value for s in stores)]
         below = unknown_below([*kept, *wide_roots], inner.known)
         head = self._know_loads(inner, below, pointers=slot % 2 == 1)
@@ -254,7 +367,7 @@ class _OverMembers:
                         f"__builtin_prefetch((const char*)({target}) + {at});"
                         for at in range(start, start + bytes_read, 64)
                     ]
-        know_slices(inner, below)
+        know_views(inner, below)
         if ahead:
             members, d = self.names.count(self.via.fine), self.kernel.schedule.ahead
             ahead.insert(0, f"const int64_t ahead = k + {d} < {members} ? k + {d} : k;")
