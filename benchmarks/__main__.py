@@ -86,7 +86,7 @@ class Options:
 )
 @click.option("--rounds", default=7, help="Interleaved turns of each peer.", show_default=True)
 @click.option("--patience", default=PATIENCE, help="Seconds after which a run is cut off.", show_default=True)
-@click.option("--time-budget", default=60.0, help="Minutes after which no case is begun.", show_default=True)
+@click.option("--time-budget", default=180.0, help="Minutes after which no case is begun.", show_default=True)
 @click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
