@@ -196,6 +196,18 @@ def test_softmax_and_degree(by: str) -> None:
         assert_same(columba.compile(layer, backend="cpp"), layer, [graph, leaf(graph.num_nodes, 3)])
 
 
+def test_degrees_divide_without_harm_to_nodes_that_have_none() -> None:
+    """Graph convolution's norm: isolated nodes, whose degree is 0, have gradients of 0."""
+
+    def layer(g: columba.Graph, h: Tensor, w: Tensor) -> Tensor:
+        e = g.edges
+        norm = e.degree("src", dtype=h.dtype).rsqrt() * e.degree("dst", dtype=h.dtype).rsqrt()
+        return e.sum(e.src(h @ w) * norm.unsqueeze(-1))
+
+    for graph in square_graphs().values():
+        assert_same(columba.compile(layer, backend="cpp"), layer, [graph, leaf(graph.num_nodes, 3), leaf(3, 2)])
+
+
 def test_large_scores_do_not_overflow() -> None:
     def layer(g: columba.Graph, s: Tensor) -> Tensor:
         return g.edges.softmax(g.edges(s))

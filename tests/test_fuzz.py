@@ -10,13 +10,19 @@ from fuzz.campaign import Campaign, outcome
 from fuzz.case import Case
 from fuzz.check import Failure, Reject, check
 from fuzz.graphs import GraphSpec, build, random_graph
+from fuzz.kernels import check_plans, compile_case
+from fuzz.mutants import MUTANTS, source_of
 from fuzz.mutate import mutate, random_case
 from fuzz.shrink import shrink
 
 from columba.ir.interop.ops import Pointwise
 from columba.ir.interop.program import Program
+from columba.ir.interop.text import parse_program
 from columba.ir.interop.verify import verify
+from columba.ir.intraop.kernels import Kernel, Load, Store, Traversal, roots_of, values_of
+from columba.ir.intraop.verify import verify as verify_plan
 from columba.ir.node import rewrite
+from columba.lowering import load
 from columba.passes.interop.dead_code import DeadCode
 
 
@@ -31,7 +37,7 @@ def some_cases(count: int) -> list[Case]:
 
 
 def test_a_short_run_finds_nothing() -> None:
-    report = Campaign(programs=300, seed=20, build=8, seconds=15).run()
+    report = Campaign(programs=300, seed=20, build=8, traced=100, seconds=15).run()
     assert not report.failures, "\n".join(
         f"{f.failure.signature}\n{f.failure.message}\n{f.case}" for f in report.failures
     )
@@ -63,6 +69,57 @@ def test_graphs_are_of_every_kind() -> None:
     assert any(len(set(g.edge_type.tolist())) < g.num_relations for g in graphs)
     assert any(g.num_edges > len({*map(tuple, g.edge_index.t().tolist())}) for g in graphs)
     assert any(g.num_edges > 4 and len(set(g.edge_index[1].tolist())) == 1 for g in graphs)
+
+
+def test_plans_mean_what_their_program_means() -> None:
+    checked = 0
+    for case in some_cases(25):
+        found = outcome(replace(case, level="plans"))
+        assert not isinstance(found, Failure), f"{found}\n{case}"
+        checked += found is None
+    assert checked > 20
+
+
+def test_a_wrong_plan_is_found() -> None:
+    """A fused kernel that reads its owner's row of a buffer instead of the row that an index map leads to."""
+    text = """program p(%h: node[2] f64, %s: edge[] f64) {
+      %0: node[2] f64 = pointwise(%h, function=tanh, scalars=[])
+      %1: edge[2] f64 = lift(%0, via=src:edge->node)
+      %2: node[2] f64 = reduce(%1, via=dst:edge->node, op=sum)
+      return out=%2 }"""
+    graph = GraphSpec(3, None, 1, 1, ((0, 0, 1), (2, 0, 1), (1, 0, 0)), (0, 0, 0))
+    case = Case(parse_program(text), (), (), (), (), False, graph, 1, level="plans")
+    plans = compile_case(case)
+    assert check_plans(case, plans) is None
+
+    def read_directly(kernel: Kernel) -> Kernel:
+        if not isinstance(kernel, Traversal) or kernel.via is None:
+            return kernel
+        wrong = replace(kernel.via, name="dst")
+        loads = {
+            v: load(v.buffer, wrong, kernel.via) for v in values_of(kernel) if isinstance(v, Load) and v.via is not None
+        }
+        values = rewrite(roots_of(kernel), lambda node: node, dict(loads.items()))
+        stores = tuple(Store(s.buffer, v) for s, v in zip(kernel.stores, values, strict=True))
+        return replace(kernel, stores=stores)
+
+    plan = plans.forward_plan
+    wrong = replace(plans, forward_plan=replace(plan, kernels=tuple(map(read_directly, plan.kernels))))
+    found = check_plans(case, wrong)
+    assert isinstance(found, Failure)
+    assert found.kind == "wrong result"
+
+
+def test_every_mutant_is_a_fragment_of_its_module_and_another_one() -> None:
+    for mutant in MUTANTS:
+        assert mutant.planted(source_of(mutant)) != source_of(mutant)
+
+
+def test_a_schedule_changes_only_kernels_that_can_run_so() -> None:
+    case = replace(some_cases(1)[0], schedule=(("scratch", 1), ("split", 3), ("tile_rows", 8)), level="plans")
+    assert Case.parse(str(case)).schedule == case.schedule
+    for plan in compile_case(case).plans:
+        verify_plan(plan)
 
 
 def wrong_pass(self: DeadCode, program: Program) -> Program:

@@ -386,3 +386,61 @@ def test_one_matrix_for_all_heads_cannot_hold_a_factor_for_each() -> None:
           %2: edge[4,5] f32 = pointwise(%0, %1, function=mul)
           return out=%2 }""",
     )
+
+
+# ------------------------------------------------------------------------------------------------ quotients by what may be zero
+
+
+QUOTIENTS = {
+    "the root of a degree": "%q: node[] f32 = pointwise(%d, function=rsqrt)",
+    "an input": "%q: node[] f32 = pointwise(%s, function=reciprocal)",
+    "a difference": "%z: node[] f32 = pointwise(%d, %d, function=sub)\n %q: node[] f32 = pointwise(%d, %z, function=div)",
+}
+
+
+@pytest.mark.parametrize("of", QUOTIENTS)
+def test_quotients_by_what_may_be_zero_are_not_moved_to_rows_that_nothing_reads(of: str) -> None:
+    """An isolated node's quotient is infinite; its gradient would be 0 times that, and poison what made the node's features."""
+    text = f"""program p(%h: node[4] f32, %s: node[] f32) {{
+      %d: node[] f32 = degree(via=src:edge->node, to=f32)
+      {QUOTIENTS[of]}
+      %0: edge[4] f32 = lift(%h, via=src:edge->node)
+      %1: edge[] f32 = lift(%q, via=src:edge->node)
+      %2: edge[4] f32 = pointwise(%0, %1, function=mul)
+      return out=%2 }}"""
+    unchanged("compact_materialization", text)
+
+
+@pytest.mark.parametrize(
+    "positive",
+    [
+        "%p: node[] f32 = pointwise(%d, %one, function=maximum)",
+        "%p: node[] f32 = pointwise(%d, %one, function=add)",
+        "%2: node[] f32 = pointwise(%s, function=square)\n %p: node[] f32 = pointwise(%2, %one, function=add)",
+    ],
+)
+def test_quotients_by_what_is_positive_are_moved_to_nodes(positive: str) -> None:
+    text = f"""program p(%h: node[4] f32, %s: node[] f32) {{
+      %d: node[] f32 = degree(via=src:edge->node, to=f32)
+      %one: node[] f32 = constant(at=node, value=1.0, to=f32)
+      {positive}
+      %q: node[] f32 = pointwise(%p, function=rsqrt)
+      %0: edge[4] f32 = lift(%h, via=src:edge->node)
+      %1: edge[] f32 = lift(%q, via=src:edge->node)
+      %3: edge[4] f32 = pointwise(%0, %1, function=mul)
+      return out=%3 }}"""
+    assert "node[4] f32 = pointwise" in run("compact_materialization", text)
+    same_meaning("compact_materialization", text)
+
+
+def test_factors_of_relations_that_may_be_infinite_stay_outside_the_weights() -> None:
+    """A relation without edges would have an infinite weight, whose gradient is no number."""
+    text = """program p(%x: edge[3] f32, %w: rel[3,2] f32) {
+      %0: rel[] f32 = degree(via=rel:edge->rel, to=f32)
+      %1: rel[] f32 = pointwise(%0, function=rsqrt)
+      %2: edge[] f32 = lift(%1, via=rel:edge->rel)
+      %3: edge[2] f32 = linear(%x, %w, via=rel:edge->rel, transpose=false)
+      %4: edge[2] f32 = pointwise(%3, %2, function=mul)
+      return out=%4 }"""
+    unchanged("fold_factors", text)
+    same_meaning("fold_factors", text)

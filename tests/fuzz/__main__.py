@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import tempfile
 import time
 from pathlib import Path
 
-from .campaign import Found, outcome
+from .campaign import outcome
 from .case import Case
 from .check import Failure
 from .jobs import run_jobs
@@ -27,10 +26,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="columba-fuzz-") as folder:
         os.environ.setdefault("COLUMBA_CACHE_DIR", folder)
         options = {name: getattr(args, name) for name in ("programs", "seed", "build", "seconds")}
-        report = run_jobs(options, args.jobs, Path(folder))
+        report = run_jobs(options, args.jobs, Path(folder), args.out)
     print(table(report, time.monotonic() - start))
     for found in report.failures:
-        path = save(found, args.out)
+        path = found.saved(args.out)
         print(f"\n{path}: {found.failure.signature}\n{found.failure.message}\n{found.case}")
     return 1 if report.failures else 0
 
@@ -42,7 +41,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--build", type=int, default=0, help="how many of them are moreover built to kernels and run")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after so long")
-    parser.add_argument("--out", type=Path, default=REGRESSIONS, help="folder for shrunk failures")
+    parser.add_argument(
+        "--out", type=Path, default=REGRESSIONS, help="folder for failures, each saved when it is found"
+    )
     parser.add_argument("--replay", type=Path, nargs="+", help="check the cases in these files instead")
     return parser.parse_args()
 
@@ -55,16 +56,6 @@ def replay(paths: list[Path]) -> int:
         failed += isinstance(found, Failure)
         print(f"{path}: {f'{found.signature}: {found.message}' if isinstance(found, Failure) else found or 'ok'}")
     return 1 if failed else 0
-
-
-def save(found: Found, folder: Path) -> Path:
-    """Writes a failure as a regression case, whose name follows from its text."""
-    folder.mkdir(parents=True, exist_ok=True)
-    name = found.failure.signature.replace(" ", "_").replace(":", "_").replace(".py", "").replace("/", "_").lower()
-    path = folder / f"{name}_{hashlib.sha256(found.case.encode()).hexdigest()[:6]}.txt"
-    comment = "\n".join(f"# {line}" for line in [found.origin, *found.failure.message.splitlines()[:1]])
-    path.write_text(f"{comment}\n{found.case}")
-    return path
 
 
 if __name__ == "__main__":

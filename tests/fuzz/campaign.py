@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -47,6 +49,15 @@ class Found:
     failure: Failure
     case: str
     origin: str
+
+    def saved(self, folder: Path) -> Path:
+        """Writes the failure as a regression case, whose name follows from its text."""
+        folder.mkdir(parents=True, exist_ok=True)
+        name = re.sub(r"[ :/]", "_", self.failure.signature.replace(".py", "").lower())
+        path = folder / f"{name}_{hashlib.sha256(self.case.encode()).hexdigest()[:6]}.txt"
+        comment = "\n".join(f"# {line}" for line in [self.origin, *self.failure.message.splitlines()[:1]])
+        path.write_text(f"{comment}\n{self.case}")
+        return path
 
 
 @dataclass
@@ -100,6 +111,7 @@ class Campaign:
     stop_at_failure: bool = False
     running: Path | None = None
     on_progress: Callable[[Report], None] = lambda report: None
+    on_failure: Callable[[Found], None] = lambda found: None
 
     def run(self) -> Report:
         threads = torch.get_num_threads()
@@ -239,7 +251,9 @@ class Campaign:
         final = outcome(small)
         failure = final if isinstance(final, Failure) else failure
         if str(small) not in {f.case for f in self.report.failures}:
-            self.report.failures.append(Found(failure, str(small), origin))
+            found = Found(failure, str(small), origin)
+            self.report.failures.append(found)
+            self.on_failure(found)
 
 
 def outcome(case: Case) -> Failure | Reject | None:

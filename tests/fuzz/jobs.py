@@ -18,7 +18,7 @@ Options = dict[str, Any]
 """Arguments of :class:`Campaign`."""
 
 
-def _work(options: Options, job: int, jobs: int, folder: Path, messages: Any) -> None:
+def _work(options: Options, job: int, jobs: int, folder: Path, out: Path, messages: Any) -> None:
     faulthandler.enable()
 
     def say(report: Report, final: bool = False) -> None:
@@ -26,15 +26,20 @@ def _work(options: Options, job: int, jobs: int, folder: Path, messages: Any) ->
 
     options = {**options, "build": options["build"] // jobs}
     running = folder / f"running-{job}.txt"
-    say(Campaign(first=job, step=jobs, running=running, on_progress=say, **options).run(), final=True)
+    note = {"on_progress": say, "on_failure": lambda found: found.saved(out)}
+    say(Campaign(first=job, step=jobs, running=running, **note, **options).run(), final=True)
 
 
-def run_jobs(options: Options, jobs: int, folder: Path) -> Report:
-    """The campaigns of all jobs, each in a process of its own; their reports added up. ``folder`` is for their notes."""
+def run_jobs(options: Options, jobs: int, folder: Path, out: Path) -> Report:
+    """The campaigns of all jobs, each in a process of its own; their reports added up.
+
+    ``folder`` is for their notes, ``out`` for failures, each saved when it is found.
+    """
     context = multiprocessing.get_context("fork")  # whoever stops or kills the command finds the jobs under its name
     messages = context.Queue()
     workers = [
-        context.Process(target=_work, args=(options, job, jobs, folder, messages), daemon=True) for job in range(jobs)
+        context.Process(target=_work, args=(options, job, jobs, folder, out, messages), daemon=True)
+        for job in range(jobs)
     ]
     for worker in workers:
         worker.start()

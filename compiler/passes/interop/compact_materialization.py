@@ -23,7 +23,7 @@ from columba.ir.interop.ops import (
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite
 from columba.ir.spaces import PAIR_SPACES, IndexMap, Space, factor, maps_from
-from columba.passes.interop.hoist_factors import divides_by_degree
+from columba.passes.interop.hoist_factors import may_be_infinite
 from columba.pipeline import Pass
 
 ROW_WISE = (Pointwise, Cast, FeatureReduce, Reshape, Permute, Expand, Slice, Pad, Concat, Linear)
@@ -86,9 +86,9 @@ def _may_divide_by_zero(node: Value) -> bool:
     """Whether an operand is scaled by what an owner without members cannot be scaled by."""
     if not isinstance(node, Pointwise) or len(node.args) < 2:
         return False
-    if node.function == "div" and divides_by_degree(Pointwise(node.args[1:], "reciprocal")):
+    if node.function == "div" and may_be_infinite(Pointwise(node.args[1:], "reciprocal")):
         return True
-    return any(map(divides_by_degree, node.args))
+    return any(map(may_be_infinite, node.args))
 
 
 def _hoist(node: Value, via: IndexMap) -> Value:

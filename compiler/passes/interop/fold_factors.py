@@ -10,7 +10,7 @@ from columba.ir.interop.ops import FeatureReduce, Lift, Linear, Pointwise, Resha
 from columba.ir.interop.program import Program
 from columba.ir.node import Node
 from columba.ir.spaces import IndexMap, factor
-from columba.passes.interop.hoist_factors import divides_by_degree
+from columba.passes.interop.hoist_factors import may_be_infinite
 from columba.passes.interop.legalize_linear import WEIGHT_SPACES
 from columba.passes.interop.readers import rewrite_with_readers
 from columba.pipeline import Pass
@@ -36,7 +36,7 @@ def _rule(node: Node, once: Once) -> Node:
     if not isinstance(node, Pointwise) or node.function != "mul":
         return node
     for value, scale in (node.args, node.args[::-1]):
-        if not isinstance(scale, Lift) or scale.via.coarse not in WEIGHT_SPACES or divides_by_degree(scale.x):
+        if not isinstance(scale, Lift) or scale.via.coarse not in WEIGHT_SPACES or may_be_infinite(scale.x):
             continue
         if value.shape == node.shape:
             scaled = _push(value, scale.x, scale.via, once)

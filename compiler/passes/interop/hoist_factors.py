@@ -10,6 +10,7 @@ from columba.ir.interop.ops import (
     Constant,
     Degree,
     Expand,
+    FeatureReduce,
     Lift,
     Permute,
     Pointwise,
@@ -19,14 +20,19 @@ from columba.ir.interop.ops import (
     Value,
 )
 from columba.ir.interop.program import Program
-from columba.ir.node import Node, rewrite, topological, users
+from columba.ir.node import Node, rewrite, users
 from columba.ir.spaces import PAIR_SPACES, IndexMap, factor
 from columba.pipeline import Pass
 
 VIEWS = (Reshape, Permute, Expand, Slice)
 
-FINITE = ("neg", "add", "sub", "mul", "maximum", "minimum", "square", "abs", "relu", "tanh", "sigmoid")
-"""Functions of finite values that are finite."""
+FINITE = ("neg", "add", "sub", "mul", "maximum", "minimum", "square", "abs", "relu", "tanh", "sigmoid", "sqrt")
+"""Functions of finite values that are finite. (A root of what is negative is no number, but no number either way.)"""
+
+DIVISIONS = ("div", "reciprocal", "rsqrt", "log", "pow", "pow_scalar")
+"""Functions whose last operand must not be zero if they are to be finite."""
+
+NONNEGATIVE = ("square", "abs", "sqrt", "exp", "relu", "sigmoid", "softplus")
 
 
 @dataclass(frozen=True)
@@ -35,8 +41,8 @@ class HoistFactors(Pass[Program]):
 
     So too where the factor is lifted from farther away, through the owner, and for divisors and signs. It must not fire where the
     factor depends on the member, for extrema, or where an owner without members would multiply its empty sum by a factor that
-    may be infinite (``rsqrt(degree)``): owners must be pairs, which occur, or be read by their members only, or the factor
-    be finite by its form.
+    may be infinite (``rsqrt(degree)``): owners must be pairs, which occur, or the factor be finite by its form, or they must be
+    read by their members only and the factor not be a quotient by what may be zero.
     """
 
     def run(self, program: Program) -> Program:
@@ -48,27 +54,35 @@ class HoistFactors(Pass[Program]):
             if not isinstance(node, Reduce) or node.op != "sum":
                 return node
             old = origins.get(node, node)
-            occupied = node.space in PAIR_SPACES or (
-                old not in results and all(isinstance(u, Lift) and u.via == node.via for u in readers[old])
-            )
-            return _hoist(node, occupied)
+            unread = old not in results and all(isinstance(u, Lift) and u.via == node.via for u in readers[old])
+            return _hoist(node, unread)
 
         return program.with_results(rewrite(program.results, rule, origins=origins))
 
 
-def _hoist(node: Reduce, occupied: bool) -> Value:
-    """``node`` with the factors of its owners taken out; ``occupied``: no owner that matters is without members."""
+def _hoist(node: Reduce, unread: bool) -> Value:
+    """``node`` with the factors of its owners taken out; ``unread``: nothing reads owners that are without members."""
     if not isinstance(node.x, Pointwise) or node.x.function not in ("mul", "div", "neg"):
         return node
     args = node.x.args
     if node.x.function == "neg":
-        return Pointwise((_hoist(Reduce(args[0], node.via, "sum"), occupied),), "neg")
+        return Pointwise((_hoist(Reduce(args[0], node.via, "sum"), unread),), "neg")
     for n in (1, 0) if node.x.function == "mul" else (1,):
         at_owner = owner_value(args[n], node.via)
-        if at_owner is None or not (occupied or (node.x.function == "mul" and is_finite(at_owner))):
+        if at_owner is None or not (node.space in PAIR_SPACES or _is_harmless(at_owner, node.x.function, unread)):
             continue
-        return Pointwise((_hoist(Reduce(args[1 - n], node.via, "sum"), occupied), at_owner), node.x.function)
+        return Pointwise((_hoist(Reduce(args[1 - n], node.via, "sum"), unread), at_owner), node.x.function)
     return node
+
+
+def _is_harmless(factor: Value, function: str, unread: bool) -> bool:
+    """Whether the empty sums of owners without members may be scaled.
+
+    Not by what is infinite there, even if nothing reads the products: their gradients, which are 0, are scaled as well, and reach
+    the other factors.
+    """
+    scale = factor if function == "mul" else Pointwise((factor,), "reciprocal")
+    return is_finite(scale) or (unread and not may_be_infinite(scale))
 
 
 def owner_value(value: Value, via: IndexMap) -> Value | None:
@@ -92,27 +106,29 @@ def is_finite(value: Value) -> bool:
         return True
     if isinstance(value, (Lift, Cast, *VIEWS)):
         return is_finite(value.x)
-    if not isinstance(value, Pointwise):
+    if not isinstance(value, Pointwise) or value.function not in (*FINITE, *DIVISIONS):
         return False
-    if value.function in FINITE:
-        return all(map(is_finite, value.args))
-    if value.function in ("sqrt", "log1p"):
-        return all(map(is_finite, value.args)) and _is_nonnegative(value.args[0])
-    if value.function in ("reciprocal", "rsqrt", "log", "div"):
-        return all(map(is_finite, value.args)) and _is_positive(value.args[-1])
-    return False
+    return all(map(is_finite, value.args)) and not _may_divide_by_zero(value)
 
 
-def divides_by_degree(value: Value) -> bool:
-    """Whether a value follows from degrees and is not finite by its form, so that it may be infinite in a row without members.
+def may_be_infinite(value: Value) -> bool:
+    """Whether a quotient by what may be zero makes a value, in a row without members perhaps (``rsqrt(degree)``).
 
-    Inputs are taken to be finite.
+    Inputs, sums and products are taken to be finite.
     """
-    return not is_finite(value) and any(isinstance(v, Degree) for v in topological((value,)))
+    if isinstance(value, (Lift, Cast, *VIEWS)):
+        return may_be_infinite(value.x)
+    return isinstance(value, Pointwise) and (_may_divide_by_zero(value) or any(map(may_be_infinite, value.args)))
+
+
+def _may_divide_by_zero(value: Pointwise) -> bool:
+    if value.function in ("pow", "pow_scalar"):
+        return not _is_positive(value.args[0]) and not (value.scalars and value.scalars[0] >= 0)
+    return value.function in DIVISIONS and not _is_positive(value.args[-1])
 
 
 def _is_positive(value: Value) -> bool:
-    """Whether a value is bounded from below by a positive constant."""
+    """Whether a value is, by its form, bounded from below by a positive constant."""
     if isinstance(value, Constant):
         return value.value > 0
     if isinstance(value, (Lift, Cast, *VIEWS)):
@@ -121,12 +137,18 @@ def _is_positive(value: Value) -> bool:
         return False
     if value.function == "add":
         return any(map(_is_positive, value.args)) and all(map(_is_nonnegative, value.args))
-    return value.function == "maximum" and any(map(_is_positive, value.args))
+    if value.function == "maximum":
+        return any(map(_is_positive, value.args))
+    return value.function in ("mul", "sqrt", "square") and all(map(_is_positive, value.args))
 
 
 def _is_nonnegative(value: Value) -> bool:
-    if isinstance(value, Degree):
-        return True
-    if isinstance(value, (Lift, Cast, *VIEWS)):
+    if isinstance(value, (Lift, Cast, *VIEWS)) or (
+        isinstance(value, (FeatureReduce, Reduce)) and value.op != "logsumexp"
+    ):
         return _is_nonnegative(value.x)
-    return _is_positive(value) or (isinstance(value, Constant) and value.value == 0)
+    if isinstance(value, Degree) or _is_positive(value):
+        return True
+    if isinstance(value, Pointwise) and value.function in ("add", "mul", "div"):
+        return all(map(_is_nonnegative, value.args))
+    return isinstance(value, Pointwise) and value.function in NONNEGATIVE
