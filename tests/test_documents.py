@@ -52,7 +52,7 @@ def test_language_examples() -> None:
     assert ran.count("pycon") > 2
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/language.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/language.md", "docs/tuning.md"])
 def test_links_lead_somewhere(name: str) -> None:
     path = ROOT / name
     for target in re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8")):
