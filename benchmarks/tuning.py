@@ -103,13 +103,12 @@ def report(results: Sequence[Tuned]) -> str:
     better = sum(r.ratio <= BETTER for r in results)
     worst = max(results, key=lambda r: r.ratio - 2 * r.noise)
     mean = math.exp(statistics.fmean(math.log(r.ratio) for r in results))
-    lines += [
-        "",
+    said = (
         f"{better} of {len(results)} cases are at least 5 % faster; {mean:.3f} times the default in the geometric mean; "
         f"at worst {worst.ratio:.3f} ± {worst.noise:.3f} ({worst.case}, {worst.mode}); "
-        f"the longest took {max(r.took for r in results):.0f} s.",
-    ]
-    return "\n".join(lines)
+        f"the longest took {max(r.took for r in results):.0f} s."
+    )
+    return "\n".join([*lines, "", said])
 
 
 @click.command()
