@@ -52,7 +52,7 @@ def test_language_examples() -> None:
     assert ran.count("pycon") > 2
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/architecture.md", "docs/gpu.md", "docs/language.md"])
+@pytest.mark.parametrize("name", ["README.md", *(f"docs/{n}.md" for n in ("architecture", "gpu", "language", "tuning"))])
 def test_links_lead_somewhere(name: str) -> None:
     path = ROOT / name
     for target in re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8")):

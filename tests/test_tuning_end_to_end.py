@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "tuning.md"
 
 pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
 
@@ -26,7 +29,7 @@ from columba.explain import tunable
 from columba.runtime.records import Record, Records, database
 from columba.tuning.cases import case_of, versions
 
-DECISION = '{"passes": "aggregate_first,-sink_lifts", "price": 4.0, "schedules": {"forward": {"out_kernel": {"tile_rows": 7}}}}'
+DECISION = '{"passes": "aggregate_first,-sink_lifts", "price": 4.0, "schedules": {"forward": {"out_kernel": {"pieces": 7}}}}'
 torch.manual_seed(0)
 
 class Sums(torch.nn.Module):
@@ -68,7 +71,7 @@ def planted():
 def ignored():
     plant(DECISION, "columba 0.0.1")
     compared()
-    for name, other in (("sink_lifts", "no_such_pass"), ("tile_rows", "speed")):
+    for name, other in (("sink_lifts", "no_such_pass"), ("pieces", "speed")):
         plant(DECISION.replace(name, other))
         compared()
     plant(DECISION)
@@ -160,7 +163,7 @@ def test_records_are_found_again_in_a_new_process(place: Place) -> None:
 
 def test_tuned_programs_compute_the_same(place: Place) -> None:
     said = place.python("planted")
-    assert "the same, by tuned: aggregate_first,-sink_lifts; a saved byte costs 4; tile_rows=7 for 1 kernel" in said
+    assert "the same, by tuned: aggregate_first,-sink_lifts; a saved byte costs 4; pieces=7 for 1 kernel" in said
 
 
 def test_records_that_cannot_be_trusted_are_ignored(place: Place) -> None:
@@ -191,6 +194,11 @@ def test_a_killed_run_goes_on_where_it_was(place: Place) -> None:
     assert "measured" in trials
     assert last == "complete True"
     assert variant.startswith("tuned: ")
+
+
+def test_the_example_of_the_document_runs(place: Place) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+    place.run("-c", example.replace("tempfile.mkdtemp()", repr(str(place.cache))))
 
 
 def test_two_tuners_at_once(place: Place) -> None:

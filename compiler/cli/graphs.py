@@ -13,7 +13,10 @@ import click
 from columba.datasets import PUBLISHED, synthetic, triples
 from columba.runtime.graph import Graph
 
-FORMS = f"a published graph's statistics ({', '.join(PUBLISHED)}), with a scale if wanted (am:0.1); a file of triples; or MODULE:CALLABLE"
+FORMS = (
+    f"a published graph's statistics ({', '.join(PUBLISHED)}), with a scale if wanted (am:0.1); "
+    "a file of triples of ids; or MODULE:CALLABLE"
+)
 
 
 def load_graph(spec: str) -> Graph:
