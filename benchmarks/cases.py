@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,36 @@ from columba import Graph, datasets, nn
 
 LAYERS = ("rgcn", "rgat", "hgt")
 GRAPHS = ("aifb", "mutag", "fb15k237", "mag10", "am", "biokg")
+TINY = "tiny"
+"""A graph of no interest but to try the harness."""
+
+SCALES = {"am": 0.1, "biokg": 0.1}
+"""How much of the published graph a synthetic one is: what all peers have the memory for, and a minute a case."""
+
+TITLES = {
+    "rgcn": "RGCN",
+    "rgat": "RGAT",
+    "hgt": "HGT",
+    "aifb": "AIFB",
+    "mutag": "MUTAG",
+    "fb15k237": "FB15k-237",
+    "mag10": "a tenth of MAG",
+    "am": "a tenth of AM",
+    "biokg": "a tenth of BioKG",
+}
+
+SUITES: dict[str, tuple[tuple[str, tuple[tuple[int, int], ...]], ...]] = {
+    "standard": (
+        ("aifb", ((64, 1), (64, 4))),
+        ("mutag", ((64, 1), (64, 4))),
+        ("fb15k237", ((64, 1), (64, 4), (32, 1), (32, 4), (128, 1), (128, 4))),
+        ("mag10", ((64, 1), (64, 4))),
+        ("am", ((64, 1), (64, 4))),
+        ("biokg", ((64, 1), (64, 4))),
+    ),
+    "quick": tuple((graph, ((64, 1),)) for graph in GRAPHS[:4]),
+}
+"""Graphs, and on each the features and heads that are measured."""
 
 
 @dataclass(frozen=True)
@@ -28,14 +60,42 @@ class Case:
         heads = "" if self.layer == "rgcn" else f" x{self.heads}"
         return f"{self.layer}{heads} {self.features} {self.graph}"
 
+    @property
+    def title(self) -> str:
+        """As in ``RGAT, FB15k-237, 4 heads``."""
+        words = [TITLES.get(self.layer, self.layer), TITLES.get(self.graph, self.graph)]
+        words += [f"{self.heads} heads"] if self.heads != 1 else []
+        words += [f"{self.features} features"] if self.features != 64 else []
+        return ", ".join(words)
 
-def cases(layers: tuple[str, ...] = LAYERS, graphs: tuple[str, ...] = GRAPHS, *, quick: bool = False) -> list[Case]:
-    """All cases: 64 features with 1 and 4 heads and 32 features on every graph, 128 features on one; ``quick``: 64 with one head."""
+    @property
+    def order(self) -> tuple[int, int, int, int, str]:
+        """Graphs in the order of :data:`GRAPHS`, the usual sizes first."""
+        graph = GRAPHS.index(self.graph) if self.graph in GRAPHS else len(GRAPHS)
+        layer = LAYERS.index(self.layer) if self.layer in LAYERS else len(LAYERS)
+        return graph, abs(self.features - 64), self.heads, layer, str(self)
+
+
+def cases(
+    suite: str = "standard",
+    *,
+    layers: Sequence[str] = LAYERS,
+    graphs: Sequence[str] = (),
+    features: Sequence[int] = (),
+    heads: Sequence[int] = (),
+) -> list[Case]:
+    """The cases of a suite; where graphs, features or heads are given, these instead, in all combinations.
+
+    RGCN has no heads: it is measured once for each number of features.
+    """
+    sizes = dict(SUITES[suite])
     found = []
-    for graph in graphs:
-        for layer in layers:
-            sizes = [(64, 1)] if quick else [(64, 1), (64, 4), (32, 1), *([(128, 1)] if graph == "fb15k237" else [])]
-            found += [Case(layer, graph, f, h) for f, h in sizes if layer != "rgcn" or h == 1]
+    for graph in graphs or sizes:
+        wanted = sizes.get(graph, ((64, 1),))
+        if features or heads:
+            usual_features, usual_heads = (dict.fromkeys(n) for n in zip(*wanted, strict=True))
+            wanted = tuple(itertools.product(features or usual_features, heads or usual_heads))
+        found += [Case(layer, graph, f, h) for f, h in wanted for layer in layers if layer != "rgcn" or h == 1]
     return found
 
 
@@ -57,9 +117,11 @@ def load_graph(name: str) -> Graph:
         case "mag10":
             graph = datasets.mag10(folder / "mag10").graph
         case "am":
-            graph = datasets.synthetic("am", scale=0.25).graph
+            graph = datasets.synthetic("am", scale=SCALES["am"]).graph
         case "biokg":
-            graph = datasets.synthetic("biokg", scale=0.1).graph
+            graph = datasets.synthetic("biokg", scale=SCALES["biokg"]).graph
+        case "tiny":
+            graph = datasets.synthetic(datasets.Statistics(nodes=60, edges=400, relations=7, node_types=3)).graph
         case _:
             raise ValueError(f"unknown graph {name!r}; one of {', '.join(GRAPHS)}")
     if graph.node_type is None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
+import os
+import platform
 import queue
 import statistics
 import subprocess
@@ -12,22 +13,28 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from benchmarks.cases import Case, load_graph
-from benchmarks.peers import applies
+from benchmarks.peers import SETTINGS, applies
+from benchmarks.records import COLUMBA, MODES, Measurement, Result
 from benchmarks.roofline import work
+from columba.runtime.build import cpu
 
 ROOT = Path(__file__).resolve().parents[1]
-MODES = ("infer", "train")
 TOLERANCE = 2e-3
 PATIENCE = 60.0
 """Seconds after which one run of a peer is cut off."""
 SHARE = 3.0
-"""Seconds that the rounds of one peer in one mode may take; a run that takes longer is made once."""
+"""Seconds that the turns of one peer in one mode may take; a run that takes longer is made once."""
+RUNS = 3
+"""Timed runs in a turn, after one that is not: a process that idled while others ran finds its memory reclaimed by the machine, and pays
+page faults that a training loop does not have."""
 START = 120.0
 """Seconds that a peer may take to start and prepare."""
 
@@ -54,6 +61,7 @@ class Peer:
         self.process = subprocess.Popen(
             [*command, "--memory", str(_most_memory())],
             cwd=ROOT,
+            env=os.environ | SETTINGS.get(name, {}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -65,9 +73,9 @@ class Peer:
     def ready(self) -> None:
         self.about = self._answer(START)
 
-    def ask(self, do: str, patience: float = PATIENCE) -> dict[str, Any]:
+    def ask(self, do: str, patience: float = PATIENCE, **how: int) -> dict[str, Any]:
         try:
-            print(json.dumps({"do": do}), file=self.process.stdin, flush=True)
+            print(json.dumps({"do": do, **how}), file=self.process.stdin, flush=True)
         except BrokenPipeError:
             raise PeerFailed(self._why()) from None
         return self._answer(patience)
@@ -110,61 +118,31 @@ def _most_memory() -> int:
     raise RuntimeError("no MemAvailable in /proc/meminfo")
 
 
-@dataclass
-class Result:
-    """What was measured of one peer on one case: seconds (medians), bytes that a training step adds.
-
-    ``at_least`` names the modes whose seconds are a lower bound, the run having been cut off. ``comparable``: outputs and gradients
-    were compared with the first peer's.
-    """
-
-    case: Case
-    peer: str
-    keep: bool
-    seconds: dict[str, float] = field(default_factory=dict)
-    runs: dict[str, list[float]] = field(default_factory=dict)
-    at_least: list[str] = field(default_factory=list)
-    bytes: int = 0
-    prepare: float = 0.0
-    comparable: bool = True
-    error: str = ""
-
-
-@dataclass
-class Measurement:
-    """One case: the machine's limits in the same run, the roofline in seconds, and every peer's result."""
-
-    case: Case
-    keep: bool
-    edges: int
-    limits: dict[str, float]
-    roofline: dict[str, float]
-    results: list[Result]
-
-    def of(self, peer: str) -> Result | None:
-        return next((r for r in self.results if r.peer == peer), None)
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        """For JSON lines."""
-        shared = {"edges": self.edges, "roofline": self.roofline, "limits": self.limits}
-        for result in self.results:
-            record = asdict(result)
-            yield {**record.pop("case"), **record, **shared}
-
-
 def measure(
     case: Case,
     peers: Sequence[str],
     *,
     rounds: int,
     keep: bool,
+    patience: float = PATIENCE,
     pythons: Mapping[str, str] | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Measurement:
-    """All peers that have the layer, on one case. Outputs and gradients are compared with the first peer's before anything is timed."""
+    """All peers that have the layer, on one case. Outputs and gradients are compared with the first peer's before anything is timed.
+
+    Args:
+        rounds: turns of each peer in each mode.
+        keep: whether freed memory stays in the processes (glibc's mmap and trim thresholds raised).
+        patience: seconds after which a run is cut off.
+        pythons: interpreters of peers that need another.
+        tell: is told what happens.
+
+    Raises:
+        PeerFailed: no peer runs.
+    """
     graph = load_graph(case.graph)
     peers = [p for p in peers if applies(p, case)]
-    results = {name: Result(case, name, keep) for name in peers}
+    results = {name: Result(name) for name in peers}
     running: dict[str, Peer] = {}
     limits: dict[str, float] = {}
     try:
@@ -174,41 +152,56 @@ def measure(
         for name, peer in list(running.items()):
             tell(f"{case}: {name} starts")
             try:
-                reference = _admit(peer, results[name], reference)
+                reference = _admit(peer, results[name], reference, patience)
             except PeerFailed as e:
                 _drop(running, results[name], e, case)
         for mode in MODES:
             limits = _limits(running, limits)
             tell(f"{case}: {mode}")
-            _rounds(running, results, mode, rounds)
+            _turns(running, results, mode, rounds, patience)
         limits = _limits(running, limits)
         for name, peer in list(running.items()):
             tell(f"{case}: {name} memory")
             try:
-                results[name].bytes = peer.ask("memory", 3 * PATIENCE)["bytes"]
+                results[name].bytes = peer.ask("memory", 3 * patience)["bytes"]
             except PeerFailed as e:
                 _drop(running, results[name], e, case)
     finally:
         for peer in running.values():
             peer.close()
+    ours = results.get(COLUMBA)
+    if ours is not None:
+        for result in results.values():
+            result.beside, result.beside_bytes = dict(ours.seconds), ours.bytes
     roofline = {mode: work(case, graph, training=mode == "train").seconds(limits) for mode in MODES}
-    return Measurement(case, keep, graph.num_edges, limits, roofline, list(results.values()))
+    return Measurement(case, keep, graph.num_edges, limits, roofline, list(results.values()), machine())
 
 
-def _admit(peer: Peer, result: Result, reference: list[list[float]] | None) -> list[list[float]]:
+def machine() -> str:
+    """Processor, cores and versions, for the record."""
+    return (
+        f"{cpu()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, Python {platform.python_version()}"
+    )
+
+
+def _admit(peer: Peer, result: Result, reference: list[list[float]] | None, patience: float) -> list[list[float]]:
     """Runs a peer once in each mode and compares; its times so far are kept in case that they stay the only ones."""
     peer.ready()
     result.prepare, result.comparable = peer.about["prepare"], peer.about["comparable"]
+    compiles = result.peer.endswith("+compile")
     for mode, do in zip(MODES, ("infer", "check"), strict=True):
         start = time.perf_counter()
         try:
-            answer = peer.ask(do)
+            answer = peer.ask(do, patience)
         except PeerSlow as e:
+            if compiles:  # how long a run takes is not known
+                raise PeerFailed(f"torch.compile took more than {patience:.0f} s ({mode})") from None
             result.seconds[mode] = e.seconds
             result.at_least.append(mode)
             raise
-        result.runs[mode] = [time.perf_counter() - start]
-        result.seconds[mode] = result.runs[mode][0]
+        if not compiles:
+            result.runs[mode] = [time.perf_counter() - start]
+            result.seconds[mode] = result.runs[mode][0]
     prints: list[list[float]] = answer["prints"]
     if reference is not None and result.comparable:
         try:
@@ -219,33 +212,42 @@ def _admit(peer: Peer, result: Result, reference: list[list[float]] | None) -> l
     return prints if reference is None else reference
 
 
-def _drop(running: dict[str, Peer], result: Result, error: PeerFailed, case: Case) -> None:
+def _drop(running: dict[str, Peer], result: Result, error: PeerFailed, case: object) -> None:
     running.pop(result.peer).close()
     result.error = str(error)
     if not running:
         raise PeerFailed(f"{case}: no peer runs; {result.peer}: {error}") from error
 
 
-def _rounds(running: dict[str, Peer], results: dict[str, Result], mode: str, rounds: int) -> None:
-    """Interleaved runs after a warm one; a peer that takes seconds is measured once."""
-    counts = {}
-    times: dict[str, list[float]] = {name: [] for name in running}
+def _turns(running: dict[str, Peer], results: dict[str, Result], mode: str, rounds: int, patience: float) -> None:
+    """Turns of all peers, interleaved: a warm run, then :data:`RUNS` timed ones. A peer that takes seconds is measured once.
+
+    Of recipes of Columba that make the same kernels of the case, one is measured.
+    """
+    turns: dict[str, int] = {}
+    times: dict[str, list[float]] = {}
+    made: dict[str, str] = {}
     for name, peer in list(running.items()):
         try:
-            first = peer.ask(mode)["seconds"]
+            if name.startswith(f"{COLUMBA}:"):
+                same = made.setdefault(peer.ask("kernels", patience)[mode], name)
+                if same != name:
+                    results[name].same_as[mode] = same
+                    continue
+            (first,) = peer.ask(mode, patience)["seconds"]
         except PeerFailed as e:
-            _drop(running, results[name], e, results[name].case)
+            _drop(running, results[name], e, mode)
             continue
-        counts[name] = min(rounds, int(SHARE / first))
-        if not counts[name]:
-            times[name] = [first]
+        turns[name] = 0 if first > SHARE else max(1, min(rounds, int(SHARE / ((1 + RUNS) * first))))
+        times[name] = [] if turns[name] else [first]
     for n in range(rounds):
-        for name, peer in running.items():
-            if n < counts[name]:
-                times[name].append(peer.ask(mode)["seconds"])
+        for name in turns:
+            if n < turns[name]:
+                times[name] += running[name].ask(mode, (1 + RUNS) * patience, warm=1, runs=RUNS)["seconds"]
     for name in running:
-        results[name].seconds[mode] = statistics.median(times[name])
-        results[name].runs[mode] = times[name]
+        runs = times[results[name].same_as.get(mode, name)]
+        results[name].seconds[mode] = statistics.median(runs)
+        results[name].runs[mode] = [] if mode in results[name].same_as else runs
 
 
 def _limits(running: dict[str, Peer], before: dict[str, float]) -> dict[str, float]:
@@ -264,7 +266,3 @@ def compare(reference: Sequence[Sequence[float]], prints: Sequence[Sequence[floa
         scale = max(expected[0], 1e-12)
         if any(not abs(e - g) <= TOLERANCE * scale for e, g in zip(expected, got, strict=True)):
             raise PeerFailed(f"differs in tensor {n} (0: output, 1: input's gradient, then parameters)")
-
-
-def geometric_mean(values: Sequence[float]) -> float:
-    return math.exp(statistics.fmean(math.log(v) for v in values)) if values else math.nan

@@ -1,40 +1,69 @@
-"""Measurements as Markdown tables."""
+"""Measurements as Markdown: sections of a document, or a report of them all."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Sequence
 
-from benchmarks.measure import MODES, Measurement, Result, geometric_mean
-from benchmarks.peers import COLUMBA, LIBRARIES
+from benchmarks.ablation import ablation_table
+from benchmarks.markdown import table
+from benchmarks.overheads import overheads_report
+from benchmarks.peers import FAMILIES, LIBRARIES
+from benchmarks.records import COLUMBA, MODES, NAMES, Measurement, Record, Result, geometric_mean
 
-NAMES = {"infer": "inference", "train": "training step"}
 LARGE = 100_000
 BEST_LIBRARY = "best of PyG, DGL"
 
 
-def report(measurements: Sequence[Measurement]) -> str:
-    """Times, ratios and memory of all cases, and their geometric means."""
-    peers = list(dict.fromkeys(r.peer for m in measurements for r in m.results if r.peer != COLUMBA))
-    parts = [_machine(measurements)]
-    for keep in sorted({m.keep for m in measurements}):
-        chosen = [m for m in measurements if m.keep == keep]
-        title = "freed memory kept (mallopt)" if keep else "system allocator"
-        parts.append(f"### Summary; {title}\n\n{_summary(chosen, peers)}")
-        for mode in MODES:
-            parts.append(f"### {NAMES[mode].capitalize()}, ms; {title}\n\n{_times(chosen, peers, mode)}")
-        parts.append(f"### Memory that a training step adds, MB; {title}\n\n{_memory(chosen, peers)}")
-    return "\n\n".join([*parts, *_remarks(measurements)])
+def sections(record: Record) -> dict[str, str]:
+    """What ``docs/performance.md`` shows between its markers, by the markers' names."""
+    cases = record.cases()
+    usual, kept = [m for m in cases if not m.keep], [m for m in cases if m.keep]
+    nothing = "Not measured."
+    return {
+        "machine": _machine(record.measurements) if record.measurements else nothing,
+        "summary": _summary(usual) if usual else nothing,
+        "summary kept": _summary(kept) if kept else nothing,
+        "times": _tables(usual) if usual else nothing,
+        "times kept": _tables(kept) if kept else nothing,
+        "memory": _memory(usual) if usual else nothing,
+        "remarks": "\n\n".join(_remarks(cases)) or "Nothing failed.",
+        "ablation": ablation_table(record.ablations()),
+        "overheads": overheads_report(record.overheads),
+    }
+
+
+TITLES = {
+    "machine": "Machine",
+    "summary": "Summary; system allocator",
+    "summary kept": "Summary; freed memory kept (mallopt)",
+    "times": "Times; system allocator",
+    "times kept": "Times; freed memory kept (mallopt)",
+    "memory": "Memory that a training step adds, MB",
+    "remarks": "Remarks",
+    "ablation": "Variants",
+    "overheads": "Overheads",
+}
+
+
+def report(record: Record) -> str:
+    """All that was measured, under headings."""
+    has = {
+        "machine": bool(record.measurements),
+        "ablation": bool(record.ablations()),
+        "overheads": bool(record.overheads),
+        "memory": any(not m.keep for m in record.cases()),
+        "remarks": bool(record.cases()),
+        **{f"{s} kept": any(m.keep for m in record.cases()) for s in ("summary", "times")},
+        **{s: any(not m.keep for m in record.cases()) for s in ("summary", "times")},
+    }
+    return "\n\n".join(f"### {TITLES[name]}\n\n{text}" for name, text in sections(record).items() if has[name])
 
 
 def time_ratios(measurements: Sequence[Measurement], peer: str, mode: str) -> list[float]:
-    """How many times longer the peer takes than Columba, for each case that both ran. Runs that were cut off count as they are."""
-    found = []
-    for m in measurements:
-        ours, theirs = m.of(COLUMBA), _choose(m, peer, mode)
-        if ours is not None and theirs is not None and mode in ours.seconds:
-            found.append(theirs.seconds[mode] / ours.seconds[mode])
-    return found
+    """How many times longer the peer takes than Columba beside it, for each case. Runs that were cut off count as they are."""
+    found = [(r, r.beside.get(mode)) for m in measurements if (r := _choose(m, peer, mode)) is not None]
+    return [r.seconds[mode] / ours for r, ours in found if ours]
 
 
 def roofline_ratios(measurements: Sequence[Measurement], mode: str, peer: str = COLUMBA) -> list[float]:
@@ -47,13 +76,18 @@ def memory_ratios(measurements: Sequence[Measurement], *, libraries: bool) -> li
     """Growth in Columba's training step over the leanest peer's, or over the leanest library's."""
     found = []
     for m in measurements:
-        ours = m.of(COLUMBA)
-        others = [
-            r.bytes for r in m.results if r.peer != COLUMBA and r.bytes and (not libraries or r.peer in LIBRARIES)
-        ]
-        if ours is not None and ours.bytes and others:
-            found.append(ours.bytes / min(others))
+        others = [r for r in m.results if r.peer != COLUMBA and r.bytes and (not libraries or r.peer in LIBRARIES)]
+        if others:
+            leanest = min(others, key=lambda r: r.bytes)
+            if leanest.beside_bytes:
+                found.append(leanest.beside_bytes / leanest.bytes)
     return found
+
+
+def peers_of(measurements: Sequence[Measurement]) -> list[str]:
+    """The peers that any case has, in the order of tables."""
+    present = {r.peer for m in measurements for r in m.results}
+    return [p for family in FAMILIES.values() for p in family if p in present]
 
 
 def _choose(m: Measurement, peer: str, mode: str) -> Result | None:
@@ -67,69 +101,107 @@ def _choose(m: Measurement, peer: str, mode: str) -> Result | None:
 def _machine(measurements: Sequence[Measurement]) -> str:
     flops = sorted(m.limits["flops"] / 1e9 for m in measurements)
     read = sorted(m.limits["bandwidth"] / 1e9 for m in measurements)
+    names = ", ".join(dict.fromkeys(m.machine for m in measurements if m.machine))
     return (
-        f"Measured in the same run: sgemm {flops[0]:.0f} to {flops[-1]:.0f} GFLOP/s, "
+        f"{names or 'A machine of unknown make'}. Measured in the same runs: sgemm {flops[0]:.0f} to {flops[-1]:.0f} GFLOP/s, "
         f"memory read {read[0]:.0f} to {read[-1]:.0f} GB/s."
     )
 
 
-def _summary(measurements: Sequence[Measurement], peers: Sequence[str]) -> str:
+def _summary(measurements: Sequence[Measurement]) -> str:
+    peers = peers_of(measurements)
     rows = []
     for peer in (*peers, *([BEST_LIBRARY] if set(peers) & set(LIBRARIES) else [])):
         ratios = [time_ratios(measurements, peer, mode) for mode in MODES]
-        cells = [f"{geometric_mean(r):.2f} ({min(r):.2f})" if r else "-" for r in ratios]
-        rows.append([f"{peer}: times slower (least)", *cells, str(max(map(len, ratios)))])
+        cells = [_mean_and(r, min) for r in ratios]
+        rows.append([f"{peer}: times slower than Columba (least)", *cells, _counts(ratios)])
     near = [roofline_ratios(measurements, mode) for mode in MODES]
-    cells = [f"{geometric_mean(r):.2f} ({max(r):.2f})" if r else "-" for r in near]
-    rows.append([f"roofline, over {LARGE:,} edges: times above it (most)", *cells, str(len(near[0]))])
+    rows.append(
+        [
+            f"Columba over the roofline, graphs of over {LARGE:,} edges (most)",
+            *(_mean_and(r, max) for r in near),
+            _counts(near),
+        ]
+    )
     for name, libraries in (("the leanest peer's", False), ("the leaner's of PyG and DGL", True)):
         memory = memory_ratios(measurements, libraries=libraries)
-        cell = f"{geometric_mean(memory):.2f} ({max(memory):.2f})" if memory else "-"
-        rows.append([f"memory growth over {name} (most)", "", cell, str(len(memory))])
+        rows.append([f"Columba's memory growth over {name} (most)", "", _mean_and(memory, max), str(len(memory))])
     return table(["geometric means", "inference", "training step", "cases"], rows)
+
+
+def _mean_and(ratios: Sequence[float], extreme: Callable[[Sequence[float]], float]) -> str:
+    if not ratios:
+        return "-"
+    return f"{geometric_mean(ratios):.2f} ({extreme(ratios):.2f})"
+
+
+def _counts(ratios: Sequence[Sequence[float]]) -> str:
+    """How many cases: one number, or those of inference and training."""
+    counts = list(dict.fromkeys(len(r) for r in ratios))
+    return " / ".join(map(str, counts))
+
+
+def _tables(measurements: Sequence[Measurement]) -> str:
+    """For each family of peers and each mode, a table of the cases that any of them ran."""
+    parts = []
+    for family, members in FAMILIES.items():
+        for mode in MODES:
+            peers = [p for p in members if any(_choose(m, p, mode) for m in measurements)]
+            if peers:
+                title = f"**{NAMES[mode].capitalize()}, ms; {family}** (times slower than Columba in the same run)"
+                parts.append(f"{title}\n\n{_times(measurements, peers, mode)}")
+    return "\n\n".join(parts)
 
 
 def _times(measurements: Sequence[Measurement], peers: Sequence[str], mode: str) -> str:
     rows = []
     for m in measurements:
+        results = [_choose(m, p, mode) for p in peers]
         ours = m.of(COLUMBA)
+        if not any(results):
+            continue
         mine = ours.seconds.get(mode, math.nan) if ours is not None else math.nan
-        row = [str(m.case), f"{m.roofline[mode] * 1e3:.1f}", f"{mine * 1e3:.1f}", f"{mine / m.roofline[mode]:.2f}"]
-        rows.append([*row, *(_time(m.of(p), mode, mine) for p in peers)])
-    return table(["case", "roofline", COLUMBA, "of roofline", *(f"{p} (ratio)" for p in peers)], rows)
+        row = [m.case.title, f"{m.roofline[mode] * 1e3:.1f}", f"{mine * 1e3:.1f}", f"{mine / m.roofline[mode]:.2f}"]
+        rows.append([*row, *(_time(r, mode) for r in results)])
+    means = [time_ratios(measurements, p, mode) for p in peers]
+    rows.append(["**geometric mean**", "", "", "", *(f"**{geometric_mean(r):.2f}**" if r else "-" for r in means)])
+    return table(["case", "roofline", "Columba", "of roofline", *peers], rows)
 
 
-def _time(result: Result | None, mode: str, mine: float) -> str:
-    if result is None or mode not in result.seconds:
+def _time(result: Result | None, mode: str) -> str:
+    if result is None:
         return "-"
     sign = ">" if mode in result.at_least else ""
-    seconds = result.seconds[mode]
-    return f"{sign}{seconds * 1e3:.1f} ({sign}{seconds / mine:.2f})"
+    seconds, ours = result.seconds[mode], result.beside.get(mode)
+    ratio = f" ({sign}{seconds / ours:.2f})" if ours else ""
+    return f"{sign}{seconds * 1e3:,.1f}{ratio}"
 
 
-def _memory(measurements: Sequence[Measurement], peers: Sequence[str]) -> str:
+def _memory(measurements: Sequence[Measurement]) -> str:
+    peers = [p for p in peers_of(measurements) if any((r := m.of(p)) is not None and r.bytes for m in measurements)]
     rows = []
     for m in measurements:
         found = [m.of(p) for p in (COLUMBA, *peers)]
-        rows.append([str(m.case), *(f"{r.bytes / 1e6:.0f}" if r is not None and r.bytes else "-" for r in found)])
-    return table(["case", COLUMBA, *peers], rows)
+        cells = [f"{r.bytes / 1e6:,.0f}" if r is not None and r.bytes else "-" for r in found]
+        rows.append([m.case.title, *cells])
+    return table(["case", "Columba", *peers], rows)
 
 
 def _remarks(measurements: Sequence[Measurement]) -> list[str]:
     """What a reader has to know of single peers."""
-    other = {f"{r.peer} ({m.case.layer})" for m in measurements for r in m.results if not r.comparable}
-    failed = {(r.peer, str(m.case), r.error) for m in measurements for r in m.results if r.error}
+    other = {f"{r.peer} ({m.case.layer})": None for m in measurements for r in m.results if not r.comparable}
+    failed: dict[tuple[str, str], list[str]] = {}
+    for m in measurements:
+        for r in m.results:
+            if r.error:
+                kept = " (kept)" if m.keep else ""
+                failed.setdefault((r.peer, r.error), []).append(f"{m.case.title}{kept}")
     parts = []
     if other:
-        parts.append(f"A different function of the same sizes, outputs not compared: {', '.join(sorted(other))}.")
+        parts.append(f"A different function of the same sizes, outputs not compared: {', '.join(other)}.")
     if any(r.at_least for m in measurements for r in m.results):
         parts.append("Times with > are of runs that were cut off.")
     if failed:
-        parts.append("Failed:\n\n" + "\n".join(f"- {p} on {c}: {e}" for p, c, e in sorted(failed)))
+        lines = [f"- {peer}: {error}: {'; '.join(cases)}" for (peer, error), cases in failed.items()]
+        parts.append("Failed or cut off:\n\n" + "\n".join(lines))
     return parts
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; columns but the first are numbers."""
-    lines = [f"| {' | '.join(head)} |", f"|{'|'.join([' --- ', *(' ---: ' for _ in head[1:])])}|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])

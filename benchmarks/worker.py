@@ -1,8 +1,9 @@
 """One peer on one case, in a process of its own: builds, then obeys commands on standard input.
 
-Each command is a JSON object with ``do``: ``infer`` or ``train`` run once and answer ``{"seconds": s}``; ``check`` answers with
-fingerprints of the output and of all gradients; ``memory`` runs a training step and answers how far the process grew;
-``limits`` measures the machine: sgemm rate and read bandwidth.
+Each command is a JSON object with ``do``: ``infer`` or ``train`` run ``warm`` times untimed, then ``runs`` times timed, and answer
+``{"seconds": [s, ...]}``; ``check`` answers with fingerprints of the output and of all gradients; ``kernels`` with a hash of what Columba
+generates in each mode; ``memory`` runs a training step and answers how far the process grew; ``limits`` measures the machine: sgemm
+rate and read bandwidth.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import gc
+import hashlib
 import json
 import resource
 import sys
@@ -43,7 +45,7 @@ def main() -> None:
     worker = Worker(args.peer, Case(**json.loads(args.case)))
     print(json.dumps({"ready": True, **worker.about}), flush=True)
     for line in sys.stdin:
-        print(json.dumps(worker.answer(json.loads(line)["do"])), flush=True)
+        print(json.dumps(worker.answer(**json.loads(line))), flush=True)
 
 
 def keep_freed_memory() -> None:
@@ -61,19 +63,21 @@ class Worker:
         start = time.perf_counter()
         self.x = make_input(case, graph).requires_grad_()
         built = build_peer(peer, case, layer, graph)
-        self.model = built.call
+        self.model, self.source = built.call, built.source
         self.ours, self.parameters = list(layer.parameters()), built.parameters
         self.out_grad = torch.randn(graph.num_nodes, case.features, generator=torch.Generator().manual_seed(2))
         self.about = {"prepare": time.perf_counter() - start, "comparable": built.comparable}
 
-    def answer(self, do: str) -> dict[str, Any]:
+    def answer(self, do: str, warm: int = 0, runs: int = 1) -> dict[str, Any]:
         match do:
             case "infer":
-                return {"seconds": timed(self.infer)}
+                return {"seconds": turn(self.infer, warm, runs)}
             case "train":
-                return {"seconds": timed(self.train)}
+                return {"seconds": turn(self.train, warm, runs)}
             case "check":
                 return {"prints": self.check()}
+            case "kernels":
+                return {"infer": self.kernels(grad=False), "train": self.kernels(grad=True)}
             case "memory":
                 return {"bytes": self.memory()}
             case "limits":
@@ -99,6 +103,11 @@ class Worker:
         tensors = [out, self.x.grad, *(p.grad for p in self.ours)]
         return [[] if t is None else fingerprint(t) for t in tensors]
 
+    def kernels(self, *, grad: bool) -> str:
+        assert self.source is not None, "only Columba's kernels are known"
+        with torch.set_grad_enabled(grad):
+            return hashlib.sha256(self.source(self.x).encode()).hexdigest()
+
     def memory(self) -> int:
         """How far a training step raises the process's resident size, gradients included.
 
@@ -119,6 +128,12 @@ def fingerprint(t: Tensor) -> list[float]:
     flat = t.detach().double().flatten()
     weights = torch.linspace(-1, 1, flat.numel(), dtype=torch.float64)
     return [flat.abs().sum().item(), (flat * weights).sum().item()]
+
+
+def turn(call: Callable[[], object], warm: int, runs: int) -> list[float]:
+    for _ in range(warm):
+        call()
+    return [timed(call) for _ in range(runs)]
 
 
 def timed(call: Callable[[], object]) -> float:

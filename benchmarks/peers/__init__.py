@@ -28,19 +28,32 @@ PEERS = (
 )
 """All peers, Columba first. ``plain``, ``compact`` and ``folded`` are hand-written PyTorch; ``+compile`` goes through ``torch.compile``."""
 
+SETTINGS = {"dgl": {"OMP_WAIT_POLICY": "PASSIVE"}}
+"""Environment variables of single peers. DGL and PyTorch bring an OpenMP runtime each; while the threads of one spin, those of the other
+wait: RGCN on AIFB takes half a second so, and 28 ms without."""
+
 LIBRARIES = ("pyg", "pyg-fast", "pyg+compile", "pyg-fast+compile", "dgl")
 """The peers that are layers of PyG or DGL."""
 
-COLUMBA = "columba"
+FAMILIES = {
+    "hand-written PyTorch": ("compact", "folded", "plain"),
+    "libraries": ("pyg", "pyg-fast", "dgl"),
+    "through torch.compile": ("compact+compile", "plain+compile", "pyg+compile", "pyg-fast+compile"),
+}
+"""The peers that stand side by side in a table."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """A peer's layer: what to call, the parameters that its training step finds gradients of, and whether its outputs are ours."""
+    """A peer's layer: what to call, the parameters that its training step finds gradients of, and whether its outputs are ours.
+
+    ``source`` is, for Columba, the source of the kernels that a call runs.
+    """
 
     call: Callable[[Tensor], Tensor]
     parameters: Sequence[nn.Parameter]
     comparable: bool = True
+    source: Callable[[Tensor], str] | None = None
 
 
 def applies(peer: str, case: Case) -> bool:
@@ -56,8 +69,10 @@ def build_peer(name: str, case: Case, layer: nn.Module, graph: Graph) -> Built:
     parameters = list(layer.parameters())
     match base:
         case "columba":
-            compiled = columba.compile(layer, backend="cpp", recipe=RECIPES[recipe] if recipe else None)
-            return Built(lambda x: compiled(x, graph), parameters)
+            compiled = columba.compile(layer, backend="cpp", passes=RECIPES[recipe] if recipe else "")
+            return Built(
+                lambda x: compiled(x, graph), parameters, source=lambda x: columba.explain(compiled, x, graph).source
+            )
         case "plain" | "compact" | "folded":
             from benchmarks.peers.handwritten import LAYERS
 
