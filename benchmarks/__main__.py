@@ -18,6 +18,7 @@ from rich.progress import Progress
 
 from benchmarks.ablation import forced
 from benchmarks.cases import GRAPHS, LAYERS, SUITES, TINY, Case, cases
+from benchmarks.device import DEVICES, NoDevice, require
 from benchmarks.markdown import fill
 from benchmarks.measure import PATIENCE, ROOT, PeerFailed, measure
 from benchmarks.overheads import PARTS, TORCH_COMPILE, measure_overheads
@@ -66,6 +67,8 @@ class Options:
     patience: float
     time_budget: float
     out: Path
+    device: str
+    markdown: Path | None
 
 
 @click.group(invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
@@ -88,9 +91,21 @@ class Options:
 @click.option("--patience", default=PATIENCE, help="Seconds after which a run is cut off.", show_default=True)
 @click.option("--time-budget", default=180.0, help="Minutes after which no case is begun.", show_default=True)
 @click.option(
+    "--device",
+    type=click.Choice(DEVICES),
+    default="cpu",
+    show_default=True,
+    help="Where layers run; cuda is ROCm, too. On a GPU Columba's backend is Triton.",
+)
+@click.option(
     "--out",
     type=click.Path(dir_okay=False, path_type=Path),
     help="JSON lines to append to.  [default: a new file in benchmarks/results]",
+)
+@click.option(
+    "--markdown",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the report is written, beside the terminal.",
 )
 @click.pass_context
 def main(
@@ -105,20 +120,26 @@ def main(
     rounds: int,
     patience: float,
     time_budget: float,
+    device: str,
     out: Path | None,
+    markdown: Path | None,
 ) -> None:
     """Measures layers compiled by Columba and written otherwise.
 
     Real graphs are read from $COLUMBA_DATA. DGL is measured where `make .venv-dgl/.ready` has installed it.
     """
+    try:
+        require(device)
+    except NoDevice as e:
+        raise click.ClickException(str(e)) from e
     todo = cases(suite, layers=layers, graphs=graphs, features=features, heads=heads)
     keeps = {"no": [False], "yes": [True], "both": [False, True]}[keep]
     path = out or RESULTS / f"{datetime.now():%Y-%m-%d-%H%M%S}.jsonl"
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that workers end, too
-    options = Options(todo, layers, graphs, peers, keeps, rounds, patience, time_budget, path)
+    options = Options(todo, layers, graphs, peers, keeps, rounds, patience, time_budget, path, device, markdown)
     context.obj = options
     if context.invoked_subcommand is None:
-        _run(options, [(case, (COLUMBA, *(p for p in peers or _usual(case) if p != COLUMBA))) for case in todo])
+        _run(options, [(case, (COLUMBA, *(p for p in peers or _usual(case, device) if p != COLUMBA))) for case in todo])
 
 
 @main.command()
@@ -173,10 +194,11 @@ def report(files: tuple[Path, ...], into: tuple[Path, ...], images: Path | None)
             click.echo(f"wrote {path}", err=True)
 
 
-def _usual(case: Case) -> list[str]:
-    """The peers that a case is measured with unless told otherwise."""
+def _usual(case: Case, device: str) -> list[str]:
+    """The peers that a case is measured with unless told otherwise. DGL, as it is installed here, has no kernels for a GPU."""
+    without_dgl = device != "cpu" or not DGL_PYTHON.exists()
     slow = case.graph != COMPILED_ON or (case.features, case.heads) != (64, 1)
-    return [p for p in PEERS[1:] if not (p.endswith("+compile") and slow) and (p != "dgl" or DGL_PYTHON.exists())]
+    return [p for p in PEERS[1:] if not (p.endswith("+compile") and slow) and not (p == "dgl" and without_dgl)]
 
 
 def _console(options: Options) -> Console:
@@ -190,7 +212,7 @@ def _console(options: Options) -> Console:
 def _run(options: Options, jobs: Sequence[tuple[Case, Sequence[str]]]) -> None:
     """Measures with a progress bar, writes every case to the record as soon as it is done, and prints a report."""
     console = _console(options)
-    if not DGL_PYTHON.exists():
+    if options.device == "cpu" and not DGL_PYTHON.exists():
         console.print("DGL is not installed (make .venv-dgl/.ready) and not measured")
     pythons = {"dgl": str(DGL_PYTHON)} if DGL_PYTHON.exists() else {"dgl": sys.executable}
     end = time.monotonic() + 60 * options.time_budget
@@ -211,6 +233,7 @@ def _run(options: Options, jobs: Sequence[tuple[Case, Sequence[str]]]) -> None:
                         keep=keep,
                         patience=options.patience,
                         pythons=pythons,
+                        device=options.device,
                         tell=tell,
                     )
                     done.append(measured)
@@ -222,7 +245,11 @@ def _run(options: Options, jobs: Sequence[tuple[Case, Sequence[str]]]) -> None:
     console.print(f"records: {options.out}")
     if not done:
         raise click.ClickException("nothing was measured")
-    click.echo(render(Record(done)))
+    text = render(Record(done))
+    if options.markdown is not None:
+        options.markdown.parent.mkdir(parents=True, exist_ok=True)
+        options.markdown.write_text(f"# Benchmarks, {datetime.now():%Y-%m-%d}\n\n{text}\n", encoding="utf-8")
+    click.echo(text)
 
 
 if __name__ == "__main__":

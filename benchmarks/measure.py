@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import platform
 import queue
 import statistics
 import subprocess
@@ -18,13 +17,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from benchmarks.cases import Case, load_graph
+from benchmarks.device import machine
 from benchmarks.peers import SETTINGS, applies
 from benchmarks.records import COLUMBA, MODES, Measurement, Result
 from benchmarks.roofline import work
-from columba.runtime.build import cpu
 
 ROOT = Path(__file__).resolve().parents[1]
 TOLERANCE = 2e-3
@@ -54,9 +51,10 @@ class PeerSlow(PeerFailed):
 class Peer:
     """A worker process. Its first answer, :attr:`about`, is waited for by :meth:`ready`."""
 
-    def __init__(self, name: str, case: Case, *, keep: bool, python: str = sys.executable) -> None:
+    def __init__(self, name: str, case: Case, *, keep: bool, python: str = sys.executable, device: str = "cpu") -> None:
         self.about: dict[str, Any] = {}
         command = [python, "-m", "benchmarks.worker", name, json.dumps(asdict(case)), *(["--keep"] if keep else [])]
+        command += ["--device", device]
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(
             [*command, "--memory", str(_most_memory())],
@@ -126,6 +124,7 @@ def measure(
     keep: bool,
     patience: float = PATIENCE,
     pythons: Mapping[str, str] | None = None,
+    device: str = "cpu",
     tell: Callable[[str], None] = lambda text: None,
 ) -> Measurement:
     """All peers that have the layer, on one case. Outputs and gradients are compared with the first peer's before anything is timed.
@@ -135,6 +134,7 @@ def measure(
         keep: whether freed memory stays in the processes (glibc's mmap and trim thresholds raised).
         patience: seconds after which a run is cut off.
         pythons: interpreters of peers that need another.
+        device: where the peers run, ``cpu`` or ``cuda``.
         tell: is told what happens.
 
     Raises:
@@ -148,7 +148,7 @@ def measure(
     limits: dict[str, float] = {}
     try:
         for name in peers:
-            running[name] = Peer(name, case, keep=keep, python=(pythons or {}).get(name, sys.executable))
+            running[name] = Peer(name, case, keep=keep, python=(pythons or {}).get(name, sys.executable), device=device)
         reference: list[list[float]] | None = None
         for name, peer in list(running.items()):
             tell(f"{case}: {name} starts")
@@ -177,14 +177,7 @@ def measure(
         for result in results.values():
             result.beside, result.beside_bytes = dict(ours.seconds), ours.bytes
     roofline = {mode: work(case, graph, training=mode == "train").seconds(limits) for mode in MODES}
-    return Measurement(case, keep, graph.num_edges, limits, roofline, list(results.values()), machine())
-
-
-def machine() -> str:
-    """Processor, cores and versions, for the record."""
-    return (
-        f"{cpu()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, Python {platform.python_version()}"
-    )
+    return Measurement(case, keep, graph.num_edges, limits, roofline, list(results.values()), machine(device))
 
 
 def _admit(peer: Peer, result: Result, reference: list[list[float]] | None, patience: float) -> list[list[float]]:

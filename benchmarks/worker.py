@@ -2,8 +2,8 @@
 
 Each command is a JSON object with ``do``: ``infer`` or ``train`` run ``warm`` times untimed, then ``runs`` times timed, and answer
 ``{"seconds": [s, ...]}``; ``check`` answers with fingerprints of the output and of all gradients; ``kernels`` with a hash of what Columba
-generates in each mode; ``memory`` runs a training step and answers how far the process grew; ``limits`` measures the machine: sgemm
-rate and read bandwidth.
+generates in each mode; ``memory`` runs a training step and answers how far the process grew, or what tensors took on a GPU; ``limits``
+measures the device: sgemm rate and read bandwidth. Times on a GPU include waiting for it.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.cases import Case, load_graph, make_input, make_layer
+from benchmarks.device import DEVICES, growth, require, wait_for
 from benchmarks.peers import build_peer
 from columba.runtime.memory import scratch
 
@@ -35,14 +36,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("peer")
     parser.add_argument("case", help="a Case as JSON")
+    parser.add_argument("--device", choices=DEVICES, default="cpu")
     parser.add_argument("--keep", action="store_true", help="keep freed memory in the process (mallopt)")
     parser.add_argument("--memory", type=int, default=0, help="fail, rather than take more bytes than this")
     args = parser.parse_args()
-    if args.memory:
+    require(args.device)
+    if args.memory and args.device == "cpu":  # GPU drivers reserve addresses far beyond what they use
         resource.setrlimit(resource.RLIMIT_DATA, (args.memory, args.memory))
     if args.keep:
         keep_freed_memory()
-    worker = Worker(args.peer, Case(**json.loads(args.case)))
+    worker = Worker(args.peer, Case(**json.loads(args.case)), args.device)
     print(json.dumps({"ready": True, **worker.about}), flush=True)
     for line in sys.stdin:
         print(json.dumps(worker.answer(**json.loads(line))), flush=True)
@@ -57,23 +60,28 @@ def keep_freed_memory() -> None:
 
 
 class Worker:
-    def __init__(self, peer: str, case: Case) -> None:
-        graph = load_graph(case.graph)
-        layer = make_layer(case, graph)
+    def __init__(self, peer: str, case: Case, device: str = "cpu") -> None:
+        self.device = device
+        graph = load_graph(case.graph).to(device)
+        layer = make_layer(case, graph).to(device)
+        wait_for(device)
         start = time.perf_counter()
-        self.x = make_input(case, graph).requires_grad_()
-        built = build_peer(peer, case, layer, graph)
+        self.x = make_input(case, graph).to(device).requires_grad_()
+        with torch.device(device):
+            built = build_peer(peer, case, layer, graph)
+        wait_for(device)
         self.model, self.source = built.call, built.source
         self.ours, self.parameters = list(layer.parameters()), built.parameters
-        self.out_grad = torch.randn(graph.num_nodes, case.features, generator=torch.Generator().manual_seed(2))
+        out_grad = torch.randn(graph.num_nodes, case.features, generator=torch.Generator().manual_seed(2))
+        self.out_grad = out_grad.to(device)
         self.about = {"prepare": time.perf_counter() - start, "comparable": built.comparable}
 
     def answer(self, do: str, warm: int = 0, runs: int = 1) -> dict[str, Any]:
         match do:
             case "infer":
-                return {"seconds": turn(self.infer, warm, runs)}
+                return {"seconds": turn(self.infer, warm, runs, self.device)}
             case "train":
-                return {"seconds": turn(self.train, warm, runs)}
+                return {"seconds": turn(self.train, warm, runs, self.device)}
             case "check":
                 return {"prints": self.check()}
             case "kernels":
@@ -81,7 +89,7 @@ class Worker:
             case "memory":
                 return {"bytes": self.memory()}
             case "limits":
-                return limits()
+                return limits(self.device)
             case _:
                 raise ValueError(f"unknown command {do!r}")
 
@@ -109,13 +117,15 @@ class Worker:
             return hashlib.sha256(self.source(self.x).encode()).hexdigest()
 
     def memory(self) -> int:
-        """How far a training step raises the process's resident size, gradients included.
+        """How far a training step raises the process's resident size, or the memory that tensors take on a GPU; gradients included.
 
         Memory that was freed, and scratch memory that Columba keeps between calls, are given back before, so that both count."""
         self.train()
         for p in (self.x, *self.parameters):
             p.grad = None
         gc.collect()
+        if self.device != "cpu":
+            return growth(self.train)
         scratch.release()
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
@@ -126,19 +136,21 @@ class Worker:
 
 def fingerprint(t: Tensor) -> list[float]:
     flat = t.detach().double().flatten()
-    weights = torch.linspace(-1, 1, flat.numel(), dtype=torch.float64)
+    weights = torch.linspace(-1, 1, flat.numel(), dtype=torch.float64, device=flat.device)
     return [flat.abs().sum().item(), (flat * weights).sum().item()]
 
 
-def turn(call: Callable[[], object], warm: int, runs: int) -> list[float]:
+def turn(call: Callable[[], object], warm: int, runs: int, device: str) -> list[float]:
     for _ in range(warm):
         call()
-    return [timed(call) for _ in range(runs)]
+    return [timed(call, device) for _ in range(runs)]
 
 
-def timed(call: Callable[[], object]) -> float:
+def timed(call: Callable[[], object], device: str) -> float:
+    wait_for(device)
     start = time.perf_counter()
     call()
+    wait_for(device)
     return time.perf_counter() - start
 
 
@@ -149,12 +161,13 @@ def status(field: str) -> int:
     raise RuntimeError(f"no {field} in /proc/self/status")
 
 
-def limits() -> dict[str, float]:
+def limits(device: str) -> dict[str, float]:
     """Floating-point operations a second of a large sgemm, and bytes a second of reading memory; best of several."""
-    a, b = torch.randn(1536, 1536), torch.randn(1536, 1536)
-    big = torch.ones(64 * 2**20)
-    flops = max(2 * 1536**3 / timed(lambda: a @ b) for _ in range(5))
-    bandwidth = max(big.numel() * 4 / timed(lambda: big.sum()) for _ in range(5))
+    side, floats = (1536, 64 * 2**20) if device == "cpu" else (8192, 512 * 2**20)
+    a, b = torch.randn(side, side, device=device), torch.randn(side, side, device=device)
+    big = torch.ones(floats, device=device)
+    flops = max(2 * side**3 / timed(lambda: a @ b, device) for _ in range(5))
+    bandwidth = max(4 * floats / timed(lambda: big.sum(), device) for _ in range(5))
     return {"flops": flops, "bandwidth": bandwidth}
 
 

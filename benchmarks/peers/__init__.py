@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 import columba
 from benchmarks.cases import Case
+from benchmarks.device import backend_of
 from benchmarks.recipes import RECIPES
 from columba import Graph
 
@@ -69,7 +70,8 @@ def build_peer(name: str, case: Case, layer: nn.Module, graph: Graph) -> Built:
     parameters = list(layer.parameters())
     match base:
         case "columba":
-            compiled = columba.compile(layer, backend="cpp", passes=RECIPES[recipe] if recipe else "")
+            backend = backend_of(graph.device.type)
+            compiled = columba.compile(layer, backend=backend, passes=RECIPES[recipe] if recipe else "")
             return Built(
                 lambda x: compiled(x, graph), parameters, source=lambda x: columba.explain(compiled, x, graph).source
             )

@@ -168,7 +168,7 @@ class Edges:
             pattern = torch.sparse_csr_tensor(
                 self.into.start,
                 self.into.index,
-                _zeros(len(self.edge)),
+                _zeros(len(self.edge), at_rows.device),
                 (self.nodes, self.rows),
                 check_invariants=False,
             )
@@ -179,8 +179,8 @@ class Edges:
 
 
 @functools.lru_cache(1)
-def _zeros(count: int) -> Tensor:
-    return torch.zeros(count)
+def _zeros(count: int, device: torch.device) -> Tensor:
+    return torch.zeros(count, device=device)
 
 
 class Aggregate(torch.autograd.Function):
@@ -266,7 +266,7 @@ def block_diagonal(w: Tensor) -> Tensor:
     r, h, a, b = w.shape
     if h == 1:
         return w.view(r, a, b)
-    return torch.einsum("rhab,hk->rhakb", w, torch.eye(h)).reshape(r, h * a, h * b)
+    return torch.einsum("rhab,hk->rhakb", w, torch.eye(h, device=w.device)).reshape(r, h * a, h * b)
 
 
 class RGCN(nn.Module):
