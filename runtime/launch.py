@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -19,9 +21,10 @@ from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
 from columba.ir.types import DType, TensorType
-from columba.runtime.build import build, load
+from columba.runtime.build import build_emitted, load
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.memory import ALIGNMENT, saved, scratch
+from columba.runtime.sorts import build_sorts
 
 HostRunner = Callable[[Program, Sequence[Tensor]], list[Tensor]]
 
@@ -69,7 +72,9 @@ class ExecutableLike(Protocol):
     """The kernels of some plans, whatever they are made of. ``plans`` say which index arrays they read."""
 
     plans: tuple[Plan, ...]
-    source: str
+
+    @property
+    def source(self) -> str: ...
 
     def bind(
         self,
@@ -91,12 +96,21 @@ class Executable:
 
     def __init__(self, plans: Sequence[Plan], index_dtype: DType) -> None:
         self.plans = tuple(plans)
-        sources = [emit([plan], index_dtype) for plan in plans]
-        self.source = "\n".join(sources)
+        self._emitted = index_dtype
         with ThreadPoolExecutor() as pool:  # the compiler runs in a process of its own for each plan
-            libraries = [load(path) for path in pool.map(build, sources)]
+            sorts = pool.submit(build_sorts)  # graphs will need them
+            libraries = [load(path) for path in pool.map(self._build, plans)]
+            sorts.result()
         self.index_dtype = torch_dtype(index_dtype)
         self.runners = {p.name: _PlanRunner(p, library) for p, library in zip(plans, libraries, strict=True)}
+
+    def _build(self, plan: Plan) -> Path:
+        return build_emitted(f"{self._emitted}\n{plan}", lambda: emit([plan], self._emitted))
+
+    @functools.cached_property
+    def source(self) -> str:
+        """The source of all kernels."""
+        return "\n".join(emit([plan], self._emitted) for plan in self.plans)
 
     def run(
         self,
