@@ -64,7 +64,14 @@ class Work:
     kernels: int = 0
 
     def __add__(self, other: Work) -> Work:
-        return Work(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
+        return Work(
+            self.products + other.products,
+            self.pointwise + other.pointwise,
+            self.streamed + other.streamed,
+            self.near + other.near,
+            self.far + other.far,
+            self.kernels + other.kernels,
+        )
 
 
 @dataclass(frozen=True)
@@ -205,20 +212,21 @@ TYPICAL_RATES = Rates(
 """Of a small machine: for choices that matter little."""
 
 
-def _rates_key() -> str:
+def rates_key() -> str:
+    """The name under which this machine's rates are kept."""
     identity = f"{VERSION}\n{cpu()}\n{torch.__version__}\n{torch.get_num_threads()}"
     return "rates-" + hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 def known_rates() -> Rates | None:
     """This machine's rates, if they were measured before."""
-    return machine_rates() if find(_rates_key(), ".json") is not None else None
+    return machine_rates() if find(rates_key(), ".json") is not None else None
 
 
 @functools.cache
 def machine_rates() -> Rates:
     """This machine's rates: from the cache folder, or measured now, which takes about half a second."""
-    path = get_or_build(_rates_key(), ".json", lambda path: _write(path, measure_rates()))
+    path = get_or_build(rates_key(), ".json", lambda path: _write(path, measure_rates()))
     return Rates(**json.loads(path.read_text()))
 
 

@@ -99,7 +99,8 @@ class Compilation:
 
 @dataclass(frozen=True)
 class Planned:
-    """What running needs of a compilation. ``results`` are those that the forward plan returns beside saved values."""
+    """What running needs of a compilation. ``results`` are those that the forward plan returns beside saved values, ``texts`` the
+    plans' text, if it is known."""
 
     name: str
     plans: tuple[Plan, ...]
@@ -107,6 +108,12 @@ class Planned:
     places: tuple[Place, ...]
     sources: tuple[Source, ...] = ()
     gradients: tuple[tuple[str, int] | None, ...] = ()
+    texts: tuple[str, ...] = ()
+
+    @property
+    def plan_texts(self) -> tuple[str, ...]:
+        """The plans as text: as they were read, if they were."""
+        return self.texts or tuple(map(str, self.plans))
 
 
 def compile_program(
@@ -149,13 +156,15 @@ def _gradient(place: Place | None, sources: Sequence[Source]) -> tuple[str, int]
     return ("output", n) if kind == "output" else sources[n]
 
 
-def build(plans: Sequence[Plan], index_dtype: DType, backend: str) -> ExecutableLike:
-    """The kernels of ``plans``, built by a backend."""
+def build(
+    plans: Sequence[Plan], index_dtype: DType, backend: str, texts: Sequence[str] | None = None
+) -> ExecutableLike:
+    """The kernels of ``plans``, whose text is ``texts``, built by a backend."""
     if backend == "triton":
         from columba.runtime.triton_launch import TritonExecutable  # Triton need not be installed
 
         return TritonExecutable(plans, index_dtype)
-    return Executable(plans, index_dtype)
+    return Executable(plans, index_dtype, texts)
 
 
 class Runnable:
@@ -163,7 +172,7 @@ class Runnable:
 
     def __init__(self, planned: Planned, index_dtype: DType, backend: str = "cpp") -> None:
         self.planned = planned
-        self.executable = build(planned.plans, index_dtype, backend)
+        self.executable = build(planned.plans, index_dtype, backend, planned.plan_texts)
         plans = self.executable.plans
         self.arrays = tuple(dict.fromkeys(a for plan in plans for a in plan.index_arrays))
         self._lock = threading.Lock()

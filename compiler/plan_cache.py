@@ -74,6 +74,7 @@ def from_texts(name: str, texts: Mapping[str, Any]) -> Planned:
         pairs(texts["places"]),
         pairs(texts["sources"]),
         pairs(texts["gradients"]),
+        tuple(texts["plans"]),
     )
 
 
@@ -81,9 +82,9 @@ def _write_choice(path: Path, chosen: str) -> None:
     path.write_text(json.dumps(chosen))
 
 
-def stored_choice(key: str, counts: Mapping[Any, int], rates: object, choose: Callable[[], str]) -> str:
-    """The variant that ``choose`` chose for a graph with these counts on a machine with these rates, in this process or before."""
-    said = [key, json.dumps({str(space): n for space, n in counts.items()}), repr(rates)]
+def stored_choice(key: str, counts: Mapping[Any, int], machine: str, choose: Callable[[], str]) -> str:
+    """The variant that ``choose`` chose for a graph with these counts on this machine, in this process or before."""
+    said = [key, json.dumps({str(space): n for space, n in counts.items()}), machine]
     entry = "choice-" + hashlib.sha256("\0".join(said).encode()).hexdigest()[:32]
     path = get_or_build(entry, ".json", lambda path: _write_choice(path, choose()))
     try:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from columba import plan_cache
-from columba.cost import TYPICAL_RATES, Counts, Rates, known_rates, machine_rates, plan_seconds
+from columba.cost import TYPICAL_RATES, Counts, Rates, known_rates, machine_rates, plan_seconds, rates_key
 from columba.driver import LEVEL_1, LEVEL_2, Compilation, Planned, Recipe, compile_program
 from columba.ir.interop.program import Program
 from columba.pipeline import discover
@@ -145,15 +145,23 @@ class Variants:
         names = self.names()
         if len(names) == 1:
             return names[0]
-        rates = known_rates()
-        if rates is None:
-            costs = self.costs(counts, TYPICAL_RATES).values()
-            rates = TYPICAL_RATES if max(costs) - min(costs) < WORTH else machine_rates()
         if self.has_chosen:
-            return self.best(counts, rates)
+            return self.best(counts, self._rates(counts))
         self.has_chosen = True
-        chosen = plan_cache.stored_choice(self.stored_key, counts, rates, lambda: self.best(counts, rates))
-        return chosen if chosen in names else self.best(counts, rates)
+
+        def choose() -> str:
+            return self.best(counts, self._rates(counts))
+
+        chosen = plan_cache.stored_choice(self.stored_key, counts, rates_key(), choose)
+        return chosen if chosen in names else choose()
+
+    def _rates(self, counts: Counts) -> Rates:
+        """This machine's rates, or typical ones where the difference is not worth measuring it."""
+        known = known_rates()
+        if known is not None:
+            return known
+        costs = self.costs(counts, TYPICAL_RATES).values()
+        return TYPICAL_RATES if max(costs) - min(costs) < WORTH else machine_rates()
 
     def best(self, counts: Counts, rates: Rates) -> str:
         """The variant that is predicted to be the fastest; one of the later ones only if it promises :data:`MARGIN`."""

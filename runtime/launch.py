@@ -30,7 +30,7 @@ HostRunner = Callable[[Program, Sequence[Tensor]], list[Tensor]]
 
 SPACES = tuple(Space)
 
-SMALL = 2**15
+SMALL = 2**17
 """Calls that touch fewer elements than this run on one thread: waking another costs more than it does."""
 
 
@@ -94,18 +94,19 @@ class ExecutableLike(Protocol):
 class Executable:
     """The built kernels of some plans."""
 
-    def __init__(self, plans: Sequence[Plan], index_dtype: DType) -> None:
+    def __init__(self, plans: Sequence[Plan], index_dtype: DType, texts: Sequence[str] | None = None) -> None:
         self.plans = tuple(plans)
+        texts = [str(plan) for plan in plans] if texts is None else texts
         self._emitted = index_dtype
         with ThreadPoolExecutor() as pool:  # the compiler runs in a process of its own for each plan
             sorts = pool.submit(build_sorts)  # graphs will need them
-            libraries = [load(path) for path in pool.map(self._build, plans)]
+            libraries = [load(path) for path in pool.map(self._build, plans, texts)]
             sorts.result()
         self.index_dtype = torch_dtype(index_dtype)
         self.runners = {p.name: _PlanRunner(p, library) for p, library in zip(plans, libraries, strict=True)}
 
-    def _build(self, plan: Plan) -> Path:
-        return build_emitted(f"{self._emitted}\n{plan}", lambda: emit([plan], self._emitted))
+    def _build(self, plan: Plan, text: str) -> Path:
+        return build_emitted(f"{self._emitted}\n{text}", lambda: emit([plan], self._emitted))
 
     @functools.cached_property
     def source(self) -> str:

@@ -153,7 +153,8 @@ def twice(g, h):
 h = torch.ones(3, 4, requires_grad=True)
 out = twice(columba.Graph(torch.tensor([[0, 1, 2], [1, 2, 2]])), h)
 out.sum().backward()
-print(out.sum().item() + h.grad.sum().item(), *(m for m in ("networkx", "jinja2", "filelock", "torch._dynamo", "sympy") if m in sys.modules))
+heavy = ("networkx", "jinja2", "filelock", "torch._dynamo", "sympy")
+print(out.sum().item() + h.grad.sum().item(), *(m for m in heavy if m in sys.modules))
 """
     said = [
         subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout.split()
