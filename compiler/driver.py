@@ -170,8 +170,8 @@ def build(
 class Runnable:
     """Plans with their kernels built, to be called on a graph and on tensors."""
 
-    def __init__(self, planned: Planned, index_dtype: DType, backend: str = "cpp") -> None:
-        self.planned = planned
+    def __init__(self, of: Planned | Compilation, index_dtype: DType, backend: str = "cpp") -> None:
+        self.planned = planned = of.planned if isinstance(of, Compilation) else of
         self.executable = build(planned.plans, index_dtype, backend, planned.plan_texts)
         plans = self.executable.plans
         self.arrays = tuple(dict.fromkeys(a for plan in plans for a in plan.index_arrays))

@@ -199,13 +199,13 @@ def parse_line(tokens: Tokens, values: dict[str, Value]) -> None:
 
 
 @functools.cache
-def _hints(op: Any) -> dict[str, Any]:
+def _hints(op_name: str) -> dict[str, Any]:
     """The declared types of an operation's fields."""
-    return typing.get_type_hints(op)
+    return typing.get_type_hints(OPS[op_name])
 
 
 def _parse_operation(tokens: Tokens, op: type[Value], values: dict[str, Value]) -> Value:
-    hints = _hints(op)
+    hints = _hints(op.op_name)
     operands: list[Value] = []
     fields: dict[str, Any] = {}
     tokens.take("(")
