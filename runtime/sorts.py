@@ -58,7 +58,8 @@ def sorts_for(device: torch.device, edges: int = WORTH_BUILDING) -> Sorts:
     if device.type != "cpu":
         return TorchSorts()
     try:
-        if edges < WORTH_BUILDING and not is_built(_source()):
+        is_loaded = _library.cache_info().currsize > 0
+        if edges < WORTH_BUILDING and not is_loaded and not is_built(_source()):
             return TorchSorts()
         return NativeSorts(_library())
     except CompilerNotFound:
