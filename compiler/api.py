@@ -15,7 +15,6 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
-from columba.cost import machine_rates
 from columba.driver import Recipe, Runnable
 from columba.frontend import Bound, Trace, TraceError, is_tracing, trace
 from columba.frontend.shortcut import MISSED, Shortcut, shortcut_to
@@ -32,6 +31,9 @@ BACKENDS = ("auto", "cpp", "triton", "torch")
 
 MOST_TRACES = 64
 """Traces that a function, or a module, keeps: those used last. A Python argument that never repeats would make them grow for ever."""
+
+MANY_TRACES = 16
+"""Traces after which a warning says what keeps changing."""
 
 _VariantsKey = tuple[tuple[str, ...], tuple[int, ...] | None]
 """The inputs that want gradients, and, where memory is limited, the rows of the graph's spaces."""
@@ -233,6 +235,8 @@ class CompiledFunction:
             bound = made.trace.match(rest, kwargs)
             if bound is None:
                 raise TraceError(f"{self.fn} changes, while it runs, something that its own result depends on")
+            if len(known) == MANY_TRACES:
+                _warn_many_traces(self, known[0].trace.difference(rest, kwargs))
             known.insert(0, made)
             del known[MOST_TRACES:]
             return made, bound
@@ -263,8 +267,8 @@ class _Specialization:
         if runnable is None:
             return self.trace.rebuild(bound, evaluate(self.trace.program, bound.inputs, bound.graph))
         results = runnable(bound.inputs, bound.graph)
-        if self.patience.is_over(bound.graph) and runnable.compilation.forward.results:
-            places = runnable.compilation.places
+        if self.patience.is_over(bound.graph) and runnable.planned.results:
+            places = runnable.planned.places
             self.shortcut = shortcut_to(self.trace, bound, owner, runnable.on(bound.graph), places)
         return self.trace.rebuild(bound, results)
 
@@ -297,7 +301,7 @@ class _Specialization:
             name = self.choice(graph, variants, backend)
             found = (key, name, graph.index_dtype, backend)
             if found not in self.runnables:
-                self.runnables[found] = Runnable(variants.compilation(name), ir_dtype(graph.index_dtype), backend)
+                self.runnables[found] = Runnable(variants.planned(name), ir_dtype(graph.index_dtype), backend)
             return self.runnables[found]
 
     def explain(self, graph: Graph, inputs: Sequence[Tensor]) -> tuple[str, Variants]:
@@ -329,10 +333,11 @@ class _Specialization:
             if name is not None:
                 return name
         names = variants.names()
-        return names[0] if len(names) == 1 else variants.best(graph.counts(), machine_rates())
+        return names[0] if len(names) == 1 else variants.choose(graph.counts())
 
     def _variants(self, graph: Graph, inputs: Sequence[Tensor]) -> tuple[_VariantsKey, Variants]:
-        program, grad = self.trace.program, torch.is_grad_enabled()
+        program = self.trace.program
+        grad = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         wrt = tuple(i.name for i, x in zip(program.inputs, inputs, strict=True) if grad and x.requires_grad)
         budget = self.options.memory_budget
         sizes = None if budget is None or not wrt else tuple(graph.counts().values())
@@ -377,6 +382,14 @@ def _warn_once(message: str) -> None:
     if message not in _warned:
         _warned.add(message)
         warnings.warn(message, RuntimeWarning, stacklevel=5)
+
+
+def _warn_many_traces(function: CompiledFunction, difference: str) -> None:
+    name = getattr(function.fn, "__qualname__", function.fn)
+    _warn_once(
+        f"columba: {name} has been traced {MANY_TRACES} times, and is traced again because {difference}. Each trace is compiled, which "
+        "takes far longer than a call; keep what changes out of the compiled function, or pass it as a tensor."
+    )
 
 
 # ------------------------------------------------------------------------------------------------ modules

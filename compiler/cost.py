@@ -2,7 +2,7 @@
 
 The work of a kernel follows from its text: products at the rate of a matrix product, other operations at the rate of a pointwise
 function, rows read or written in order at the bandwidth of memory, rows gathered at the rate of a gather from a table of that size. The
-rates are this machine's, measured once in about a second and stored in the cache folder.
+rates are this machine's, measured once in about half a second and stored in the cache folder.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from columba.ir.intraop.plan import Plan, index_arrays
 from columba.ir.pointwise import POINTWISE
 from columba.ir.spaces import Space
 from columba.runtime.build import cpu
-from columba.runtime.cache import get_or_build
+from columba.runtime.cache import find, get_or_build
 
 Counts = Mapping[Space, int]
 """Rows of every space of a graph."""
@@ -64,7 +64,14 @@ class Work:
     kernels: int = 0
 
     def __add__(self, other: Work) -> Work:
-        return Work(*(a + b for a, b in zip(asdict(self).values(), asdict(other).values(), strict=True)))
+        return Work(
+            self.products + other.products,
+            self.pointwise + other.pointwise,
+            self.streamed + other.streamed,
+            self.near + other.near,
+            self.far + other.far,
+            self.kernels + other.kernels,
+        )
 
 
 @dataclass(frozen=True)
@@ -199,12 +206,27 @@ CACHE_BYTES = float(1 << 24)
 """What a table may take and still count as near: half of a usual last-level cache, which others use too."""
 
 
+TYPICAL_RATES = Rates(
+    products=1e11, pointwise=1.5e10, streamed=1.5e10, near=1.5e10, far=5e9, start=5e-6, cache=float(1 << 24)
+)
+"""Of a small machine: for choices that matter little."""
+
+
+def rates_key() -> str:
+    """The name under which this machine's rates are kept."""
+    identity = f"{VERSION}\n{cpu()}\n{torch.__version__}\n{torch.get_num_threads()}"
+    return "rates-" + hashlib.sha256(identity.encode()).hexdigest()[:16]
+
+
+def known_rates() -> Rates | None:
+    """This machine's rates, if they were measured before."""
+    return machine_rates() if find(rates_key(), ".json") is not None else None
+
+
 @functools.cache
 def machine_rates() -> Rates:
-    """This machine's rates: from the cache folder, or measured now, which takes about a second."""
-    identity = f"{VERSION}\n{cpu()}\n{torch.__version__}\n{torch.get_num_threads()}"
-    key = "rates-" + hashlib.sha256(identity.encode()).hexdigest()[:16]
-    path = get_or_build(key, ".json", lambda path: _write(path, measure_rates()))
+    """This machine's rates: from the cache folder, or measured now, which takes about half a second."""
+    path = get_or_build(rates_key(), ".json", lambda path: _write(path, measure_rates()))
     return Rates(**json.loads(path.read_text()))
 
 
@@ -246,7 +268,7 @@ STARTS = 3.0
 """Small PyTorch operations that take as long as starting the threads of a kernel."""
 
 
-def best(call: Callable[[], object], seconds: float = 0.04) -> float:
+def best(call: Callable[[], object], seconds: float = 0.02) -> float:
     """The shortest of the runs that fit the given time, at least three."""
     call()
     found: list[float] = []

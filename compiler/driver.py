@@ -8,6 +8,8 @@ each    --lower--> plan --fuse--> plan --emit, build--> kernels --register--> op
 from __future__ import annotations
 
 import functools
+import threading
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +17,6 @@ from torch import Tensor
 
 from columba.autodiff import differentiate
 from columba.codegen.cpp import emit
-from columba.codegen.triton import emit as emit_triton
 from columba.distinct import Place, distinct
 from columba.ir.interop.program import Program
 from columba.ir.interop.verify import verify as verify_program
@@ -82,11 +83,37 @@ class Compilation:
         """Results of the forward program, without what it saves."""
         return len({n for place, n in self.places if place == "output"})
 
+    @property
+    def planned(self) -> Planned:
+        """As much of it as running needs."""
+        return Planned(self.traced.name, self.plans, self.results, self.places, self.sources, self.gradients)
+
     def source(self, index_dtype: DType = DType.I32, backend: str = "cpp") -> str:
         """The source of all kernels, as ``backend`` emits it."""
         if backend == "triton":
+            from columba.codegen.triton import emit as emit_triton
+
             return emit_triton(self.plans).source
         return "\n".join(emit([plan], index_dtype) for plan in self.plans)
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What running needs of a compilation. ``results`` are those that the forward plan returns beside saved values, ``texts`` the
+    plans' text, if it is known."""
+
+    name: str
+    plans: tuple[Plan, ...]
+    results: int
+    places: tuple[Place, ...]
+    sources: tuple[Source, ...] = ()
+    gradients: tuple[tuple[str, int] | None, ...] = ()
+    texts: tuple[str, ...] = ()
+
+    @property
+    def plan_texts(self) -> tuple[str, ...]:
+        """The plans as text: as they were read, if they were."""
+        return self.texts or tuple(map(str, self.plans))
 
 
 def compile_program(
@@ -129,33 +156,32 @@ def _gradient(place: Place | None, sources: Sequence[Source]) -> tuple[str, int]
     return ("output", n) if kind == "output" else sources[n]
 
 
-def build(plans: Sequence[Plan], index_dtype: DType, backend: str) -> ExecutableLike:
-    """The kernels of ``plans``, built by a backend."""
+def build(
+    plans: Sequence[Plan], index_dtype: DType, backend: str, texts: Sequence[str] | None = None
+) -> ExecutableLike:
+    """The kernels of ``plans``, whose text is ``texts``, built by a backend."""
     if backend == "triton":
         from columba.runtime.triton_launch import TritonExecutable  # Triton need not be installed
 
         return TritonExecutable(plans, index_dtype)
-    return Executable(plans, index_dtype)
+    return Executable(plans, index_dtype, texts)
 
 
 class Runnable:
-    """A compilation with its kernels built, to be called on a graph and on tensors."""
+    """Plans with their kernels built, to be called on a graph and on tensors."""
 
-    def __init__(self, compilation: Compilation, index_dtype: DType, backend: str = "cpp") -> None:
-        self.compilation = compilation
-        self.executable = build(compilation.plans, index_dtype, backend)
+    def __init__(self, of: Planned | Compilation, index_dtype: DType, backend: str = "cpp") -> None:
+        self.planned = planned = of.planned if isinstance(of, Compilation) else of
+        self.executable = build(planned.plans, index_dtype, backend, planned.plan_texts)
         plans = self.executable.plans
         self.arrays = tuple(dict.fromkeys(a for plan in plans for a in plan.index_arrays))
+        self._lock = threading.Lock()
+        self._on: weakref.WeakKeyDictionary[Graph, ProgramOnGraph] = weakref.WeakKeyDictionary()
         self.spaces = {space for plan in plans for space in spaces_of(plan)}
-        forward = self._direction(plans[0], compilation.results)
-        backward = None if compilation.backward_plan is None else self._direction(plans[1], None)
+        forward = self._direction(plans[0], planned.results)
+        backward = self._direction(plans[1], None) if len(plans) > 1 else None
         self.program = CompiledProgram(
-            compilation.traced.name,
-            forward,
-            compilation.results,
-            backward,
-            compilation.sources,
-            compilation.gradients,
+            planned.name, forward, planned.results, backward, planned.sources, planned.gradients
         )
 
     def _direction(self, plan: Plan, results: int | None) -> Direction:
@@ -167,8 +193,11 @@ class Runnable:
         return Direction(bind, index, tuple(b.type for b in plan.outputs))
 
     def on(self, graph: Graph) -> ProgramOnGraph:
-        """The program prepared for a graph, which keeps it: made on the first call."""
-        return graph.keep(self.program.key, functools.partial(self._prepare, graph))
+        """The program prepared for a graph: made on the first call, kept as long as both live."""
+        with self._lock:
+            if graph not in self._on:
+                self._on[graph] = self._prepare(graph)
+            return self._on[graph]
 
     def _prepare(self, graph: Graph) -> ProgramOnGraph:
         index = [graph.index(a) for a in self.arrays]
@@ -177,6 +206,6 @@ class Runnable:
 
     def __call__(self, inputs: Sequence[Tensor], graph: Graph) -> list[Tensor]:
         """Results of the traced program."""
-        outputs = self.on(graph)(inputs) if self.compilation.forward.results else []
+        outputs = self.on(graph)(inputs) if self.planned.results else []
         found = {"input": inputs, "output": outputs}
-        return [found[kind][n] for kind, n in self.compilation.places]
+        return [found[kind][n] for kind, n in self.planned.places]

@@ -12,8 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from columba.ir.interop.ops import (
     Constant,
@@ -35,6 +34,9 @@ from columba.ir.interop.ops import (
 from columba.ir.node import topological
 from columba.ir.pointwise import POINTWISE
 from columba.ir.spaces import Space
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 TYPICAL: dict[Space, int] = {
     Space.ONE: 1,
@@ -119,6 +121,8 @@ class Saving:
 
     def _cut(self, results: Sequence[Value], needed: Sequence[Value], price: float) -> list[Value]:
         """A node for "computed again" (2n) and one for "there" (2n + 1) of each value; what is cut between them is saved."""
+        import networkx as nx  # takes long to import, and plans that are cached need none of it
+
         order = [v for v in topological(needed) if isinstance(v, Value) and not isinstance(v, Input)]
         forward = set(topological(results))
         number = {v: n for n, v in enumerate(order)}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from columba.cost import Counts, Rates, plan_seconds
-from columba.driver import LEVEL_1, LEVEL_2, Compilation, Recipe, compile_program
+from columba import plan_cache
+from columba.cost import TYPICAL_RATES, Counts, Rates, known_rates, machine_rates, plan_seconds, rates_key
+from columba.driver import LEVEL_1, LEVEL_2, Compilation, Planned, Recipe, compile_program
 from columba.ir.interop.program import Program
 from columba.pipeline import discover
 from columba.saving import Saving
@@ -68,12 +70,16 @@ def recipe_of(choices: Mapping[str, bool], *, verify: bool = False) -> Recipe:
 MARGIN = 0.05
 """By how much an alternative must be predicted to beat the first one: predictions are no better than that."""
 
+WORTH = 1e-3
+"""Seconds a call that make a choice worth measuring the machine for."""
+
 _numbers = itertools.count()
 
 
 @dataclass
 class Variants:
-    """The variants of one program for one set of gradients, compiled down to plans when they are first considered.
+    """The variants of one program for one set of gradients, compiled down to plans, or read from the plan cache, when they are first
+    considered.
 
     ``recipes`` maps the variants' names to what makes them; ``key`` is under which graphs keep their choice. ``origins`` says of
     variants that no recipe made where they come from.
@@ -84,6 +90,8 @@ class Variants:
     recipes: Mapping[str, Recipe]
     saving: Saving | None = None
     compiled: dict[str, Compilation] = field(default_factory=dict)
+    parsed: dict[str, Planned] = field(default_factory=dict)
+    has_chosen: bool = False
     key: str = field(default_factory=lambda: f"variant of program {next(_numbers)}")
     origins: dict[str, str] = field(default_factory=dict)
 
@@ -97,19 +105,70 @@ class Variants:
         self.compiled[name] = compilation
         self.origins[name] = origin
 
+    @functools.cached_property
+    def stored_key(self) -> str:
+        """The name of the entry of the plan cache."""
+        return plan_cache.key_of(self.program, self.wrt, self.recipes, self.saving)
+
+    @functools.cached_property
+    def _texts(self) -> plan_cache.Texts:
+        def compile() -> dict[str, Compilation]:
+            return {name: self.compilation(name) for name in self.recipes}
+
+        return plan_cache.stored(self.stored_key, self.recipes, compile)
+
+    def planned(self, name: str) -> Planned:
+        """A variant as far as it is needed to run it."""
+        if name in self.compiled:
+            return self.compiled[name].planned
+        if name not in self.parsed:
+            try:
+                self.parsed[name] = plan_cache.from_texts(self.program.name, self._texts[name])
+            except (ValueError, TypeError, KeyError):  # stored by a broken process: what it says is worth nothing
+                return self.compilation(name).planned
+            if name in self.compiled:  # just now, to be stored
+                del self.parsed[name]
+                return self.compiled[name].planned
+        return self.parsed[name]
+
     def names(self) -> list[str]:
         """The variants that differ: where two recipes give the same plans, the first."""
         texts: dict[str, str] = {}
-        for name in self.recipes:
-            texts.setdefault("\n".join(str(plan) for plan in self.compilation(name).plans), name)
+        for name, text in self._texts.items():
+            texts.setdefault("\n".join(text["plans"]), name)
         return list(texts.values())
 
     def costs(self, counts: Counts, rates: Rates) -> dict[str, float]:
         """Predicted seconds, forward and backward together."""
         return {
-            name: sum(plan_seconds(plan, counts, rates) for plan in self.compilation(name).plans)
-            for name in self.names()
+            name: sum(plan_seconds(plan, counts, rates) for plan in self.planned(name).plans) for name in self.names()
         }
+
+    def choose(self, counts: Counts) -> str:
+        """The best variant on this machine. The first choice is kept in the plan cache, for graphs of the same counts.
+
+        Measuring the machine takes a while: it is put off while the variants are, at typical rates, apart by less than :data:`WORTH`.
+        """
+        names = self.names()
+        if len(names) == 1:
+            return names[0]
+        if self.has_chosen:
+            return self.best(counts, self._rates(counts))
+        self.has_chosen = True
+
+        def choose() -> str:
+            return self.best(counts, self._rates(counts))
+
+        chosen = plan_cache.stored_choice(self.stored_key, counts, rates_key(), choose)
+        return chosen if chosen in names else choose()
+
+    def _rates(self, counts: Counts) -> Rates:
+        """This machine's rates, or typical ones where the difference is not worth measuring it."""
+        known = known_rates()
+        if known is not None:
+            return known
+        costs = self.costs(counts, TYPICAL_RATES).values()
+        return TYPICAL_RATES if max(costs) - min(costs) < WORTH else machine_rates()
 
     def best(self, counts: Counts, rates: Rates) -> str:
         """The variant that is predicted to be the fastest; one of the later ones only if it promises :data:`MARGIN`."""

@@ -10,11 +10,13 @@ import platform
 import shlex
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-from columba.runtime.cache import get_or_build
+from columba.runtime.cache import find, get_or_build
+from columba.runtime.fingerprint import fingerprint
 
 FLAGS = (
     "-std=c++17",
@@ -101,10 +103,44 @@ def build(source: str) -> Path:
         BuildError: the compiler failed.
     """
     compiler = find_compiler()
-    library = openmp_library()
-    identity = "\n".join([source, *FLAGS, compiler, compiler_version(compiler), cpu(), str(library), torch.__version__])
-    key = hashlib.sha256(identity.encode()).hexdigest()[:32]
+    key = library_key(compiler, hashlib.sha256(source.encode()).hexdigest())
     return get_or_build(key, ".so", functools.partial(_compile, compiler, source))
+
+
+def library_key(compiler: str, digest: str) -> str:
+    """The name under which the library of a source with this SHA-256 is kept."""
+    library = str(openmp_library())
+    identity = "\n".join([digest, *FLAGS, compiler, compiler_version(compiler), cpu(), library, torch.__version__])
+    return hashlib.sha256(identity.encode()).hexdigest()[:32]
+
+
+def is_built(source: str) -> bool:
+    """Whether the library of ``source`` is in the cache."""
+    key = library_key(find_compiler(), hashlib.sha256(source.encode()).hexdigest())
+    return find(key, ".so") is not None
+
+
+def build_emitted(text: str, emit: Callable[[], str]) -> Path:
+    """The shared library of the source that ``emit`` makes of what ``text`` says. A text seen before is not emitted again.
+
+    Raises: as :func:`build`.
+    """
+    compiler = find_compiler()
+    entry = "emitted-" + hashlib.sha256(f"{fingerprint()}\n{text}".encode()).hexdigest()[:32]
+    known = find(entry, ".txt")
+    if known is not None:
+        library = find(library_key(compiler, known.read_text()), ".so")
+        if library is not None:
+            return library
+    source = emit()
+    built = build(source)
+    if known is None:
+        get_or_build(entry, ".txt", lambda path: _write_digest(path, source))
+    return built
+
+
+def _write_digest(path: Path, source: str) -> None:
+    path.write_text(hashlib.sha256(source.encode()).hexdigest())
 
 
 def _compile(compiler: str, source: str, target: Path) -> None:

@@ -19,7 +19,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import filelock
 import platformdirs
 
 STALE_SECONDS = 3600
@@ -41,10 +40,24 @@ def get_or_build(key: str, suffix: str, build: Callable[[Path], None]) -> Path:
         return _get_or_build(_private_dir(), key, suffix, build)
 
 
+def find(key: str, suffix: str) -> Path | None:
+    """The cached file called ``key``, if it is there and whole."""
+    path = cache_dir() / f"{key}{suffix}"
+    return path if _is_sound(path) else None
+
+
+def remove(key: str, suffix: str) -> None:
+    """Forgets an entry whose content makes no sense."""
+    for folder in (cache_dir(), *_private):
+        _checksum(folder / f"{key}{suffix}").unlink(missing_ok=True)
+
+
 def _get_or_build(folder: Path, key: str, suffix: str, build: Callable[[Path], None]) -> Path:
     path = folder / f"{key}{suffix}"
     if _is_sound(path):
         return path
+    import filelock  # only where something is built
+
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(folder / f"{key}.lock"):
         if _is_sound(path):
@@ -150,7 +163,7 @@ def clear_cache() -> int:
     """Removes all entries and returns how many there were. Kernels that are loaded stay loaded."""
     info = cache_info()
     if info.folder.is_dir():
-        for pattern in ("*.sha256", "*.so", "*.cpp", "*.json", "*.tmp", "*.lock"):
+        for pattern in ("*.sha256", "*.so", "*.cpp", "*.json", "*.txt", "*.tmp", "*.lock"):
             for f in info.folder.glob(pattern):
                 f.unlink(missing_ok=True)
     return info.entries

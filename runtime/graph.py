@@ -49,6 +49,7 @@ class Graph:
     3
     """
 
+    @torch.inference_mode(False)  # a graph that is made under inference mode may be trained on later
     def __init__(
         self,
         edge_index: Tensor,
@@ -357,28 +358,39 @@ def _substituted(graph: Graph) -> Graph:
 # ------------------------------------------------------------------------------------------------ graphs of tensors
 
 
+class _Seen:
+    """A tensor that a graph was built from, and, where nothing counts its changes, what it held."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.ref = weakref.ref(tensor)
+        self.copy = tensor.clone() if tensor.is_inference() else None
+
+    def is_still(self, tensor: Tensor) -> bool:
+        return self.ref() is tensor and (self.copy is None or torch.equal(self.copy, tensor))
+
+
 class _RecentGraphs:
     """The graphs last built from tensors, so that calling a layer again does not build index arrays again.
 
     A graph is found by the identity and version of the tensors it was built from; a tensor that was changed in place, or freed,
-    is never matched.
+    is never matched. Tensors made under ``torch.inference_mode`` have no version: of those a copy is kept to compare with.
     """
 
     def __init__(self, capacity: int = 16) -> None:
         self.capacity = capacity
         self.lock = threading.Lock()
-        self.graphs: OrderedDict[Any, tuple[list[weakref.ref[Tensor]], Graph]] = OrderedDict()
+        self.graphs: OrderedDict[Any, tuple[list[_Seen], Graph]] = OrderedDict()
 
     def get(self, tensors: Sequence[Tensor], sizes: tuple[Any, ...], build: Any) -> Graph:
-        key = (tuple((id(t), t._version) for t in tensors), sizes)
+        key = (tuple((id(t), None if t.is_inference() else t._version) for t in tensors), sizes)
         with self.lock:
             found = self.graphs.get(key)
-            if found is not None and all(ref() is t for ref, t in zip(found[0], tensors, strict=True)):
+            if found is not None and all(seen.is_still(t) for seen, t in zip(found[0], tensors, strict=True)):
                 self.graphs.move_to_end(key)
                 return found[1]
         graph: Graph = build()
         with self.lock:
-            self.graphs[key] = ([weakref.ref(t) for t in tensors], graph)
+            self.graphs[key] = ([_Seen(t) for t in tensors], graph)
             while len(self.graphs) > self.capacity:
                 self.graphs.popitem(last=False)
         return graph

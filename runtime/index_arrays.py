@@ -14,7 +14,7 @@ from torch import Tensor
 
 from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
 from columba.ir.spaces import PAIR_SPACES, IndexMap, Space
-from columba.runtime.sorts import Pairs, Sorts, sorts_for
+from columba.runtime.sorts import NativeSorts, Pairs, Sorts, sorts_for
 
 if TYPE_CHECKING:
     from columba.runtime.graph import Graph
@@ -38,7 +38,8 @@ class IndexArrays:
             return found
         with self.lock:
             if array not in self.built:
-                self.built[array] = self._build(array)
+                with torch.inference_mode(False):  # whoever asks first: arrays serve training too
+                    self.built[array] = self._build(array)
             return self.built[array]
 
     def known_pairs(self, space: Space) -> Pairs | None:
@@ -50,14 +51,18 @@ class IndexArrays:
             return found
         with self.lock:
             if space not in self.pair_spaces:
-                self.pair_spaces[space] = self._build_pairs(space)
+                with torch.inference_mode(False):
+                    self.pair_spaces[space] = self._build_pairs(space)
             return self.pair_spaces[space]
 
     @property
     def _sorts(self) -> Sorts:
-        if self.given_sorts is None:
-            self.given_sorts = sorts_for(self.graph.device)
-        return self.given_sorts
+        if self.given_sorts is not None:
+            return self.given_sorts
+        sorts = sorts_for(self.graph.device, self.graph.num_edges)
+        if isinstance(sorts, NativeSorts):  # else they may be built by the next time
+            self.given_sorts = sorts
+        return sorts
 
     def _build_pairs(self, space: Space) -> Pairs:
         graph, end = self.graph, "src" if space is Space.SRC_REL else "dst"

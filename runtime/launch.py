@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -19,16 +21,17 @@ from columba.ir.intraop.kernels import HostCall
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
 from columba.ir.types import DType
-from columba.runtime.build import build, load
+from columba.runtime.build import build_emitted, load
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.memory import saved, scratch
 from columba.runtime.placement import SPACES as SPACES
 from columba.runtime.placement import Placement
 from columba.runtime.placement import shape_of as shape_of
+from columba.runtime.sorts import build_sorts
 
 HostRunner = Callable[[Program, Sequence[Tensor]], list[Tensor]]
 
-SMALL = 2**15
+SMALL = 2**17
 """Calls that touch fewer elements than this run on one thread: waking another costs more than it does."""
 
 
@@ -70,7 +73,9 @@ class ExecutableLike(Protocol):
     """The kernels of some plans, whatever they are made of. ``plans`` say which index arrays they read."""
 
     plans: tuple[Plan, ...]
-    source: str
+
+    @property
+    def source(self) -> str: ...
 
     def bind(
         self,
@@ -90,14 +95,24 @@ class ExecutableLike(Protocol):
 class Executable:
     """The built kernels of some plans."""
 
-    def __init__(self, plans: Sequence[Plan], index_dtype: DType) -> None:
+    def __init__(self, plans: Sequence[Plan], index_dtype: DType, texts: Sequence[str] | None = None) -> None:
         self.plans = tuple(plans)
-        sources = [emit([plan], index_dtype) for plan in plans]
-        self.source = "\n".join(sources)
+        texts = [str(plan) for plan in plans] if texts is None else texts
+        self._emitted = index_dtype
         with ThreadPoolExecutor() as pool:  # the compiler runs in a process of its own for each plan
-            libraries = [load(path) for path in pool.map(build, sources)]
+            sorts = pool.submit(build_sorts)  # graphs will need them
+            libraries = [load(path) for path in pool.map(self._build, plans, texts)]
+            sorts.result()
         self.index_dtype = torch_dtype(index_dtype)
         self.runners = {p.name: _PlanRunner(p, library) for p, library in zip(plans, libraries, strict=True)}
+
+    def _build(self, plan: Plan, text: str) -> Path:
+        return build_emitted(f"{self._emitted}\n{text}", lambda: emit([plan], self._emitted))
+
+    @functools.cached_property
+    def source(self) -> str:
+        """The source of all kernels."""
+        return "\n".join(emit([plan], self._emitted) for plan in self.plans)
 
     def run(
         self,

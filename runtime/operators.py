@@ -12,7 +12,7 @@ kernels directly, under an ``autograd.Function`` if a gradient is wanted: on sma
 from __future__ import annotations
 
 import itertools
-import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -59,13 +59,11 @@ class CompiledProgram:
 
     def __post_init__(self) -> None:
         self.key = f"{self.name}#{next(_numbers)}"
-        with _lock:
-            _programs[self.key] = self
+        _programs[self.key] = self
 
 
 _numbers = itertools.count()
-_lock = threading.Lock()
-_programs: dict[str, CompiledProgram] = {}
+_programs: weakref.WeakValueDictionary[str, CompiledProgram] = weakref.WeakValueDictionary()
 
 
 def program(key: str) -> CompiledProgram:
@@ -75,7 +73,7 @@ def program(key: str) -> CompiledProgram:
     except KeyError:
         raise RuntimeError(
             f"columba: no program {key!r} is compiled in this process. Exported models hold the name of a program, not its "
-            "kernels: compile and call the model once in the process that loads it."
+            "kernels: compile and call the model once in the process that loads it, and keep it."
         ) from None
 
 
@@ -124,14 +122,14 @@ def _backward_of(key: str) -> Direction:
 
 def _setup_forward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     key, tensors, index, counts = inputs
-    ctx.key, ctx.counts = key, counts
+    ctx.program, ctx.counts = program(key), counts
     ctx.inputs, ctx.outputs = len(tensors), len(output)
     ctx.set_materialize_grads(False)
     ctx.save_for_backward(*tensors, *output, *index)
 
 
 def _backward_of_forward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
-    compiled = program(ctx.key)
+    compiled = ctx.program
     kept = ctx.saved_tensors
     outputs = kept[ctx.inputs : ctx.inputs + ctx.outputs]
     index = kept[ctx.inputs + ctx.outputs :]
@@ -146,7 +144,7 @@ def _backward_of_forward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any,
         "grad": grad,
     }
     tensors = [places[place](n) for place, n in compiled.sources]
-    found = backward(ctx.key, tensors, list(index), ctx.counts) if compiled.backward is not None else []
+    found = backward(compiled.key, tensors, list(index), ctx.counts) if compiled.backward is not None else []
     places["output"] = found.__getitem__
     gradients = [None if g is None else places[g[0]](g[1]) for g in compiled.gradients]
     return None, gradients, [None] * len(index), None
@@ -156,12 +154,12 @@ forward.register_autograd(_backward_of_forward, setup_context=_setup_forward)
 
 
 def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
-    ctx.key = inputs[0]
+    ctx.program = program(inputs[0])
 
 
 def _no_second_derivative(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     raise RuntimeError(
-        f"columba: the gradient of {program(ctx.key).name} has no gradient of its own: compiled programs are differentiable once. "
+        f"columba: the gradient of {ctx.program.name} has no gradient of its own: compiled programs are differentiable once. "
         'For second derivatives run the model uncompiled or with backend="torch".'
     )
 
@@ -205,7 +203,7 @@ class ProgramOnGraph:
 
     def run_plain(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The results, for inputs of the right shapes and dtypes that :func:`is_plain` has seen."""
-        if self.gradients and torch.is_grad_enabled():
+        if self.gradients and torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
             return _ShortWay.apply(self, *inputs)  # type: ignore[no-any-return, no-untyped-call]
         return self.forward.run(inputs)
 

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from columba.runtime.build import CompilerNotFound, build, load
+from columba.runtime.build import CompilerNotFound, build, is_built, load
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,18 @@ class Sorts(Protocol):
         """The tile table of :class:`columba.ir.indices.Tiles`."""
 
 
-def sorts_for(device: torch.device) -> Sorts:
-    """The fastest implementation for arrays on ``device``: C++ on a CPU, if there is a compiler."""
+WORTH_BUILDING = 1 << 20
+"""Edges that PyTorch sorts in the time in which the sorts in C++ are built."""
+
+
+def sorts_for(device: torch.device, edges: int = WORTH_BUILDING) -> Sorts:
+    """The fastest implementation for ``edges`` edges on ``device``: C++ on a CPU, if there is a compiler, and it is built or worth it."""
     if device.type != "cpu":
         return TorchSorts()
     try:
+        is_loaded = _library.cache_info().currsize > 0
+        if edges < WORTH_BUILDING and not is_loaded and not is_built(_source()):
+            return TorchSorts()
         return NativeSorts(_library())
     except CompilerNotFound:
         return TorchSorts()
@@ -176,9 +183,18 @@ _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "t": ctypes.c_int}
 
 
 @functools.cache
+def _source() -> str:
+    return resources.files(__package__).joinpath("prepare.cpp").read_text()
+
+
+def build_sorts() -> None:
+    """Builds the sorts in C++, so that graphs find them."""
+    build(_source())
+
+
+@functools.cache
 def _library() -> _Library:
-    source = resources.files(__package__).joinpath("prepare.cpp").read_text()
-    library = load(build(source))
+    library = load(build(_source()))
     functions: _Library = {}
     for name, (result, arguments) in _SIGNATURES.items():
         for suffix, dtype in (("i32", torch.int32), ("i64", torch.int64)):

@@ -6,8 +6,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
-
-import jinja2
+from typing import TYPE_CHECKING
 
 from columba.codegen.cpp.gemm import gemm_reduce_text, gemm_text
 from columba.codegen.cpp.names import Names
@@ -17,6 +16,9 @@ from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Trave
 from columba.ir.intraop.plan import Plan
 from columba.ir.intraop.text import print_kernel
 from columba.ir.types import DType
+
+if TYPE_CHECKING:
+    import jinja2
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,8 @@ def _kernel(plan: Plan, kernel: Kernel, name: str) -> str:
 
 @functools.cache
 def _environment() -> jinja2.Environment:
+    import jinja2  # kernels that are built need none of it
+
     return jinja2.Environment(
         loader=jinja2.FunctionLoader(_text), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from columba.frontend.snapshot import snapshot
+from columba.frontend.snapshot import Same, snapshot
 from columba.frontend.sources import Arguments, Source
 
 ARGUMENT_DEPTH = 8
@@ -57,7 +57,7 @@ class Guards:
 
     arguments: Any
     environment: tuple[Any, ...]
-    reads: tuple[tuple[nn.Module, str, Any], ...]
+    reads: tuple[tuple[Same, str, Any], ...]
     variables: tuple[tuple[Source, Any], ...]
 
     def mismatches(self, call: Arguments) -> Iterator[str]:
@@ -67,7 +67,8 @@ class Guards:
         now = environment()
         if now != self.environment:
             yield from (what for what, a, b in zip(_ENVIRONMENT, now, self.environment, strict=True) if a != b)
-        for module, name, seen in self.reads:
+        for same, name, seen in self.reads:
+            module = same.value
             if snapshot(getattr(module, name, None)) != seen:
                 yield f"{type(module).__name__}.{name} has changed"
         for source, seen in self.variables:

@@ -40,7 +40,7 @@ class Surroundings:
             self.modules[module] = None
             for place in (module._parameters, module._buffers, module.__dict__):
                 for name, value in place.items():
-                    self._add(value, Attribute(root, f"{prefix}.{name}" if prefix else name))
+                    self._add(value, Attribute.of(root, f"{prefix}.{name}" if prefix else name))
 
     def add_function(self, fn: Callable[..., Any]) -> None:
         """The globals and enclosing variables of a function, and of the functions of the user's that it names."""

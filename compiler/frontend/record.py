@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from torch.utils._pytree import tree_map
 
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
+from columba.frontend.metadata import infer
 from columba.frontend.sources import Captured, Source
 
 
@@ -217,6 +218,12 @@ class Recorder:
     diagnose: Callable[[Record], None] = lambda record: None
     grad: bool = field(default_factory=torch.is_grad_enabled)
 
+    def close(self) -> None:
+        """Lets go of the call that was traced: records refer to the recorder, and must not keep that call's tensors, graph and modules."""
+        for held in (self.sources, self.inputs, self.graphs, self.real):
+            held.clear()  # type: ignore[attr-defined]
+        self.diagnose = lambda record: None
+
     def fix_count(self, count: RowCount) -> None:
         """The trace depends on this count's value."""
         self.fixed[count.of] = int.__int__(count)
@@ -334,7 +341,7 @@ class Recorder:
             return self._record(Tensor.to, "to", (args[0], args[1].dtype), kwargs)
         args, kwargs = tree_map(self.operand, (args, kwargs))
         try:
-            meta = self._meta(func, args, kwargs)
+            meta = self._meta(func, name, args, kwargs)
         except (TraceError, NotImplementedError):
             raise
         except (RuntimeError, TypeError, IndexError, ValueError) as e:
@@ -350,8 +357,8 @@ class Recorder:
             return type(meta)(parts) if type(meta) in (tuple, list) else _namedtuple(meta, parts)
         return meta
 
-    def _meta(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Shape and dtype of the result, from meta tensors."""
+    def _meta(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Shape and dtype of the result, as a meta tensor: by our own rules, or, where there is none, from PyTorch."""
 
         def to_meta(x: Any) -> Any:
             if isinstance(x, Record):
@@ -361,6 +368,9 @@ class Recorder:
             return x
 
         args, kwargs = tree_map(to_meta, (args, kwargs))
+        known = infer(name, args, kwargs) if _is_torch(func) else None
+        if known is not None:
+            return meta_tensor(*known)
         if "device" in kwargs:
             kwargs["device"] = "meta"
         with torch.no_grad(), torch.device("meta"):
@@ -387,6 +397,12 @@ _IN_PLACE = {
     "or__",
     "xor__",
 }
+
+
+def _is_torch(func: Any) -> bool:
+    """Whether a function is PyTorch's own, so that its name says what it does."""
+    module = getattr(func, "__module__", None)
+    return module is None or module.split(".")[0] == "torch"
 
 
 def _namedtuple(meta: Any, parts: Sequence[Any]) -> Any:

@@ -113,10 +113,16 @@ class _Writer:
             self.constants[name] = value
         return name
 
+    def weakly(self, value: Any) -> str:
+        """An expression for an object that is compared by identity, and that the shortcut does not keep alive."""
+        return f"{self.constant(weakref.ref(value))}()"
+
     def unchanged(self, expression: str, value: Any, seen: Any) -> str:
         """The condition that ``snapshot(expression)`` is still ``seen``; ``value`` is what it gave before."""
-        if isinstance(value, ATOMS) or is_compared_by_identity(value):
+        if isinstance(value, ATOMS):
             return f"{expression} is {self.constant(value)}"
+        if is_compared_by_identity(value):
+            return f"{expression} is {self.weakly(value)}"
         return f"snapshot({expression}) == {self.constant(seen)}"
 
     # -------------------------------------------------------------------------------------------- guards
@@ -146,19 +152,20 @@ class _Writer:
         if value is self.owner:
             raise _LongWay
         if is_compared_by_identity(value):
-            return self.unless(f"{expression} is {self.constant(value)}")
+            return self.unless(f"{expression} is {self.weakly(value)}")
         return self.unless(f"snapshot({expression}, {depth}) == {self.constant(snapshot(value, depth))}")
 
     def checks(self) -> None:
         """Attributes, variables, tensors and graphs, inside of ``try``."""
         self.write("    pass")
-        for module, name, seen in self.trace.guards.reads:
+        for same, name, seen in self.trace.guards.reads:
+            module = same.value
             value = getattr(module, name, None)
             if value is self.owner and value is not None:
                 raise _LongWay
             expression = self.attribute(module, name)
             if expression is None:
-                who = "owner" if module is self.owner else self.constant(module)
+                who = "owner" if module is self.owner else self.weakly(module)
                 self.unless(f"snapshot(getattr({who}, {name!r}, None)) == {self.constant(seen)}", "    ")
             else:
                 self.unless(self.unchanged(expression, value, seen), "    ")
@@ -187,7 +194,7 @@ class _Writer:
         """The name of a module's ``__dict__``, after the check that its class is what it was."""
         if module not in self.modules:
             name = self.modules[module] = f"d{len(self.modules)}"
-            expression = "owner" if module is self.owner else self.constant(module)
+            expression = "owner" if module is self.owner else self.weakly(module)
             self.unless(f"type({expression}) is {self.constant(type(module))}", "    ")
             self.write(f"    {name} = {expression}.__dict__")
         return self.modules[module]
@@ -215,7 +222,7 @@ class _Writer:
                     raise _LongWay
                 return ("kwargs" if which else "args") + "".join(f"[{k!r}]" for k in keys)
             case Attribute(owner, path):
-                return self.tensor_of(owner, path)
+                return self.tensor_of(owner.value, path)
             case Global(variables, name):
                 return f"{self.constant(variables)}[{name!r}]"
             case Closure(cell, _):
@@ -231,7 +238,7 @@ class _Writer:
         for part in modules:
             inner = module._modules[part]
             assert inner is not None
-            self.unless(f"{self.module(module)}['_modules'][{part!r}] is {self.constant(inner)}", "    ")
+            self.unless(f"{self.module(module)}['_modules'][{part!r}] is {self.weakly(inner)}", "    ")
             module = inner
         attributes = self.module(module)
         if name in module._parameters:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import enum
+import functools
 import types
+import weakref
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -30,19 +33,41 @@ ATOMS: tuple[Any, ...] = (
 
 
 class Same:
-    """Equal only to the same object, which it keeps alive."""
+    """Equal only to the same object, which it does not keep alive, except where Python has no weak references to objects of its kind.
+
+    What a trace remembers of a module must not keep the module: traces live as long as it does.
+    """
+
+    __slots__ = ("_get", "_hash")
 
     def __init__(self, value: Any) -> None:
-        self.value = value
+        self._hash = id(value)
+        self._get: Callable[[], Any]
+        try:
+            self._get = weakref.ref(value)
+        except TypeError:
+            self._get = functools.partial(_itself, value)
+
+    @property
+    def value(self) -> Any:
+        """The object; None if it is gone."""
+        return self._get()
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Same) and other.value is self.value
+        if not isinstance(other, Same):
+            return NotImplemented
+        mine = self.value
+        return mine is not None and other.value is mine
 
     def __hash__(self) -> int:
-        return id(self.value)
+        return self._hash
 
     def __repr__(self) -> str:
         return f"this {type(self.value).__name__}"
+
+
+def _itself(value: Any) -> Any:
+    return value
 
 
 class Marker:
@@ -60,13 +85,16 @@ TENSOR, GRAPH = Marker("tensor"), Marker("graph")
 
 def is_compared_by_identity(value: Any) -> bool:
     """Whether a value counts as changed only when it is another object: functions, modules, classes."""
+    if isinstance(value, (types.MethodType, functools.partial)):  # made anew each time that somebody asks
+        return False
     return isinstance(value, (nn.Module, type, types.ModuleType)) or callable(value)
 
 
 def snapshot(value: Any, depth: int = 4) -> Any:
     """Something that compares equal to a later snapshot exactly if ``value`` is still what it was.
 
-    Numbers, strings, containers, and the attributes of plain objects are compared by value, functions, modules and classes by identity.
+    Numbers, strings, containers, and the attributes of plain objects are compared by value, functions, modules and classes by identity,
+    bound methods and partial functions by what they bind.
     Tensors and graphs are only noted to be there.
     """
     if isinstance(value, Tensor):
@@ -80,6 +108,10 @@ def snapshot(value: Any, depth: int = 4) -> Any:
         return type(plain), plain
     if depth == 0 or is_compared_by_identity(value):
         return Same(value)
+    if isinstance(value, types.MethodType):
+        return types.MethodType, Same(value.__self__), Same(value.__func__)
+    if isinstance(value, functools.partial):
+        return functools.partial, snapshot((value.func, value.args, value.keywords), depth - 1)
     if isinstance(value, (tuple, list)):
         return type(value), tuple([snapshot(v, depth - 1) for v in value])
     if isinstance(value, dict):

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from columba.frontend.snapshot import Same
+
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -32,14 +34,18 @@ class Argument:
 
 @dataclass(frozen=True)
 class Attribute:
-    """A parameter, buffer or plain tensor attribute, by its path from the module that is called."""
+    """A parameter, buffer or plain tensor attribute, by its path from the module that is called, which it does not keep alive."""
 
-    owner: nn.Module
+    owner: Same
     path: str
+
+    @classmethod
+    def of(cls, owner: nn.Module, path: str) -> Attribute:
+        return cls(Same(owner), path)
 
     def fetch(self, call: Arguments) -> Any:
         *modules, name = self.path.split(".")
-        module = self.owner
+        module: nn.Module = self.owner.value
         for part in modules:
             module = module._modules[part]  # type: ignore[assignment]
         for place in (module._parameters, module._buffers, module.__dict__):

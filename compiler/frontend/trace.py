@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +20,7 @@ from columba.frontend.infer import Spaces, infer
 from columba.frontend.language import BuiltGraph, GraphSource, TracedGraph
 from columba.frontend.observe import Surroundings, check_nothing_kept, watching
 from columba.frontend.record import Record, Recorder, RecordingMode, RowCount, SymbolicTensor
-from columba.frontend.snapshot import snapshot
+from columba.frontend.snapshot import Same, snapshot
 from columba.frontend.sources import Argument, Arguments, Seed, walk
 from columba.ir.interop.program import Program
 from columba.ir.spaces import Space
@@ -96,6 +97,16 @@ class Trace:
                 values[record] = self._replay(record, graph, values)
         inputs = self._inputs(graph, values)
         return None if inputs is None else Bound(graph, inputs, values, call)
+
+    def difference(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Why the trace does not hold for a call, in words."""
+        call = args, kwargs
+        for said in self.guards.mismatches(call):
+            return said
+        for _, guard in self.tensors:
+            if (mismatch := guard.mismatch(guard.source.fetch(call))) is not None:
+                return mismatch
+        return "the graph is of another kind, or has other sizes where the function asked for them"
 
     def _plain_torch(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast("cpu", enabled=False) if self.autocast else contextlib.nullcontext()
@@ -218,6 +229,10 @@ def _wrong_rows(record: Record, shape: Sequence[int], space: Space, graph: Graph
 # ------------------------------------------------------------------------------------------------ the first call
 
 
+_one_at_a_time = threading.RLock()
+"""Held while user code runs on symbolic values: the modules that it reads are watched meanwhile, by one trace at a time."""
+
+
 def trace(fn: Callable[..., Any], owner: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
     """Runs ``fn`` once on symbolic values.
 
@@ -245,6 +260,7 @@ def trace(fn: Callable[..., Any], owner: nn.Module | None, args: tuple[Any, ...]
     arguments = snapshot((args, kwargs), ARGUMENT_DEPTH)
     modes = environment()
     with (
+        _one_at_a_time,
         watching(surroundings.modules) as reads,
         torch.autocast("cpu", enabled=False),
         substituting(held),
@@ -264,14 +280,15 @@ def trace(fn: Callable[..., Any], owner: nn.Module | None, args: tuple[Any, ...]
             f"{_name(fn, owner)} computes nothing on the graph's edges or nodes that it returns; columba.compile is for functions that do"
         )
     _check_rows(converted, graph, spaces)
-    guards = Guards(arguments, modes, tuple((m, name, seen) for (m, name), seen in reads.items()), seen_variables)
+    guards = Guards(arguments, modes, tuple((Same(m), name, seen) for (m, name), seen in reads.items()), seen_variables)
     for record in spaces.ones:
         recorder.fixed[spaces.of[record]] = graph.count(spaces.of[record])
-    return Trace(
+    graphs = ((g._source, None if isinstance(g._source, (Argument, BuiltGraph)) else g._real) for g in recorder.graphs)
+    made = Trace(
         converted,
         guards,
         _tensor_guards(recorder, converted, spaces),
-        tuple((g._source, None if isinstance(g._source, (Argument, BuiltGraph)) else g._real) for g in recorder.graphs),
+        tuple(graphs),
         graph.is_square,
         tuple(recorder.layer_sizes),
         dict(recorder.fixed),
@@ -279,6 +296,8 @@ def trace(fn: Callable[..., Any], owner: nn.Module | None, args: tuple[Any, ...]
         output,
         autocast,
     )
+    recorder.close()
+    return made
 
 
 def _name(fn: Callable[..., Any], owner: nn.Module | None) -> str:

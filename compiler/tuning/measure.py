@@ -70,7 +70,7 @@ class Workload:
                 torch.autograd.grad(made, self.leaves, self.grads, allow_unused=True)
             self._wait()
             total = time.perf_counter() - start
-        names = {plan.name: d for d, plan in zip(DIRECTIONS, runnable.compilation.plans, strict=False)}
+        names = {plan.name: d for d, plan in zip(DIRECTIONS, runnable.planned.plans, strict=False)}
         return Times(total, {(names[p], k): sum(s) for p, of in kernels.items() for k, s in of.items()})
 
     def _wait(self) -> None:

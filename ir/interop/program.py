@@ -5,11 +5,13 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from columba.ir.interop.ops import Input, Value
 from columba.ir.node import structurally_equal, topological
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,6 +66,8 @@ class Program:
 
         Nodes are numbered as in the text form; results carry their name in ``result``.
         """
+        import networkx as nx  # takes long to import
+
         graph = nx.MultiDiGraph(name=self.name)
         numbers = {value: n for n, value in enumerate(self.body)}
         for value, n in numbers.items():

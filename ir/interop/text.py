@@ -11,6 +11,7 @@ Operands come first, then the data fields by name. The form of a field follows f
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 import typing
 from collections.abc import Iterator
@@ -197,8 +198,14 @@ def parse_line(tokens: Tokens, values: dict[str, Value]) -> None:
     values[name] = value
 
 
+@functools.cache
+def _hints(op_name: str) -> dict[str, Any]:
+    """The declared types of an operation's fields."""
+    return typing.get_type_hints(OPS[op_name])
+
+
 def _parse_operation(tokens: Tokens, op: type[Value], values: dict[str, Value]) -> Value:
-    hints = typing.get_type_hints(op)
+    hints = _hints(op.op_name)
     operands: list[Value] = []
     fields: dict[str, Any] = {}
     tokens.take("(")

@@ -1,0 +1,94 @@
+"""Compiled plans that outlive a process.
+
+The variants of a program, as text, are kept in the cache folder under the hash of everything that they follow from: the program's text,
+the inputs that want gradients, the recipes, what may be saved, and the source of the compiler itself. Reading them back takes a tenth of
+the time of compiling. What cannot be read is compiled again, never trusted.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from columba.driver import Compilation, Planned, Recipe
+from columba.ir.interop.program import Program
+from columba.ir.intraop.text import parse_plan
+from columba.runtime.cache import get_or_build, remove
+from columba.runtime.fingerprint import fingerprint
+from columba.saving import Saving
+
+Texts = dict[str, dict[str, Any]]
+"""By variant: ``plans`` as text, and the other fields of :class:`Planned`."""
+
+
+def key_of(program: Program, wrt: Sequence[str], recipes: Mapping[str, Recipe], saving: Saving | None) -> str:
+    """The name of the entry for these variants."""
+    said = [fingerprint(), str(program), repr(tuple(wrt)), repr(list(recipes.items())), repr(saving)]
+    return "plans-" + hashlib.sha256("\0".join(said).encode()).hexdigest()[:32]
+
+
+def stored(key: str, names: Iterable[str], compile: Callable[[], Mapping[str, Compilation]]) -> Texts:
+    """The texts of the variants ``names`` under ``key``: those stored, or those of what ``compile`` returns."""
+    path = get_or_build(key, ".json", lambda path: _write(path, compile()))
+    try:
+        found = json.loads(path.read_text())
+        if list(found) == list(names) and all(isinstance(t["plans"], list) for t in found.values()):
+            return found  # type: ignore[no-any-return]
+    except (ValueError, TypeError, KeyError, AttributeError):
+        pass
+    remove(key, ".json")
+    return to_texts(compile())
+
+
+def _write(path: Path, compiled: Mapping[str, Compilation]) -> None:
+    path.write_text(json.dumps(to_texts(compiled)))
+
+
+def to_texts(compiled: Mapping[str, Compilation]) -> Texts:
+    """What is stored of compilations."""
+    return {
+        name: {
+            "plans": [str(plan) for plan in c.plans],
+            "results": c.results,
+            "places": c.places,
+            "sources": c.sources,
+            "gradients": c.gradients,
+        }
+        for name, c in compiled.items()
+    }
+
+
+def from_texts(name: str, texts: Mapping[str, Any]) -> Planned:
+    """A variant of the program called ``name``; ValueError, TypeError or KeyError if these are no plans."""
+
+    def pairs(found: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(None if pair is None else tuple(pair) for pair in found)
+
+    return Planned(
+        name,
+        tuple(parse_plan(text) for text in texts["plans"]),
+        int(texts["results"]),
+        pairs(texts["places"]),
+        pairs(texts["sources"]),
+        pairs(texts["gradients"]),
+        tuple(texts["plans"]),
+    )
+
+
+def _write_choice(path: Path, chosen: str) -> None:
+    path.write_text(json.dumps(chosen))
+
+
+def stored_choice(key: str, counts: Mapping[Any, int], machine: str, choose: Callable[[], str]) -> str:
+    """The variant that ``choose`` chose for a graph with these counts on this machine, in this process or before."""
+    said = [key, json.dumps({str(space): n for space, n in counts.items()}), machine]
+    entry = "choice-" + hashlib.sha256("\0".join(said).encode()).hexdigest()[:32]
+    path = get_or_build(entry, ".json", lambda path: _write_choice(path, choose()))
+    try:
+        return str(json.loads(path.read_text()))
+    except ValueError:
+        remove(entry, ".json")
+        return choose()

@@ -1,0 +1,143 @@
+"""The front end's own rules for shapes and dtypes say what PyTorch's meta device says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from columba.frontend.metadata import RULES, infer
+
+DTYPES = {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "i64": torch.int64, "bool": torch.bool}
+
+
+def meta(*shape: int, dtype: str = "f32") -> Tensor:
+    return torch.empty(shape, dtype=DTYPES[dtype], device="meta")
+
+
+X, Y, V, M, S = meta(5, 4, 8), meta(5, 1, 8), meta(8), meta(8, 6), meta()
+I = meta(5, dtype="i64")  # noqa: E741
+
+Call = tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]
+
+
+def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Call:
+    return function, args, kwargs
+
+
+UNARY = [
+    torch.neg, torch.abs, torch.square, torch.exp, torch.expm1, torch.log, torch.log1p, torch.sqrt, torch.rsqrt, torch.reciprocal,
+    torch.sin, torch.cos, torch.erf, torch.tanh, torch.sigmoid, F.relu, F.silu, F.relu6, F.hardtanh, F.leaky_relu, F.elu, F.selu, F.gelu,
+    F.softplus, F.logsigmoid, F.mish, F.softsign, Tensor.__neg__, Tensor.__abs__,
+]  # fmt: skip
+BINARY = [
+    torch.add, torch.sub, torch.mul, torch.div, torch.pow, torch.maximum, torch.minimum, Tensor.__add__, Tensor.__rsub__, Tensor.__mul__,
+    Tensor.__truediv__, Tensor.__rtruediv__, Tensor.__pow__, Tensor.__rpow__, torch.gt, torch.le, torch.eq, torch.ne, Tensor.__lt__,
+]  # fmt: skip
+OPERANDS = [
+    X,
+    Y,
+    V,
+    S,
+    2,
+    0.5,
+    True,
+    meta(5, 4, 8, dtype="f64"),
+    meta(8, dtype="bf16"),
+    meta(dtype="f64"),
+    meta(8, dtype="i64"),
+    I,
+]
+CALLS: list[Call] = [
+    *(call(f, x) for f in UNARY for x in (X, S, meta(3, dtype="bf16"), meta(0, 4), meta(3, dtype="i64"))),
+    *(call(f, a, b) for f in BINARY for a in (X, V, S, meta(8, dtype="i64"), meta(5, 4, 8, dtype="f64")) for b in OPERANDS),
+    call(torch.add, X, Y, alpha=2.0), call(F.leaky_relu, X, 0.1), call(F.gelu, X, approximate="tanh"), call(torch.clamp, X, min=0.0),
+    call(torch.clamp, X, 0, 1), call(torch.clamp, X, min=Y), call(F.dropout, X, 0.5, True), call(F.dropout, X, 0.5, False),
+    call(torch.where, X > 0, X, Y), call(torch.where, meta(4, 1, dtype="bool"), X, 0.0), call(torch.where, X > 0, X, S),
+    call(torch.where, X > 0, 1.0, 2.0), call(torch.where, X > 0, meta(8, dtype="f64"), V), call(torch.where, I, S, S),
+    call(torch.zeros_like, X), call(torch.ones_like, X, dtype=torch.float64), call(torch.zeros_like, I),
+    *(call(f, X, **k) for f in (torch.sum, torch.mean) for k in ({}, {"dim": -1}, {"dim": (0, 2), "keepdim": True})),
+    call(torch.sum, X, dtype=torch.float64),
+    call(torch.sum, I), call(torch.sum, X, 1, True), call(torch.sum, S), call(torch.sum, X, dim=()), call(torch.sum, X, dim=[]),
+    call(torch.amax, X), call(torch.amax, X, -1), call(torch.amin, X, (0, 1), True), call(torch.amax, meta(0, 3), 0),
+    call(torch.amax, I, 0),
+    call(torch.logsumexp, X, -1), call(torch.logsumexp, X, (1, 2), keepdim=True),
+    call(F.softmax, X, -1), call(torch.softmax, X, 0), call(F.log_softmax, X, dim=1), call(torch.softmax, X, 1, dtype=torch.float64),
+    call(torch.softmax, S, 0), call(torch.softmax, X, 3), call(F.softmax, X),
+    call(F.layer_norm, X, (8,)), call(F.layer_norm, X, (4, 8), meta(4, 8), meta(4, 8)), call(F.layer_norm, X, (8,), meta(4)),
+    call(F.normalize, X, dim=-1), call(F.normalize, X), call(F.normalize, V, dim=1),
+    call(torch.cat, [X, Y], 1), call(torch.cat, (X, X)), call(torch.cat, [X, Y]), call(torch.cat, [X, meta(5, 4, 8, dtype="f64")], -1),
+    call(torch.cat, [X, meta(0)], 0), call(torch.stack, [X, X]), call(torch.stack, [X, X], -1), call(torch.stack, [X, Y], 1),
+    call(F.linear, X, meta(3, 8)), call(F.linear, X, meta(3, 8), meta(3)), call(F.linear, V, meta(3, 8)), call(F.linear, X, V),
+    call(F.linear, X, meta(3, 7)), call(F.linear, X, meta(3, 8), meta(1)), call(F.linear, X, meta(3, 8, dtype="f64")),
+    *(
+        call(torch.matmul, a, b)
+        for a in (X, V, meta(4, 8), meta(2, 1, 3, 8), S)
+        for b in (M, V, meta(5, 8, 2), meta(7, 1, 8, 2), meta(4), meta(5, 1, 8))
+    ),
+    call(torch.mm, meta(4, 8), M), call(torch.mm, X, M), call(torch.bmm, X, meta(5, 8, 2)), call(torch.bmm, X, meta(4, 8, 2)),
+    call(torch.mv, meta(4, 8), V), call(torch.mv, meta(4, 8), meta(4)), call(Tensor.__matmul__, X, M), call(Tensor.__rmatmul__, M, X),
+    call(torch.einsum, "ehi,ehij->ehj", X, meta(5, 4, 8, 3)), call(torch.einsum, "ehi,hij->jeh", X, meta(4, 8, 3)),
+    call(torch.einsum, "ehi->he", X), call(torch.einsum, "ehi,ehi->eh", [X, X]), call(torch.einsum, "ehi,xhi->ehi", X, Y),
+    call(torch.einsum, "ehi,ei->eh", X, meta(5, 7)), call(torch.einsum, "ehi,hi->", X, meta(4, 8)), call(torch.einsum, "...i,i->...", X, V),
+    call(torch.einsum, "ii->i", meta(3, 3)), call(torch.einsum, "ehi,ehi", X, X),
+    call(F.embedding, I, M), call(F.embedding, meta(2, 3, dtype="i64"), M, 0), call(F.embedding, X, M),
+]  # fmt: skip
+
+
+def said_by_torch(function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        result = function(*args, **kwargs)
+    except (RuntimeError, TypeError, ValueError, IndexError) as e:
+        return type(e)
+    return tuple(result.shape), result.dtype
+
+
+def test_rules_say_what_torch_says() -> None:
+    answered = set()
+    for function, args, kwargs in CALLS:
+        name = function.__name__
+        found = infer(name, args, kwargs)
+        if found is None:
+            continue
+        answered.add(name)
+        shape, dtype = found
+        assert (tuple(shape), dtype) == said_by_torch(function, args, kwargs), (name, args, kwargs)
+    missing = {name for name in RULES if name not in answered}
+    aliases = {
+        "negative",
+        "absolute",
+        "subtract",
+        "multiply",
+        "divide",
+        "true_divide",
+        "concat",
+        "rsub",
+        "clip",
+        "clamp_min",
+        "clamp_max",
+    }
+    assert not {n for n in missing if not n.startswith("__")} - aliases - {"lt", "ge"}
+
+
+def test_what_is_not_contiguous_is_left_to_torch() -> None:
+    assert infer("relu", (meta(4, 8).t(),), {}) is None
+    assert infer("cat", ([X.transpose(1, 2), X.transpose(1, 2)],), {}) is None
+
+
+def test_tracing_a_layer_imports_nothing_heavy() -> None:
+    """A process that compiles the shipped layers does not load what only torch.compile needs."""
+    text = """
+import sys, torch, columba
+g = columba.Graph(torch.tensor([[0, 1, 2], [1, 2, 2]]), torch.tensor([0, 1, 0]), node_type=torch.tensor([0, 0, 1]))
+for layer in (columba.nn.RGCNConv(4, 4, 2), columba.nn.RGATConv(4, 4, 2), columba.nn.HGTConv(4, 4, 2, 2)):
+    columba.compile(layer, backend="torch")(torch.randn(3, 4), g).sum().backward()
+print(*(m for m in ("torch._dynamo", "sympy", "torch._inductor", "triton") if m in sys.modules))
+"""
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""

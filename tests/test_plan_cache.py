@@ -1,0 +1,165 @@
+"""Compiled plans that outlive a process: found again, and built again where they make no sense."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
+
+import columba
+from columba import plan_cache, variants
+from columba.codegen.cpp import emit
+from columba.driver import Recipe, compile_program
+from columba.ir.interop.program import Program
+from columba.ir.types import DType
+from columba.runtime import build, fingerprint
+from columba.variants import Variants, recipes_for
+
+G = square_graphs()["random"]
+X = torch.randn(G.num_nodes, 4)
+LAYERS = {
+    "rgcn": lambda: columba.nn.RGCNConv(4, 6, RELATIONS),
+    "rgat": lambda: columba.nn.RGATConv(4, 6, RELATIONS, heads=3),
+    "hgt": lambda: columba.nn.HGTConv(4, 6, NODE_TYPES, RELATIONS, heads=3),
+}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(tmp_path))
+
+
+def program_of(name: str) -> tuple[Program, tuple[str, ...]]:
+    compiled = columba.compile(LAYERS[name](), backend="torch")
+    specialization, bound = type(compiled).forward.specialize(compiled, X, G)
+    wrt = [i.name for i, x in zip(specialization.trace.program.inputs, bound.inputs, strict=True) if x.requires_grad]
+    return specialization.trace.program, tuple(wrt)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("gradients", [False, True])
+def test_what_is_read_back_is_what_was_compiled(name: str, gradients: bool) -> None:
+    program, wrt = program_of(name)
+    wrt = wrt if gradients else ()
+    for recipe_name, recipe in recipes_for({}).items():
+        compiled = compile_program(program, wrt, recipe)
+        texts = json.loads(json.dumps(plan_cache.to_texts({recipe_name: compiled})))[recipe_name]
+        found = plan_cache.from_texts(program.name, texts)
+        wanted = compiled.planned
+        assert (found.name, found.results, found.places) == (wanted.name, wanted.results, wanted.places)
+        assert (found.sources, found.gradients) == (wanted.sources, wanted.gradients)
+        assert list(map(str, found.plans)) == list(map(str, wanted.plans))
+        for a, b in zip(found.plans, wanted.plans, strict=True):
+            assert emit([a], DType.I32) == emit([b], DType.I32)
+
+
+def test_variants_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    program, wrt = program_of("rgat")
+    recipes = recipes_for({})
+    first = Variants(program, wrt, recipes)
+    chosen = first.choose(G.counts())
+    monkeypatch.setattr(variants, "compile_program", lambda *a: pytest.fail("compiled again"))
+    monkeypatch.setattr(Variants, "best", lambda *a: pytest.fail("chosen again"))
+    again = Variants(program, wrt, recipes)
+    assert again.names() == first.names()
+    assert again.choose(G.counts()) == chosen
+    assert list(map(str, again.planned(chosen).plans)) == list(map(str, first.planned(chosen).plans))
+
+
+def test_what_else_plans_follow_from_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    program, wrt = program_of("rgcn")
+    recipes = recipes_for({})
+    key = plan_cache.key_of(program, wrt, recipes, None)
+    assert plan_cache.key_of(program, wrt, recipes_for({}), None) == key
+    assert plan_cache.key_of(program, wrt[:1], recipes, None) != key
+    assert plan_cache.key_of(program, wrt, recipes_for({"merge_linears": False}), None) != key
+    assert plan_cache.key_of(program, wrt, {"given": Recipe()}, None) != key
+    monkeypatch.setattr(plan_cache, "fingerprint", lambda: "another version")
+    assert plan_cache.key_of(program, wrt, recipes, None) != key
+
+
+def signed(path: Path, text: str) -> None:
+    """An entry whose checksum is right and whose content is wrong."""
+    path.write_text(text)
+    path.with_name(path.name + ".sha256").write_text(hashlib.sha256(text.encode()).hexdigest())
+
+
+@pytest.mark.parametrize("damage", ["cut", "no json", "no plan", "another shape", "no variant"])
+def test_damaged_entries_are_compiled_again(damage: str, tmp_path: Path) -> None:
+    program, wrt = program_of("rgcn")
+    recipes = recipes_for({})
+    name = Variants(program, wrt, recipes).choose(G.counts())
+    wanted = list(map(str, Variants(program, wrt, recipes).planned(name).plans))
+    (path,) = tmp_path.glob("plans-*.json")
+    text = path.read_text()
+    match damage:
+        case "cut":
+            path.write_text(text[: len(text) // 2])
+        case "no json":
+            signed(path, text[: len(text) // 2])
+        case "no plan":
+            signed(path, text.replace("node[", "nod["))
+        case "another shape":
+            signed(path, json.dumps([1, 2]))
+        case "no variant":
+            signed(path, "{}")
+    for choice in tmp_path.glob("choice-*.json"):
+        signed(choice, "{" if damage == "no json" else '"nobody"')
+    fresh = Variants(program, wrt, recipes)
+    assert fresh.choose(G.counts()) == name
+    assert list(map(str, fresh.planned(name).plans)) == wanted
+
+
+def test_text_that_was_emitted_is_not_emitted_again() -> None:
+    source = 'extern "C" int one() { return 1; }'
+    path = build.build_emitted("a plan", lambda: source)
+    assert build.build_emitted("a plan", lambda: pytest.fail("emitted again")) == path
+    assert build.build_emitted("another plan", lambda: source) == path
+    path.write_bytes(b"broken")
+    assert build.build_emitted("a plan", lambda: source) == path
+    assert build.load(path).one() == 1
+
+
+def test_the_fingerprint_covers_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    original = Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda self: (read.append(self.as_posix()), original(self))[1])
+    fingerprint.fingerprint.__wrapped__()
+    for part in (
+        "/lowering.py",
+        "/passes/interop/sink_lifts.py",
+        "/codegen/cpp/prelude.h",
+        "/ir/node.py",
+        "gemm.cpp.jinja",
+    ):
+        assert any(name.endswith(part) for name in read), part
+
+
+def test_a_process_that_finds_everything_imports_little(tmp_path: Path) -> None:
+    """The second process compiles, emits and measures nothing."""
+    text = """
+import sys, torch, columba
+
+@columba.compile(backend="cpp")
+def twice(g, h):
+    return g.edges.sum(2.0 * g.edges.src(h))
+
+h = torch.ones(3, 4, requires_grad=True)
+out = twice(columba.Graph(torch.tensor([[0, 1, 2], [1, 2, 2]])), h)
+out.sum().backward()
+heavy = ("networkx", "jinja2", "filelock", "torch._dynamo", "sympy")
+print(out.sum().item() + h.grad.sum().item(), *(m for m in heavy if m in sys.modules))
+"""
+    said = [
+        subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(2)
+    ]
+    assert said[0][0] == said[1][0]
+    assert {"networkx", "jinja2", "filelock"} <= set(said[0])
+    assert said[1][1:] == []
