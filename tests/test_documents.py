@@ -52,7 +52,9 @@ def test_language_examples() -> None:
     assert ran.count("pycon") > 2
 
 
-@pytest.mark.parametrize("name", ["README.md", *(f"docs/{n}.md" for n in ("architecture", "gpu", "language", "tuning"))])
+@pytest.mark.parametrize(
+    "name", ["README.md", *(f"docs/{n}.md" for n in ("architecture", "gpu", "language", "tuning"))]
+)
 def test_links_lead_somewhere(name: str) -> None:
     path = ROOT / name
     for target in re.findall(r"\]\(([^)#]+)", path.read_text(encoding="utf-8")):
