@@ -19,8 +19,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import filelock
-
 from columba.runtime.cache import cache_dir
 
 FORMAT = 1
@@ -233,6 +231,8 @@ class Records:
 
     def _move_aside(self, error: sqlite3.DatabaseError) -> None:
         """Renames a file that is no database any more. Of several processes that find it, one does."""
+        import filelock  # only where something is recorded
+
         with filelock.FileLock(self.path.with_suffix(".lock")):
             try:
                 self._on_connection(lambda c: c.execute("pragma quick_check").fetchall())

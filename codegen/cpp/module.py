@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
-from typing import TYPE_CHECKING
 
 from columba.codegen.cpp.gemm import gemm_reduce_text, gemm_text
 from columba.codegen.cpp.names import Names
 from columba.codegen.cpp.scalars import identifier
 from columba.codegen.cpp.traversal import KernelText, traversal_text
+from columba.codegen.templates import template, text
 from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.intraop.text import print_kernel
 from columba.ir.types import DType
 
-if TYPE_CHECKING:
-    import jinja2
+PACKAGE = "columba.codegen.cpp"
+"""Where the templates stand."""
 
 
 @dataclass(frozen=True)
@@ -80,8 +78,8 @@ def emit(plans: Sequence[Plan], index_dtype: DType) -> str:
             kernels += [_kernel(plan, k, name) for k, name in zip(stage.kernels, names, strict=True)]
             entries.append({"plan": plan.name, "number": stage.number, "entry": stage.entry, "kernels": names})
             gemms |= any(isinstance(k, (Gemm, GemmReduce)) for k in stage.kernels)
-    headers = _text("prelude.h") + (_text("gemm.h") if gemms else "")
-    return _template("module.cpp.jinja").render(
+    headers = text(PACKAGE, "prelude.h") + (text(PACKAGE, "gemm.h") if gemms else "")
+    return template(PACKAGE, "module.cpp.jinja").render(
         title="Columba: " + ", ".join(plan.name for plan in plans),
         index_type="int32_t" if index_dtype is DType.I32 else "int64_t",
         headers=headers,
@@ -92,34 +90,16 @@ def emit(plans: Sequence[Plan], index_dtype: DType) -> str:
 
 def _kernel(plan: Plan, kernel: Kernel, name: str) -> str:
     names = Names(plan.buffers, plan.index_arrays, writes(kernel))
-    text: KernelText
+    found: KernelText
     match kernel:
         case Traversal():
-            text = traversal_text(kernel, names)
+            found = traversal_text(kernel, names)
         case Gemm():
-            text = gemm_text(kernel, names)
+            found = gemm_text(kernel, names)
         case GemmReduce():
-            text = gemm_reduce_text(kernel, names)
+            found = gemm_reduce_text(kernel, names)
         case HostCall():
             raise TypeError("host calls have no C++")
-    return _template(text.template).render(
-        name=name, comment=print_kernel(kernel).splitlines(), declarations=names.declarations(), **text.fields
+    return template(PACKAGE, found.template).render(
+        name=name, comment=print_kernel(kernel).splitlines(), declarations=names.declarations(), **found.fields
     )
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    import jinja2  # kernels that are built need none of it
-
-    return jinja2.Environment(
-        loader=jinja2.FunctionLoader(_text), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-
-
-def _template(name: str) -> jinja2.Template:
-    return _environment().get_template(name)
-
-
-@functools.cache
-def _text(name: str) -> str:
-    return resources.files("columba.codegen.cpp").joinpath(name).read_text()

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 
-import jinja2
-
+from columba.codegen.templates import template, text
 from columba.codegen.triton.gemm import gemm_function
 from columba.codegen.triton.gemm_reduce import gemm_reduce_functions
 from columba.codegen.triton.launches import CountArgument, Launch, TilesArgument
@@ -21,6 +18,9 @@ from columba.codegen.triton.traversal import Function, traversal_functions
 from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
 from columba.ir.intraop.plan import Plan
 from columba.ir.intraop.text import print_kernel
+
+PACKAGE = "columba.codegen.triton"
+"""Where the templates stand."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def emit(plans: Sequence[Plan], schedules: Schedules | None = None) -> Module:
             found.append(Step(kernel, tuple(f.launch for f in made)))
         steps[plan.name] = tuple(found)
     body = "\n".join(functions)
-    source = _template("module.py.jinja").render(
+    source = template(PACKAGE, "module.py.jinja").render(
         title="Columba: " + ", ".join(plan.name for plan in plans), prelude=_prelude(body), functions=functions
     )
     return Module(source, tuple(made_plans), steps)
@@ -96,7 +96,7 @@ def _text(function: Function, about: str, comment: Sequence[str]) -> str:
     launch = function.launch
     constants = [name for name, _ in launch.variants[0].constants] + (["PRECISION", "OPERAND"] if launch.dot else [])
     counts = [name for name, a in launch.arguments if isinstance(a, (CountArgument, TilesArgument))]
-    return _template(function.template).render(
+    return template(PACKAGE, function.template).render(
         name=function.name,
         summary=about,
         comment=comment,
@@ -108,7 +108,7 @@ def _text(function: Function, about: str, comment: Sequence[str]) -> str:
 
 def _prelude(body: str) -> str:
     """The functions of the prelude that ``body`` needs."""
-    blocks = re.split(r"\n\n\n", _read("prelude.py.jinja").strip())
+    blocks = re.split(r"\n\n\n", text(PACKAGE, "prelude.py.jinja").strip())
     by_name = {re.search(r"def (\w+)", b).group(1): b for b in blocks}  # type: ignore[union-attr]
     needed: set[str] = set()
     waiting = [body]
@@ -118,19 +118,3 @@ def _prelude(body: str) -> str:
         needed.update(new)
         waiting += [by_name[n].split(":\n", 1)[1] for n in new]
     return "\n\n\n".join(text for name, text in by_name.items() if name in needed)
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FunctionLoader(_read), undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-
-
-def _template(name: str) -> jinja2.Template:
-    return _environment().get_template(name)
-
-
-@functools.cache
-def _read(name: str) -> str:
-    return resources.files("columba.codegen.triton").joinpath(name).read_text()

@@ -11,8 +11,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import filelock
-
 from columba.cost import machine_rates
 from columba.driver import Runnable
 from columba.ir.interop.program import Program
@@ -242,6 +240,8 @@ class Search:
         (base, *runnables) = self._build([reference, *decisions])
         candidates = dict(zip(map(str, decisions), runnables, strict=True))
         self.records.path.parent.mkdir(parents=True, exist_ok=True)
+        import filelock  # only where something is measured
+
         with filelock.FileLock(self.records.path.with_suffix(".measuring")):
             return compare(self.workload.run, base, candidates, seconds, rounds)
 
