@@ -60,7 +60,7 @@ def compilation(layer: str) -> Compilation:
 
 @pytest.mark.parametrize(("layer", "tables"), [("rgcn", 2), ("rgat 1", 2), ("rgat 4", 2), ("hgt 1", 4), ("hgt 4", 4)])
 def test_a_training_step_holds_few_tables_of_pairs(layer: str, tables: int) -> None:
-    """At the fullest moment, beside tables with a row a pair: at most twice what the user gives and gets, and two numbers a head of an edge."""
+    """At the fullest moment, beside tables with a row a pair: twice what the user gives and gets, and two numbers a head of an edge."""
     c = compilation(layer)
     assert c.backward_plan is not None
     kept = sum(bytes_of(b.type, COUNTS) for b in c.forward_plan.outputs[c.results :])
