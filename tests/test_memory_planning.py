@@ -199,8 +199,9 @@ def test_tensors_that_hooks_keep_are_left_alone() -> None:
 
 @pytest.mark.usefixtures("every_saved_value_is_spare")
 def test_what_a_failed_backward_pass_used_up_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    loss, x, leaves, _ = step("rgat 1")
-    y = loss(x)
+    layer = columba.compile(randomized(LAYERS["rgat 1"](8), torch.float64), backend="cpp", passes=PAIRS)
+    x = leaf(GRAPH.num_nodes, 8)
+    y = layer(x, GRAPH)
 
     def fail(*args: object) -> None:
         raise MemoryError
@@ -208,6 +209,6 @@ def test_what_a_failed_backward_pass_used_up_is_not_read_again(monkeypatch: pyte
     with monkeypatch.context() as patch:
         patch.setattr("columba.runtime.launch.Launch.run", fail)
         with pytest.raises(MemoryError):
-            torch.autograd.grad(y, leaves)
+            torch.autograd.grad(y, [x], torch.ones_like(y))
     with pytest.raises(RuntimeError, match="used up what was saved"):
-        torch.autograd.grad(y, leaves)
+        torch.autograd.grad(y, [x], torch.ones_like(y))
