@@ -107,7 +107,7 @@ def _exponentials(r: Reduce, x: Array, name: str, terms: Array) -> list[str]:
         return [
             "for (int64_t k = begin; k < end; ++k) {",
             "  #pragma omp simd",
-            f"  for (int i = 0; i < {size}; ++i) {terms.flat('i')} = cb_exp({x.flat('i')} - {name}[i]);",
+            f"  for (int i = 0; i < {size}; ++i) {terms.place('i')} = cb_exp({x.flat('i')} - {name}[i]);",
             "}",
         ]
     return [
@@ -122,7 +122,7 @@ def _scalar_fold(name: str, kind: str, op: str, x: str, over: str, terms: Array 
         return [f"{kind} {name} = 0;", f"#pragma omp simd reduction(+:{name})", f"{over} {name} += {x};"]
     lines = [f"{kind} {name} = ({kind}){START[op]};", f"{over} {name} = cb_{_extremum(op)}({x}, {name});"]
     if op == "logsumexp":
-        keep = "" if terms is None else f"{terms.flat('0')} = "
+        keep = "" if terms is None else f"{terms.place('0')} = "
         return [
             *lines,
             f"if ({name} == -({kind})INFINITY) {name} = 0;",
