@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.cases import Case, load_graph, make_input, make_layer
 from benchmarks.device import DEVICES, growth, require, wait_for
 from benchmarks.peers import build_peer
-from columba.runtime.memory import scratch
+from columba.runtime.memory import saved, scratch
 
 LEAST_GROWTH = 2**20
 """The kernel counts resident pages for each thread apart and adds them up late: less than this cannot be told."""
@@ -119,7 +119,8 @@ class Worker:
     def memory(self) -> int:
         """How far a training step raises the process's resident size, or the memory that tensors take on a GPU; gradients included.
 
-        Memory that was freed, and scratch memory that Columba keeps between calls, are given back before, so that both count."""
+        Memory that was freed, and what Columba keeps between calls for temporaries and saved values, is given back before, so that
+        both count."""
         self.train()
         for p in (self.x, *self.parameters):
             p.grad = None
@@ -127,6 +128,7 @@ class Worker:
         if self.device != "cpu":
             return growth(self.train)
         scratch.release()
+        saved.release()
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
         before = status("VmRSS")

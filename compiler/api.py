@@ -370,7 +370,7 @@ def _obstacle(graph: Graph, inputs: Sequence[Tensor]) -> str | None:
     for x in (graph.edge_index, *inputs):
         if x.device.type != "cpu":
             return f"runs on CPU tensors, not on {x.device}"
-        if x.dtype in (torch.float16, torch.bfloat16):
+        if x.dtype is torch.float16:
             return f"has no kernels for {x.dtype}"
     return None
 

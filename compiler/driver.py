@@ -39,7 +39,7 @@ LEVEL_1 = (
     "reuse_weighted_sums,factor_sums,compact_materialization,canonicalize,sink_lifts,inline_thin_linear,"
     "common_subexpressions"
 )
-LEVEL_2 = "fuse_traversals,fuse_epilogues"
+LEVEL_2 = "fuse_traversals,fuse_epilogues,order_kernels"
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,11 @@ class Compilation:
         """As much of it as running needs."""
         return Planned(self.traced.name, self.plans, self.results, self.places, self.sources, self.gradients)
 
+    @property
+    def spare(self) -> tuple[int, ...]:
+        """See :attr:`Planned.spare`."""
+        return self.planned.spare
+
     def source(self, index_dtype: DType = DType.I32, backend: str = "cpp") -> str:
         """The source of all kernels, as ``backend`` emits it."""
         if backend == "triton":
@@ -114,6 +119,12 @@ class Planned:
     def plan_texts(self) -> tuple[str, ...]:
         """The plans as text: as they were read, if they were."""
         return self.texts or tuple(map(str, self.plans))
+
+    @property
+    def spare(self) -> tuple[int, ...]:
+        """Backward inputs, by position, that are saved values which nobody else sees: their memory may be used again in that pass."""
+        internal = (s[0] == "result" and s[1] >= self.results and s not in self.gradients for s in self.sources)
+        return tuple(n for n, yes in enumerate(internal) if yes)
 
 
 def compile_program(
@@ -181,7 +192,7 @@ class Runnable:
         forward = self._direction(plans[0], planned.results)
         backward = self._direction(plans[1], None) if len(plans) > 1 else None
         self.program = CompiledProgram(
-            planned.name, forward, planned.results, backward, planned.sources, planned.gradients
+            planned.name, forward, planned.results, backward, planned.sources, planned.gradients, planned.spare
         )
 
     def _direction(self, plan: Plan, results: int | None) -> Direction:

@@ -111,7 +111,9 @@ def footprint(compilation: Compilation, counts: Counts, backend: str = "triton")
         plans = module.plans
         memories = [triton_memory(plan, module.steps[plan.name], counts) for plan in plans]
     elif backend == "cpp":
-        memories = [cpp_memory(plan, counts) for plan in plans]
+        memories = [
+            cpp_memory(plan, counts, spare) for plan, spare in zip(plans, ((), compilation.spare), strict=False)
+        ]
     else:
         raise ValueError(f"unknown backend {backend!r}; triton or cpp")
     inputs = [i.type for i in compilation.traced.inputs]
@@ -173,10 +175,13 @@ def _last_uses(steps: Sequence[Step]) -> dict[Buffer, int]:
     return {b: n for n, step in enumerate(steps) for b in (*reads(step.kernel), *writes(step.kernel))}
 
 
-def cpp_memory(plan: Plan, counts: Counts) -> PlanMemory:
-    """What the C++ backend allocates for a plan: its tensors, all at once, and the block of temporaries."""
+def cpp_memory(plan: Plan, counts: Counts, spare: Sequence[int] = ()) -> PlanMemory:
+    """What the C++ backend allocates for a plan: its tensors, all at once, and the block of temporaries.
+
+    ``spare`` are the inputs whose memory is used again once they have been read, by position.
+    """
     placement = Placement(plan)
-    _, block = placement.place_temporaries([counts.get(space, 0) for space in Space])
+    _, block = placement.place_temporaries([counts.get(space, 0) for space in Space], spare)
     tensors = _sum(counts, (b.type for b in (*placement.tensors, *placement.from_host)))
     passing = max((_host_bytes(k, counts) for k in plan.kernels if isinstance(k, HostCall)), default=0)
     outputs = _sum(counts, (b.type for b in dict.fromkeys(plan.outputs) if b not in plan.inputs))

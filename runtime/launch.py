@@ -66,7 +66,9 @@ class Launcher(Protocol):
 
     def check(self, inputs: Sequence[Tensor]) -> None: ...
 
-    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
+    def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
+        """The outputs for inputs that passed ``check``. Inputs at the positions ``spare`` may be overwritten once they have been read."""
+        ...
 
 
 class ExecutableLike(Protocol):
@@ -191,9 +193,9 @@ class Launch:
         self.slots = [runner.position[b] for b in (*runner.plan.inputs, *runner.tensors)]
         self.outputs = [runner.where[b] for b in runner.plan.outputs]
         self.temporaries = [runner.position[b] for b in runner.temporaries]
-        self.offsets, self.scratch_size = runner.place_temporaries(counts)
+        self.counts = tuple(counts)
+        self.layouts: dict[tuple[int, ...], _Layout] = {}
         self.is_small = self._elements(counts) < SMALL
-        self._frames: list[_Frame] = []
 
     def _elements(self, counts: Sequence[int]) -> int:
         """How much a call reads and writes, in elements: of index arrays, and of buffers with a row per row of the graph."""
@@ -205,22 +207,35 @@ class Launch:
         self.check(inputs)
         return self.run(inputs)
 
-    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The outputs for inputs that passed :meth:`check`, or are known to."""
+    def _layout(self, spare: tuple[int, ...]) -> _Layout:
+        places, size = self.runner.place_temporaries(self.counts, spare)
+        where = list(zip(self.temporaries, places, strict=True))
+        in_block = [(n, offset) for n, (room, offset) in where if room is None]
+        in_spare = [(n, room, offset) for n, (room, offset) in where if room is not None]
+        return self.layouts.setdefault(spare, _Layout(size, in_block, in_spare))
+
+    def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
+        """The outputs for inputs that passed :meth:`check`, or are known to.
+
+        Temporaries may stand in the memory of the inputs at the positions ``spare``, which must be contiguous, once these have been read.
+        """
+        layout = self.layouts.get(spare) or self._layout(spare)
         tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
         tensors += [empty(shape, dtype) for shape, dtype, empty in self.made]
         try:
-            frame = self._frames.pop()
+            frame = layout.frames.pop()
         except IndexError:
             frame = _Frame(len(self.runner.position))
         pointers = frame.pointers
         for n, x in zip(self.slots, tensors, strict=True):
             pointers[n] = x.data_ptr()
-        block = scratch.take(self.scratch_size) if self.scratch_size else None
+        block = scratch.take(layout.size) if layout.size else None
         if block is not None and frame.base != block.base:
             frame.base = block.base
-            for n, offset in zip(self.temporaries, self.offsets, strict=True):
+            for n, offset in layout.in_block:
                 pointers[n] = block.base + offset
+        for n, room, offset in layout.in_spare:
+            pointers[n] = tensors[room].data_ptr() + offset
         threads = 1 if self.is_small else torch.get_num_threads()
         times = _times.get()
         for step in self.runner.steps:
@@ -240,7 +255,7 @@ class Launch:
                     mine.setdefault(kernel.name, []).append(taken)
         if block is not None:
             scratch.give(block)
-        self._frames.append(frame)
+        layout.frames.append(frame)
         return [tensors[n] for n in self.outputs]
 
     def _host(self, step: HostCall, tensors: list[Tensor], pointers: ctypes.Array[ctypes.c_void_p]) -> None:
@@ -267,6 +282,14 @@ def check_inputs(plan: str, inputs: Sequence[Tensor], expected: Sequence[Expecte
             raise ValueError(
                 f"{plan}: input {name} must be {dtype} of shape {list(shape)}, got {x.dtype} {list(x.shape)}"
             )
+
+
+class _Layout:
+    """Where the temporaries stand: at offsets in a block of ``size`` bytes, or in the memory of inputs; and frames not in use."""
+
+    def __init__(self, size: int, in_block: list[tuple[int, int]], in_spare: list[tuple[int, int, int]]) -> None:
+        self.size, self.in_block, self.in_spare = size, in_block, in_spare
+        self.frames: list[_Frame] = []
 
 
 class _Frame:

@@ -46,7 +46,8 @@ class CompiledProgram:
 
     ``forward`` returns ``results`` results, then what is saved. ``sources[i]`` says what the backward direction's input ``i`` is:
     an input, a result (or saved value) of the forward one, or the gradient of a result. ``gradients[i]`` says where the gradient
-    of input ``i`` is found: position in the backward outputs, or in the incoming gradients where it is passed through.
+    of input ``i`` is found: position in the backward outputs, or in the incoming gradients where it is passed through. ``spare`` are
+    the backward inputs whose memory that direction may use again: saved values that nobody else sees.
     """
 
     name: str
@@ -55,6 +56,7 @@ class CompiledProgram:
     backward: Direction | None = None
     sources: tuple[tuple[str, int], ...] = ()
     gradients: tuple[tuple[str, int] | None, ...] = ()
+    spare: tuple[int, ...] = ()
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -234,6 +236,8 @@ class _ShortWay(torch.autograd.Function):
     def forward(ctx: Any, on_graph: ProgramOnGraph, *inputs: Tensor) -> tuple[Tensor, ...]:
         outputs = on_graph.forward.run(inputs)
         ctx.on_graph = on_graph
+        # Hooks may keep saved tensors, or return others: their memory is not ours to use again.
+        ctx.spare = on_graph.program.spare if torch._C._autograd._top_saved_tensors_default_hooks(False) is None else ()
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(
             *[inputs[n] for n in on_graph.saved_inputs], *[outputs[n] for n in on_graph.saved_results]
@@ -245,6 +249,10 @@ class _ShortWay(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         on_graph: ProgramOnGraph = ctx.on_graph
+        if ctx.spare is None:
+            raise RuntimeError(
+                f"columba: the backward pass of {on_graph.program.name} failed before and has used up what was saved for it"
+            )
         compiled, kept = on_graph.program, ctx.saved_tensors
 
         def value(place: str, n: int) -> Tensor:
@@ -257,7 +265,11 @@ class _ShortWay(torch.autograd.Function):
         if on_graph.backward is not None:
             tensors = [value(*source) for source in compiled.sources]
             if is_plain(tensors) and not torch.is_grad_enabled():
-                found = on_graph.backward(tensors)
+                spare = () if torch._C._autograd._get_current_graph_task_keep_graph() else ctx.spare
+                on_graph.backward.check(tensors)
+                if spare:
+                    ctx.spare = None
+                found = on_graph.backward.run(tensors, spare)
             else:
                 found = backward(compiled.key, tensors, on_graph.index, on_graph.counts)
         return None, *(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
 from columba.ir.intraop.plan import Plan
@@ -12,6 +12,12 @@ from columba.ir.types import TensorType
 from columba.runtime.memory import ALIGNMENT
 
 SPACES = tuple(Space)
+
+SMALLEST_SPARE = 2**18
+"""Bytes from which an input's memory is worth reusing."""
+
+Place = tuple[int | None, int]
+"""The input in whose memory a temporary stands, by position, or None for the block; and the offset in bytes."""
 
 
 class Placement:
@@ -34,21 +40,60 @@ class Placement:
         touching = [n for n, k in enumerate(self.plan.kernels) if buffer in writes(k) or buffer in reads(k)]
         return touching[0], touching[-1]
 
-    def place_temporaries(self, counts: Sequence[int]) -> tuple[list[int], int]:
-        """Where the temporaries stand in a block, and its size. First fit over lifetimes: those that never live together share memory."""
-        placed: list[tuple[int, int, tuple[int, int]]] = []
-        offsets = []
-        for buffer in self.temporaries:
-            size = math.prod(shape_of(buffer.type, counts)) * buffer.type.dtype.itemsize
-            size = -(-max(1, size) // ALIGNMENT) * ALIGNMENT
-            first, last = self.lives[buffer]
-            at = 0
-            for start, stop, (a, b) in sorted(placed):
-                if a <= last and first <= b and start < at + size and at < stop:
-                    at = stop
-            placed.append((at, at + size, (first, last)))
-            offsets.append(at)
-        return offsets, max((stop for _, stop, _ in placed), default=0)
+    def place_temporaries(self, counts: Sequence[int], spare: Sequence[int] = ()) -> tuple[list[Place], int]:
+        """Where the temporaries stand, and the size of the block that is needed for them.
+
+        Temporaries that never live together share memory. ``spare`` are positions of inputs whose memory is free once their last
+        reader has run. Buffers are placed by size, the largest first, or in order of first use, whichever takes the smaller block.
+        """
+        sizes = [_aligned(bytes_of(b.type, counts)) for b in self.temporaries]
+        rooms = [(n, bytes_of(self.plan.inputs[n].type, counts), self._last_read(self.plan.inputs[n])) for n in spare]
+        rooms = sorted((r for r in rooms if r[1] >= SMALLEST_SPARE), key=lambda room: room[1])
+        by_size = sorted(range(len(sizes)), key=lambda n: -sizes[n])
+        found = [self._place(order, sizes, rooms) for order in (by_size, range(len(sizes)))]
+        return min(found, key=lambda layout: layout[1])
+
+    def _last_read(self, buffer: Buffer) -> int:
+        return max((n for n, k in enumerate(self.plan.kernels) if buffer in reads(k)), default=-1)
+
+    def _place(
+        self, order: Iterable[int], sizes: Sequence[int], rooms: Sequence[tuple[int, int, int]]
+    ) -> tuple[list[Place], int]:
+        taken: dict[int | None, list[_Taken]] = {None: []}
+        places: dict[int, Place] = {}
+        for n in order:
+            life = self.lives[self.temporaries[n]]
+            for room, capacity, last_read in rooms:
+                at = _first_fit(taken.setdefault(room, []), sizes[n], life)
+                if life[0] > last_read and at + sizes[n] <= capacity:
+                    break
+            else:
+                room, at = None, _first_fit(taken[None], sizes[n], life)
+            taken[room].append((at, at + sizes[n], life))
+            places[n] = (room, at)
+        return [places[n] for n in range(len(sizes))], max((stop for _, stop, _ in taken[None]), default=0)
+
+
+_Taken = tuple[int, int, tuple[int, int]]
+"""A piece of memory from a first byte up to another, and the first and the last kernel that touch it."""
+
+
+def _first_fit(taken: Sequence[_Taken], size: int, life: tuple[int, int]) -> int:
+    """The lowest place for ``size`` bytes beside what lives at the same time."""
+    at = 0
+    for start, stop, (first, last) in sorted(taken):
+        if first <= life[1] and life[0] <= last and start < at + size and at < stop:
+            at = stop
+    return at
+
+
+def _aligned(size: int) -> int:
+    return -(-max(1, size) // ALIGNMENT) * ALIGNMENT
+
+
+def bytes_of(t: TensorType, counts: Sequence[int]) -> int:
+    """Bytes of a buffer."""
+    return math.prod(shape_of(t, counts)) * t.dtype.itemsize
 
 
 def shape_of(t: TensorType, counts: Sequence[int]) -> tuple[int, ...]:

@@ -121,7 +121,8 @@ class _BoundPlan:
         """ValueError where an input has another dtype or shape than the kernels expect."""
         check_inputs(self.runner.plan.name, inputs, self.checks)
 
-    def run(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+    def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
+        """The outputs. Temporaries are tensors of their own, so ``spare`` inputs are left as they are."""
         return self.runner.run([x.contiguous() for x in inputs], self.index, self.counts, self.host)
 
 

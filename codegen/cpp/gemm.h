@@ -72,8 +72,9 @@ template <class T> INLINE int64_t cb_packed(int64_t depth, int64_t columns) {
 }
 
 // Packs B [depth, columns] (stored transposed: [columns, depth]) into panels of two vectors; the last may be of one.
-template <class T, bool TRANSPOSED>
-static void cb_pack(int64_t depth, int64_t columns, const T* b, T* packed) {
+// Elements of another type, which fewer bits are, are widened.
+template <class T, bool TRANSPOSED, class S>
+static void cb_pack(int64_t depth, int64_t columns, const S* b, T* packed) {
   constexpr int64_t W = VECTOR_BYTES / sizeof(T);
   for (int64_t n = 0; n < columns; n += 2 * W) {
     const int64_t width = columns - n < 2 * W ? columns - n : 2 * W;
@@ -82,7 +83,10 @@ static void cb_pack(int64_t depth, int64_t columns, const T* b, T* packed) {
     if (width < lanes) memset(panel, 0, depth * lanes * sizeof(T));
     if (TRANSPOSED) {
       for (int64_t j = 0; j < width; ++j)
-        for (int64_t k = 0; k < depth; ++k) panel[k * lanes + j] = b[(n + j) * depth + k];
+        for (int64_t k = 0; k < depth; ++k) panel[k * lanes + j] = (T)b[(n + j) * depth + k];
+    } else if (sizeof(S) != sizeof(T)) {
+      for (int64_t k = 0; k < depth; ++k)
+        for (int64_t j = 0; j < width; ++j) panel[k * lanes + j] = (T)b[k * columns + n + j];
     } else if (width == 2 * W) {  // whole vectors: a call of memcpy for each piece would cost as much as a tenth of the product
       typedef typename Vector<T>::type V;
       for (int64_t k = 0; k < depth; ++k)

@@ -6,7 +6,7 @@ from typing import Any
 
 from columba.codegen.cpp.names import Names
 from columba.codegen.cpp.rows import Array, Rows
-from columba.codegen.cpp.scalars import stored
+from columba.codegen.cpp.scalars import computed, is_narrow
 from columba.codegen.cpp.slots import unknown_below
 from columba.codegen.cpp.traversal import KernelText, RowPlaces, know_views, threads_of
 from columba.ir.indices import Segments, Tiles
@@ -28,7 +28,7 @@ def gemm_text(kernel: Gemm, names: Names) -> KernelText:
         "columns": n,
         "lead": product.x.type.size // k,
         "matrices": 1 if product.shared else product.x.type.size // k,
-        "kind": stored(product.dtype),
+        "kind": computed(product.dtype),
         "weight": names.buffer(product.w),
         "transposed": "true" if product.transpose else "false",
         "tile_rows": kernel.schedule.tile_rows,
@@ -73,7 +73,8 @@ def gemm_reduce_text(kernel: GemmReduce, names: Names) -> KernelText:
         "columns": n,
         "lead": lead,
         "matrices": 1 if kernel.shared else lead,
-        "kind": stored(kernel.out.type.dtype),
+        "kind": computed(kernel.out.type.dtype),
+        "narrow": is_narrow(kernel.out.type.dtype),
         "out": names.buffer(kernel.out),
         "tile_rows": kernel.schedule.tile_rows,
         "threads": threads_of(kernel.schedule),
@@ -106,7 +107,9 @@ def _copy_padded(rows: Rows, value: Value, width: int) -> None:
 
 
 def _direct_store(kernel: Gemm, product: Product) -> tuple[Store | None, list[Store]]:
-    """The store that the product itself goes to, if any, and the others."""
+    """The store that the product itself goes to, if any, and the others. Narrow rows are rounded after the product."""
+    if is_narrow(product.dtype):
+        return None, list(kernel.stores)
     direct = next((s for s in kernel.stores if s.value is product), None)
     return direct, [s for s in kernel.stores if s is not direct]
 
@@ -127,7 +130,9 @@ def _left(x: Value, places: RowPlaces) -> dict[str, Any]:
 
 
 def _pointer(x: Value, places: RowPlaces) -> str | None:
-    """Where the rows of an operand that a kernel can read in place begin."""
+    """Where the rows of an operand that a kernel can read in place begin. Narrow ones are widened into a block first."""
+    if is_narrow(x.dtype):
+        return None
     base, start = x.x if isinstance(x, Reshape) else x, 0
     if isinstance(base, Slice) and base.step == 1 and len(base.shape) == 1:
         start, base = base.start, base.x

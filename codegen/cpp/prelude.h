@@ -28,6 +28,19 @@ template <> struct Vector<double> {
   typedef double type __attribute__((vector_size(VECTOR_BYTES), aligned(8)));
 };
 
+// A bfloat16 in memory: the upper half of a float. Reading widens, writing rounds to nearest, ties to even; NaN stays NaN.
+struct cb_bf16 {
+  uint16_t bits;
+  cb_bf16() = default;
+  explicit cb_bf16(float x) { *this = x; }
+  operator float() const { return __builtin_bit_cast(float, (uint32_t)bits << 16); }
+  cb_bf16& operator=(float x) {
+    const uint32_t u = __builtin_bit_cast(uint32_t, x);
+    bits = (uint16_t)(x != x ? 0x7FC0 : (u + 0x7FFF + ((u >> 16) & 1)) >> 16);
+    return *this;
+  }
+};
+
 // ---------------------------------------------------------------------------------------------- pointwise functions
 // The float versions are free of branches, so that loops over them vectorize. Bounds are on the whole range, in units in
 // the last place (ulp) of the result, as the tests measure them.

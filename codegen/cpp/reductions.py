@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from columba.codegen.cpp.rows import Array, Rows, Scalar
-from columba.codegen.cpp.scalars import stored
+from columba.codegen.cpp.scalars import computed
 from columba.codegen.cpp.small_rows import step_of, steps
 from columba.ir.interop.ops import Reduce
 
@@ -28,7 +28,7 @@ class Accumulator:
         return f"for (int i = 0; i < {self.r.type.size}; ++i) {statement}"
 
     def start(self, rows: Rows) -> None:
-        kind = stored(self.r.dtype)
+        kind = computed(self.r.dtype)
         rows.declare(self.name, self.r)
         rows.lines.append(self._each(f"{self.name}[i] = ({kind}){START[self.r.op]};"))
         if self.r.op == "logsumexp":
@@ -45,7 +45,7 @@ class Accumulator:
 
     def _fold_logsumexp(self, rows: Rows) -> None:
         rows.materialize(self.r.x)
-        x, m, s, kind = rows.known[self.r.x].flat("i"), f"{self.name}[i]", f"{self.name}_sum[i]", stored(self.r.dtype)
+        x, m, s, kind = rows.known[self.r.x].flat("i"), f"{self.name}[i]", f"{self.name}_sum[i]", computed(self.r.dtype)
         rows.lines += [
             self._each("{"),
             f"  const {kind} top = cb_maximum({x}, {m});",
@@ -61,7 +61,7 @@ class Accumulator:
         if self.r.op in ("max", "min"):
             rows.lines.append(f"if (begin == end) {self._each(f'{m} = 0;')}")
         if self.r.op == "logsumexp":
-            kind = stored(self.r.dtype)
+            kind = computed(self.r.dtype)
             base = f"({m} == -({kind})INFINITY ? 0 : {m})"
             rows.lines.append(self._each(f"{m} = begin == end ? 0 : {base} + cb_log({self.name}_sum[i]);"))
         rows.known[self.r] = self.place
@@ -69,7 +69,7 @@ class Accumulator:
 
 def fold_scratch(rows: Rows, r: Reduce, x: Array, name: str, terms: Array | None = None) -> None:
     """A reduction of small rows that stand in a scratch array. A log-sum-exp leaves its exponentials in ``terms``, if given."""
-    kind, size = stored(r.dtype), r.type.size
+    kind, size = computed(r.dtype), r.type.size
     over = "for (int64_t k = begin; k < end; ++k)"
     if size == 1:
         rows.lines += _scalar_fold(name, kind, r.op, x.flat("0"), over, terms)
@@ -107,11 +107,11 @@ def _exponentials(r: Reduce, x: Array, name: str, terms: Array) -> list[str]:
         return [
             "for (int64_t k = begin; k < end; ++k) {",
             "  #pragma omp simd",
-            f"  for (int i = 0; i < {size}; ++i) {terms.flat('i')} = cb_exp({x.flat('i')} - {name}[i]);",
+            f"  for (int i = 0; i < {size}; ++i) {terms.place('i')} = cb_exp({x.flat('i')} - {name}[i]);",
             "}",
         ]
     return [
-        f"alignas(64) {stored(r.dtype)} {name}_top[{step}];",
+        f"alignas(64) {computed(r.dtype)} {name}_top[{step}];",
         f"for (int i = 0; i < {step}; ++i) {name}_top[i] = {name}[i % {size}];",
         *steps(size, [f"{terms.base}[j + i] = cb_exp({x.base}[j + i] - {name}_top[i]);"]),
     ]
@@ -122,7 +122,7 @@ def _scalar_fold(name: str, kind: str, op: str, x: str, over: str, terms: Array 
         return [f"{kind} {name} = 0;", f"#pragma omp simd reduction(+:{name})", f"{over} {name} += {x};"]
     lines = [f"{kind} {name} = ({kind}){START[op]};", f"{over} {name} = cb_{_extremum(op)}({x}, {name});"]
     if op == "logsumexp":
-        keep = "" if terms is None else f"{terms.flat('0')} = "
+        keep = "" if terms is None else f"{terms.place('0')} = "
         return [
             *lines,
             f"if ({name} == -({kind})INFINITY) {name} = 0;",

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from columba.codegen.cpp.scalars import literal, spell, stored
+from columba.codegen.cpp.scalars import computed, is_narrow, literal, spell, stored
 from columba.ir.interop.ops import (
     Cast,
     Concat,
@@ -49,6 +49,8 @@ class Array:
         return f"{self.base}[{_sum(self.offset, i)}]"
 
     def flat(self, i: str) -> str:
+        if is_narrow(self.dtype):
+            return f"({computed(self.dtype)}){self.place(i)}"
         return f"({self.place(i)} != 0)" if self.dtype is DType.BOOL else self.place(i)
 
     def at(self, index: Index) -> str:
@@ -95,7 +97,7 @@ def squeezed(shape: Shape) -> Shape:
 
 
 def local_type(dtype: DType) -> str:
-    return "bool" if dtype is DType.BOOL else stored(dtype)
+    return "bool" if dtype is DType.BOOL else computed(dtype)
 
 
 class Rows:
@@ -191,7 +193,7 @@ class Rows:
     def _uniform(self, v: Uniform, element: str) -> str:
         seed = self.expression(v.seed, ())
         number = f"(int64_t)({self.row_number(v)}) * {v.type.size} + {element}"
-        return f"cb_uniform<{stored(v.dtype)}>({seed}, {v.salt}, {number})"
+        return f"cb_uniform<{computed(v.dtype)}>({seed}, {v.salt}, {number})"
 
     # -------------------------------------------------------------------------------------------- statements
 
@@ -293,7 +295,8 @@ class Rows:
         self.lines += self._loop(v.type.size, lambda i: f"{name}[{i}] = {start};", "#pragma omp simd")
 
         def body(index: Index) -> str:
-            return accumulate(out.at(tuple(index[a] for a in kept)), self.expression(v.x, index))
+            place = out.place(flatten(tuple(index[a] for a in kept), out.shape))
+            return accumulate(place, self.expression(v.x, index))
 
         self.lines += self._nest(v.x.shape, body, simd=None)
         self.known[v] = out
@@ -436,4 +439,6 @@ def _affine(i: str, step: int, start: int) -> str:
 def _converted(expression: str, source: DType, target: DType) -> str:
     if target is DType.BOOL:
         return f"({expression} != 0)"
+    if is_narrow(target):  # rounded, as a buffer would round it
+        return f"({computed(target)}){stored(target)}({expression})"
     return f"({local_type(target)})({expression})"

@@ -11,6 +11,7 @@ from columba.ir.types import DType
 STORED = {
     DType.F64: "double",
     DType.F32: "float",
+    DType.BF16: "cb_bf16",
     DType.I64: "int64_t",
     DType.I32: "int32_t",
     DType.BOOL: "uint8_t",
@@ -27,7 +28,22 @@ def stored(dtype: DType) -> str:
     try:
         return STORED[dtype]
     except KeyError:
-        raise UnsupportedDType(f"the C++ backend has no kernels for {dtype}; convert to f32 or f64") from None
+        raise UnsupportedDType(f"the C++ backend has no kernels for {dtype}; convert to f32, f64 or bf16") from None
+
+
+def is_narrow(dtype: DType) -> bool:
+    """Whether elements are stored with fewer bits than they are computed with."""
+    return dtype is DType.BF16
+
+
+def widened(dtype: DType) -> DType:
+    """The type that elements are computed and accumulated in."""
+    return DType.F32 if is_narrow(dtype) else dtype
+
+
+def computed(dtype: DType) -> str:
+    """The C++ type of elements in registers, in local rows and in sums."""
+    return stored(widened(dtype))
 
 
 def literal(value: float, dtype: DType) -> str:
@@ -36,7 +52,7 @@ def literal(value: float, dtype: DType) -> str:
     >>> literal(0.2, DType.F32), literal(float("-inf"), DType.F64), literal(1.0, DType.I64)
     ('0.2f', '-(double)INFINITY', 'INT64_C(1)')
     """
-    kind = stored(dtype)
+    kind = computed(dtype)
     if dtype is DType.BOOL:
         return "true" if value else "false"
     if not dtype.is_float:
@@ -45,7 +61,7 @@ def literal(value: float, dtype: DType) -> str:
         return f"({kind})NAN"
     if math.isinf(value):
         return f"{'-' if value < 0 else ''}({kind})INFINITY"
-    return f"{float(value)!r}f" if dtype is DType.F32 else repr(float(value))
+    return f"{float(value)!r}f" if widened(dtype) is DType.F32 else repr(float(value))
 
 
 def identifier(name: str) -> str:

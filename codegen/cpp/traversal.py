@@ -9,7 +9,7 @@ from typing import Any
 from columba.codegen.cpp.names import Names
 from columba.codegen.cpp.reductions import Accumulator, fold_scratch
 from columba.codegen.cpp.rows import Array, Rows, Scalar
-from columba.codegen.cpp.scalars import stored
+from columba.codegen.cpp.scalars import computed, stored, widened
 from columba.codegen.cpp.slots import Slots, unknown_below
 from columba.codegen.cpp.small_rows import common_size, repeated, step_of, steps, weights_of
 from columba.ir.indices import Lookup, Order, Segments, Tiles
@@ -170,7 +170,7 @@ class _OverMembers:
             if isinstance(v, Load) and v.space is not self.slots.member:
                 self.outer.known[v] = self._own_row(v)
             if isinstance(v, Degree):
-                self.outer.known[v] = Scalar(f"(({stored(v.dtype)})(end - begin))")
+                self.outer.known[v] = Scalar(f"(({computed(v.dtype)})(end - begin))")
         know_views(self.outer, self.slots.values)
         slots = self.slots.all()
         for slot in slots:
@@ -183,7 +183,10 @@ class _OverMembers:
             "members": self.names.count(self.via.fine),
             "threads": threads_of(self.kernel.schedule),
             "scratch": [
-                *((a.base, stored(v.dtype), v.type.size * v.dtype.itemsize) for v, a in self.scratch.items()),
+                *(
+                    (a.base, computed(v.dtype), v.type.size * widened(v.dtype).itemsize)
+                    for v, a in self.scratch.items()
+                ),
                 *self.more,
             ],
         }
@@ -240,7 +243,7 @@ class _OverMembers:
     def _more_scratch(self, v: Value, name: str) -> Array:
         """A scratch array for a row of ``v`` a member, beside those of the slots."""
         name = self.places.fresh(name)
-        self.more.append((name, stored(v.dtype), v.type.size * v.dtype.itemsize))
+        self.more.append((name, computed(v.dtype), v.type.size * widened(v.dtype).itemsize))
         offset = "(k - begin)" if v.type.size == 1 else f"(k - begin) * {v.type.size}"
         return Array(name, offset, v.shape, v.dtype)
 
@@ -254,13 +257,13 @@ class _OverMembers:
             step = step_of(size)
             if step is not None:
                 self.outer.lines += [
-                    f"alignas(64) {stored(v.dtype)} {inverse}[{step}];",
+                    f"alignas(64) {computed(v.dtype)} {inverse}[{step}];",
                     f"for (int i = 0; i < {step}; ++i) {inverse}[i] = 1 / {total}[i % {size}];",
                     *steps(size, [f"{place}[j + i] *= {inverse}[i];"]),
                 ]
             elif size == 1:
                 self.outer.lines += [
-                    f"const {stored(v.dtype)} {inverse} = 1 / {total};",
+                    f"const {computed(v.dtype)} {inverse} = 1 / {total};",
                     "#pragma omp simd",
                     f"for (int64_t k = begin; k < end; ++k) {place}[k - begin] *= {inverse};",
                 ]
@@ -381,10 +384,10 @@ class _OverMembers:
             r = store.value
             assert isinstance(r, Reduce)
             t = r.type
-            parts.append((self.names.buffer(store.buffer), stored(t.dtype), t.size, offset, r.op))
-            partial = Array(f"(({stored(t.dtype)}*)(partial + {offset}))", "0", t.shape, t.dtype)
+            parts.append((self.names.buffer(store.buffer), computed(t.dtype), t.size, offset, r.op))
+            partial = Array(f"(({computed(t.dtype)}*)(partial + {offset}))", "0", t.shape, t.dtype)
             self.outer.assign(partial, r)
-            offset += -(-t.size * t.dtype.itemsize // 64) * 64
+            offset += -(-t.size * widened(t.dtype).itemsize // 64) * 64
         fields = {
             "tiles_array": self.names.index(tiles),
             "tile_count": self.names.tiles(tiles),
