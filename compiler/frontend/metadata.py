@@ -67,7 +67,7 @@ def _dimensions(rank: int, dims: Sequence[int]) -> list[int]:
 _UNARY = (
     "neg", "__neg__", "negative", "abs", "__abs__", "absolute", "square", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt",
     "reciprocal", "sin", "cos", "erf", "tanh", "sigmoid", "relu", "silu", "relu6", "hardtanh", "leaky_relu", "elu", "selu", "gelu",
-    "softplus", "logsigmoid", "mish", "softsign", "clamp", "clip", "clamp_min", "clamp_max", "dropout",
+    "softplus", "logsigmoid", "log_sigmoid", "mish", "softsign", "clamp", "clip", "clamp_min", "clamp_max", "dropout",
 )  # fmt: skip
 """Functions of one tensor and of numbers, whose result is like the tensor."""
 
