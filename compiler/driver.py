@@ -11,7 +11,8 @@ import functools
 import threading
 import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from torch import Tensor
 
@@ -31,6 +32,9 @@ from columba.runtime.host import run_host_program
 from columba.runtime.launch import Executable, ExecutableLike, Launcher
 from columba.runtime.operators import SPACES, CompiledProgram, Direction, ProgramOnGraph
 from columba.saving import Saving
+
+if TYPE_CHECKING:
+    from columba.codegen.triton import Schedules
 
 LEVEL_1 = (
     "canonicalize,expand_softmax,legalize_linear,split_linear,common_subexpressions,merge_reductions,reorder_linear,"
@@ -61,7 +65,8 @@ class Recipe:
 class Compilation:
     """Everything that the compiler made of a program, stage by stage; ``backward`` parts are None without gradients.
 
-    ``places[i]`` says where result ``i`` of the traced program is found: among its inputs or among the forward results.
+    ``schedules`` say how Triton runs the kernels that they name. ``places[i]`` says where result ``i`` of the traced program is found:
+    among its inputs or among the forward results.
     """
 
     traced: Program
@@ -73,6 +78,7 @@ class Compilation:
     backward_plan: Plan | None = None
     sources: tuple[Source, ...] = ()
     gradients: tuple[tuple[str, int] | None, ...] = ()
+    schedules: Schedules = field(default_factory=dict)
 
     @property
     def plans(self) -> tuple[Plan, ...]:
@@ -86,7 +92,15 @@ class Compilation:
     @property
     def planned(self) -> Planned:
         """As much of it as running needs."""
-        return Planned(self.traced.name, self.plans, self.results, self.places, self.sources, self.gradients)
+        return Planned(
+            self.traced.name,
+            self.plans,
+            self.results,
+            self.places,
+            self.sources,
+            self.gradients,
+            schedules=self.schedules,
+        )
 
     @property
     def spare(self) -> tuple[int, ...]:
@@ -98,14 +112,14 @@ class Compilation:
         if backend == "triton":
             from columba.codegen.triton import emit as emit_triton
 
-            return emit_triton(self.plans).source
+            return emit_triton(self.plans, self.schedules).source
         return "\n".join(emit([plan], index_dtype) for plan in self.plans)
 
 
 @dataclass(frozen=True)
 class Planned:
     """What running needs of a compilation. ``results`` are those that the forward plan returns beside saved values, ``texts`` the
-    plans' text, if it is known."""
+    plans' text, if it is known, ``schedules`` how Triton runs the kernels that they name."""
 
     name: str
     plans: tuple[Plan, ...]
@@ -114,6 +128,7 @@ class Planned:
     sources: tuple[Source, ...] = ()
     gradients: tuple[tuple[str, int] | None, ...] = ()
     texts: tuple[str, ...] = ()
+    schedules: Schedules = field(default_factory=dict)
 
     @property
     def plan_texts(self) -> tuple[str, ...]:
@@ -167,15 +182,13 @@ def _gradient(place: Place | None, sources: Sequence[Source]) -> tuple[str, int]
     return ("output", n) if kind == "output" else sources[n]
 
 
-def build(
-    plans: Sequence[Plan], index_dtype: DType, backend: str, texts: Sequence[str] | None = None
-) -> ExecutableLike:
-    """The kernels of ``plans``, whose text is ``texts``, built by a backend."""
+def build(planned: Planned, index_dtype: DType, backend: str) -> ExecutableLike:
+    """The kernels of plans, built by a backend."""
     if backend == "triton":
         from columba.runtime.triton_launch import TritonExecutable  # Triton need not be installed
 
-        return TritonExecutable(plans, index_dtype)
-    return Executable(plans, index_dtype, texts)
+        return TritonExecutable(planned.plans, index_dtype, schedules=planned.schedules)
+    return Executable(planned.plans, index_dtype, planned.plan_texts)
 
 
 class Runnable:
@@ -183,7 +196,7 @@ class Runnable:
 
     def __init__(self, of: Planned | Compilation, index_dtype: DType, backend: str = "cpp") -> None:
         self.planned = planned = of.planned if isinstance(of, Compilation) else of
-        self.executable = build(planned.plans, index_dtype, backend, planned.plan_texts)
+        self.executable = build(planned, index_dtype, backend)
         plans = self.executable.plans
         self.arrays = tuple(dict.fromkeys(a for plan in plans for a in plan.index_arrays))
         self._lock = threading.Lock()

@@ -59,6 +59,11 @@ def kernel_times() -> Iterator[KernelTimes]:
         _times.reset(token)
 
 
+def collecting() -> KernelTimes | None:
+    """Where the times of kernels are collected at the moment, if they are."""
+    return _times.get()
+
+
 class Launcher(Protocol):
     """A plan on one graph. A call, which is ``check`` and ``run``, takes tensors for ``plan.inputs`` and gives ``plan.outputs``."""
 

@@ -8,6 +8,7 @@ import hashlib
 import importlib.util
 import inspect
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -38,7 +39,7 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.cache import get_or_build
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.launch import SPACES, HostRunner, Launcher, check_inputs, shape_of
+from columba.runtime.launch import SPACES, HostRunner, Launcher, check_inputs, collecting, shape_of
 
 Choice = Callable[[Launch, Mapping[Space, int]], Variant]
 """Which variant of a launch runs on a graph with given row counts."""
@@ -152,8 +153,10 @@ class _PlanRunner:
         device = next((x.device for x in (*inputs, *index)), torch.device("cpu"))
         call = _Call(self, dict(zip(self.plan.inputs, inputs, strict=True)), index, counts, device)
         with _on(device):
+            times = collecting()
+            run = call.step if times is None else functools.partial(call.timed, times.setdefault(self.plan.name, {}))
             for step, dead in zip(self.steps, self.dead_after, strict=True):
-                call.step(step, host)
+                run(step, host)
                 for buffer in dead:
                     del call.tensors[buffer]
         return [call.tensors[b] for b in self.plan.outputs]
@@ -177,6 +180,19 @@ class _Call:
         self.counts = dict(zip(SPACES, counts, strict=True))
         self.device = device
         self.functions = load_functions(runner.source, interpreted=device.type == "cpu")
+
+    def timed(self, times: dict[str, list[float]], step: Step, host: HostRunner | None) -> None:
+        """A step, waited for and timed; the parts of one kernel of the plan are added up."""
+        self._wait()
+        start = time.perf_counter()
+        self.step(step, host)
+        self._wait()
+        if not isinstance(step.kernel, HostCall):
+            times.setdefault(step.of, []).append(time.perf_counter() - start)
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
 
     def step(self, step: Step, host: HostRunner | None) -> None:
         if isinstance(step.kernel, HostCall):

@@ -18,11 +18,12 @@ from columba.ir.intraop.kernels import Gemm, GemmReduce, GemmSchedule, HostCall,
 from columba.ir.intraop.text import parse_plan, plans_equal
 from columba.ir.intraop.verify import verify
 from columba.ir.spaces import Space
+from columba.runtime.dtypes import ir_dtype
 from columba.runtime.records import Records
 from columba.tuning import search, space
 from columba.tuning.cases import bucket, case_of, program_hash
 from columba.tuning.decisions import BadDecision, Decision, parse_decision, scheduled
-from columba.tuning.measure import Measured, Times, compare, is_better, noise
+from columba.tuning.measure import Measured, Times, Workload, compare, is_better, noise
 from columba.tuning.search import Search, tune_variants
 from columba.tuning.space import choices, default_decision, plan_candidates, plan_decisions, sweeps
 from columba.variants import Variants, parse_choices
@@ -377,3 +378,53 @@ def test_tune_refuses_what_leaves_nothing_to_tune() -> None:
         columba.tune(layer, x, g, budget=0)
     with pytest.raises(search.TuningError, match="bipartite"):
         columba.tune(layer, x, g, graph=columba.Graph(torch.tensor([[0], [1]]), num_nodes=(2, 3)))
+
+
+# ------------------------------------------------------------------------------------------------ Triton
+
+
+def test_schedules_of_triton_kernels_are_tried_and_go_through_their_text(compilation: Compilation) -> None:
+    pytest.importorskip("triton")
+    names = {(d, k.name) for d, p in zip(("forward", "backward"), compilation.plans, strict=True) for k in p.kernels}
+    rows = sweeps(compilation, dict.fromkeys(names, 1.0), "sm_90")
+    assert 4 <= len(rows) <= space.MOST_OF_TRITON
+    for row in (rows[0], rows[-1]):
+        decision = parse_decision(str(Decision().with_schedules(row)))
+        assert decision.schedules == row
+        assert all("kind" in changes and not changes.get("atomic") for changes in row.values())
+        changed = scheduled(compilation, decision.schedules)
+        assert [str(p) for p in changed.plans] == [str(p) for p in compilation.plans]
+        assert changed.source(backend="triton") != compilation.source(backend="triton")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"kind": "members"}, "no schedule"),
+        ({"kind": "tea", "rows": 4}, "no schedule"),
+        ({"kind": "members", "owners": 3, "members": 4}, "power of two"),
+        ({"kind": "product", "rows": 64, "depth": 32}, "out_kernel"),
+    ],
+)
+def test_schedules_of_triton_kernels_that_make_no_sense(
+    compilation: Compilation, changes: dict[str, object], message: str
+) -> None:
+    with pytest.raises(BadDecision, match=message):
+        scheduled(compilation, {("forward", "out_kernel"): changes})
+
+
+def test_triton_kernels_are_timed_one_by_one() -> None:
+    pytest.importorskip("triton")
+    found, g = variants()
+    compilation = compile_program(found.program, found.wrt)
+    runnable = Runnable(compilation, ir_dtype(g.index_dtype), "triton")
+    with pytest.warns(RuntimeWarning, match="interpreter"):
+        times = Workload(found.program, found.wrt, g).run(runnable)
+    names = {
+        (d, k.name)
+        for d, p in zip(("forward", "backward"), compilation.plans, strict=True)
+        for k in p.kernels
+        if not isinstance(k, HostCall)
+    }
+    assert set(times.kernels) == names
+    assert 0 < sum(times.kernels.values()) <= times.total

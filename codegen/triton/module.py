@@ -29,6 +29,7 @@ class Step:
 
     kernel: Kernel
     launches: tuple[Launch, ...]
+    of: str  #: the kernel of the plan that this is, or is a part of
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def emit(plans: Sequence[Plan], schedules: Schedules | None = None) -> Module:
         plan, scheduled = prepared(given, schedules)
         made_plans.append(plan)
         found: list[Step] = []
-        for kernel, schedule in ((s.kernel, s.schedule) for s in scheduled):
+        for kernel, schedule, of in ((s.kernel, s.schedule, s.of) for s in scheduled):
             made = _functions(kernel, f"{identifier(plan.name)}_{identifier(kernel.name)}", schedule)
             functions += [
                 _text(
@@ -70,7 +71,7 @@ def emit(plans: Sequence[Plan], schedules: Schedules | None = None) -> Module:
                 )
                 for n, f in enumerate(made)
             ]
-            found.append(Step(kernel, tuple(f.launch for f in made)))
+            found.append(Step(kernel, tuple(f.launch for f in made), of))
         steps[plan.name] = tuple(found)
     body = "\n".join(functions)
     source = template(PACKAGE, "module.py.jinja").render(

@@ -41,6 +41,7 @@ class Scheduled:
 
     kernel: Kernel
     schedule: Schedule | None
+    of: str = ""  #: the kernel of the plan that this is, or is a part of
 
 
 def prepared(plan: Plan, schedules: Schedules | None = None) -> tuple[Plan, tuple[Scheduled, ...]]:
@@ -51,7 +52,9 @@ def prepared(plan: Plan, schedules: Schedules | None = None) -> tuple[Plan, tupl
     """
     taken = {b.name for b in plan.buffers}
     schedules = schedules or {}
-    made = tuple(s for k in plan.kernels for s in scheduled(k, schedules.get((plan.name, k.name)), taken))
+    made = tuple(
+        replace(s, of=k.name) for k in plan.kernels for s in scheduled(k, schedules.get((plan.name, k.name)), taken)
+    )
     return replace(plan, kernels=tuple(s.kernel for s in made)), made
 
 

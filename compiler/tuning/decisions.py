@@ -11,7 +11,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from columba.driver import Compilation, Recipe, compile_program
 from columba.ir.interop.program import Program
@@ -21,10 +21,21 @@ from columba.ir.intraop.verify import verify
 from columba.saving import Saving
 from columba.variants import parse_choices, recipe_of
 
+if TYPE_CHECKING:
+    from columba.codegen.triton import Schedule
+
 DIRECTIONS = ("forward", "backward")
 
-Schedules = Mapping[tuple[str, str], Mapping[str, int]]
-"""By direction and name of kernel: the fields of its schedule that are changed."""
+Changes = Mapping[str, Any]
+"""To the schedule of one kernel. For C++: some fields, and their new values. For Triton: a whole schedule, as
+:func:`columba.codegen.triton.as_json` writes it, which has a ``kind``."""
+
+Schedules = Mapping[tuple[str, str], Changes]
+"""By direction and name of kernel."""
+
+
+KIND = "kind"
+"""The field that tells a schedule of Triton's."""
 
 
 class BadDecision(ValueError):
@@ -46,7 +57,7 @@ class Decision:
     schedules: Schedules = field(default_factory=dict)
 
     def __str__(self) -> str:
-        nested: dict[str, dict[str, dict[str, int]]] = {}
+        nested: dict[str, dict[str, dict[str, Any]]] = {}
         for (direction, kernel), changes in self.schedules.items():
             if changes:
                 nested.setdefault(direction, {})[kernel] = dict(changes)
@@ -67,6 +78,8 @@ class Decision:
         kinds: dict[str, int] = {}
         for changes in self.schedules.values():
             for name, value in sorted(changes.items()):
+                if name == KIND or not isinstance(value, (int, str)):
+                    continue
                 kinds[f"{name}={value}"] = kinds.get(f"{name}={value}", 0) + 1
         words += [f"{what} for {n} kernel{'s' if n > 1 else ''}" for what, n in sorted(kinds.items())]
         return "; ".join(words)
@@ -83,7 +96,7 @@ class Decision:
         """The decision with further changes to schedules."""
         merged = {where: dict(changes) for where, changes in self.schedules.items()}
         for where, changes in more.items():
-            merged[where] = {**merged.get(where, {}), **changes}
+            merged[where] = dict(changes) if KIND in changes else {**merged.get(where, {}), **changes}
         return replace(self, schedules=merged)
 
     def compile(self, program: Program, wrt: tuple[str, ...]) -> Compilation:
@@ -104,10 +117,30 @@ def scheduled(compilation: Compilation, schedules: Schedules) -> Compilation:
     for direction, kernel in schedules:
         if (direction, kernel) not in known:
             raise BadDecision(f"the program has no kernel {kernel} in its {direction} plan")
+    of_triton = {w: c for w, c in schedules.items() if KIND in c}
+    if of_triton:
+        return replace(compilation, schedules=_of_triton(plans, of_triton))
     changed = {d: None if plan is None else _scheduled_plan(plan, d, schedules) for d, plan in plans.items()}
     forward = changed["forward"]
     assert forward is not None
     return replace(compilation, forward_plan=forward, backward_plan=changed["backward"])
+
+
+def _of_triton(plans: Mapping[str, Plan | None], schedules: Schedules) -> dict[tuple[str, str], Schedule]:
+    """Triton's schedules, by plan and kernel; legal on the largest GPU at least."""
+    from columba.codegen import triton  # which takes a while to import, and is not needed on the CPU
+
+    found: dict[tuple[str, str], Schedule] = {}
+    for (direction, name), changes in schedules.items():
+        plan = plans[direction]
+        assert plan is not None
+        (kernel,) = (k for k in plan.kernels if k.name == name)
+        try:
+            found[plan.name, name] = schedule = triton.from_json(changes)
+            triton.check(kernel, schedule, triton.INTERPRETER)
+        except ValueError as e:
+            raise BadDecision(f"kernel {name}: {e}") from e
+    return found
 
 
 def _scheduled_plan(plan: Plan, direction: str, schedules: Schedules) -> Plan:
@@ -164,7 +197,7 @@ def _parse_schedules(nested: Any) -> Schedules:
         if not isinstance(kernels, dict):
             raise BadDecision(f"the schedules of the {direction} plan must be given by kernel")
         for kernel, changes in kernels.items():
-            if not isinstance(changes, dict) or not all(type(v) is int for v in changes.values()):
+            if not isinstance(changes, dict) or not (KIND in changes or all(type(v) is int for v in changes.values())):
                 raise BadDecision(f"the schedule of kernel {kernel} must be given by field, in integers")
             found[direction, kernel] = changes
     return found

@@ -52,22 +52,20 @@ class Workload:
         counts = [graph.count(s) if s in {i.space for i in program.inputs} else 0 for s in SPACES]
         generator = torch.Generator(graph.device).manual_seed(0)
         self.inputs = [_made_up(i.type, counts, graph.device, generator) for i in program.inputs]
-        for x, i in zip(self.inputs, program.inputs, strict=True):
-            x.requires_grad_(i.name in self.wrt)
-        self.leaves = [x for x in self.inputs if x.requires_grad]
         self.grads: list[Tensor] = []
 
     def run(self, runnable: Runnable) -> Times:
         """One run, timed."""
-        with torch.set_grad_enabled(bool(self.leaves)), kernel_times() as kernels:
+        program, prepared = runnable.program, runnable.on(self.graph)
+        with torch.no_grad(), kernel_times() as kernels:
             self._wait()
             start = time.perf_counter()
-            results = runnable(self.inputs, self.graph)
-            made = [x for x in results if x.requires_grad]
-            if made:
-                if len(self.grads) != len(made):
-                    self.grads = [torch.ones_like(x) for x in made]
-                torch.autograd.grad(made, self.leaves, self.grads, allow_unused=True)
+            results = prepared.forward.run(self.inputs)
+            if prepared.backward is not None:
+                if len(self.grads) != program.results:
+                    self.grads = [torch.ones_like(x) for x in results[: program.results]]
+                given = {"input": self.inputs, "result": results, "grad": self.grads}
+                prepared.backward.run([given[place][n] for place, n in program.sources])
             self._wait()
             total = time.perf_counter() - start
         names = {plan.name: d for d, plan in zip(DIRECTIONS, runnable.planned.plans, strict=False)}

@@ -7,7 +7,7 @@ import json
 import os
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -17,8 +17,8 @@ from columba.ir.interop.program import Program
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
 from columba.runtime.records import Case, Damaged, Record, Records, Trial
-from columba.tuning.cases import case_of, versions
-from columba.tuning.decisions import BadDecision, Decision, parse_decision
+from columba.tuning.cases import architecture, case_of, versions
+from columba.tuning.decisions import BadDecision, Changes, Decision, parse_decision
 from columba.tuning.measure import FEWEST, Measured, Times, Workload, compare, is_better, noise
 from columba.tuning.space import Candidate, default_decision, plan_candidates, sweeps
 from columba.variants import Variants
@@ -110,6 +110,7 @@ class Search:
     def __post_init__(self) -> None:
         self.begin = time.perf_counter()
         self.case: Case = case_of(self.program, self.wrt, self.graph.counts(), self.graph.device, self.backend)
+        self.target = "cpp" if self.backend == "cpp" else architecture(self.graph.device)
         self.versions = versions()
         self.known = self.records.trials(self.case, self.versions)
         self.trials: list[tuple[str, Trial]] = []
@@ -182,7 +183,7 @@ class Search:
             self.skipped = True
             return []
         seconds = self._kernel_seconds(plan)
-        rows = sweeps(plan.compile(self.program, self.wrt), seconds, self.backend)
+        rows = sweeps(plan.compile(self.program, self.wrt), seconds, self.target)
         trials = self._measure(plan, [plan.with_schedules(row) for row in rows], SCHEDULES)
         return [plan.with_schedules(_best_choices(trials, certain)) for certain in (False, True)]
 
@@ -298,7 +299,7 @@ def tune_variants(
         raise TuningError(
             "Triton kernels run in the interpreter on the CPU, whose times say nothing; tune them on a GPU"
         )
-    default = default_decision(variants, graph.counts(), machine_rates())
+    default = default_decision(variants, graph.counts())
     search = Search(variants.program, tuple(variants.wrt), graph, default, budget, backend, report=report)
     if again:
         search.forget()
@@ -316,9 +317,9 @@ def _trial(reference: str, name: str, m: Measured) -> Trial:
     )
 
 
-def _best_choices(trials: Sequence[Trial], certain: bool) -> dict[tuple[str, str], Mapping[str, int]]:
+def _best_choices(trials: Sequence[Trial], certain: bool) -> dict[tuple[str, str], Changes]:
     """For each kernel that a trial made faster: what the best trial changed. ``certain``: only where chance does not explain it."""
-    chosen: dict[tuple[str, str], Mapping[str, int]] = {}
+    chosen: dict[tuple[str, str], Changes] = {}
     least: dict[tuple[str, str], float] = {}
     for trial in trials:
         changes = parse_decision(trial.candidate).schedules

@@ -9,7 +9,7 @@ from columba.cost import Counts, Rates, kernel_work, plan_seconds
 from columba.driver import Compilation
 from columba.ir.interop.program import Program
 from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
-from columba.tuning.decisions import DIRECTIONS, BadDecision, Decision, Schedules, scheduled
+from columba.tuning.decisions import DIRECTIONS, BadDecision, Changes, Decision, Schedules, scheduled
 from columba.variants import ALTERNATIVES, Variants, recipe_of
 
 OPTIONAL = (
@@ -79,9 +79,9 @@ def plan_candidates(
     return [c for c in ordered if c.predicted <= HOPELESS * ordered[0].predicted][:most]
 
 
-def default_decision(variants: Variants, counts: Counts, rates: Rates) -> Decision:
+def default_decision(variants: Variants, counts: Counts) -> Decision:
     """What the cost model chooses, as a decision."""
-    name = variants.best(counts, rates)
+    name = variants.choose(counts)
     for alternative in ALTERNATIVES:
         if variants.recipes[name] == recipe_of(alternative):
             return Decision(_spelled(alternative))
@@ -90,10 +90,8 @@ def default_decision(variants: Variants, counts: Counts, rates: Rates) -> Decisi
 
 # ------------------------------------------------------------------------------------------------ schedules
 
-Choice = Mapping[str, int]
-"""Changes to the schedule of one kernel."""
 
-CPP_MEMBERS: tuple[Choice, ...] = (
+CPP_MEMBERS: tuple[Changes, ...] = (
     {"pieces": 8},
     {"pieces": 32},
     {"ahead": 16, "pieces": 8},
@@ -105,14 +103,14 @@ CPP_MEMBERS: tuple[Choice, ...] = (
 )
 """For traversals over members, in the order in which they have proved useful."""
 
-CPP_SPLITS: tuple[Choice, ...] = ({"split": 1024}, {"split": 16384})
+CPP_SPLITS: tuple[Changes, ...] = ({"split": 1024}, {"split": 16384})
 """For traversals that cut their owners."""
 
-CPP_PRODUCTS: tuple[Choice, ...] = ({"tile_rows": 1024}, {"tile_rows": 256}, {"tile_rows": 128}, {"tile_rows": 2048})
+CPP_PRODUCTS: tuple[Changes, ...] = ({"tile_rows": 1024}, {"tile_rows": 256}, {"tile_rows": 128}, {"tile_rows": 2048})
 
-CPP_OUTER: tuple[Choice, ...] = ({"tile_rows": 2048}, {"tile_rows": 1024}, {"tile_rows": 4096}, {"tile_rows": 256})
+CPP_OUTER: tuple[Changes, ...] = ({"tile_rows": 2048}, {"tile_rows": 1024}, {"tile_rows": 4096}, {"tile_rows": 256})
 
-ONE_THREAD: Choice = {"threads": 1}
+ONE_THREAD: Changes = {"threads": 1}
 
 SHORT = 5e-5
 """Seconds of a kernel for which a second thread may not pay."""
@@ -121,10 +119,21 @@ NEGLIGIBLE = 0.004
 """The share of a kernel in the time of all below which its schedule is left alone, but for the number of threads."""
 
 
-def choices(kernel: Kernel, backend: str) -> tuple[Choice, ...]:
-    """The schedules that are tried for a kernel, as changes to the one that it has."""
-    if backend != "cpp":
-        return ()
+MOST_OF_TRITON = 16
+"""Schedules of a kernel that are tried on a GPU, of some dozens that are legal."""
+
+
+def choices(kernel: Kernel, target: str) -> tuple[Changes, ...]:
+    """The schedules that are tried for a kernel on a target, as changes to the one that it has.
+
+    ``target``: ``"cpp"``, or the architecture of a GPU. Schedules whose results differ from run to run are not tried.
+    """
+    if target != "cpp":
+        from columba.codegen import triton
+
+        _, *others = triton.candidates(kernel, target) or [None]
+        legal = [triton.as_json(s) for s in others if not getattr(s, "atomic", False)]  # type: ignore[arg-type]
+        return tuple(legal[:: -(-len(legal) // MOST_OF_TRITON) or 1])
     match kernel:
         case Traversal(via=None) | HostCall():
             return ()
@@ -136,33 +145,33 @@ def choices(kernel: Kernel, backend: str) -> tuple[Choice, ...]:
             return _fitting(kernel, CPP_OUTER)
 
 
-def _fitting(kernel: Traversal | Gemm | GemmReduce, wanted: Sequence[Choice]) -> tuple[Choice, ...]:
+def _fitting(kernel: Traversal | Gemm | GemmReduce, wanted: Sequence[Changes]) -> tuple[Changes, ...]:
     """The choices that change something."""
     now = {f.name: getattr(kernel.schedule, f.name) for f in fields(kernel.schedule)}
     return tuple(c for c in wanted if any(now[name] != value for name, value in c.items()))
 
 
-def sweeps(compilation: Compilation, seconds: Mapping[tuple[str, str], float], backend: str) -> list[Schedules]:
+def sweeps(compilation: Compilation, seconds: Mapping[tuple[str, str], float], target: str) -> list[Schedules]:
     """Schedules for all kernels at once: the first choice of each, the second of each, and so on.
 
     Kernels are timed one by one, so that one run tries a choice of every kernel. ``seconds`` are the times of the kernels as they are.
     """
     total = sum(seconds.values())
-    lists: dict[tuple[str, str], tuple[Choice, ...]] = {}
+    lists: dict[tuple[str, str], tuple[Changes, ...]] = {}
     for direction, plan in zip(DIRECTIONS, compilation.plans, strict=False):
         for kernel in plan.kernels:
             where = (direction, kernel.name)
             taken = seconds.get(where)
             if taken is None or isinstance(kernel, HostCall):
                 continue
-            one = (ONE_THREAD,) if backend == "cpp" and taken < SHORT else ()
-            lists[where] = (*one, *(choices(kernel, backend) if taken >= NEGLIGIBLE * total else ()))
+            one = (ONE_THREAD,) if target == "cpp" and taken < SHORT else ()
+            lists[where] = (*one, *(choices(kernel, target) if taken >= NEGLIGIBLE * total else ()))
     longest = max(map(len, lists.values()), default=0)
     rows = [{where: c[n] for where, c in lists.items() if n < len(c)} for n in range(longest)]
     return [row for row in (_legal(compilation, row) for row in rows) if row]
 
 
-def _legal(compilation: Compilation, row: dict[tuple[str, str], Choice]) -> Schedules:
+def _legal(compilation: Compilation, row: dict[tuple[str, str], Changes]) -> Schedules:
     """The row without what the verifier refuses."""
     try:
         scheduled(compilation, row)
