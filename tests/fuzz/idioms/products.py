@@ -78,7 +78,7 @@ def _siblings(g: Grower) -> Value:
     if g.chance(0.15):
         made = b.reduce_sum(b.outer(g.operand(space, (n,)), b.reshape(parts[0], (parts[0].type.size,))), via)
         parts.append(g.keep(Linear(x, made, via)))
-    if g.chance(0.2):
+    if g.chance(0.4):  # whose gradient is a product of the same rows with a gradient
         g.keep(OuterReduce(x, parts[0], via, True))
     if g.chance(0.5) and all(p.shape == parts[0].shape for p in parts):
         return Pointwise((parts[0], parts[-1]), g.rng.choice(("add", "mul", "sub")))

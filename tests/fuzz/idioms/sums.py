@@ -42,7 +42,7 @@ def _aggregated(g: Grower) -> Value:
         x = b.pointwise("mul", x, g.operand(x.space, (*x.shape[:-1], 1))) if g.chance(0.5) else x
     elif detail == 1:
         x = b.pointwise("neg", g.between(x, 1))
-    elif g.chance(0.2):
+    elif g.chance(0.4):
         x = b.pointwise("div", g.factor(x.space, x.shape), x)
     else:
         x = g.between(x)
@@ -91,7 +91,7 @@ def _summed_twice(g: Grower) -> Value:
     inner = Reduce(g.fresh(Space.EDGE, g.shape(0, 2)), first, "sum" if g.chance(0.65) else g.rng.choice(REDUCTIONS))
     middle: Value = g.between(inner, 2)
     if g.chance(0.2):
-        middle = g.between(b.pointwise(g.rng.choice(("relu", "abs", "square")), middle), 1)
+        middle = g.between(b.pointwise(g.rng.choice(("relu", "relu", "abs")), middle), 1)
     elif g.chance(0.15):
         middle = b.pointwise(
             "div", g.factor(middle.space, middle.shape), b.pointwise("add", b.pointwise("square", middle), 1.0)
