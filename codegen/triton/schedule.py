@@ -213,7 +213,7 @@ def default_members(width: int, least_bytes: int) -> DegreeSchedule:
     cases = []
     for most, owners, members in ((2, 16, 2), (8, 4, 4), (48, 1, 16), (math.inf, 1, 32)):
         members = clamp(2 * ELEMENTS // width, 1, members)
-        owners = clamp(2 * ELEMENTS // (width * members), 1, owners)
+        owners = clamp(ELEMENTS // (width * members), 1, owners)
         warps = member_warps(owners * members, width, least_bytes)
         cases.append((most, MemberSchedule(owners, members, warps)))
     return DegreeSchedule(tuple(cases))
@@ -232,19 +232,22 @@ def member_warps(members: int, width: int, least_bytes: int, most: int = 8) -> i
 
 def default_product(depth: int, columns: int, lead: int, dtype: DType) -> ProductSchedule:
     """For a product of ``columns`` columns with ``lead`` vectors a row side by side in a block."""
-    columns = power_of_two(columns)
-    rows = clamp(16384 // max(1, columns * lead), 16, PRODUCT_ROWS)
+    width = power_of_two(columns) * lead
+    is_half = dtype in (DType.BF16, DType.F16)
+    # Where tensor cores are not allowed, the operands of a step stand in registers beside the sums.
+    rows = clamp((16384 if is_half else 4096) // max(1, width), LEAST, PRODUCT_ROWS)
     if dtype is DType.F64:
         rows = min(rows, 32)
-    steps = min(power_of_two(depth), 64 if dtype in (DType.BF16, DType.F16) else 32)
-    return ProductSchedule(rows, max(LEAST, steps), warps=8 if rows * columns * lead > 8192 else 4)
+    steps = min(power_of_two(depth), 64 if is_half else 32)
+    return ProductSchedule(rows, max(LEAST, steps), warps=8 if rows * width >= 8192 or width > 64 else 4)
 
 
 def default_outer(depth: int, columns: int, dtype: DType) -> OuterSchedule:
     """For a sum of outer products, ``depth`` by ``columns`` elements a row: so many rows that every thread loads 16 bytes at a time."""
     depth, columns = (clamp(power_of_two(n), LEAST, 64) for n in (depth, columns))
-    warps = 4
-    rows = clamp(warps * WARP * 16 // (min(depth, columns) * dtype.itemsize), 32, 128)
+    is_half = dtype in (DType.BF16, DType.F16)
+    warps = 8 if depth * columns >= 4096 and not is_half else 4
+    rows = clamp(warps * WARP * 16 // (min(depth, columns) * dtype.itemsize), 32 if is_half else LEAST, 128)
     return OuterSchedule(summed=1024, rows=rows, depth=depth, columns=columns, warps=warps)
 
 
