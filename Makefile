@@ -1,10 +1,12 @@
 # make train: sets up an environment and trains on Python's own source; make test: sets it up and runs the tests.
+# make test-gpu and make bench-gpu: the numeric matrix of the Triton kernels and the benchmarks on a CUDA or ROCm GPU, with reports. Without
+# one, make test-gpu DEVICE=interpreter and make bench-gpu DEVICE=cpu ARGS="--graphs tiny" try the same code.
 # make fuzz N=100000 SEED=1: so many random programs through random passes.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test test-all fuzz lint bench clean
+.PHONY: train test test-all test-gpu fuzz lint bench bench-gpu clean
 
 train: $(READY)
 	$(BIN)/python examples/entity_classification.py --dataset pycode
@@ -14,6 +16,12 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+
+RESULTS ?= benchmarks/results
+GPU_TESTS := tests/test_triton_matrix.py tests/test_triton_device.py
+
+test-gpu: $(READY)
+	$(BIN)/python -m pytest -m "slow or not slow" --device=$(or $(DEVICE),cuda) --report=$(RESULTS)/test-$(or $(DEVICE),cuda) $(GPU_TESTS) $(ARGS)
 
 fuzz: $(READY)
 	$(BIN)/python -m tests.fuzz --programs $(or $(N),10000) --seed $(or $(SEED),0) --build $(or $(BUILD),64) --jobs $(or $(JOBS),2)
@@ -26,6 +34,10 @@ lint: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-gpu: $(READY)
+	$(BIN)/python -m benchmarks --device $(or $(DEVICE),cuda) --out $(RESULTS)/bench-$(or $(DEVICE),cuda).jsonl \
+		--markdown $(RESULTS)/bench-$(or $(DEVICE),cuda).md $(ARGS)
 
 # DGL, which some benchmarks compare with, needs older packages than the rest.
 .venv-dgl/.ready: benchmarks/requirements-dgl.txt $(READY)

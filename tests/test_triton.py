@@ -17,7 +17,6 @@ from fuzz.kernels import check_kernels
 from fuzz.mutate import random_case
 from strangers import STRANGERS, Stranger
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 pytest.importorskip("triton")
 
@@ -30,7 +29,7 @@ from columba.ir.types import DType
 from columba.runtime import triton_launch
 from columba.runtime.graph import Graph
 from columba.runtime.triton_aot import Binary, UnknownTarget, compile_plans
-from columba.runtime.triton_launch import TritonExecutable, _Call
+from columba.runtime.triton_launch import TritonExecutable
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:columba. backend=.triton. runs on CPU"),
@@ -254,153 +253,12 @@ def test_random_programs() -> None:
         assert failure is None or isinstance(failure, Reject), f"{failure}\n{case}"
 
 
-# ------------------------------------------------------------------------------------------------ memory
-
-
-GUARD = 64
-"""Elements before and after every tensor, which no kernel may write."""
-
-
-@pytest.fixture
-def guarded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """All buffers that kernels write stand between guards, and are poisoned; gives (guard, buffer, guard) of each."""
-    made: list[tuple[Tensor, Tensor, Tensor]] = []
-
-    def allocate(self: Any, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        size = int(torch.Size(shape).numel())
-        poison = float("nan") if dtype.is_floating_point else True
-        whole = torch.full((size + 2 * GUARD,), poison, dtype=dtype)
-        inner = whole[GUARD : GUARD + size]
-        made.append((whole[:GUARD], inner, whole[GUARD + size :]))
-        return inner.view(tuple(shape))
-
-    monkeypatch.setattr(_Call, "allocate", allocate)
-    return made
-
-
-@pytest.fixture
-def touched(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The kernels that touch memory outside the tensors that they are given, read or written; the interpreter says where they go."""
-    from triton.runtime.interpreter import InterpreterBuilder
-
-    strays: list[str] = []
-    given: list[tuple[int, int]] = []
-    running: list[str] = []
-    argument, launch = _Call._argument, _Call._launch
-
-    def note_argument(self: Any, *args: Any) -> Any:
-        value = argument(self, *args)
-        if isinstance(value, Tensor):
-            given.append((value.data_ptr(), value.data_ptr() + value.numel() * value.element_size()))
-        return value
-
-    def note_launch(self: Any, launched: Launch, *args: Any) -> None:
-        given.clear()
-        running.append(launched.function)
-        launch(self, launched, *args)
-
-    def look(pointers: Any, mask: Any) -> None:
-        addresses = pointers.data[mask.data].astype("int64")
-        size = max(1, pointers.get_element_ty().primitive_bitwidth // 8)
-        inside = addresses < 0
-        for low, high in given:
-            inside |= (addresses >= low) & (addresses + size <= high)
-        if not inside.all():
-            strays.append(running[-1])
-
-    load, store = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
-
-    def watched_load(self: Any, ptrs: Any, mask: Any, *args: Any) -> Any:
-        look(ptrs, mask)
-        return load(self, ptrs, mask, *args)
-
-    def watched_store(self: Any, ptrs: Any, value: Any, mask: Any, *args: Any) -> Any:
-        look(ptrs, mask)
-        return store(self, ptrs, value, mask, *args)
-
-    monkeypatch.setattr(_Call, "_argument", note_argument)
-    monkeypatch.setattr(_Call, "_launch", note_launch)
-    monkeypatch.setattr(InterpreterBuilder, "create_masked_load", watched_load)
-    monkeypatch.setattr(InterpreterBuilder, "create_masked_store", watched_store)
-    return strays
-
-
-@pytest.mark.parametrize(("size", "heads"), [(5, 3), pytest.param(100, 1, marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", LAYERS)
-def test_nothing_outside_is_touched(name: str, size: int, heads: int, touched: list[str]) -> None:
-    layer = columba.compile(LAYERS[name](size, heads), backend="triton")
-    for graph in GRAPHS.values():
-        x = leaf(graph.num_nodes, size, dtype=torch.float32)
-        layer(x, graph).sum().backward()
-        assert not touched
-
-
-@pytest.mark.parametrize("name", LAYERS)
-def test_everything_is_written_and_nothing_else(name: str, guarded: list[tuple[Tensor, Tensor, Tensor]]) -> None:
-    """Inputs stand between NaN as well: a read beside them that counts would come out."""
-    layer = columba.compile(randomized(LAYERS[name](7, 3), torch.float32), backend="triton")
-    for parameter in layer.parameters():
-        whole = torch.full((parameter.numel() + 2 * GUARD,), float("nan"))
-        whole[GUARD:-GUARD] = parameter.detach().flatten()
-        parameter.data = whole[GUARD:-GUARD].view(parameter.shape)
-    for graph in GRAPHS.values():
-        whole = torch.full((graph.num_nodes + 4, 7), float("nan"))
-        whole[2:-2] = leaf(graph.num_nodes, 7, dtype=torch.float32).detach()
-        x = whole[2:-2].detach().requires_grad_()
-        out = layer(x, graph)
-        gradients = torch.autograd.grad(out, [x, *layer.parameters()], torch.ones_like(out), allow_unused=True)
-        assert all(not t.isnan().any() for t in (out, *gradients) if t is not None)
-        for before, inner, after in guarded:
-            assert before.isnan().all()
-            assert after.isnan().all()
-            assert not inner.isnan().any()
-        guarded.clear()
-
-
 # ------------------------------------------------------------------------------------------------ launching
 
 
 def _compilation(layer: torch.nn.Module, size: int, dtype: torch.dtype = torch.float32) -> Compilation:
     x = torch.randn(GRAPHS["random"].num_nodes, size, dtype=dtype, requires_grad=True)
     return columba.explain(columba.compile(layer.to(dtype), backend="triton"), x, GRAPHS["random"]).compilation
-
-
-class _Recorded:
-    """Stands for a module of kernels; a launch says only what it was."""
-
-    def __init__(self) -> None:
-        self.launches: list[tuple[str, tuple[int, ...]]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        class Kernel:
-            def __getitem__(_, grid: tuple[int, ...]) -> Callable[..., None]:
-                return lambda *args, **options: self.launches.append((name, grid))
-
-        return Kernel()
-
-
-def test_launching_never_looks_at_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With tensors that hold nothing, all kernels are launched all the same: reading a number of one would raise."""
-    compilation = _compilation(LAYERS["rgcn"](7, 1), 7)
-    executable = TritonExecutable(compilation.plans, DType.I32)
-    recorded = _Recorded()
-    monkeypatch.setattr(triton_launch, "load_functions", lambda source, interpreted: recorded)
-    graph = GRAPHS["random"]
-    counts = [graph.count(space) for space in triton_launch.SPACES]
-    for plan in executable.plans:
-        index = [graph.index(a) for a in plan.index_arrays]
-        with FakeTensorMode(allow_non_fake_inputs=False) as mode:
-            arrays = [mode.from_tensor(a) for a in index]
-            inputs = [
-                torch.empty(triton_launch.shape_of(b.type, counts), dtype=triton_launch.torch_dtype(b.type.dtype))
-                for b in plan.inputs
-            ]
-            outputs = executable.run(plan.name, inputs, arrays, counts)
-        assert [tuple(o.shape) for o in outputs] == [triton_launch.shape_of(b.type, counts) for b in plan.outputs]
-    launched = {name for name, _ in recorded.launches}
-    assert launched == {
-        launch.function for steps in executable.module.steps.values() for s in steps for launch in s.launches
-    }
 
 
 def test_the_same_source_every_time() -> None:

@@ -68,8 +68,9 @@ def test_covering(case: Case, device: Device, record_property: Callable[[str, ob
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("passes", PASSES, ids=("pairs", "aggregated"))
+@pytest.mark.parametrize(
+    ("passes", "dtype"), zip(PASSES, (torch.float32, torch.bfloat16), strict=True), ids=("pairs", "aggregated")
+)
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_several_tiles(program: str, passes: str, dtype: torch.dtype, device: Device) -> None:
     """Default schedules where a hub, relations and the graph itself are several tiles."""
