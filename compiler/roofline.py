@@ -8,7 +8,7 @@ is found there again. Both are bounds, not measurements: a real time is at least
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from columba.chips import Chip
@@ -163,12 +163,3 @@ def _host_traffic(kernel: HostCall, counts: Counts) -> tuple[float, int]:
     made = [v for v in kernel.program.body if isinstance(v, Value) and not isinstance(v, (Input, Constant, *VIEWS))]
     touched = [t for v in made for t in (v, *v.children) if isinstance(t, Value)]
     return float(sum(tensor_bytes(v.type, counts) for v in touched)), len(made)
-
-
-def work_by_plan(costs: Sequence[KernelCost]) -> Mapping[str, tuple[int, float, float]]:
-    """Kernels, operations and compulsory bytes of each plan."""
-    found: dict[str, tuple[int, float, float]] = {}
-    for c in costs:
-        kernels, flops, moved = found.get(c.plan, (0, 0.0, 0.0))
-        found[c.plan] = (kernels + 1, flops + c.flops, moved + c.bytes)
-    return found
