@@ -182,8 +182,9 @@ def measure(
 
 def machine() -> str:
     """Processor, cores and versions, for the record."""
+    model = cpu().splitlines()[0].partition(":")[2].strip() or platform.machine()
     return (
-        f"{cpu()}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, Python {platform.python_version()}"
+        f"{model}, {torch.get_num_threads()} threads, PyTorch {torch.__version__}, Python {platform.python_version()}"
     )
 
 

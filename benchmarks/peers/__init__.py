@@ -11,6 +11,7 @@ from torch import Tensor, nn
 import columba
 from benchmarks.cases import Case
 from benchmarks.recipes import RECIPES
+from benchmarks.records import HAND_WRITTEN
 from columba import Graph
 
 PEERS = (
@@ -36,7 +37,7 @@ LIBRARIES = ("pyg", "pyg-fast", "pyg+compile", "pyg-fast+compile", "dgl")
 """The peers that are layers of PyG or DGL."""
 
 FAMILIES = {
-    "hand-written PyTorch": ("compact", "folded", "plain"),
+    "hand-written PyTorch": HAND_WRITTEN,
     "libraries": ("pyg", "pyg-fast", "dgl"),
     "through torch.compile": ("compact+compile", "plain+compile", "pyg+compile", "pyg-fast+compile"),
 }
