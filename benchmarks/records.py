@@ -15,6 +15,7 @@ from benchmarks.cases import Case
 MODES = ("infer", "train")
 NAMES = {"infer": "inference", "train": "training step"}
 COLUMBA = "columba"
+HAND_WRITTEN = ("compact", "folded", "plain")
 DIGITS = 5
 """Significant digits that are written."""
 
@@ -25,7 +26,7 @@ class Result:
 
     ``beside`` and ``beside_bytes`` are Columba's in the same run: ratios are taken to these. ``at_least`` names the modes whose seconds
     are a lower bound, the run having been cut off. ``comparable``: outputs and gradients were compared with the first peer's. ``same_as``
-    names, for a mode, the peer that runs the very same kernels and whose times these are.
+    names, for a mode, the peer that runs the very same kernels and whose times these are. ``note``: what a reader should know of it.
     """
 
     peer: str
@@ -39,6 +40,7 @@ class Result:
     prepare: float = 0.0
     comparable: bool = True
     error: str = ""
+    note: str = ""
 
 
 @dataclass
@@ -131,17 +133,28 @@ def append(path: Path, item: Measurement | Overhead) -> None:
 
 
 def _merged(measurements: Sequence[Measurement]) -> list[Measurement]:
-    """Of every peer the last result; the roofline, and Columba's own figures, of the last run that measured Columba."""
+    """Of every peer the last result.
+
+    The roofline, and Columba's own figures, are of the last run with a hand-written peer, or, if there is none, of the last with Columba.
+    """
     found: dict[tuple[Case, bool], Measurement] = {}
     for m in measurements:
         before = found.get((m.case, m.keep))
         if before is None:
             found[m.case, m.keep] = replace(m, results=list(m.results))
             continue
-        results = {r.peer: r for r in before.results} | {r.peer: r for r in m.results}
-        base = m if m.of(COLUMBA) is not None else before
-        found[m.case, m.keep] = replace(base, results=list(results.values()))
+        base = m if _weight(m) >= _weight(before) else before
+        results = {r.peer: r for r in (*before.results, *m.results)}
+        ours = base.of(COLUMBA)
+        found[m.case, m.keep] = replace(base, results=list((results | ({COLUMBA: ours} if ours else {})).values()))
     return sorted(found.values(), key=_order)
+
+
+def _weight(m: Measurement) -> int:
+    """How well a run can stand for Columba's own figures."""
+    if m.of(COLUMBA) is None:
+        return 0
+    return 2 if any(m.of(peer) is not None for peer in HAND_WRITTEN) else 1
 
 
 def _order(m: Measurement) -> tuple[object, ...]:

@@ -212,7 +212,12 @@ def _remarks(measurements: Sequence[Measurement]) -> list[str]:
             if r.error:
                 kept = " (kept)" if m.keep else ""
                 failed.setdefault((r.peer, r.error), []).append(f"{m.case.title}{kept}")
-    parts = []
+    notes: dict[str, dict[str, None]] = {}
+    for m in measurements:
+        for r in m.results:
+            if r.note:
+                notes.setdefault(r.note, {})[m.case.title] = None
+    parts = [f"{note}: {'; '.join(titles)}." for note, titles in notes.items()]
     if other:
         parts.append(f"A different function of the same sizes, outputs not compared: {', '.join(other)}.")
     if any(r.at_least for m in measurements for r in m.results):

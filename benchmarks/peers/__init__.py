@@ -12,6 +12,7 @@ import columba
 from benchmarks.cases import Case
 from benchmarks.device import backend_of
 from benchmarks.recipes import RECIPES
+from benchmarks.records import HAND_WRITTEN
 from columba import Graph
 
 PEERS = (
@@ -37,7 +38,7 @@ LIBRARIES = ("pyg", "pyg-fast", "pyg+compile", "pyg-fast+compile", "dgl")
 """The peers that are layers of PyG or DGL."""
 
 FAMILIES = {
-    "hand-written PyTorch": ("compact", "folded", "plain"),
+    "hand-written PyTorch": HAND_WRITTEN,
     "libraries": ("pyg", "pyg-fast", "dgl"),
     "through torch.compile": ("compact+compile", "plain+compile", "pyg+compile", "pyg-fast+compile"),
 }
