@@ -34,7 +34,7 @@ def in_groups(program, n_tiles, PIECES: tl.constexpr, GROUP: tl.constexpr):
     within = program % (GROUP * PIECES)
     return group * GROUP + within % height, within // height
 
-# traversal pointwise_33_kernel(owner=node, via=none, schedule=[0, 16]) {
+# traversal pointwise_33_kernel(owner=node, via=none) {
 #   %0: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
 #   %1: node[] f32 = load(buffer=@sigmoid, via=ntype:node->ntype, at=node)
 #   %2: node[1] f32 = reshape(%1, to=[1])
@@ -60,7 +60,7 @@ def HGTConv_backward_pointwise_33_kernel(
     tl.store(pointwise_33_ptr + row * 64 + f0, grad_out * sigmoid_ntype, mask=valid)
 
 
-# gemm linear_34_kernel(schedule=[64]) {
+# gemm linear_34_kernel(schedule={tile_rows=64}) {
 #   %0: node[64] f32 = load(buffer=@pointwise_33, via=none, at=node)
 #   %1: node[64] f32 = product(%0, w=@out_weight, via=ntype:node->ntype, transpose=true)
 #   %2: node[4,16] f32 = load(buffer=@saved_reduce_5, via=none, at=node)
@@ -136,7 +136,7 @@ def HGTConv_backward_linear_34_kernel(
     tl.store(feature_reduce_36_ptr + number * 4 + f0, sum_along(mul * saved_reduce_5, 2), mask=valid)
 
 
-# traversal reduce_44_kernel(owner=src_rel, via=src_rel:edge->src_rel, schedule=[0, 16]) {
+# traversal reduce_44_kernel(owner=src_rel, via=src_rel:edge->src_rel) {
 #   %0: edge[64] f32 = load(buffer=@pointwise_35, via=dst:edge->node, at=edge)
 #   %1: edge[4,16] f32 = reshape(%0, to=[4, 16])
 #   %2: src_rel[4,16] f32 = load(buffer=@saved_linear_4, via=none, at=src_rel)
@@ -220,7 +220,7 @@ def HGTConv_backward_reduce_44_kernel(
     tl.store(reduce_44_ptr + owner * 64 + at, total_2, mask=valid)
 
 
-# gemm linear_45_kernel(schedule=[64]) {
+# gemm linear_45_kernel(schedule={tile_rows=64}) {
 #   %0: src_rel[4,16] f32 = load(buffer=@reduce_44, via=none, at=src_rel)
 #   %1: src_rel[4,16] f32 = product(%0, w=@msg, via=rel:src_rel->rel, transpose=true)
 #   store @linear_45 = %1
@@ -259,7 +259,7 @@ def HGTConv_backward_linear_45_kernel(
     tl.store(linear_45_ptr + number * 64 + (matrix * 16 + f1), product, mask=valid)
 
 
-# traversal pointwise_49_kernel(owner=ntype, via=none, schedule=[0, 16]) {
+# traversal pointwise_49_kernel(owner=ntype, via=none) {
 #   %0: ntype[] f32 = constant(at=ntype, value=1.0, to=f32)
 #   %1: ntype[] f32 = load(buffer=@sigmoid, via=none, at=ntype)
 #   %2: ntype[1] f32 = reshape(%1, to=[1])
@@ -280,7 +280,7 @@ def HGTConv_backward_pointwise_49_kernel(
     tl.store(pointwise_49_ptr + row, 1.0 - sigmoid, mask=valid)
 
 
-# traversal concat_50_kernel(owner=ntype, via=none, schedule=[0, 16]) {
+# traversal concat_50_kernel(owner=ntype, via=none) {
 #   %0: ntype[64,64] f32 = load(buffer=@k_weight, via=none, at=ntype)
 #   %1: ntype[64,64] f32 = load(buffer=@q_weight, via=none, at=ntype)
 #   %2: ntype[64,64] f32 = load(buffer=@v_weight, via=none, at=ntype)
@@ -312,7 +312,7 @@ def HGTConv_backward_concat_50_kernel(
     tl.store(concat_50_row + (f0 * 192 + (f1 + 128)), v_weight, mask=valid)
 
 
-# gemm_reduce outer_reduce_53_kernel(via=rel:src_rel->rel, shared=false, schedule=[1024]) {
+# gemm_reduce outer_reduce_53_kernel(via=rel:src_rel->rel, shared=false, schedule={tile_rows=1024}) {
 #   %0: src_rel[192] f32 = load(buffer=@saved_pointwise_0, via=src:src_rel->node, at=src_rel)
 #   %1: src_rel[64] f32 = slice(%0, axis=0, start=0, stop=64, step=1)
 #   %2: src_rel[4,16] f32 = reshape(%1, to=[4, 16])
@@ -388,7 +388,7 @@ def HGTConv_backward_outer_reduce_53_kernel_of_parts(
     tl.store(outer_reduce_53_ptr + owner.to(tl.int64) * 1024 + lane, result, mask=lane < 1024)
 
 
-# traversal grad_prior_kernel(owner=rel, via=none, schedule=[0, 16]) {
+# traversal grad_prior_kernel(owner=rel, via=none) {
 #   %0: rel[4,16,16] f32 = load(buffer=@att, via=none, at=rel)
 #   %1: rel[4] f32 = load(buffer=@prior, via=none, at=rel)
 #   %2: rel[4,1,1] f32 = reshape(%1, to=[4, 1, 1])
@@ -427,7 +427,7 @@ def HGTConv_backward_grad_prior_kernel(
     tl.store(grad_prior_ptr + row * 4 + f0, sum_along(sum_along(outer_reduce_53 * att, 3), 2), mask=valid)
 
 
-# gemm linear_41_kernel(schedule=[64]) {
+# gemm linear_41_kernel(schedule={tile_rows=64}) {
 #   %0: src_rel[4,16] f32 = load(buffer=@reduce_39, via=none, at=src_rel)
 #   %1: src_rel[4,16] f32 = product(%0, w=@pointwise_40, via=rel:src_rel->rel, transpose=true)
 #   store @linear_41 = %1
@@ -466,7 +466,7 @@ def HGTConv_backward_linear_41_kernel(
     tl.store(linear_41_ptr + number * 64 + (matrix * 16 + f1), product, mask=valid)
 
 
-# traversal reduce_42_kernel(owner=node, via=src:src_rel->node, schedule=[0, 16]) {
+# traversal reduce_42_kernel(owner=node, via=src:src_rel->node) {
 #   %0: src_rel[4,16] f32 = load(buffer=@linear_45, via=none, at=src_rel)
 #   %1: node[4,16] f32 = reduce(%0, via=src:src_rel->node, op=sum)
 #   %2: src_rel[4,16] f32 = load(buffer=@linear_41, via=none, at=src_rel)
@@ -512,7 +512,7 @@ def HGTConv_backward_reduce_42_kernel(
     tl.store(reduce_42_ptr + owner * 64 + at, total_2, mask=valid)
 
 
-# traversal concat_47_kernel(owner=node, via=dst:edge->node, schedule=[0, 16]) {
+# traversal concat_47_kernel(owner=node, via=dst:edge->node) {
 #   %0: node[4,16] f32 = load(buffer=@reduce_42, via=none, at=node)
 #   %1: node[64] f32 = reshape(%0, to=[64])
 #   %2: edge[4] f32 = load(buffer=@pointwise_38, via=none, at=edge)
@@ -568,7 +568,7 @@ def HGTConv_backward_concat_47_kernel(
     tl.store(concat_47_row + (at + 128), reduce_46, mask=valid)
 
 
-# traversal grad_out_bias_kernel(owner=ntype, via=ntype:node->ntype, schedule=[512, 16]) {
+# traversal grad_out_bias_kernel(owner=ntype, via=ntype:node->ntype, schedule={split=512}) {
 #   %0: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
 #   %1: node[64] f32 = load(buffer=@saved_pointwise_7, via=none, at=node)
 #   %2: node[64] f32 = pointwise(%0, %1, function=mul, scalars=[])
@@ -745,7 +745,7 @@ def HGTConv_backward_grad_out_bias_kernel_grad_out_bias_of_parts(
     tl.store(grad_out_bias_ptr + owner.to(tl.int64) * 64 + lane, result, mask=lane < 64)
 
 
-# traversal grad_sigmoid_kernel(owner=ntype, via=none, schedule=[0, 16]) {
+# traversal grad_sigmoid_kernel(owner=ntype, via=none) {
 #   %0: ntype[1] f32 = load(buffer=@reduce_31, via=none, at=ntype)
 #   %1: ntype[1] f32 = load(buffer=@reduce_32, via=none, at=ntype)
 #   %2: ntype[1] f32 = pointwise(%0, %1, function=sub, scalars=[])
@@ -768,7 +768,7 @@ def HGTConv_backward_grad_sigmoid_kernel(
     tl.store(grad_sigmoid_ptr + row, reduce_31 - reduce_32, mask=valid)
 
 
-# gemm_reduce outer_reduce_48_kernel(via=ntype:node->ntype, shared=true, schedule=[1024]) {
+# gemm_reduce outer_reduce_48_kernel(via=ntype:node->ntype, shared=true, schedule={tile_rows=1024}) {
 #   %0: node[64] f32 = load(buffer=@x, via=none, at=node)
 #   %1: node[192] f32 = load(buffer=@concat_47, via=none, at=node)
 #   left %0
@@ -840,7 +840,7 @@ def HGTConv_backward_outer_reduce_48_kernel_of_parts(
     tl.store(outer_reduce_48_ptr + owner.to(tl.int64) * 12288 + lane, result, mask=lane < 12288)
 
 
-# traversal grad_v_weight_kernel(owner=ntype, via=none, schedule=[0, 16]) {
+# traversal grad_v_weight_kernel(owner=ntype, via=none) {
 #   %0: ntype[64,192] f32 = load(buffer=@outer_reduce_48, via=none, at=ntype)
 #   %1: ntype[64,64] f32 = slice(%0, axis=1, start=0, stop=64, step=1)
 #   %2: ntype[64,64] f32 = slice(%0, axis=1, start=64, stop=128, step=1)
@@ -874,7 +874,7 @@ def HGTConv_backward_grad_v_weight_kernel(
     tl.store(grad_v_weight_ptr + row * 4096 + at, outer_reduce_48_3, mask=valid)
 
 
-# gemm linear_51_kernel(schedule=[64]) {
+# gemm linear_51_kernel(schedule={tile_rows=64}) {
 #   %0: node[192] f32 = load(buffer=@concat_47, via=none, at=node)
 #   %1: node[64] f32 = product(%0, w=@concat_50, via=ntype:node->ntype, transpose=true)
 #   %2: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
@@ -928,7 +928,7 @@ def HGTConv_backward_linear_51_kernel(
     tl.store(grad_x_ptr + number * 64 + f0, (grad_out * pointwise_49_ntype) + product, mask=valid)
 
 
-# traversal grad_v_bias_kernel(owner=ntype, via=none, schedule=[0, 16]) {
+# traversal grad_v_bias_kernel(owner=ntype, via=none) {
 #   %0: ntype[192] f32 = load(buffer=@reduce_52, via=none, at=ntype)
 #   %1: ntype[64] f32 = slice(%0, axis=0, start=0, stop=64, step=1)
 #   %2: ntype[64] f32 = slice(%0, axis=0, start=64, stop=128, step=1)
@@ -959,7 +959,7 @@ def HGTConv_backward_grad_v_bias_kernel(
     tl.store(grad_v_bias_ptr + row * 64 + f0, reduce_52_3, mask=valid)
 
 
-# gemm_reduce grad_msg_kernel(via=rel:src_rel->rel, shared=false, schedule=[1024]) {
+# gemm_reduce grad_msg_kernel(via=rel:src_rel->rel, shared=false, schedule={tile_rows=1024}) {
 #   %0: src_rel[192] f32 = load(buffer=@saved_pointwise_0, via=src:src_rel->node, at=src_rel)
 #   %1: src_rel[64] f32 = slice(%0, axis=0, start=128, stop=192, step=1)
 #   %2: src_rel[4,16] f32 = reshape(%1, to=[4, 16])
@@ -1035,7 +1035,7 @@ def HGTConv_backward_grad_msg_kernel_of_parts(
     tl.store(grad_msg_ptr + owner.to(tl.int64) * 1024 + lane, result, mask=lane < 1024)
 
 
-# gemm_reduce grad_out_weight_kernel(via=ntype:node->ntype, shared=true, schedule=[1024]) {
+# gemm_reduce grad_out_weight_kernel(via=ntype:node->ntype, shared=true, schedule={tile_rows=1024}) {
 #   %0: node[64] f32 = load(buffer=@saved_pointwise_6, via=none, at=node)
 #   %1: node[64] f32 = load(buffer=@pointwise_33, via=none, at=node)
 #   left %0

@@ -28,7 +28,7 @@ def in_groups(program, n_tiles, PIECES: tl.constexpr, GROUP: tl.constexpr):
     within = program % (GROUP * PIECES)
     return group * GROUP + within % height, within // height
 
-# traversal concat_22_kernel(owner=ntype, via=none, schedule=[0, 16]) {
+# traversal concat_22_kernel(owner=ntype, via=none) {
 #   %0: ntype[64,64] f32 = load(buffer=@k_weight, via=none, at=ntype)
 #   %1: ntype[64,64] f32 = load(buffer=@q_weight, via=none, at=ntype)
 #   %2: ntype[64,64] f32 = load(buffer=@v_weight, via=none, at=ntype)
@@ -60,7 +60,7 @@ def HGTConv_concat_22_kernel(
     tl.store(concat_22_row + (f0 * 192 + (f1 + 128)), v_weight, mask=valid)
 
 
-# traversal concat_24_kernel(owner=ntype, via=none, schedule=[0, 16]) {
+# traversal concat_24_kernel(owner=ntype, via=none) {
 #   %0: ntype[64] f32 = load(buffer=@k_bias, via=none, at=ntype)
 #   %1: ntype[64] f32 = load(buffer=@q_bias, via=none, at=ntype)
 #   %2: ntype[64] f32 = load(buffer=@v_bias, via=none, at=ntype)
@@ -89,7 +89,7 @@ def HGTConv_concat_24_kernel(
     tl.store(concat_24_row + (f0 + 128), v_bias, mask=valid)
 
 
-# gemm linear_23_kernel(schedule=[64]) {
+# gemm linear_23_kernel(schedule={tile_rows=64}) {
 #   %0: node[64] f32 = load(buffer=@x, via=none, at=node)
 #   %1: node[192] f32 = product(%0, w=@concat_22, via=ntype:node->ntype, transpose=false)
 #   %2: node[192] f32 = load(buffer=@concat_24, via=ntype:node->ntype, at=node)
@@ -139,7 +139,7 @@ def HGTConv_linear_23_kernel(
     tl.store(saved_0_ptr + number * 192 + n, product + concat_24_ntype, mask=valid)
 
 
-# traversal pointwise_25_kernel(owner=rel, via=none, schedule=[0, 16]) {
+# traversal pointwise_25_kernel(owner=rel, via=none) {
 #   %0: rel[4,16,16] f32 = load(buffer=@att, via=none, at=rel)
 #   %1: rel[4] f32 = load(buffer=@prior, via=none, at=rel)
 #   %2: rel[4,1,1] f32 = reshape(%1, to=[4, 1, 1])
@@ -166,7 +166,7 @@ def HGTConv_pointwise_25_kernel(
     tl.store(pointwise_25_ptr + row * 1024 + at, att * prior, mask=valid)
 
 
-# gemm saved_1_kernel(schedule=[64]) {
+# gemm saved_1_kernel(schedule={tile_rows=64}) {
 #   %0: src_rel[192] f32 = load(buffer=@saved_0, via=src:src_rel->node, at=src_rel)
 #   %1: src_rel[64] f32 = slice(%0, axis=0, start=0, stop=64, step=1)
 #   %2: src_rel[4,16] f32 = reshape(%1, to=[4, 16])
@@ -209,7 +209,7 @@ def HGTConv_saved_1_kernel(
     tl.store(saved_1_ptr + number * 64 + (matrix * 16 + f1), product, mask=valid)
 
 
-# gemm saved_4_kernel(schedule=[64]) {
+# gemm saved_4_kernel(schedule={tile_rows=64}) {
 #   %0: src_rel[192] f32 = load(buffer=@saved_0, via=src:src_rel->node, at=src_rel)
 #   %1: src_rel[64] f32 = slice(%0, axis=0, start=128, stop=192, step=1)
 #   %2: src_rel[4,16] f32 = reshape(%1, to=[4, 16])
@@ -252,7 +252,7 @@ def HGTConv_saved_4_kernel(
     tl.store(saved_4_ptr + number * 64 + (matrix * 16 + f1), product, mask=valid)
 
 
-# traversal saved_6_kernel(owner=node, via=dst:edge->node, schedule=[0, 16]) {
+# traversal saved_6_kernel(owner=node, via=dst:edge->node) {
 #   %0: edge[4,16] f32 = load(buffer=@saved_1, via=src_rel:edge->src_rel, at=edge)
 #   %1: node[192] f32 = load(buffer=@saved_0, via=none, at=node)
 #   %2: edge[192] f32 = lift(%1, via=dst:edge->node)
@@ -338,7 +338,7 @@ def HGTConv_saved_6_kernel(
     tl.store(saved_6_ptr + owner * 64 + at, total * 0.5 * (1 + tl.erf(total * 0.7071067811865476)), mask=valid)
 
 
-# traversal pointwise_28_kernel(owner=ntype, via=none, schedule=[0, 16]) {
+# traversal pointwise_28_kernel(owner=ntype, via=none) {
 #   %0: ntype[] f32 = constant(at=ntype, value=1.0, to=f32)
 #   %1: ntype[] f32 = load(buffer=@sigmoid, via=none, at=ntype)
 #   %2: ntype[1] f32 = reshape(%1, to=[1])
@@ -359,7 +359,7 @@ def HGTConv_pointwise_28_kernel(
     tl.store(pointwise_28_ptr + row, 1.0 - sigmoid, mask=valid)
 
 
-# gemm linear_27_kernel(schedule=[64]) {
+# gemm linear_27_kernel(schedule={tile_rows=64}) {
 #   %0: node[64] f32 = load(buffer=@saved_6, via=none, at=node)
 #   %1: node[64] f32 = product(%0, w=@out_weight, via=ntype:node->ntype, transpose=false)
 #   %2: node[64] f32 = load(buffer=@out_bias, via=ntype:node->ntype, at=node)

@@ -25,7 +25,7 @@ def first_tile(tiles, n_tiles, owner):
         high = tl.where(below, high, middle)
     return low
 
-# traversal feature_reduce_16_kernel(owner=node, via=none, schedule=[0, 16]) {
+# traversal feature_reduce_16_kernel(owner=node, via=none) {
 #   %0: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
 #   %1: node[4,16] f32 = reshape(%0, to=[4, 16])
 #   %2: node[4,16] f32 = load(buffer=@saved_reduce_5, via=none, at=node)
@@ -52,7 +52,7 @@ def RGATConv_backward_feature_reduce_16_kernel(
     tl.store(feature_reduce_16_ptr + row * 4 + f0, sum_along(grad_out * saved_reduce_5, 2), mask=valid)
 
 
-# traversal reduce_19_kernel(owner=dst_rel, via=dst_rel:edge->dst_rel, schedule=[0, 16]) {
+# traversal reduce_19_kernel(owner=dst_rel, via=dst_rel:edge->dst_rel) {
 #   %0: edge[4] f32 = load(buffer=@saved_feature_reduce_1, via=src_rel:edge->src_rel, at=edge)
 #   %1: dst_rel[4] f32 = load(buffer=@saved_linear_3, via=none, at=dst_rel)
 #   %2: edge[4] f32 = lift(%1, via=dst_rel:edge->dst_rel)
@@ -140,7 +140,7 @@ def RGATConv_backward_reduce_19_kernel(
     tl.store(reduce_19_ptr + owner * 4 + f0, total, mask=valid)
 
 
-# traversal permute_20_kernel(owner=rel, via=none, schedule=[0, 16]) {
+# traversal permute_20_kernel(owner=rel, via=none) {
 #   %0: rel[64,4] f32 = load(buffer=@saved_feature_reduce_2, via=none, at=rel)
 #   %1: rel[4,64] f32 = permute(%0, order=[1, 0])
 #   store @permute_20 = %1
@@ -161,7 +161,7 @@ def RGATConv_backward_permute_20_kernel(
     tl.store(permute_20_ptr + row * 256 + (f0 * 64 + f1), saved_feature_reduce_2, mask=valid)
 
 
-# traversal pointwise_24_kernel(owner=src_rel, via=src_rel:edge->src_rel, schedule=[0, 16]) {
+# traversal pointwise_24_kernel(owner=src_rel, via=src_rel:edge->src_rel) {
 #   %0: edge[4] f32 = load(buffer=@pointwise_18, via=none, at=edge)
 #   %1: src_rel[4] f32 = reduce(%0, via=src_rel:edge->src_rel, op=sum)
 #   %2: edge[64] f32 = load(buffer=@grad_out, via=dst:edge->node, at=edge)
@@ -225,7 +225,7 @@ def RGATConv_backward_pointwise_24_kernel(
     tl.store(pointwise_24_ptr + owner * 64 + at, total_2 + (total * att_src_rel), mask=valid)
 
 
-# gemm_reduce outer_reduce_28_kernel(via=rel:dst_rel->rel, shared=true, schedule=[1024]) {
+# gemm_reduce outer_reduce_28_kernel(via=rel:dst_rel->rel, shared=true, schedule={tile_rows=1024}) {
 #   %0: dst_rel[64] f32 = load(buffer=@x, via=dst:dst_rel->node, at=dst_rel)
 #   %1: dst_rel[4] f32 = load(buffer=@reduce_19, via=none, at=dst_rel)
 #   left %0
@@ -298,7 +298,7 @@ def RGATConv_backward_outer_reduce_28_kernel_of_parts(
     tl.store(outer_reduce_28_ptr + owner.to(tl.int64) * 256 + lane, result, mask=lane < 256)
 
 
-# gemm_reduce outer_reduce_29_kernel(via=rel:src_rel->rel, shared=true, schedule=[1024]) {
+# gemm_reduce outer_reduce_29_kernel(via=rel:src_rel->rel, shared=true, schedule={tile_rows=1024}) {
 #   %0: src_rel[64] f32 = load(buffer=@x, via=src:src_rel->node, at=src_rel)
 #   %1: src_rel[4,16] f32 = load(buffer=@pointwise_24, via=none, at=src_rel)
 #   %2: src_rel[64] f32 = reshape(%1, to=[64])
@@ -372,7 +372,7 @@ def RGATConv_backward_outer_reduce_29_kernel_of_parts(
     tl.store(outer_reduce_29_ptr + owner.to(tl.int64) * 4096 + lane, result, mask=lane < 4096)
 
 
-# traversal grad_weight_kernel(owner=rel, via=none, schedule=[0, 16]) {
+# traversal grad_weight_kernel(owner=rel, via=none) {
 #   %0: rel[64,4,16] f32 = load(buffer=@weight, via=none, at=rel)
 #   %1: rel[64,64] f32 = reshape(%0, to=[64, 64])
 #   %2: rel[64,4] f32 = load(buffer=@outer_reduce_28, via=none, at=rel)
@@ -423,7 +423,7 @@ def RGATConv_backward_grad_weight_kernel(
     tl.store(grad_weight_ptr + row * 4096 + at, (outer_reduce_28_2 * att_dst) + outer_reduce_29, mask=valid)
 
 
-# gemm linear_26_kernel(schedule=[64]) {
+# gemm linear_26_kernel(schedule={tile_rows=64}) {
 #   %0: src_rel[4,16] f32 = load(buffer=@pointwise_24, via=none, at=src_rel)
 #   %1: src_rel[64] f32 = reshape(%0, to=[64])
 #   %2: src_rel[64] f32 = product(%1, w=@reshape_25, via=rel:src_rel->rel, transpose=true)
@@ -464,7 +464,7 @@ def RGATConv_backward_linear_26_kernel(
     tl.store(linear_26_ptr + number * 64 + f0, product, mask=valid)
 
 
-# traversal reduce_27_kernel(owner=node, via=src:src_rel->node, schedule=[0, 16]) {
+# traversal reduce_27_kernel(owner=node, via=src:src_rel->node) {
 #   %0: src_rel[64] f32 = load(buffer=@linear_26, via=none, at=src_rel)
 #   %1: node[64] f32 = reduce(%0, via=src:src_rel->node, op=sum)
 #   store @reduce_27 = %1
@@ -498,7 +498,7 @@ def RGATConv_backward_reduce_27_kernel(
     tl.store(reduce_27_ptr + owner * 64 + f0, total, mask=valid)
 
 
-# traversal grad_x_kernel(owner=node, via=dst:dst_rel->node, schedule=[0, 16]) {
+# traversal grad_x_kernel(owner=node, via=dst:dst_rel->node) {
 #   %0: dst_rel[4] f32 = load(buffer=@reduce_19, via=none, at=dst_rel)
 #   %1: dst_rel[1] f32 = slice(%0, axis=0, start=0, stop=1, step=1)
 #   %2: dst_rel[4,64] f32 = load(buffer=@permute_20, via=rel:dst_rel->rel, at=dst_rel)
@@ -569,7 +569,7 @@ def RGATConv_backward_grad_x_kernel(
     tl.store(grad_x_ptr + owner * 64 + f0, total + reduce_27, mask=valid)
 
 
-# traversal grad_att_src_kernel(owner=rel, via=rel:src_rel->rel, schedule=[512, 16]) {
+# traversal grad_att_src_kernel(owner=rel, via=rel:src_rel->rel, schedule={split=512}) {
 #   %0: src_rel[4] f32 = load(buffer=@reduce_23, via=none, at=src_rel)
 #   %1: src_rel[4,1] f32 = reshape(%0, to=[4, 1])
 #   %2: src_rel[64] f32 = load(buffer=@saved_linear_0, via=none, at=src_rel)
@@ -635,7 +635,7 @@ def RGATConv_backward_grad_att_src_kernel_grad_att_src_of_parts(
     tl.store(grad_att_src_ptr + owner.to(tl.int64) * 64 + lane, result, mask=lane < 64)
 
 
-# traversal grad_bias_kernel(owner=one, via=one:node->one, schedule=[512, 16]) {
+# traversal grad_bias_kernel(owner=one, via=one:node->one, schedule={split=512}) {
 #   %0: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
 #   %1: one[64] f32 = reduce(%0, via=one:node->one, op=sum)
 #   store @grad_bias = %1

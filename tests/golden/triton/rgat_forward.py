@@ -19,7 +19,7 @@ def longest_of(begin, end, OWNERS: tl.constexpr):
     # The most members that an owner of this block has.
     return tl.reduce(tl.reshape(end - begin, (OWNERS,)), 0, tl.standard._elementwise_max)
 
-# traversal saved_2_kernel(owner=rel, via=none, schedule=[0, 16]) {
+# traversal saved_2_kernel(owner=rel, via=none) {
 #   %0: rel[64,4,16] f32 = load(buffer=@weight, via=none, at=rel)
 #   %1: rel[64,64] f32 = reshape(%0, to=[64, 64])
 #   %2: rel[4,16] f32 = load(buffer=@att_dst, via=none, at=rel)
@@ -51,7 +51,7 @@ def RGATConv_saved_2_kernel(
     tl.store(saved_2_ptr + row * 256 + (f0 * 4 + f1), sum_along(weight * att_dst, 3), mask=valid)
 
 
-# gemm saved_0_kernel(schedule=[64]) {
+# gemm saved_0_kernel(schedule={tile_rows=64}) {
 #   %0: src_rel[64] f32 = load(buffer=@x, via=src:src_rel->node, at=src_rel)
 #   %1: src_rel[64] f32 = product(%0, w=@reshape_12, via=rel:src_rel->rel, transpose=false)
 #   %2: src_rel[4,16] f32 = reshape(%1, to=[4, 16])
@@ -104,7 +104,7 @@ def RGATConv_saved_0_kernel(
     tl.store(saved_1_ptr + number * 4 + f0, sum_along(product * att_src_rel, 2), mask=valid)
 
 
-# gemm saved_3_kernel(schedule=[64]) {
+# gemm saved_3_kernel(schedule={tile_rows=64}) {
 #   %0: dst_rel[64] f32 = load(buffer=@x, via=dst:dst_rel->node, at=dst_rel)
 #   %1: dst_rel[4] f32 = product(%0, w=@saved_2, via=rel:dst_rel->rel, transpose=false)
 #   store @saved_3 = %1
@@ -146,7 +146,7 @@ def RGATConv_saved_3_kernel(
     tl.store(saved_3_ptr + number * 4 + f0, product, mask=valid)
 
 
-# traversal out_kernel(owner=node, via=dst:edge->node, schedule=[0, 16]) {
+# traversal out_kernel(owner=node, via=dst:edge->node) {
 #   %0: edge[4] f32 = load(buffer=@saved_1, via=src_rel:edge->src_rel, at=edge)
 #   %1: edge[4] f32 = load(buffer=@saved_3, via=dst_rel:edge->dst_rel, at=edge)
 #   %2: edge[4] f32 = pointwise(%0, %1, function=add, scalars=[])

@@ -25,7 +25,7 @@ def first_tile(tiles, n_tiles, owner):
         high = tl.where(below, high, middle)
     return low
 
-# gemm linear_8_kernel(schedule=[64]) {
+# gemm linear_8_kernel(schedule={tile_rows=64}) {
 #   %0: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
 #   %1: node[64] f32 = product(%0, w=@root, via=one:node->one, transpose=true)
 #   store @linear_8 = %1
@@ -63,7 +63,7 @@ def RGCNConv_backward_linear_8_kernel(
     tl.store(linear_8_ptr + number * 64 + f0, product, mask=valid)
 
 
-# traversal pointwise_10_kernel(owner=dst_rel, via=dst_rel:edge->dst_rel, schedule=[0, 16]) {
+# traversal pointwise_10_kernel(owner=dst_rel, via=dst_rel:edge->dst_rel) {
 #   %0: dst_rel[] f32 = degree(via=dst_rel:edge->dst_rel, to=f32)
 #   %1: dst_rel[] f32 = constant(at=dst_rel, value=1.0, to=f32)
 #   %2: dst_rel[] f32 = pointwise(%0, %1, function=maximum, scalars=[])
@@ -90,7 +90,7 @@ def RGCNConv_backward_pointwise_10_kernel(
     tl.store(pointwise_10_ptr + owner, 1 / tl.maximum(degree, constant, propagate_nan=tl.PropagateNan.ALL), mask=valid)
 
 
-# traversal reduce_11_kernel(owner=src_rel, via=src_rel:edge->src_rel, schedule=[0, 16]) {
+# traversal reduce_11_kernel(owner=src_rel, via=src_rel:edge->src_rel) {
 #   %0: edge[64] f32 = load(buffer=@grad_out, via=dst:edge->node, at=edge)
 #   %1: edge[] f32 = load(buffer=@pointwise_10, via=dst_rel:edge->dst_rel, at=edge)
 #   %2: edge[64] f32 = pointwise(%0, %1, function=mul, scalars=[])
@@ -130,7 +130,7 @@ def RGCNConv_backward_reduce_11_kernel(
     tl.store(reduce_11_ptr + owner * 64 + f0, total, mask=valid)
 
 
-# gemm linear_12_kernel(schedule=[64]) {
+# gemm linear_12_kernel(schedule={tile_rows=64}) {
 #   %0: src_rel[64] f32 = load(buffer=@reduce_11, via=none, at=src_rel)
 #   %1: src_rel[64] f32 = product(%0, w=@weight, via=rel:src_rel->rel, transpose=true)
 #   store @linear_12 = %1
@@ -170,7 +170,7 @@ def RGCNConv_backward_linear_12_kernel(
     tl.store(linear_12_ptr + number * 64 + f0, product, mask=valid)
 
 
-# traversal grad_x_kernel(owner=node, via=src:src_rel->node, schedule=[0, 16]) {
+# traversal grad_x_kernel(owner=node, via=src:src_rel->node) {
 #   %0: node[64] f32 = load(buffer=@linear_8, via=none, at=node)
 #   %1: src_rel[64] f32 = load(buffer=@linear_12, via=none, at=src_rel)
 #   %2: node[64] f32 = reduce(%1, via=src:src_rel->node, op=sum)
@@ -208,7 +208,7 @@ def RGCNConv_backward_grad_x_kernel(
     tl.store(grad_x_ptr + owner * 64 + f0, linear_8 + total, mask=valid)
 
 
-# gemm_reduce grad_weight_kernel(via=rel:src_rel->rel, shared=true, schedule=[1024]) {
+# gemm_reduce grad_weight_kernel(via=rel:src_rel->rel, shared=true, schedule={tile_rows=1024}) {
 #   %0: src_rel[64] f32 = load(buffer=@x, via=src:src_rel->node, at=src_rel)
 #   %1: src_rel[64] f32 = load(buffer=@reduce_11, via=none, at=src_rel)
 #   left %0
@@ -279,7 +279,7 @@ def RGCNConv_backward_grad_weight_kernel_of_parts(
     tl.store(grad_weight_ptr + owner.to(tl.int64) * 4096 + lane, result, mask=lane < 4096)
 
 
-# gemm_reduce grad_root_kernel(via=one:node->one, shared=true, schedule=[1024]) {
+# gemm_reduce grad_root_kernel(via=one:node->one, shared=true, schedule={tile_rows=1024}) {
 #   %0: node[64] f32 = load(buffer=@x, via=none, at=node)
 #   %1: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
 #   left %0
@@ -346,7 +346,7 @@ def RGCNConv_backward_grad_root_kernel_of_parts(
     tl.store(grad_root_ptr + owner.to(tl.int64) * 4096 + lane, result, mask=lane < 4096)
 
 
-# traversal grad_bias_kernel(owner=one, via=one:node->one, schedule=[512, 16]) {
+# traversal grad_bias_kernel(owner=one, via=one:node->one, schedule={split=512}) {
 #   %0: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
 #   %1: one[64] f32 = reduce(%0, via=one:node->one, op=sum)
 #   store @grad_bias = %1

@@ -12,7 +12,7 @@ def longest_of(begin, end, OWNERS: tl.constexpr):
     # The most members that an owner of this block has.
     return tl.reduce(tl.reshape(end - begin, (OWNERS,)), 0, tl.standard._elementwise_max)
 
-# gemm linear_5_kernel(schedule=[64]) {
+# gemm linear_5_kernel(schedule={tile_rows=64}) {
 #   %0: src_rel[64] f32 = load(buffer=@x, via=src:src_rel->node, at=src_rel)
 #   %1: src_rel[64] f32 = product(%0, w=@weight, via=rel:src_rel->rel, transpose=false)
 #   store @linear_5 = %1
@@ -54,7 +54,7 @@ def RGCNConv_linear_5_kernel(
     tl.store(linear_5_ptr + number * 64 + f0, product, mask=valid)
 
 
-# traversal pointwise_7_kernel(owner=dst_rel, via=dst_rel:edge->dst_rel, schedule=[0, 16]) {
+# traversal pointwise_7_kernel(owner=dst_rel, via=dst_rel:edge->dst_rel) {
 #   %0: dst_rel[] f32 = degree(via=dst_rel:edge->dst_rel, to=f32)
 #   %1: dst_rel[] f32 = constant(at=dst_rel, value=1.0, to=f32)
 #   %2: dst_rel[] f32 = pointwise(%0, %1, function=maximum, scalars=[])
@@ -81,7 +81,7 @@ def RGCNConv_pointwise_7_kernel(
     tl.store(pointwise_7_ptr + owner, 1 / tl.maximum(degree, constant, propagate_nan=tl.PropagateNan.ALL), mask=valid)
 
 
-# gemm linear_9_kernel(schedule=[64]) {
+# gemm linear_9_kernel(schedule={tile_rows=64}) {
 #   %0: node[64] f32 = load(buffer=@x, via=none, at=node)
 #   %1: node[64] f32 = product(%0, w=@root, via=one:node->one, transpose=false)
 #   store @linear_9 = %1
@@ -119,7 +119,7 @@ def RGCNConv_linear_9_kernel(
     tl.store(linear_9_ptr + number * 64 + f0, product, mask=valid)
 
 
-# traversal out_kernel(owner=node, via=dst:edge->node, schedule=[0, 16]) {
+# traversal out_kernel(owner=node, via=dst:edge->node) {
 #   %0: edge[64] f32 = load(buffer=@linear_5, via=src_rel:edge->src_rel, at=edge)
 #   %1: edge[] f32 = load(buffer=@pointwise_7, via=dst_rel:edge->dst_rel, at=edge)
 #   %2: edge[64] f32 = pointwise(%0, %1, function=mul, scalars=[])
