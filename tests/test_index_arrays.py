@@ -169,6 +169,7 @@ class _Waits(TorchDispatchMode):
 def test_pytorch_waits_for_the_device_only_where_a_length_is_unknown() -> None:
     """Once for each pair space, and once for each table of tiles."""
     graph = GRAPHS["large"]
+    graph.counts()  # the graph's own, made by its own sorts
     arrays = IndexArrays(graph, TorchSorts())
     with _Waits() as waits:
         for space in PAIR_SPACES:
