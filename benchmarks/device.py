@@ -68,7 +68,7 @@ def environment(device: str) -> dict[str, Any]:
     about: dict[str, Any] = {
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "device": device,
-        "processor": cpu(),
+        "processor": cpu().splitlines()[0].partition(":")[2].strip() or platform.machine(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -103,6 +103,7 @@ def markdown(about: dict[str, Any], outcomes: list[dict[str, Any]]) -> str:
     ]
     others = [o for o in outcomes if o["outcome"] != "passed"]
     if others:
-        rows = "\n".join(f"| {o['test']} | {o['outcome']} | {o['why'].replace('|', '/')} |" for o in others)
+        cells = [[str(o[k]).replace("|", "/") for k in ("test", "outcome", "why")] for o in others]
+        rows = "\n".join(f"| {' | '.join(row)} |" for row in cells)
         parts.append(f"| test | outcome | why |\n| --- | --- | --- |\n{rows}")
     return "\n\n".join(parts) + "\n"

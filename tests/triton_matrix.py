@@ -253,7 +253,7 @@ def tolerance(dtype: torch.dtype) -> float:
 def scale(wanted: Tensor) -> float:
     """The largest value of the oracle's tensor; at least 1, the size of inputs, parameters and incoming gradients: what is small because
     terms of that size cancel has their error."""
-    return max(1.0, float(wanted.abs().max()) if wanted.numel() else 1.0)
+    return max(1.0, float(wanted.detach().abs().max()) if wanted.numel() else 1.0)
 
 
 def assert_close(what: str, got: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
