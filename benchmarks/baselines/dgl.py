@@ -18,9 +18,8 @@ def rel_graph_conv(t: Tape, s: Sizes) -> None:
     weight, loop, bias = t.leaf(s.relations * s.rows(s.features)), t.leaf(s.rows(s.features)), t.leaf(s.rows(1))
     source = _gather(t, s, x)
     message = _typed(t, s, source, weight, s.edges)
-    t.drop(source)
     normed = t.op([message, norm], s.rows(s.edges), saves=[norm])
-    t.drop(message)
+    t.drop(source, message)
     h = t.op([normed], s.rows(s.nodes), saves=[types])  # copy_e, sum
     t.drop(normed)
     biased = t.op([h, bias], s.rows(s.nodes), hands_on=True)
@@ -51,10 +50,17 @@ def hetero_gat(t: Tape, s: Sizes) -> None:
         aggregated = t.op([source, alpha], s.rows(rows), saves=[source, alpha])  # u_mul_e, sum
         outs.append(t.op([aggregated, bias], s.rows(rows), hands_on=True))
         t.drop(source, target, *scores, logits, active, alpha, aggregated)
-    stacked = t.op(outs, sum(o.size for o in outs), hands_on=True)
-    summed = t.op([stacked], s.rows(s.nodes))
-    t.drop(stacked, *outs, *parts)
-    t.backward(summed)
+    results = []
+    for n in range(s.node_types):  # torch.stack of what relations bring to a type, and its sum
+        mine = outs[n :: s.node_types]
+        if mine:
+            stacked = t.op(mine, sum(o.size for o in mine), hands_on=True)
+            results.append(t.op([stacked], s.rows(rows)))
+            t.drop(stacked)
+    t.drop(*outs, *parts)
+    whole = t.op(results, s.rows(s.nodes), view=True, hands_on=True)
+    t.drop(*results)
+    t.backward(whole)
 
 
 def hgt(t: Tape, s: Sizes) -> None:
@@ -69,7 +75,7 @@ def hgt(t: Tape, s: Sizes) -> None:
     keys = _typed(t, s, k_e, relation[0], s.edges, size)
     dots = t.op([keys, q_e], s.rows(s.edges), saves=[keys, q_e])
     summed = t.op([dots], s.rows(s.edges, s.heads))
-    t.drop(dots, keys)
+    t.drop(dots)
     priors = t.op([prior, types], s.rows(s.edges, s.heads))
     scaled = t.op([summed, priors], s.rows(s.edges, s.heads), saves=[summed, priors])
     divided = t.op([scaled], s.rows(s.edges, s.heads))
@@ -77,7 +83,7 @@ def hgt(t: Tape, s: Sizes) -> None:
     messages = _typed(t, s, v_e, relation[1], s.edges, size)
     logits = t.op([divided], s.rows(s.edges, s.heads))  # torch.stack
     stacked = t.op([messages], s.rows(s.edges), hands_on=True)
-    t.drop(divided, messages, k_e, q_e, v_e)
+    t.drop(divided, messages, keys, k_e, q_e, v_e)
     alpha = t.op([logits], s.rows(s.edges, s.heads), saves_result=True, temporary=s.rows(s.edges, s.heads))
     weighted = t.op([stacked, alpha], s.rows(s.edges), saves=[stacked, alpha], backward_temporary=s.rows(s.edges))
     t.drop(stacked, alpha, logits)
