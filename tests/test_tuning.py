@@ -164,8 +164,8 @@ def test_candidates_are_few_different_and_near_the_best(layer: str) -> None:
 
 def test_the_default_is_what_the_cost_model_chooses() -> None:
     found, _ = variants()
-    name = found.best(COUNTS, RATES)
-    decision = default_decision(found, COUNTS, RATES)
+    name = found.choose(COUNTS)
+    decision = default_decision(found, COUNTS)
     plans = decision.compile(found.program, tuple(found.wrt)).plans
     assert [str(p) for p in plans] == [str(p) for p in found.compilation(name).plans]
 
