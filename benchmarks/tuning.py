@@ -68,7 +68,7 @@ def tune_case(case: Case, mode: str, budget: float) -> Tuned:
         found = columba.tune(layer, x, graph, budget=budget, again=True)
         took = time.perf_counter() - start
     assert isinstance(found, Outcome)
-    default = default_decision(variants, graph.counts(), machine_rates())
+    default = default_decision(variants, graph.counts())
     winner = parse_decision(found.record.decision)
     workload = Workload(variants.program, variants.wrt, graph)
 

@@ -24,7 +24,6 @@ from columba.runtime.graph import Graph
 from columba.runtime.reference import evaluate
 from columba.saving import Saving
 from columba.tuning.lookup import Recorded
-from columba.tuning.search import tune_variants
 from columba.variants import Variants, parse_choices, recipes_for
 
 BACKENDS = ("auto", "cpp", "triton", "torch")
@@ -327,6 +326,8 @@ class _Specialization:
             recorded = self.recorded.setdefault((variants.key, backend), Recorded(variants, backend))
             name = recorded.choice(graph)
             if name is None and self.options.autotune:
+                from columba.tuning.search import tune_variants  # which most processes never need
+
                 tune_variants(variants, graph, backend)
                 recorded.forget()
                 name = recorded.choice(graph)

@@ -150,11 +150,12 @@ def test_all_plan_decisions_are_spelled_as_users_would(compilation: Compilation)
 
 
 @pytest.mark.parametrize("layer", ["rgcn", "rgat"])
-def test_candidates_are_few_different_and_near_the_best(layer: str) -> None:
+def test_candidates_are_few_different_and_near_the_best(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(space, "OPTIONAL", ("reorder_linear", "factor_sums", "sink_lifts", "fuse_traversals"))
     found, _ = variants(layer)
-    candidates = plan_candidates(found.program, found.wrt, COUNTS, RATES)
+    candidates = plan_candidates(found.program, found.wrt, COUNTS, RATES, most=4)
     everything = plan_candidates(found.program, found.wrt, COUNTS, RATES, most=1000)
-    assert 1 < len(candidates) <= space.MOST_PLANS <= 36
+    assert 1 < len(candidates) <= 4 < len(everything)
     assert [c.decision for c in candidates] == [c.decision for c in everything[: len(candidates)]]
     assert len({"\n".join(map(str, c.compilation.plans)) for c in everything}) == len(everything)
     times = [c.predicted for c in everything]
@@ -164,8 +165,8 @@ def test_candidates_are_few_different_and_near_the_best(layer: str) -> None:
 
 def test_the_default_is_what_the_cost_model_chooses() -> None:
     found, _ = variants()
-    name = found.best(COUNTS, RATES)
-    decision = default_decision(found, COUNTS, RATES)
+    name = found.choose(COUNTS)
+    decision = default_decision(found, COUNTS)
     plans = decision.compile(found.program, tuple(found.wrt)).plans
     assert [str(p) for p in plans] == [str(p) for p in found.compilation(name).plans]
 

@@ -108,5 +108,5 @@ def test_graphs_by_name(cache: Path) -> None:
     published = load_graph("am:0.001")
     assert published.num_edges > 0
     triples = cache / "triples.txt"
-    triples.write_text("0 0 1\n1 1 2\n")
+    triples.write_text("0 1 0\n1 2 1\n")
     assert load_graph(str(triples)).num_nodes == 3

@@ -27,6 +27,7 @@ import torch
 import columba
 from columba.explain import tunable
 from columba.runtime.records import Record, Records, database
+from columba.tuning import search
 from columba.tuning.cases import case_of, versions
 
 DECISION = '{"passes": "aggregate_first,-sink_lifts", "price": 4.0, "schedules": {"forward": {"out_kernel": {"pieces": 7}}}}'
@@ -91,7 +92,7 @@ def reporting():
     print(columba.explain(*model()).variant)
 
 def autotuned():
-    columba.api.tune_variants = functools.partial(columba.api.tune_variants, budget=2.0)
+    search.tune_variants = functools.partial(search.tune_variants, budget=2.0)
     layer, *args = model()
     compiled = columba.compile(layer, autotune=True)
     torch.testing.assert_close(compiled(*args), layer(*args), atol=1e-4, rtol=1e-4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,6 +23,10 @@ from columba.tuning.decisions import BadDecision, parse_decision
 from columba.tuning.search import Outcome, Step, TuningError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+BUSY = 0.5
+"""The load of a core from which times mean little."""
 
 
 class Seconds(click.ParamType):
@@ -130,6 +135,11 @@ def _converted(made: Sequence[Any], dtype: str | None) -> Sequence[Any]:
 def run(made: Sequence[Any], graph: Graph | None, budget: float, backend: str, again: bool) -> None:
     """Tunes, with a progress bar on the terminal, and shows what was tried."""
     model, *args = made
+    load, cores = os.getloadavg()[0], os.cpu_count() or 1
+    if load > BUSY * cores:
+        click.echo(
+            f"the machine is busy (load {load:.1f} on {cores} cores): what is measured now may not hold", err=True
+        )
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:

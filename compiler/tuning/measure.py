@@ -108,6 +108,11 @@ class Measured:
     def noise(self) -> float:
         return noise(self.ratios)
 
+    @property
+    def wins(self) -> float:
+        """The share of the rounds in which the candidate was faster."""
+        return sum(r < 1 for r in self.ratios) / len(self.ratios)
+
 
 def noise(ratios: Sequence[float]) -> float:
     """How far the median of some ratios may be off: its standard error, by the median deviation. Infinite for a single one."""

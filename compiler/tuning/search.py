@@ -32,6 +32,9 @@ FINALISTS, FINAL = 3, 0.08
 ROUNDS = 10
 """Of a measurement."""
 
+WINS = 0.75
+"""The share of its rounds that a winner of the duel has won: on a busy machine a median alone may be luck."""
+
 DUEL_ROUNDS = 30
 """Of one that decides."""
 
@@ -270,7 +273,7 @@ class Search:
         seconds = max(0.0, 1.0 - self.used) * self.budget * 0.9
         measured, references = self._compare(self.default, rivals, seconds, DUEL_ROUNDS if rivals else FEWEST)
         default = statistics.median(t.total for t in references)
-        won = [(m.ratio, name) for name, m in measured.items() if is_better(m.ratio, m.noise)]
+        won = [(m.ratio, n) for n, m in measured.items() if is_better(m.ratio, m.noise) and m.wins >= WINS]
         ratio, name = min(won, default=(1.0, str(self.default)))
         made = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
         trials = [_trial(str(self.default), str(rival), measured[str(rival)]) for rival in rivals]
