@@ -40,7 +40,6 @@ from columba.codegen.triton import (
     is_legal,
 )
 from columba.ir.intraop.kernels import Kernel, Traversal
-from columba.ir.intraop.plan import Plan
 from columba.ir.types import DType
 from columba.runtime.graph import Graph
 from columba.runtime.triton_launch import TritonExecutable
@@ -291,8 +290,9 @@ def scheduled(choose: Choose, target: str) -> Iterator[list[Schedule]]:
     """Inside, kernels that are built run as ``choose`` says where that is legal; gives the schedules that were used."""
     used: list[Schedule] = []
 
-    def build(plans: Sequence[Plan], index_dtype: DType, backend: str) -> TritonExecutable:
+    def build(planned: driver.Planned, index_dtype: DType, backend: str) -> TritonExecutable:
         assert backend == "triton"
+        plans = planned.plans
         schedules = {
             (plan.name, kernel.name): schedule
             for plan in plans
