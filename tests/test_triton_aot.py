@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import re
+from collections.abc import Iterator
 
 import pytest
 import torch
@@ -105,6 +106,14 @@ def check_all(
 
 
 # ------------------------------------------------------------------------------------------------ layers
+
+
+@pytest.fixture(autouse=True, scope="module")
+def own_binaries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache of binaries of these tests' own: Triton finds a binary by the text of its function, wherever that stood in its module."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TRITON_CACHE_DIR", str(tmp_path_factory.mktemp("triton")))
+        yield
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -34,7 +34,6 @@ from columba.codegen.triton import (
 )
 from columba.driver import Compilation
 from columba.ir.intraop.kernels import Gemm, Kernel, Traversal
-from columba.ir.intraop.plan import Plan
 from columba.ir.types import DType
 from columba.runtime.triton_launch import TritonExecutable
 
@@ -73,8 +72,8 @@ def scheduled(monkeypatch: pytest.MonkeyPatch) -> Callable[[Choose], list[Schedu
     def use(choose: Choose) -> list[Schedule]:
         used: list[Schedule] = []
 
-        def build(plans: Sequence[Plan], index_dtype: DType, backend: str) -> TritonExecutable:
-            schedules = {}
+        def build(planned: driver.Planned, index_dtype: DType, backend: str) -> TritonExecutable:
+            schedules, plans = {}, planned.plans
             for plan in plans:
                 for kernel in plan.kernels:
                     schedule = choose(kernel)
