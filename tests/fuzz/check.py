@@ -236,7 +236,10 @@ def distance(a: Tensor, b: Tensor) -> float:
         return 0.0
     if a.dtype is torch.bool:
         return float((a != b).any())
-    off = torch.where(a == b, 0.0, (a - b).abs().double())  # the same infinity on both sides is no difference
+    same = (a == b) | (
+        a.isnan() & b.isnan()
+    )  # the same infinity on both sides, or no number on either, is no difference
+    off = torch.where(same, 0.0, (a - b).abs().double())
     return float(torch.nan_to_num(off.double(), nan=float("inf"), posinf=float("inf")).max())
 
 

@@ -6,7 +6,8 @@ import random
 from collections.abc import Callable, Sequence
 
 from columba.ir.interop import build as b
-from columba.ir.interop.ops import REDUCTIONS, Constant, Degree, Expand, Input, Lift, Reduce, Value
+from columba.ir.interop.ops import REDUCTIONS, Constant, Degree, Expand, FeatureReduce, Input, Lift, Reduce, Value
+from columba.ir.node import topological
 from columba.ir.spaces import PAIR_SPACES, IndexMap, Space, maps_from
 from columba.ir.types import DType, Shape, TensorType
 
@@ -193,6 +194,8 @@ class Grower:
         """What a rule makes, if it fits."""
         try:
             made = rule(self)
+            if made is not None and any(isinstance(v, FeatureReduce) and not v.axes for v in topological((made,))):
+                return None
         except (TypeError, IndexError):  # not these operands: ill-typed, or nothing to choose from
             return None
         return None if made is None or made.type.size > LARGEST_ROW else self.keep(made)

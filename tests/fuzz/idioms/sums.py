@@ -90,7 +90,7 @@ def _summed_twice(g: Grower) -> Value:
         first = owner_map(g, Space.EDGE)
     inner = Reduce(g.fresh(Space.EDGE, g.shape(0, 2)), first, "sum" if g.chance(0.65) else g.rng.choice(REDUCTIONS))
     middle: Value = g.between(inner, 2)
-    if g.chance(0.2):
+    if g.chance(0.3):
         middle = g.between(b.pointwise(g.rng.choice(("relu", "relu", "abs")), middle), 1)
     elif g.chance(0.15):
         middle = b.pointwise(
