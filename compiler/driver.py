@@ -18,7 +18,7 @@ from torch import Tensor
 
 from columba.autodiff import differentiate
 from columba.codegen.cpp import emit
-from columba.distinct import Place, distinct
+from columba.distinct import Distinct, Place, distinct
 from columba.ir.interop.program import Program
 from columba.ir.interop.verify import verify as verify_program
 from columba.ir.intraop.plan import Plan, spaces_of
@@ -149,12 +149,12 @@ def compile_program(
     recipe = recipe or Recipe()
     verify_program(traced)
     wanted = distinct(recipe.optimize(traced))
-    if not wrt or not wanted.program.results:
+    wanted, joint = _differentiated(wanted, wrt, recipe) if wrt else (wanted, None)
+    if joint is None:
         plan = verify_plan(recipe.schedule(lower(wanted.program)))
         return Compilation(traced, wanted.program, plan, wanted.places)
 
     inputs, results = len(wanted.program.inputs), len(wanted.program.results)
-    joint = recipe.optimize(differentiate(wanted.program, wrt))
     parts = partition(joint, inputs, results, saving)
     backward = distinct(parts.backward)
     by_name = dict(zip(wrt, backward.places, strict=True))
@@ -172,6 +172,25 @@ def compile_program(
         parts.sources,
         gradients,
     )
+
+
+def _differentiated(wanted: Distinct, wrt: Sequence[str], recipe: Recipe) -> tuple[Distinct, Program | None]:
+    """The forward program, and the joint one if there is anything to compute.
+
+    Passes may see only the second time that a result is an input, or another result: it is then taken out of the forward program.
+    """
+    while wanted.program.results:
+        joint = recipe.optimize(differentiate(wanted.program, wrt))
+        inputs, results = len(wanted.program.inputs), len(wanted.program.results)
+        again = distinct(
+            Program(wanted.program.name, joint.inputs[:inputs], joint.results[:results], joint.result_names[:results])
+        )
+        if len(again.program.results) == results:
+            return wanted, joint
+        wanted = Distinct(
+            again.program, tuple(again.places[n] if kind == "output" else (kind, n) for kind, n in wanted.places)
+        )
+    return wanted, None
 
 
 def _gradient(place: Place | None, sources: Sequence[Source]) -> tuple[str, int] | None:

@@ -166,11 +166,12 @@ class _OverMembers:
         }
 
     def text(self) -> KernelText:
+        segments = self.names.index(Segments(self.via))
         for v in self.slots.values:
             if isinstance(v, Load) and v.space is not self.slots.member:
                 self.outer.known[v] = self._own_row(v)
             if isinstance(v, Degree):
-                self.outer.known[v] = Scalar(f"(({computed(v.dtype)})(end - begin))")
+                self.outer.known[v] = Scalar(f"(({computed(v.dtype)})({segments}[o + 1] - {segments}[o]))")
         know_views(self.outer, self.slots.values)
         slots = self.slots.all()
         for slot in slots:
@@ -179,7 +180,7 @@ class _OverMembers:
         own = [s for s in self.kernel.stores if s not in self.slots.stores]
         common = {
             "owners": self.names.count(self.kernel.owner),
-            "segments": self.names.index(Segments(self.via)),
+            "segments": segments,
             "members": self.names.count(self.via.fine),
             "threads": threads_of(self.kernel.schedule),
             "scratch": [

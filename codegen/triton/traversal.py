@@ -162,7 +162,7 @@ def _stores(values: Values, store: Store, row: Item, pieces: int = 1) -> Iterato
         if pieces > 1:
             n = value.shape[0]
             block = power_of_two(n) // pieces
-            axis = Axis(values.rows, str(block), None if n % block == 0 else n, f"piece * {block}")
+            axis = Axis(values.rows, str(block), None if n == block * pieces else n, f"piece * {block}")
             index = ((Digit(values.lanes(axis), n),), *index[1:])
         at = linear(values.items, flat(whole(index)))
         place = values.pointer(values.names.buffer(store.buffer), row, store.buffer.type.size, at)

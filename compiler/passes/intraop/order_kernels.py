@@ -18,9 +18,9 @@ class OrderKernels(Pass[Plan]):
     """``A writes %x; B; C reads %x  -->  B; A; C``, if ``%x`` is larger than what B makes.
 
     Among the orders in which every kernel comes after those whose buffers it reads, one is searched for whose most bytes alive are few,
-    on graphs of typical counts: at each step the ``width`` best beginnings are carried on. A temporary lives until its last reader has run,
-    and so does an input with a row a pair, which can only be a saved value. Host calls keep their places among the kernels, since what
-    stands between two runs as one call. It must not fire where the order at hand needs no more.
+    on graphs of typical counts: at each step the ``width`` best beginnings (at least one) are carried on. A temporary lives until its
+    last reader has run, and so does an input with a row a pair, which can only be a saved value. Host calls keep their places among the
+    kernels, since what stands between two runs as one call. It must not fire where the order at hand needs no more.
     """
 
     width: int = 32
@@ -77,7 +77,7 @@ class _Search:
                     ran = frozenset(after.order)
                     if ran not in found or _rank(after) < _rank(found[ran]):
                         found[ran] = after
-            beginnings = sorted(found.values(), key=_rank)[:width]
+            beginnings = sorted(found.values(), key=_rank)[: max(1, width)]
         return beginnings[0].order
 
     def peak(self, order: Sequence[int]) -> int:
