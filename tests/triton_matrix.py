@@ -230,11 +230,9 @@ TINY = tuple(name for name in graphs() if name != "tiles")
 
 # ------------------------------------------------------------------------------------------------ how close
 
-ROUNDINGS = 16
+ROUNDINGS = 8
 """How often a value is rounded to the storage type on its way from inputs to a gradient, at most, in units of the type's epsilon: the
-longest chains here (HGT's backward direction) pass eight kernels that store what the next ones load. Logarithms of sums of exponentials
-are stored too, and an error of half an epsilon in one of size 4 to 8, as a hub has, is one of two to four epsilons in all its weights,
-which enter a gradient twice."""
+longest chains here (HGT's backward direction) pass eight kernels that store what the next ones load."""
 
 
 def tolerance(dtype: torch.dtype) -> float:
