@@ -161,14 +161,19 @@ def test_cpp_allocates_what_is_predicted(layer: str, block_meter: Meter) -> None
         out = compiled(x, graph)
         out.backward(gradient.clone())
 
-    step()
-    x.grad = None
-    model.zero_grad()
-    gc.collect()
-    kept = memory.scratch.kept
-    assert block_meter.held == kept
-    measured = profiled_peak(step) + kept
-    assert block_meter.held == kept, "the second step finds its block"
+    def again() -> int:
+        step()
+        x.grad = None
+        model.zero_grad()
+        gc.collect()
+        assert block_meter.held == memory.scratch.kept
+        return memory.scratch.kept
+
+    kept = again()
+    assert again() == kept, "the second step finds its block"
+    measured = (
+        profiled_peak(step) + kept
+    )  # while PyTorch profiles, memory of saved values is not used again: the block grows
     assert measured == pytest.approx(predicted.peak - predicted.resident, rel=0.02)
 
 

@@ -15,6 +15,7 @@ from eager_graphs import NODE_TYPES, RELATIONS, bipartite_graph, square_graphs
 from fuzz.check import Reject
 from fuzz.kernels import check_kernels
 from fuzz.mutate import random_case
+from interpreter_rounding import round_as_gpus_do
 from strangers import STRANGERS, Stranger
 from torch import Tensor
 
@@ -30,6 +31,8 @@ from columba.runtime import triton_launch
 from columba.runtime.graph import Graph
 from columba.runtime.triton_aot import Binary, UnknownTarget, compile_plans
 from columba.runtime.triton_launch import TritonExecutable
+
+round_as_gpus_do()
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:columba. backend=.triton. runs on CPU"),

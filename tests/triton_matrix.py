@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from compiled import randomized, tensors_of
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
+from interpreter_rounding import round_as_gpus_do
 from strangers import CompositionConv, GatedRelationalConv, RelationPooling, SourceAttention, TwoHops
 from torch import Tensor
 
@@ -43,6 +44,8 @@ from columba.ir.intraop.kernels import Kernel, Traversal
 from columba.ir.types import DType
 from columba.runtime.graph import Graph
 from columba.runtime.triton_launch import TritonExecutable
+
+round_as_gpus_do()
 
 # ------------------------------------------------------------------------------------------------ factors
 
