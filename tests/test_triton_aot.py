@@ -65,7 +65,7 @@ def check_loads(binary: Binary, source: list[str]) -> None:
     first = next(n for n, line in enumerate(source) if line.startswith(f"def {binary.launch.function}("))
     found = False
     for line, widths in binary.loads_by_line().items():
-        text = source[line - 1] if line > first else ""
+        text = source[line - 1] if first < line <= len(source) else ""
         of = re.search(r"tl\.load\((\w+?)(_ptr|_row)(?:_\d+)?\b", text)
         buffer = buffers.get(f"{of.group(1)}_ptr") if of is not None else None
         if buffer is None or buffer.type.size * buffer.type.dtype.itemsize < FEATURES:
