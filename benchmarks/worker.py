@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.cases import Case, load_graph, make_input, make_layer
 from benchmarks.device import DEVICES, growth, require, wait_for
 from benchmarks.peers import build_peer
-from columba.runtime.memory import saved, scratch
+from columba.runtime.memory import pooled, scratch
 
 LEAST_GROWTH = 2**20
 """The kernel counts resident pages for each thread apart and adds them up late: less than this cannot be told."""
@@ -128,7 +128,7 @@ class Worker:
         if self.device != "cpu":
             return growth(self.train)
         scratch.release()
-        saved.release()
+        pooled.release()
         ctypes.CDLL(None).malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # reset the high-water mark
         before = status("VmRSS")

@@ -221,16 +221,16 @@ class Runnable:
         self._lock = threading.Lock()
         self._on: weakref.WeakKeyDictionary[Graph, ProgramOnGraph] = weakref.WeakKeyDictionary()
         self.spaces = {space for plan in plans for space in spaces_of(plan)}
-        forward = self._direction(plans[0], planned.results)
-        backward = self._direction(plans[1], None) if len(plans) > 1 else None
+        forward = self._direction(plans[0])
+        backward = self._direction(plans[1]) if len(plans) > 1 else None
         self.program = CompiledProgram(
             planned.name, forward, planned.results, backward, planned.sources, planned.gradients, planned.spare
         )
 
-    def _direction(self, plan: Plan, results: int | None) -> Direction:
+    def _direction(self, plan: Plan) -> Direction:
         def bind(index: Sequence[Tensor], counts: Sequence[int]) -> Launcher:
             host = functools.partial(run_host_program, counts=counts)
-            return self.executable.bind(plan.name, index, counts, host, results)
+            return self.executable.bind(plan.name, index, counts, host)
 
         index = tuple(self.arrays.index(a) for a in plan.index_arrays)
         return Direction(bind, index, tuple(b.type for b in plan.outputs))

@@ -23,7 +23,7 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.build import build_emitted, load
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.memory import saved, scratch
+from columba.runtime.memory import pooled, scratch
 from columba.runtime.placement import SPACES as SPACES
 from columba.runtime.placement import Placement
 from columba.runtime.placement import shape_of as shape_of
@@ -90,12 +90,8 @@ class ExecutableLike(Protocol):
         index: Sequence[Tensor],
         counts: Sequence[int],
         host: HostRunner | None = None,
-        results: int | None = None,
     ) -> Launcher:
-        """The plan called ``plan``, prepared for one graph: its index arrays, and the rows of every space.
-
-        Outputs from position ``results`` on are saved values, which no user gets to see (None: there are none).
-        """
+        """The plan called ``plan``, prepared for one graph: its index arrays, and the rows of every space."""
         ...
 
 
@@ -147,10 +143,9 @@ class Executable:
         index: Sequence[Tensor],
         counts: Sequence[int],
         host: HostRunner | None = None,
-        results: int | None = None,
     ) -> Launch:
-        """The plan prepared for one graph, to be called many times. Outputs from position ``results`` on are saved values."""
-        return Launch(self.runners[plan], index, counts, host, results)
+        """The plan prepared for one graph, to be called many times."""
+        return Launch(self.runners[plan], index, counts, host)
 
 
 class _PlanRunner:
@@ -180,7 +175,6 @@ class Launch:
         index: Sequence[Tensor],
         counts: Sequence[int],
         host: HostRunner | None,
-        results: int | None = None,
     ) -> None:
         if host is None and any(isinstance(step, HostCall) for step in runner.steps):
             raise ValueError(f"plan {runner.plan.name} has host calls; give run(host=...)")
@@ -190,11 +184,7 @@ class Launch:
         self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
         self.arrays_at, self.sizes_at = ctypes.addressof(self.arrays), ctypes.addressof(self.sizes)
         self.checks = [(b.name, torch_dtype(b.type.dtype), shape_of(b.type, counts)) for b in runner.plan.inputs]
-        kept = set() if results is None else set(runner.plan.outputs[results:])
-        self.made = [
-            (shape_of(b.type, counts), torch_dtype(b.type.dtype), saved.empty if b in kept else _empty)
-            for b in runner.tensors
-        ]
+        self.made = [(shape_of(b.type, counts), torch_dtype(b.type.dtype)) for b in runner.tensors]
         self.slots = [runner.position[b] for b in (*runner.plan.inputs, *runner.tensors)]
         self.outputs = [runner.where[b] for b in runner.plan.outputs]
         self.temporaries = [runner.position[b] for b in runner.temporaries]
@@ -226,7 +216,7 @@ class Launch:
         """
         layout = self.layouts.get(spare) or self._layout(spare)
         tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
-        tensors += [empty(shape, dtype) for shape, dtype, empty in self.made]
+        tensors += [pooled.empty(shape, dtype) for shape, dtype in self.made]
         try:
             frame = layout.frames.pop()
         except IndexError:
@@ -304,10 +294,6 @@ class _Frame:
         self.pointers = (ctypes.c_void_p * max(1, buffers))()
         self.address = ctypes.addressof(self.pointers)
         self.base = -1
-
-
-def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    return torch.empty(shape, dtype=dtype, device="cpu")
 
 
 def _entry(library: ctypes.CDLL, stage: Stage) -> Callable[..., int]:

@@ -71,11 +71,12 @@ class Scratch:
         return freed
 
 
-class Saved:
-    """Memory of the values that a forward program saves for its gradient.
+class Pooled:
+    """Memory of the tensors that programs make: results, gradients, and the values that a forward program saves for its gradient.
 
-    A saved value lives in a block of its own, which comes back here when the last tensor on it dies, that is when autograd frees the
-    graph, and is handed out to the next forward call. Blocks beyond ``limit`` bytes in all are returned to the system.
+    A large tensor lives in a block of its own, which comes back here when the last tensor on it dies (for a saved value, when autograd
+    frees the graph), and is handed out to the next call: mapping fresh pages would cost more than many a kernel. Such a tensor cannot be
+    resized beyond its memory. Blocks beyond ``limit`` bytes in all are returned to the system.
     """
 
     SMALL = 2**18
@@ -132,5 +133,5 @@ def _quarter_of_memory() -> int:
 scratch = Scratch(_quarter_of_memory())
 """The scratch memory of this process. ``scratch.release()`` frees what no running call uses; ``scratch.limit`` bounds what is kept."""
 
-saved = Saved(_quarter_of_memory())
-"""The memory of saved values in this process; ``saved.release()`` frees what no graph holds."""
+pooled = Pooled(_quarter_of_memory())
+"""The memory of tensors that programs make in this process; ``pooled.release()`` frees what no tensor holds."""

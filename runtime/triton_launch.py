@@ -99,7 +99,6 @@ class TritonExecutable:
         index: Sequence[Tensor],
         counts: Sequence[int],
         host: HostRunner | None = None,
-        results: int | None = None,
     ) -> Launcher:
         """The plan prepared for one graph: see :meth:`columba.runtime.launch.Executable.bind`."""
         return _BoundPlan(self.runners[plan], index, counts, host)

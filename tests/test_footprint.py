@@ -142,7 +142,7 @@ def block_meter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Meter]:
 
     memory.scratch.release()
     monkeypatch.setattr(memory, "Block", MeteredBlock)
-    monkeypatch.setattr(memory.Saved, "SMALL", 2**60)
+    monkeypatch.setattr(memory.Pooled, "SMALL", 2**60)
     yield meter
     memory.scratch.release()
 

@@ -20,7 +20,7 @@ from columba import nn
 from columba.frontend import Trace
 from columba.frontend import shortcut as shortcuts
 from columba.runtime import operators
-from columba.runtime.memory import Block, Saved, Scratch, saved, scratch
+from columba.runtime.memory import Block, Pooled, Scratch, pooled, scratch
 
 GRAPHS = square_graphs()
 G, HUB = GRAPHS["random"], GRAPHS["hub"]
@@ -324,7 +324,7 @@ def test_no_modes() -> None:
 
 
 def test_saved_values_are_not_shared_while_a_graph_lives(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Saved, "SMALL", 0)  # every saved value comes from the pool
+    monkeypatch.setattr(Pooled, "SMALL", 0)  # every tensor comes from the pool
     eager = layer_of("hgt")
     layer = columba.compile(eager, backend="cpp")
     graph = copy.deepcopy(G)
@@ -336,12 +336,12 @@ def test_saved_values_are_not_shared_while_a_graph_lives(monkeypatch: pytest.Mon
         torch.testing.assert_close(torch.autograd.grad(y, [x])[0], wanted)
     del pending, y
     gc.collect()
-    assert saved.release() > 0
-    assert saved.kept == 0
+    assert pooled.release() > 0
+    assert pooled.kept == 0
 
 
 def test_a_view_keeps_its_block() -> None:
-    pool = Saved(limit=2**30)
+    pool = Pooled(limit=2**30)
     value = pool.empty((512, 1024), torch.float32)
     value.fill_(3)
     view = value[100:101]

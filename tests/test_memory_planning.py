@@ -19,7 +19,7 @@ from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
 from columba.passes.intraop.order_kernels import OrderKernels
 from columba.runtime import placement
-from columba.runtime.memory import Saved, saved
+from columba.runtime.memory import Pooled, pooled
 from columba.runtime.placement import Placement, bytes_of
 
 GRAPH = square_graphs()["random"]
@@ -156,9 +156,9 @@ def backward_plan(layer: str) -> Plan:
 @pytest.fixture
 def every_saved_value_is_spare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(placement, "SMALLEST_SPARE", 1)
-    monkeypatch.setattr(Saved, "SMALL", 0)
+    monkeypatch.setattr(Pooled, "SMALL", 0)
     yield
-    saved.release()
+    pooled.release()
 
 
 def step(layer: str) -> tuple[Callable[[Tensor], Tensor], Tensor, list[Tensor], list[Tensor]]:
