@@ -165,7 +165,7 @@ def test_bipartite_graphs() -> None:
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float16, 1e-2), (torch.bfloat16, 8e-2)])
 @pytest.mark.parametrize("name", LAYERS)
 def test_half_precision(name: str, dtype: torch.dtype, tolerance: float) -> None:
-    """Stored in 16 bits, computed in 32: close to float64 on the same rounded inputs."""
+    """Stored in 16 bits, computed in 32: close to float64 on the same rounded inputs, or, where terms cancel, as close as PyTorch is."""
     torch.manual_seed(0)
     half = randomized(LAYERS[name](16, 4), torch.float32).to(dtype)
     exact = LAYERS[name](16, 4).double()
@@ -178,8 +178,11 @@ def test_half_precision(name: str, dtype: torch.dtype, tolerance: float) -> None
     direction = torch.randn(wanted.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     found = torch.autograd.grad(got, [x, *half.parameters()], direction)
     expected = torch.autograd.grad(wanted, [y, *exact.parameters()], direction.double())
-    for f, e in zip((got.detach(), *found), (wanted.detach(), *expected), strict=True):
-        assert (f.double() - e).abs().max() <= tolerance * max(1e-6, float(e.abs().max()))
+    plain = half(x, graph)
+    eager = torch.autograd.grad(plain, [x, *half.parameters()], direction)
+    for f, p, e in zip((got, *found), (plain, *eager), (wanted, *expected), strict=True):
+        ours, theirs = (float((t.detach().double() - e.detach()).abs().max()) for t in (f, p))
+        assert ours <= max(tolerance * max(1e-6, float(e.detach().abs().max())), 1.5 * theirs)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

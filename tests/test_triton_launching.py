@@ -180,7 +180,7 @@ def test_calls_do_not_wait_and_do_not_grow(program: str, monkeypatch: pytest.Mon
     assert small.launches == big.launches
     assert small.operators == big.operators
     assert (
-        abs(small.functions - big.functions) <= 0.02 * small.functions
+        abs(small.functions - big.functions) <= 0.05 * small.functions
     )  # caches of weak references are cleared at times
 
 
