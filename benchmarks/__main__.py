@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -219,7 +219,10 @@ def _run(options: Options, jobs: Sequence[tuple[Case, Sequence[str]]]) -> None:
     done: list[Measurement] = []
     with Progress(console=console) as progress:
         task = progress.add_task("", total=len(jobs) * len(options.keeps))
-        tell: Callable[[str], None] = lambda text: progress.update(task, description=text)  # noqa: E731
+
+        def tell(text: str) -> None:
+            progress.update(task, description=text)
+
         for case, peers in jobs:
             for keep in options.keeps:
                 if time.monotonic() > end:

@@ -212,12 +212,13 @@ def _remarks(measurements: Sequence[Measurement]) -> list[str]:
             if r.error:
                 kept = " (kept)" if m.keep else ""
                 failed.setdefault((r.peer, r.error), []).append(f"{m.case.title}{kept}")
-    notes: dict[str, dict[str, None]] = {}
+    notes: dict[tuple[str, str], dict[str, None]] = {}
     for m in measurements:
         for r in m.results:
             if r.note:
-                notes.setdefault(r.note, {})[m.case.title] = None
-    parts = [f"{note}: {'; '.join(titles)}." for note, titles in notes.items()]
+                kept = ", freed memory kept" if m.keep else ""
+                notes.setdefault((r.note, f"{r.peer}{kept}"), {})[m.case.title] = None
+    parts = [f"{note} ({peer}): {'; '.join(titles)}." for (note, peer), titles in notes.items()]
     if other:
         parts.append(f"A different function of the same sizes, outputs not compared: {', '.join(other)}.")
     if any(r.at_least for m in measurements for r in m.results):

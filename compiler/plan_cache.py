@@ -34,9 +34,9 @@ def stored(key: str, names: Iterable[str], compile: Callable[[], Mapping[str, Co
     """The texts of the variants ``names`` under ``key``: those stored, or those of what ``compile`` returns."""
     path = get_or_build(key, ".json", lambda path: _write(path, compile()))
     try:
-        found = json.loads(path.read_text())
+        found: Texts = json.loads(path.read_text())
         if list(found) == list(names) and all(isinstance(t["plans"], list) for t in found.values()):
-            return found  # type: ignore[no-any-return]
+            return found
     except (ValueError, TypeError, KeyError, AttributeError):
         pass
     remove(key, ".json")

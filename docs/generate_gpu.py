@@ -19,6 +19,7 @@ import torch
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
+# `benchmarks` is no part of the package: it is found through the path (E402).
 from benchmarks.baselines import BASELINES, Sizes, run  # noqa: E402
 from columba.chips import CHIPS  # noqa: E402
 from columba.datasets import PUBLISHED, statistics  # noqa: E402

@@ -174,8 +174,7 @@ def from_json(value: Mapping[str, Any]) -> Schedule:
         rest = dict(value)
         cls = _KINDS[rest.pop("kind")]
         if cls is DegreeSchedule:
-            cases = [(math.inf if limit is None else float(limit), from_json(case)) for limit, case in rest["cases"]]
-            return DegreeSchedule(tuple(cases))  # type: ignore[arg-type]
+            return DegreeSchedule(tuple(_case_of(limit, case) for limit, case in rest["cases"]))
         known = {f.name: f.type for f in fields(cls)}
         if any(type(rest[name]).__name__ != known[name] for name in rest):
             raise TypeError("wrong type")
@@ -183,6 +182,13 @@ def from_json(value: Mapping[str, Any]) -> Schedule:
     except (AttributeError, KeyError, TypeError, ValueError) as e:
         raise IllegalSchedule(f"no schedule: {value!r} ({e})") from e
     return made
+
+
+def _case_of(limit: float | None, case: Mapping[str, Any]) -> tuple[float, MemberSchedule]:
+    schedule = from_json(case)
+    if not isinstance(schedule, MemberSchedule):
+        raise TypeError("a case is for members")
+    return math.inf if limit is None else float(limit), schedule
 
 
 # ------------------------------------------------------------------------------------------------ where nobody says

@@ -56,7 +56,7 @@ def load_callable(spec: str) -> Callable[[], Any]:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as e:
         raise click.BadParameter(f"cannot import {module_name}: {e}") from e
-    found = getattr(module, name, None)
+    found: object = getattr(module, name, None)
     if not callable(found):
         raise click.BadParameter(f"{module_name} has no callable {name!r}")
-    return found  # type: ignore[no-any-return]
+    return found

@@ -220,8 +220,10 @@ class Recorder:
 
     def close(self) -> None:
         """Lets go of the call that was traced: records refer to the recorder, and must not keep that call's tensors, graph and modules."""
-        for held in (self.sources, self.inputs, self.graphs, self.real):
-            held.clear()  # type: ignore[attr-defined]
+        self.sources.clear()
+        self.inputs.clear()
+        self.graphs.clear()
+        self.real.clear()
         self.diagnose = lambda record: None
 
     def fix_count(self, count: RowCount) -> None:
