@@ -11,7 +11,7 @@ from columba.explain import tunable
 from columba.runtime.graph import Graph
 from columba.runtime.records import Record, Records
 from columba.tuning.cases import case_of
-from columba.tuning.search import BUDGET, Outcome, Step, TuningError, known_record, tune_variants
+from columba.tuning.search import BUDGET, Outcome, Step, TuningError, ignore, known_record, tune_variants
 
 
 def tune(
@@ -62,11 +62,7 @@ def tune(
         known = known_record(case, Records())
         if known is not None and known.complete:
             return known
-    return tune_variants(variants, graph, backend, budget, report or _ignore, again=again)
-
-
-def _ignore(step: Step) -> None:
-    pass
+    return tune_variants(variants, graph, backend, budget, report or ignore, again=again)
 
 
 def backend_for(target: str, compiled_for: str, device: torch.device) -> str:

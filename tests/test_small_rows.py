@@ -56,6 +56,22 @@ def test_dots(heads: int, size: int) -> None:
     assert_same(lambda *a: compiled(g, *a), lambda *a: dots(g, *a), args)
 
 
+def gated(g: Graph, s: Tensor, a: Tensor) -> Tensor:
+    """A number an edge, kept from an earlier loop, beside a few."""
+    e = g.edges
+    gate = e.softmax(e.src(s))
+    once = e.softmax(e.src(a))
+    return e.sum(gate.unsqueeze(-1) * e.softmax(once * e.dst(a)))
+
+
+@pytest.mark.parametrize("heads", [2, 3, 4, 8])
+def test_rows_of_two_sizes(heads: int) -> None:
+    g = graph()
+    args = [leaf(NODES, dtype=torch.float32), leaf(NODES, heads, dtype=torch.float32, seed=1)]
+    compiled = columba.compile(gated, backend="cpp", passes=PAIRS)
+    assert_same(lambda *a: compiled(g, *a), lambda *a: gated(g, *a), args)
+
+
 @pytest.mark.parametrize("heads", [1, 4, 5])
 def test_scores_without_bounds(heads: int) -> None:
     """Infinite scores, and large ones, do what they do in PyTorch; what stands in the room behind an owner's members does no harm."""

@@ -288,7 +288,7 @@ class _OverMembers:
         below = unknown_below(roots, numbers.known)
         size = common_size(roots, below, self.slots.member)
         step = None if size is None else step_of(size)
-        if size is None or step is None:
+        if size is None or step is None or any(c.type.size != size for v in below for c in v.children if c in before):
             return False
         gather: list[str] = []
         for v in below:

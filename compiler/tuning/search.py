@@ -85,8 +85,8 @@ class Outcome:
         return self.record.default / self.record.seconds
 
 
-def _ignore(step: Step) -> None:
-    pass
+def ignore(step: Step) -> None:
+    """Reports nothing."""
 
 
 @dataclass
@@ -108,7 +108,7 @@ class Search:
     budget: float
     backend: str = "cpp"
     records: Records = field(default_factory=Records)
-    report: Callable[[Step], None] = _ignore
+    report: Callable[[Step], None] = ignore
 
     def __post_init__(self) -> None:
         self.begin = time.perf_counter()
@@ -288,7 +288,7 @@ def tune_variants(
     graph: Graph,
     backend: str,
     budget: float = BUDGET,
-    report: Callable[[Step], None] = _ignore,
+    report: Callable[[Step], None] = ignore,
     *,
     again: bool = False,
 ) -> Outcome:
