@@ -50,6 +50,7 @@ QUICK = [
     Case("rgat", 7, 3, torch.float16, "atomic", PASSES[0]),
     Case("hgt", 1, 4, torch.float32, "columns", PASSES[0]),
     Case("relation_pooling", 7, 3, torch.float64, "split, several tiles a program", PASSES[0]),
+    Case("two_hops", 7, 1, torch.float32, "split", PASSES[0]),  # degrees of owners that are cut
 ]
 
 

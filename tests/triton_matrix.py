@@ -258,16 +258,20 @@ def scale(wanted: Tensor) -> float:
     return max(1.0, float(wanted.detach().abs().max()) if wanted.numel() else 1.0)
 
 
-def assert_close(what: str, got: Tensor, wanted: Tensor, dtype: torch.dtype) -> None:
-    """``got`` has the dtype and, but for rounding, the values of the float64 tensor ``wanted``."""
+def assert_close(what: str, got: Tensor, wanted: Tensor, dtype: torch.dtype, eager: Tensor | None = None) -> None:
+    """``got`` has the dtype and, but for rounding, the values of the float64 tensor ``wanted``.
+
+    Where large terms cancel, and PyTorch in this dtype (``eager``) is not as near as the tolerance says, half as much again is allowed.
+    """
     assert got.dtype is dtype, f"{what} is {got.dtype}"
     assert got.shape == wanted.shape, f"{what}: {tuple(got.shape)}, not {tuple(wanted.shape)}"
     error = (got.detach().to("cpu", torch.float64) - wanted.detach()).abs()
     worst = float(error.max()) if error.numel() else 0.0
+    allowed = tolerance(dtype) * scale(wanted)
+    if eager is not None and eager.numel():
+        allowed = max(allowed, 1.5 * float((eager.detach().to("cpu", torch.float64) - wanted.detach()).abs().max()))
     # The comparison is false for NaN.
-    assert worst <= tolerance(dtype) * scale(wanted), (
-        f"{what}: off by {worst:.3g} where {scale(wanted):.3g} is the scale; allowed {tolerance(dtype) * scale(wanted):.3g}"
-    )
+    assert worst <= allowed, f"{what}: off by {worst:.3g} where {scale(wanted):.3g} is the scale; allowed {allowed:.3g}"
 
 
 # ------------------------------------------------------------------------------------------------ running
@@ -348,21 +352,24 @@ class Pair:
     def check(self, compiled: Callable[..., Any], graph: Graph) -> None:
         """Results and gradients of all arguments and parameters are the oracle's."""
         ours, theirs = self.arguments(graph)
-        got, wanted = tensors_of(compiled(*ours)), tensors_of(self.oracle(*theirs))
+        got, eager, wanted = (
+            tensors_of(f(*a)) for f, a in ((compiled, ours), (self.layer, ours), (self.oracle, theirs))
+        )
         assert len(got) == len(wanted)
-        for n, (g, w) in enumerate(zip(got, wanted, strict=True)):
-            assert_close(f"result {n}", g, w, self.dtype)
+        for n, (g, p, w) in enumerate(zip(got, eager, wanted, strict=True)):
+            assert_close(f"result {n}", g, w, self.dtype, p)
         directions = [torch.randn(w.shape, generator=torch.Generator().manual_seed(n)) for n, w in enumerate(wanted)]
         directions = [d.to(self.dtype) for d in directions]
         used = [n for n, w in enumerate(wanted) if w.requires_grad]
         found = self._gradients(ours, self.layer, got, directions, used)
+        plain = self._gradients(ours, self.layer, eager, directions, used)
         expected = self._gradients(theirs, self.oracle, wanted, directions, used)
         for name, e in expected.items():
             f = found[name]
             if e is None or f is None:
                 assert all(t is None or not t.any() for t in (e, f)), f"gradient of {name}"
             else:
-                assert_close(f"gradient of {name}", f, e, self.dtype)
+                assert_close(f"gradient of {name}", f, e, self.dtype, plain[name])
 
     def _gradients(
         self,

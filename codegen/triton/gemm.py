@@ -291,7 +291,9 @@ class _Gemm:
         name = f"{self.names.hint(buffer)}_descriptor"
         found = Descriptor(f"tl.make_tensor_descriptor({made})", name, f"{name}.load({at}){after}")
         if self.descriptors.setdefault(name, found).made != found.made:
-            raise UnsupportedValue(f"gemm {self.name}: {buffer} is read in blocks of two shapes")
+            raise IllegalSchedule(
+                f"gemm {self.name}: {buffer} is read in blocks of two shapes, which have two descriptors"
+            )
         self.described[buffer] = None
         return found
 

@@ -84,6 +84,7 @@ class WithMembers:
         self.items = items
         self.names = names
         self.via = via
+        self.cut = tiles is not None
         self.values: Values | None = None
         self.folds: dict[Item, Reduce] = {}
         self.weighted: dict[Item, Item] = {}  # sums whose weights are a softmax: its log-sum-exp
@@ -131,7 +132,7 @@ class WithMembers:
     def special(self, v: Value, index: Index) -> Item:
         if isinstance(v, Degree):
             text = f"({{1:a}} - {{0:a}}).to({computed(v.dtype)})"
-            return self.items(text, self.begin, self.end, name="degree")
+            return self.items(text, *self._segment(), name="degree")
         if not isinstance(v, Reduce):
             raise UnsupportedValue(f"{v.op_name} has no place in a traversal")
         assert self.values is not None
@@ -145,6 +146,20 @@ class WithMembers:
         fold = self.items(f"{v.op} of members", x, name=v.op, add=[OWNER], drop=[MEMBER], phase=x.phase + 1)
         self.folds[fold] = v
         return fold
+
+    def _segment(self) -> tuple[Item, Item]:
+        """Where all members of the owner begin and end, be it cut into tiles or not."""
+        if not self.cut:
+            return self.begin, self.end
+        segments, owner, valid = (
+            self.items(self.names.array(Segments(self.via))),
+            self.owners.position,
+            self.owners.valid,
+        )
+        assert valid is not None
+        first = self.items("tl.load({0} + {1}, mask={2}, other=0)", segments, owner, valid, name="first")
+        last = self.items("tl.load({0} + {1} + 1, mask={2}, other=0)", segments, owner, valid, name="last")
+        return first, last
 
     def _weighted_sum(self, x: Item) -> Item | None:
         """The sum of ``exp(logit - logsumexp) * value``, if ``x`` is that: taken in the loop that makes the logsumexp."""
