@@ -67,7 +67,7 @@ def recipe_of(choices: Mapping[str, bool], *, verify: bool = False) -> Recipe:
     return Recipe(",".join([*level1, *extra]), ",".join(level2), verify)
 
 
-MARGIN = 0.05
+MARGIN = 0.1
 """By how much an alternative must be predicted to beat the first one: predictions are no better than that."""
 
 WORTH = 1e-3

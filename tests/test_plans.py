@@ -15,7 +15,7 @@ import columba
 from columba.driver import Compilation
 from columba.ir.interop.ops import FeatureReduce
 from columba.ir.interop.text import parse_program
-from columba.ir.intraop.kernels import Buffer, Gemm, Traversal, product_of, values_of, writes
+from columba.ir.intraop.kernels import Buffer, Gemm, Load, Traversal, product_of, values_of, writes
 from columba.ir.spaces import Space
 from columba.lowering import lower
 from columba.runtime.graph import Graph
@@ -109,6 +109,19 @@ def test_wide_dot_products_of_edges_are_computed_once_in_a_direction(heads: int)
         if any(isinstance(v, FeatureReduce) and v.space is Space.EDGE for v in values_of(k))
     ]
     assert len(dots) == 1
+
+
+@pytest.mark.parametrize("heads", [1, 4])
+def test_dot_products_of_both_ends_are_computed_where_one_end_is_at_hand(heads: int) -> None:
+    """The sum over a source's edges gathers the destinations' gradients anyway, and owns the sources' rows: none are gathered twice."""
+    backward = compilation(f"rgat {heads}").plans[1]
+    gathered = [
+        str(v.via)
+        for k in backward.kernels
+        for v in values_of(k)
+        if isinstance(v, Load) and v.at is Space.EDGE and v.type.size > SMALL_ROW
+    ]
+    assert gathered == ["dst:edge->node"]
 
 
 # ------------------------------------------------------------------------------------------------ which values get a buffer

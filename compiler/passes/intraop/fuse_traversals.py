@@ -17,6 +17,7 @@ from columba.ir.intraop.kernels import (
     Traversal,
     reads,
     roots_of,
+    values_of,
     writes,
 )
 from columba.ir.intraop.plan import Plan
@@ -24,6 +25,7 @@ from columba.ir.node import Node, rewrite, topological
 from columba.lowering import load, schedule_order
 from columba.passes.interop.legalize_linear import WEIGHT_SPACES
 from columba.pipeline import Pass
+from columba.saving import TYPICAL
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,8 @@ class FuseTraversals(Pass[Plan]):
 
     Fuses two traversals that go over the same members of the same owners; a traversal over members with a row-wise one over its
     owners or over its members, if one reads what the other writes; and two row-wise ones of the same rows that share a buffer.
+    Values of members that traversals over several kinds of owners read are computed in the one where fewest bytes are loaded, on graphs
+    of typical counts: it may gather the same rows anyway, or its owners may hold them.
     It must not fire where B reads rows of A's buffers other than its own, where another kernel stands between the two, or where
     the owners are cut into tiles and members need the whole owner's result.
     """
@@ -47,19 +51,41 @@ class FuseTraversals(Pass[Plan]):
 
 
 def _fuse_one(kernels: Sequence[Kernel]) -> list[Kernel] | None:
-    """The kernels with the first pair fused that can be."""
+    """The kernels with the first one fused that can be, with what suits it best."""
     flow = dataflow(kernels)
     for i, first in enumerate(kernels):
+        if not isinstance(first, Traversal):
+            continue
+        found: list[tuple[Traversal, Traversal]] = []
         for second in kernels[i + 1 :]:
-            if not isinstance(first, Traversal) or not isinstance(second, Traversal):
-                continue
-            if passes_between(flow, first.name, second.name):
+            if not isinstance(second, Traversal) or passes_between(flow, first.name, second.name):
                 continue
             fused = _fuse(first, second)
             if fused is not None:
-                rest = [k for k in kernels if k is not first and k is not second]
-                return schedule_order([*rest[:i], fused, *rest[i:]])
+                found.append((second, fused))
+            if found and not _are_for_members(first, found[0][0]):
+                break
+        if found:
+            second, fused = max(found, key=lambda pair: _spared(first, *pair))  # of equals, the first
+            rest = [k for k in kernels if k is not first and k is not second]
+            return schedule_order([*rest[:i], fused, *rest[i:]])
     return None
+
+
+def _are_for_members(first: Traversal, second: Traversal) -> bool:
+    """Whether ``first`` computes rows of the members of ``second``, which other traversals may have for members too."""
+    return first.via is None and second.via is not None and first.owner is second.via.fine
+
+
+def _spared(first: Traversal, second: Traversal, fused: Traversal) -> int:
+    """Bytes that one kernel need not load where two do."""
+    return _loaded(first) + _loaded(second) - _loaded(fused)
+
+
+def _loaded(kernel: Traversal) -> int:
+    """Bytes that a traversal loads on a graph of typical counts."""
+    loads = {v for v in values_of(kernel) if isinstance(v, Load)}
+    return sum(TYPICAL[v.at] * v.type.size * v.dtype.itemsize for v in loads)
 
 
 def dataflow(kernels: Sequence[Kernel]) -> nx.DiGraph:
