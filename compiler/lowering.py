@@ -2,6 +2,7 @@
 
     linear        --> gemm           reduce    --> traversal over the owners' members
     outer_reduce  --> gemm_reduce    row-wise  --> traversal over the rows
+    products with vectors  --> traversals, of dot products or of weighted sums
     products of weights --> host call
 
 Every kernel computes its value from buffers; what has no buffer is computed again where it is needed. Kernels that could be
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from columba.ir.interop import build
 from columba.ir.interop.ops import (
     Cast,
     Concat,
@@ -191,6 +193,11 @@ class _Lowering:
         out = self.buffers[v]
         name = f"{out.name}_kernel"
         match v:
+            case Linear() if v.shape[-1] == 1:
+                return Traversal(name, v.space, None, (Store(out, self._dot_product(v)),))
+            case OuterReduce() if 1 in (v.x.shape[-1], v.y.shape[-1]):
+                schedule = TraversalSchedule(split=SPLIT_MEMBERS)
+                return Traversal(name, v.space, v.via, (Store(out, self._weighted(v)),), schedule)
             case Linear():
                 assert v.via is not None
                 product = Product(self._row(v.x, None, top=False), self.buffers[v.w], v.via, v.transpose)
@@ -208,6 +215,22 @@ class _Lowering:
                 return Traversal(name, v.space, v.via, (Store(out, v),))
             case _:
                 return Traversal(name, v.space, None, (Store(out, self._row(v, None, top=True)),))
+
+    def _dot_product(self, v: Linear) -> Value:
+        """A product with matrices of one column: a dot product in each row."""
+        assert v.via is not None
+        w = build.reshape(load(self.buffers[v.w], v.via, None), (*v.w.shape[:-2], v.x.shape[-1]))
+        x = self._row(v.x, None, top=False)
+        return build.reshape(build.feature_sum(build.pointwise("mul", x, w), [-1]), v.shape)
+
+    def _weighted(self, v: OuterReduce) -> Value:
+        """A sum of outer products with vectors of one element: a sum of rows with a weight each."""
+        assert v.via is not None
+        x, y = (self._row(operand, v.via, top=False) for operand in (v.x, v.y))
+        rows = build.pointwise("mul", x, y)  # one of the two is broadcast over the other's last axis
+        if v.shared:
+            rows = build.feature_sum(rows, range(len(rows.shape) - 1))
+        return Reduce(build.reshape(rows, v.shape), v.via, "sum")
 
     def _row(self, value: Value, along: IndexMap | None, *, top: bool) -> Value:
         """``value`` written with loads; ``top``: although it has a buffer, since this is what fills it."""

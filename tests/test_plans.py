@@ -15,7 +15,7 @@ import columba
 from columba.driver import Compilation
 from columba.ir.interop.ops import FeatureReduce
 from columba.ir.interop.text import parse_program
-from columba.ir.intraop.kernels import Buffer, Gemm, Load, Traversal, product_of, values_of, writes
+from columba.ir.intraop.kernels import Buffer, Gemm, GemmReduce, Load, Traversal, product_of, values_of, writes
 from columba.ir.spaces import Space
 from columba.lowering import lower
 from columba.runtime.graph import Graph
@@ -122,6 +122,15 @@ def test_dot_products_of_both_ends_are_computed_where_one_end_is_at_hand(heads: 
         if isinstance(v, Load) and v.at is Space.EDGE and v.type.size > SMALL_ROW
     ]
     assert gathered == ["dst:edge->node"]
+
+
+def test_products_with_vectors_are_traversals() -> None:
+    """A score has one number a head: its products are dot products and, for the weights' gradient, weighted sums of rows."""
+    for heads, narrow in ((1, 0), (4, 2)):
+        compiled = compilation(f"rgat {heads}")
+        products = [k for plan in compiled.plans for k in plan.kernels if isinstance(k, (Gemm, GemmReduce))]
+        widths = [k.y.shape[-1] if isinstance(k, GemmReduce) else product_of(k).shape[-1] for k in products]
+        assert widths.count(heads) == narrow
 
 
 # ------------------------------------------------------------------------------------------------ which values get a buffer
