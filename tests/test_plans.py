@@ -124,6 +124,14 @@ def test_dot_products_of_both_ends_are_computed_where_one_end_is_at_hand(heads: 
     assert gathered == ["dst:edge->node"]
 
 
+def test_a_sum_of_all_rows_computes_what_else_is_needed_of_them() -> None:
+    """The gradient of RGAT's bias sums the results' gradients, whose products with the results other kernels need."""
+    backward = compilation("rgat 1").plans[1]
+    (kernel,) = (k for k in backward.kernels if isinstance(k, Traversal) and k.owner is Space.ONE)
+    assert [b.type.space for b in writes(kernel)] == [Space.NODE, Space.ONE]
+    assert kernel.schedule.split > 0
+
+
 def test_products_with_vectors_are_traversals() -> None:
     """A score has one number a head: its products are dot products and, for the weights' gradient, weighted sums of rows."""
     for heads, narrow in ((1, 0), (4, 2)):

@@ -33,7 +33,8 @@ class FuseTraversals(Pass[Plan]):
     """``A writes %x; B reads the same row of %x --> AB``, and ``%x`` needs no buffer if nobody else reads it.
 
     Fuses two traversals that go over the same members of the same owners; a traversal over members with a row-wise one over its
-    owners or over its members, if one reads what the other writes; and two row-wise ones of the same rows that share a buffer.
+    owners or over its members, if one reads what the other writes; and two row-wise ones of the same rows that share a buffer. A sum of
+    all rows, or of those of a type, also takes in what is computed of rows that it reads.
     Values of members that traversals over several kinds of owners read are computed in the one where fewest bytes are loaded, on graphs
     of typical counts: it may gather the same rows anyway, or its owners may hold them.
     It must not fire where B reads rows of A's buffers other than its own, where another kernel stands between the two, or where
@@ -126,10 +127,15 @@ def _common_frame(first: Traversal, second: Traversal) -> Traversal | None:
             return None
         return first if first.schedule == second.schedule else None
     for frame, other in ((first, second), (second, first)):
-        if frame.via is None or other.via is not None or frame.owner in WEIGHT_SPACES:
+        if frame.via is None or other.via is not None:
             continue
-        flows = set(writes(first)) & set(reads(second))
-        if other.owner in (frame.owner, frame.via.fine) and flows:
+        if (
+            frame.owner in WEIGHT_SPACES
+        ):  # many members an owner, which are cut: what reads the same rows reads them once
+            related = frame.schedule.split > 0 and other.owner is frame.via.fine and _share(first, second)
+        else:
+            related = other.owner in (frame.owner, frame.via.fine) and bool(set(writes(first)) & set(reads(second)))
+        if related:
             return frame
     return None
 
