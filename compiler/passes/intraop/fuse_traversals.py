@@ -33,7 +33,7 @@ class FuseTraversals(Pass[Plan]):
     Fuses two traversals that go over the same members of the same owners; a traversal over members with a row-wise one over its
     owners or over its members, if one reads what the other writes; and two row-wise ones of the same rows that share a buffer.
     It must not fire where B reads rows of A's buffers other than its own, where another kernel stands between the two, or where
-    the owners are cut into tiles and members need the whole owner's result.
+    the owners are cut into tiles and members need the whole owner's result; nor on members that are walked as they are stored.
     """
 
     def run(self, plan: Plan) -> Plan:
@@ -43,7 +43,7 @@ class FuseTraversals(Pass[Plan]):
         kernels = drop_unread(kernels, plan.outputs)
         if len(kernels) == len(plan.kernels) and all(a is b for a, b in zip(kernels, plan.kernels, strict=True)):
             return plan
-        return replace(plan, kernels=tuple(schedule_order(kernels)))
+        return replace(plan, kernels=tuple(schedule_order(kernels)), groups=())
 
 
 def _fuse_one(kernels: Sequence[Kernel]) -> list[Kernel] | None:
@@ -79,7 +79,7 @@ def passes_between(flow: nx.DiGraph, first: str, second: str) -> bool:
 def _fuse(first: Traversal, second: Traversal) -> Traversal | None:
     """Both in one, ``second`` reading values instead of the buffers that ``first`` writes; None if that cannot be."""
     frame = _common_frame(first, second)
-    if frame is None:
+    if frame is None or frame.schedule.scatter:
         return None
     written = {store.buffer: store.value for store in _reframed(first, frame)}
     stores = list(_reframed(first, frame))
