@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from columba.ir.intraop.groups import chunk_rows
+from columba.ir.intraop.groups import rooms
 from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
@@ -27,7 +27,7 @@ class Placement:
     """Tensors that a call allocates, tensors that host calls return, and temporaries, which share one block.
 
     What leaves the plan, or goes to a host call, is a tensor; every other buffer that a kernel writes is a temporary. One that is local
-    to a group has memory for a chunk of its rows.
+    to a group has memory for a part of its rows.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -72,11 +72,11 @@ class Placement:
         return min(found, key=lambda layout: layout[1])
 
     def _size(self, buffer: Buffer, counts: Sequence[int], threads: int) -> int:
-        whole, group = bytes_of(buffer.type, counts), self.group_of.get(buffer)
+        group = self.group_of.get(buffer)
         if group is None:
-            return whole
-        row = buffer.type.size * buffer.type.dtype.itemsize
-        return min(whole, row * chunk_rows(group, self.plan.kernels, threads))
+            return bytes_of(buffer.type, counts)
+        room = rooms(group, self.plan.kernels, threads)[buffer]
+        return room.of(counts[SPACES.index(group.space)]) * buffer.type.size * buffer.type.dtype.itemsize
 
     def _last_read(self, buffer: Buffer) -> int:
         return max((self.spans[n][1] for n, k in enumerate(self.plan.kernels) if buffer in reads(k)), default=-1)

@@ -12,8 +12,8 @@ from columba.codegen.cpp.scalars import identifier
 from columba.codegen.cpp.scatter import scatter_text
 from columba.codegen.cpp.traversal import KernelText, traversal_text
 from columba.codegen.templates import template, text
-from columba.ir.intraop.groups import Group, bounds_of
-from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal, writes
+from columba.ir.intraop.groups import Group, bounds_of, is_scattered, rooms
+from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.intraop.text import print_kernel
 from columba.ir.types import DType
@@ -29,7 +29,7 @@ class Stage:
     ``buffers`` are pointers to ``plan.buffers``, ``index`` to ``plan.index_arrays``, in order; ``counts`` are the rows of every space
     in the order of :class:`columba.ir.spaces.Space`, then for every index array a third of its length, the number of tiles if it is
     a tile table. ``seconds`` is null, or zeros, to which the time of each kernel is added.
-    Buffers that are local to a group have room for a chunk only.
+    Buffers that are local to a group have room for a part of their rows.
     """
 
     plan: str
@@ -100,36 +100,44 @@ def emit(plans: Sequence[Plan], index_dtype: DType) -> str:
     )
 
 
-def _function(plan: Plan, kernel: Kernel) -> str:
-    return f"{identifier(plan.name)}_{identifier(kernel.name)}"
-
-
 def _steps(plan: Plan, stage: Stage) -> list[dict[str, Any]]:
     """The kernels of a stage, those of a group together, with their numbers in the stage."""
     number = {k.name: n for n, k in enumerate(stage.kernels)}
     steps: list[dict[str, Any]] = []
     for group, kernels in plan.units:
         if kernels[0].name in number:
-            calls = [{"function": _function(plan, k), "number": number[k.name]} for k in kernels]
-            steps.append({"kernels": calls, "group": None if group is None else _chunks(plan, group, kernels)})
+            calls = [_call(plan, k, number[k.name]) for k in kernels]
+            steps.append({"kernels": calls, "group": None if group is None else _parts(plan, group, kernels)})
     return steps
 
 
-def _chunks(plan: Plan, group: Group, kernels: Sequence[Kernel]) -> dict[str, Any]:
+def _call(plan: Plan, kernel: Kernel, number: int) -> dict[str, Any]:
+    return {
+        "function": f"{identifier(plan.name)}_{identifier(kernel.name)}",
+        "number": number,
+        "sums": isinstance(kernel, GemmReduce),
+        "meets": is_scattered(kernel),
+    }
+
+
+def _parts(plan: Plan, group: Group, kernels: Sequence[Kernel]) -> dict[str, Any]:
     """How a group goes over its rows."""
     names = Names(plan.buffers, plan.index_arrays, ())
     bounds = bounds_of(kernels)
+    one = rooms(group, kernels, 1)
+    row = {b: b.type.size * b.type.dtype.itemsize for b in group.local}
+    meeting = {b for k in kernels if is_scattered(k) for b in reads(k)}
     return {
         "space": group.space,
         "count": names.count_slot(group.space),
         "rows": group.schedule.rows,
+        "parts": group.schedule.parts,
         "table": None if bounds.tiles is None else names.array_slots[bounds.tiles],
         "tiles": None if bounds.tiles is None else names.tiles(bounds.tiles),
         "multiple": bounds.rows,
         "buffers": len(plan.buffers),
-        "local": [
-            (names.buffer_slots[b], b.type.size * b.type.dtype.itemsize, b.name) for b in group.local
-        ],
+        "of_chunk": [(names.buffer_slots[b], row[b], b.name) for b in group.local if b in meeting],
+        "of_part": [(names.buffer_slots[b], row[b], one[b].each, b.name) for b in group.local if b not in meeting],
     }
 
 
@@ -146,7 +154,7 @@ def _kernel(plan: Plan, kernel: Kernel, *, grouped: bool) -> str:
         case HostCall():
             raise TypeError("host calls have no C++")
     return template(PACKAGE, found.template).render(
-        name=_function(plan, kernel),
+        name=f"{identifier(plan.name)}_{identifier(kernel.name)}",
         comment=print_kernel(kernel).splitlines(),
         declarations=names.declarations(),
         grouped=grouped,

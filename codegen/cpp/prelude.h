@@ -303,6 +303,21 @@ template <class I> static Share cb_share(const I* owner, int64_t from, int64_t t
   return share;
 }
 
+// What a sum over rows does in a group: makes room for a chunk's tiles, takes a part's rows in, adds the chunk's tiles up.
+enum Phase { CHUNK_BEGINS, ROWS, CHUNK_ENDS };
+
+// Sums of tiles, from the first tile of a chunk on.
+struct Partials {
+  void* at = nullptr;
+  int64_t first_tile = 0;
+  Partials() = default;
+  Partials(const Partials&) = delete;
+  ~Partials() { free(at); }
+};
+
+// A buffer moved by some bytes: where its first row would be if only some of its rows are there.
+static inline void* cb_shifted(void* buffer, int64_t bytes) { return (void*)((uintptr_t)buffer + (uintptr_t)bytes); }
+
 // Adds the time since `start`, which becomes now.
 static inline void cb_took(double* seconds, double* start) {
   const double now = omp_get_wtime();

@@ -1,7 +1,9 @@
-"""Groups: consecutive kernels that run together, chunk by chunk of the rows that they all go over.
+"""Groups: consecutive kernels that run together over the rows that they all go over, part by part.
 
-A buffer that passes from one kernel of a group to another is then read while it is in cache, and if nobody else reads it, it needs
-memory for one chunk only. What may be a group, and where its chunks may end, follows from the kernels; see :func:`check`.
+A thread takes a part of the rows through all kernels of the group. What passes from one kernel to another is then read while it is in
+cache, and if nobody else reads it, it needs memory for a part only. Sums at nodes, where the parts of several threads meet, are
+added up chunk by chunk, a chunk being several parts; what they read needs memory for a chunk. What may be a group, and where its parts
+may end, follows from the kernels; see :func:`check`.
 """
 
 from __future__ import annotations
@@ -37,14 +39,19 @@ WHOLE_FLOATS = (DType.F32, DType.F64)
 
 @dataclass(frozen=True)
 class GroupSchedule(Schedule):
-    """How a group runs. ``rows``: a chunk has about so many rows for each thread."""
+    """How a group runs.
 
-    rows: int = knob(2048, 1, 1 << 24)
+    ``rows``: a thread takes so many rows, or one tile, through all kernels at a time. ``parts``: after so many such parts for each
+    thread, which make a chunk, what they leave is added up.
+    """
+
+    rows: int = knob(512, 1, 1 << 24)
+    parts: int = knob(16, 1, 1 << 16)
 
 
 @dataclass(frozen=True)
 class Group:
-    """Kernels, by name, that go over the rows of ``space`` together. ``local`` are the buffers that exist a chunk at a time."""
+    """Kernels, by name, that go over the rows of ``space`` together. ``local`` are the buffers that exist a part or a chunk at a time."""
 
     space: Space
     kernels: tuple[str, ...]
@@ -54,14 +61,14 @@ class Group:
 
 @dataclass(frozen=True)
 class Bounds:
-    """Where chunks may end: after a tile of a table, or, without one, after any multiple of ``rows`` rows."""
+    """Where parts may end: after a tile of a table, or, without one, after any multiple of ``rows`` rows."""
 
     tiles: Tiles | None
     rows: int
 
 
 class NoGroup(ValueError):
-    """Kernels that cannot run chunk by chunk; the message says why."""
+    """Kernels that cannot run part by part; the message says why."""
 
 
 def is_sorted(via: IndexMap) -> bool:
@@ -86,9 +93,9 @@ def rows_of(kernel: Kernel) -> Space | None:
 
 
 def bounds_of(kernels: Iterable[Kernel]) -> Bounds:
-    """Where the chunks of a group may end.
+    """Where the parts of a group may end.
 
-    A sum of outer products adds up tiles: no chunk cuts one. Tables of one map nest if their sizes divide each other.
+    A sum of outer products adds up tiles: no part cuts one. Tables of one map nest if their sizes divide each other.
 
     Raises:
         NoGroup: there are no such places.
@@ -112,9 +119,33 @@ def bounds_of(kernels: Iterable[Kernel]) -> Bounds:
     return Bounds(Tiles(next(iter(tables)), most) if tables else None, most)
 
 
-def chunk_rows(group: Group, kernels: Iterable[Kernel], threads: int) -> int:
-    """The most rows that a chunk of a group has. ``kernels`` are those of the group, or of the whole plan."""
-    return max(group.schedule.rows * threads, bounds_of(k for k in kernels if k.name in group.kernels).rows)
+@dataclass(frozen=True)
+class Room:
+    """Rows that there is memory for, of a local buffer: ``each`` for one thread, ``threads`` times.
+
+    One thread's alone are shared by all, a chunk at a time.
+    """
+
+    each: int
+    threads: int
+
+    def of(self, rows: int) -> int:
+        """Rows in all, if the whole buffer has ``rows``: never more than these."""
+        return min(rows, self.each * self.threads)
+
+
+def rooms(group: Group, kernels: Sequence[Kernel], threads: int) -> dict[Buffer, Room]:
+    """What each local buffer of a group needs. ``kernels`` are those of the group, or of the whole plan."""
+    own = [k for k in kernels if k.name in group.kernels]
+    part = max(group.schedule.rows, bounds_of(own).rows)
+    chunk = max(group.schedule.rows * group.schedule.parts * threads, part)
+    meeting = {b for k in own if is_scattered(k) for b in reads(k)}
+    return {b: Room(chunk, 1) if b in meeting else Room(part, threads) for b in group.local}
+
+
+def is_scattered(kernel: Kernel) -> bool:
+    """Whether a kernel adds its rows to owners, where those of several threads meet."""
+    return isinstance(kernel, Traversal) and kernel.schedule.scatter == 1
 
 
 def reads_own_rows(kernel: Kernel, buffer: Buffer, space: Space) -> bool:
@@ -153,7 +184,7 @@ def scattered_sums(kernel: Traversal) -> dict[Store, Reduce]:
 
 
 def check(group: Group, kernels: Sequence[Kernel], outputs: Iterable[Buffer], others: Iterable[Kernel]) -> None:
-    """Whether ``kernels`` can run chunk by chunk, with ``group.local`` in memory a chunk at a time.
+    """Whether ``kernels`` can run part by part, with ``group.local`` in memory a part, or a chunk, at a time.
 
     Args:
         group: what they are to be.
@@ -172,9 +203,9 @@ def check(group: Group, kernels: Sequence[Kernel], outputs: Iterable[Buffer], ot
     for kernel in kernels:
         for buffer in reads(kernel):
             if buffer in made and not reads_own_rows(kernel, buffer, group.space):
-                raise NoGroup(f"kernel {kernel.name} reads rows of {buffer} that are written in another chunk")
+                raise NoGroup(f"kernel {kernel.name} reads rows of {buffer} that are written in another part")
     beyond = {*outputs, *(b for k in others for b in reads(k))}
     for buffer in group.local:
         if buffer not in made or buffer.type.space is not group.space or buffer in beyond:
-            raise NoGroup(f"{buffer} is needed beyond its chunk")
+            raise NoGroup(f"{buffer} is needed beyond its part")
 

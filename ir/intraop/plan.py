@@ -27,7 +27,7 @@ from columba.ir.spaces import IndexMap, Space
 class Plan:
     """``inputs`` and ``outputs`` are buffers, in the order of the program's; an output may be an input passed through.
 
-    ``groups`` name runs of kernels that may run chunk by chunk. A backend that runs kernel after kernel computes the same.
+    ``groups`` name runs of kernels that may run part by part. A backend that runs kernel after kernel computes the same.
     """
 
     name: str

@@ -9,10 +9,10 @@
     }
 
 Buffers that are neither inputs nor outputs are declared by ``temporary`` lines. An output that is an input is marked so. A schedule
-shows the fields that are not what they are by default, and nothing if there are none. Kernels that run chunk by chunk stand in a block,
-which declares the buffers that need memory for a chunk only:
+shows the fields that are not what they are by default, and nothing if there are none. Kernels that run part by part stand in a block,
+which declares the buffers that need memory for a part of their rows only:
 
-      group(space=src_rel, schedule={rows=4096}) {
+      group(space=src_rel, schedule={rows=1024}) {
         local @t: src_rel[64] f32
         traversal ...
         gemm ...

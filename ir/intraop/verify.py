@@ -136,7 +136,7 @@ def check_scatter(plan: Plan) -> None:
 
 
 def check_groups(plan: Plan) -> None:
-    """The kernels of a group follow each other, can run chunk by chunk, and its local buffers are not needed beyond a chunk."""
+    """The kernels of a group follow each other, can run part by part, and its local buffers are not needed beyond it."""
     grouped = [group for group, _ in plan.units if group is not None]
     if len(grouped) != len(plan.groups):
         raise VerificationError(f"plan {plan.name}: the kernels of a group do not stand together, or stand in two")

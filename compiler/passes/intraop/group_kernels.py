@@ -1,4 +1,4 @@
-"""Kernels over the same rows run together, chunk by chunk, so that what passes between them stays in cache."""
+"""Kernels over the same rows run together, part by part, so that what passes between them stays in cache."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from columba.passes.interop.legalize_linear import WEIGHT_SPACES
 from columba.passes.intraop.fuse_traversals import dataflow
 from columba.pipeline import Pass
 
-CHUNK_BYTES = 2**19
-"""Of a chunk's part of the widest local buffer, for each thread: several of them fit a second-level cache, or nearly."""
+PART_BYTES = 2**17
+"""Of a part of the widest local buffer: several of them fit a second-level cache."""
 
 
 @dataclass(frozen=True)
 class GroupKernels(Pass[Plan]):
-    """``A writes %x; B reads the same row of %x --> group { A; B }`` with ``%x`` local: it has memory for a chunk of rows only.
+    """``A writes %x; B reads the same row of %x --> group { A; B }`` with ``%x`` local: it has memory for some of its rows only.
 
     Products, sums of outer products and traversals over the rows of one pair space are grouped, as long as no other kernel stands
     between them and a temporary of at least ``least`` bytes a row passes between them and goes nowhere else. A sum of such rows at
     nodes is taken in (``scatter``) as a traversal that adds the rows of each chunk to its owners. Where a traversal of weights stands
-    between two kernels because it does two things, one before and one after, it is cut in two. A chunk has ``rows`` rows for each
-    thread; 0: as many as suit their width. It must not fire where a kernel reads other rows than its own, where rows are not stored
+    between two kernels because it does two things, one before and one after, it is cut in two. Threads take ``rows`` rows at a time, 0
+    standing for as many as suit their width, and a chunk has ``parts`` such parts for each thread. It must not fire where a kernel reads other rows than its own, where rows are not stored
     in the order in which a product walks them, or in a plan that has groups.
     """
 
     least: int = 64
     rows: int = 0
+    parts: int = 16
     scatter: bool = True
 
     def run(self, plan: Plan) -> Plan:
@@ -129,7 +130,8 @@ class _Growth:
             flow = dataflow(kernels)
             after = {d for m in members for d in nx.descendants(flow, m)}
             late = {b for k in kernels if k.name in after | members for b in writes(k)}
-            cuts = (_cut(k, late, kernels) for k in kernels if k.name in between)
+            needed = {b for k in kernels if k.name in between | members for b in reads(k)}
+            cuts = (_cut(k, late, needed, kernels) for k in kernels if k.name in between)
             parts = next((c for c in cuts if c is not None), None)
             if parts is None:
                 return None
@@ -142,11 +144,11 @@ class _Growth:
         made = [b for k in members for b in writes(k)]
         local = tuple(b for b in made if b.type.space is self.space and b not in beyond)
         ordered = schedule_order(members)
-        return Group(self.space, tuple(k.name for k in ordered), local, GroupSchedule(self._rows(local)))
+        return Group(self.space, tuple(k.name for k in ordered), local, GroupSchedule(self._rows(local), max(1, self.options.parts)))
 
     def _rows(self, local: Iterable[Buffer]) -> int:
         widest = max((b.type.size * b.type.dtype.itemsize for b in local), default=1)
-        return self.options.rows or 1 << max(9, min(14, (CHUNK_BYTES // max(1, widest)).bit_length() - 1))
+        return self.options.rows or 1 << max(8, min(12, (PART_BYTES // max(1, widest)).bit_length() - 1))
 
 
 def _passing(a: Kernel, b: Kernel) -> Iterator[Buffer]:
@@ -167,12 +169,16 @@ def _between(kernels: Sequence[Kernel], members: set[str], groups: Sequence[Grou
     return (after & before) - members
 
 
-def _cut(kernel: Kernel, late: set[Buffer], kernels: Sequence[Kernel]) -> tuple[Kernel, Kernel] | None:
-    """A row-wise traversal of weights as two: what can be computed without ``late`` buffers, and the rest."""
+def _cut(
+    kernel: Kernel, late: set[Buffer], needed: set[Buffer], kernels: Sequence[Kernel]
+) -> tuple[Kernel, Kernel] | None:
+    """A row-wise traversal of weights as two: the ``needed`` buffers that can be computed without ``late`` ones, and the rest."""
     if not isinstance(kernel, Traversal) or kernel.via is not None or kernel.owner not in WEIGHT_SPACES:
         return None
     alone = [replace(kernel, stores=(s,)) for s in kernel.stores]
-    early = tuple(s for s, k in zip(kernel.stores, alone, strict=True) if not late.intersection(reads(k)))
+    early = tuple(
+        s for s, k in zip(kernel.stores, alone, strict=True) if s.buffer in needed and not late.intersection(reads(k))
+    )
     rest = tuple(s for s in kernel.stores if s not in early)
     if not early or not rest:
         return None
