@@ -64,14 +64,15 @@ class Placement:
         ``threads`` run the kernels; None: as many as PyTorch uses.
         """
         threads = torch.get_num_threads() if threads is None else threads
-        sizes = [_aligned(self._size(b, counts, threads)) for b in self.temporaries]
+        sizes = [_aligned(self.size_of(b, counts, threads)) for b in self.temporaries]
         rooms = [(n, bytes_of(self.plan.inputs[n].type, counts), self._last_read(self.plan.inputs[n])) for n in spare]
         rooms = sorted((r for r in rooms if r[1] >= SMALLEST_SPARE), key=lambda room: room[1])
         by_size = sorted(range(len(sizes)), key=lambda n: -sizes[n])
         found = [self._place(order, sizes, rooms) for order in (by_size, range(len(sizes)))]
         return min(found, key=lambda layout: layout[1])
 
-    def _size(self, buffer: Buffer, counts: Sequence[int], threads: int) -> int:
+    def size_of(self, buffer: Buffer, counts: Sequence[int], threads: int) -> int:
+        """Bytes of a temporary."""
         group = self.group_of.get(buffer)
         if group is None:
             return bytes_of(buffer.type, counts)

@@ -30,7 +30,9 @@ def scatter_text(kernel: Traversal, names: Names) -> KernelText:
             "sums": [(names.buffer(s.buffer), r.type.size) for s, r in sums.items()],
             "body": _members(sums, places),
             "ahead": ahead,
-            "fetch": [line for s, r in sums.items() for line in _fetch(names.buffer(s.buffer), r, kernel.schedule.lines)],
+            "fetch": [
+                line for s, r in sums.items() for line in _fetch(names.buffer(s.buffer), r, kernel.schedule.lines)
+            ],
             "finish": _finish(kernel, sums, places),
         },
     )

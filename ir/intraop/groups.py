@@ -208,4 +208,3 @@ def check(group: Group, kernels: Sequence[Kernel], outputs: Iterable[Buffer], ot
     for buffer in group.local:
         if buffer not in made or buffer.type.space is not group.space or buffer in beyond:
             raise NoGroup(f"{buffer} is needed beyond its part")
-

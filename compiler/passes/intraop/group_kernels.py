@@ -27,9 +27,9 @@ class GroupKernels(Pass[Plan]):
     Products, sums of outer products and traversals over the rows of one pair space are grouped, as long as no other kernel stands
     between them and a temporary of at least ``least`` bytes a row passes between them and goes nowhere else. A sum of such rows at
     nodes is taken in (``scatter``) as a traversal that adds the rows of each chunk to its owners. Where a traversal of weights stands
-    between two kernels because it does two things, one before and one after, it is cut in two. Threads take ``rows`` rows at a time, 0
-    standing for as many as suit their width, and a chunk has ``parts`` such parts for each thread. It must not fire where a kernel reads other rows than its own, where rows are not stored
-    in the order in which a product walks them, or in a plan that has groups.
+    between two kernels because it does two things, one before and one after, it is cut in two. Threads take ``rows`` rows at a time,
+    0 standing for as many as suit their width, and a chunk has ``parts`` such parts for each thread. It must not fire where a kernel
+    reads other rows than its own, where rows are not stored in the order in which a product walks them, or in a plan that has groups.
     """
 
     least: int = 64
@@ -40,7 +40,7 @@ class GroupKernels(Pass[Plan]):
     def run(self, plan: Plan) -> Plan:
         if plan.groups:
             return plan
-        kernels, groups = list(plan.kernels), []
+        kernels, groups = list(plan.kernels), list[Group]()
         for space in PAIR_SPACES:
             for seed in [k.name for k in kernels]:
                 if any(seed in g.kernels for g in groups) or all(k.name != seed for k in kernels):
@@ -144,7 +144,12 @@ class _Growth:
         made = [b for k in members for b in writes(k)]
         local = tuple(b for b in made if b.type.space is self.space and b not in beyond)
         ordered = schedule_order(members)
-        return Group(self.space, tuple(k.name for k in ordered), local, GroupSchedule(self._rows(local), max(1, self.options.parts)))
+        return Group(
+            self.space,
+            tuple(k.name for k in ordered),
+            local,
+            GroupSchedule(self._rows(local), max(1, self.options.parts)),
+        )
 
     def _rows(self, local: Iterable[Buffer]) -> int:
         widest = max((b.type.size * b.type.dtype.itemsize for b in local), default=1)
