@@ -140,7 +140,7 @@ def test_what_lives_together_stands_apart(layer: str, seed: int, monkeypatch: py
             other = where.temporaries[m]
             other_first, other_last = where.lives[other]
             if room == other_room and first <= other_last and other_first <= last:
-                assert end <= other_at or other_at + bytes_of(other.type, counts) <= at
+                assert end <= other_at or other_at + where.size_of(other, counts, 2) <= at
 
 
 @functools.cache
