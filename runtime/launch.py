@@ -189,7 +189,7 @@ class Launch:
         self.outputs = [runner.where[b] for b in runner.plan.outputs]
         self.temporaries = [runner.position[b] for b in runner.temporaries]
         self.counts = tuple(counts)
-        self.layouts: dict[tuple[int, ...], _Layout] = {}
+        self.layouts: dict[tuple[int, tuple[int, ...]], _Layout] = {}
         self.is_small = self._elements(counts) < SMALL
 
     def _elements(self, counts: Sequence[int]) -> int:
@@ -202,19 +202,20 @@ class Launch:
         self.check(inputs)
         return self.run(inputs)
 
-    def _layout(self, spare: tuple[int, ...]) -> _Layout:
-        places, size = self.runner.place_temporaries(self.counts, spare)
+    def _layout(self, threads: int, spare: tuple[int, ...]) -> _Layout:
+        places, size = self.runner.place_temporaries(self.counts, spare, threads)
         where = list(zip(self.temporaries, places, strict=True))
         in_block = [(n, offset) for n, (room, offset) in where if room is None]
         in_spare = [(n, room, offset) for n, (room, offset) in where if room is not None]
-        return self.layouts.setdefault(spare, _Layout(size, in_block, in_spare))
+        return self.layouts.setdefault((threads, spare), _Layout(size, in_block, in_spare))
 
     def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
         """The outputs for inputs that passed :meth:`check`, or are known to.
 
         Temporaries may stand in the memory of the inputs at the positions ``spare``, which must be contiguous, once these have been read.
         """
-        layout = self.layouts.get(spare) or self._layout(spare)
+        threads = 1 if self.is_small else torch.get_num_threads()
+        layout = self.layouts.get((threads, spare)) or self._layout(threads, spare)
         tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
         tensors += [pooled.empty(shape, dtype) for shape, dtype in self.made]
         try:
@@ -231,7 +232,6 @@ class Launch:
                 pointers[n] = block.base + offset
         for n, room, offset in layout.in_spare:
             pointers[n] = tensors[room].data_ptr() + offset
-        threads = 1 if self.is_small else torch.get_num_threads()
         times = _times.get()
         for step in self.runner.steps:
             if isinstance(step, HostCall):

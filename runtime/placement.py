@@ -5,6 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
+import torch
+
+from columba.ir.intraop.groups import rooms
 from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
@@ -23,7 +26,8 @@ Place = tuple[int | None, int]
 class Placement:
     """Tensors that a call allocates, tensors that host calls return, and temporaries, which share one block.
 
-    What leaves the plan, or goes to a host call, is a tensor; every other buffer that a kernel writes is a temporary.
+    What leaves the plan, or goes to a host call, is a tensor; every other buffer that a kernel writes is a temporary. One that is local
+    to a group has memory for a part of its rows.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -33,28 +37,50 @@ class Placement:
         own = {b for k in plan.kernels for b in writes(k)}.difference(self.from_host)
         self.tensors = [b for b in plan.buffers if b in own and (b in for_host or b in plan.outputs)]
         self.temporaries = [b for b in plan.buffers if b in own and b not in self.tensors]
+        self.group_of = {b: group for group in plan.groups for b in group.local}
+        self.spans = self._spans()
         self.lives = {b: self._life(b) for b in self.temporaries}
 
-    def _life(self, buffer: Buffer) -> tuple[int, int]:
-        """The first and the last kernel that touch a buffer."""
-        touching = [n for n, k in enumerate(self.plan.kernels) if buffer in writes(k) or buffer in reads(k)]
-        return touching[0], touching[-1]
+    def _spans(self) -> list[tuple[int, int]]:
+        """For every kernel, the first and the last one of its group: all of them run while one buffer beyond the group is used."""
+        spans: list[tuple[int, int]] = []
+        for _, kernels in self.plan.units:
+            spans += [(len(spans), len(spans) + len(kernels) - 1)] * len(kernels)
+        return spans
 
-    def place_temporaries(self, counts: Sequence[int], spare: Sequence[int] = ()) -> tuple[list[Place], int]:
+    def _life(self, buffer: Buffer) -> tuple[int, int]:
+        """The first and the last kernel that touch a buffer, or run between those that do."""
+        touching = [n for n, k in enumerate(self.plan.kernels) if buffer in writes(k) or buffer in reads(k)]
+        first, last = touching[0], touching[-1]
+        return (first, last) if buffer in self.group_of else (self.spans[first][0], self.spans[last][1])
+
+    def place_temporaries(
+        self, counts: Sequence[int], spare: Sequence[int] = (), threads: int | None = None
+    ) -> tuple[list[Place], int]:
         """Where the temporaries stand, and the size of the block that is needed for them.
 
         Temporaries that never live together share memory. ``spare`` are positions of inputs whose memory is free once their last
         reader has run. Buffers are placed by size, the largest first, or in order of first use, whichever takes the smaller block.
+        ``threads`` run the kernels; None: as many as PyTorch uses.
         """
-        sizes = [_aligned(bytes_of(b.type, counts)) for b in self.temporaries]
+        threads = torch.get_num_threads() if threads is None else threads
+        sizes = [_aligned(self.size_of(b, counts, threads)) for b in self.temporaries]
         rooms = [(n, bytes_of(self.plan.inputs[n].type, counts), self._last_read(self.plan.inputs[n])) for n in spare]
         rooms = sorted((r for r in rooms if r[1] >= SMALLEST_SPARE), key=lambda room: room[1])
         by_size = sorted(range(len(sizes)), key=lambda n: -sizes[n])
         found = [self._place(order, sizes, rooms) for order in (by_size, range(len(sizes)))]
         return min(found, key=lambda layout: layout[1])
 
+    def size_of(self, buffer: Buffer, counts: Sequence[int], threads: int) -> int:
+        """Bytes of a temporary."""
+        group = self.group_of.get(buffer)
+        if group is None:
+            return bytes_of(buffer.type, counts)
+        room = rooms(group, self.plan.kernels, threads)[buffer]
+        return room.of(counts[SPACES.index(group.space)]) * buffer.type.size * buffer.type.dtype.itemsize
+
     def _last_read(self, buffer: Buffer) -> int:
-        return max((n for n, k in enumerate(self.plan.kernels) if buffer in reads(k)), default=-1)
+        return max((self.spans[n][1] for n, k in enumerate(self.plan.kernels) if buffer in reads(k)), default=-1)
 
     def _place(
         self, order: Iterable[int], sizes: Sequence[int], rooms: Sequence[tuple[int, int, int]]

@@ -49,8 +49,8 @@ LAYERS: dict[str, Callable[[int], nn.Module]] = {
 }
 
 
-def compilation(layer: str) -> Compilation:
-    compiled = columba.compile(LAYERS[layer](WIDTH), backend="cpp", passes=PAIRS)
+def compilation(layer: str, passes: str = PAIRS) -> Compilation:
+    compiled = columba.compile(LAYERS[layer](WIDTH), backend="cpp", passes=passes)
     x = leaf(GRAPH.num_nodes, WIDTH, dtype=torch.float32)
     return columba.explain(compiled, x, GRAPH).compilation
 
@@ -74,7 +74,7 @@ def test_a_training_step_holds_few_tables_of_pairs(layer: str, tables: int) -> N
 
 
 def test_memory_of_saved_values_is_used_again() -> None:
-    c = compilation("hgt 1")
+    c = compilation("hgt 1", f"{PAIRS},-group_kernels")
     assert c.backward_plan is not None
     where = Placement(c.backward_plan)
     _, apart = where.place_temporaries(COUNTS)
@@ -125,10 +125,10 @@ def test_what_lives_together_stands_apart(layer: str, seed: int, monkeypatch: py
     counts = [generator.choice([0, 1, 7, 1000, 5000]) for _ in Space]
     spare = tuple(n for n in range(len(plan.inputs)) if generator.random() < 0.5)
     where = Placement(plan)
-    places, size = where.place_temporaries(counts, spare)
+    places, size = where.place_temporaries(counts, spare, 2)
     for n, (room, at) in enumerate(places):
         buffer = where.temporaries[n]
-        end = at + bytes_of(buffer.type, counts)
+        end = at + where.size_of(buffer, counts, 2)
         first, last = where.lives[buffer]
         assert at % 64 == 0
         assert end <= (size if room is None else bytes_of(plan.inputs[room].type, counts))
@@ -140,7 +140,7 @@ def test_what_lives_together_stands_apart(layer: str, seed: int, monkeypatch: py
             other = where.temporaries[m]
             other_first, other_last = where.lives[other]
             if room == other_room and first <= other_last and other_first <= last:
-                assert end <= other_at or other_at + bytes_of(other.type, counts) <= at
+                assert end <= other_at or other_at + where.size_of(other, counts, 2) <= at
 
 
 @functools.cache

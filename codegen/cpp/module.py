@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from columba.codegen.cpp.gemm import gemm_reduce_text, gemm_text
 from columba.codegen.cpp.names import Names
 from columba.codegen.cpp.scalars import identifier
+from columba.codegen.cpp.scatter import scatter_text
 from columba.codegen.cpp.traversal import KernelText, traversal_text
 from columba.codegen.templates import template, text
-from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal, writes
+from columba.ir.intraop.groups import Group, bounds_of, is_scattered, rooms
+from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.intraop.text import print_kernel
 from columba.ir.types import DType
@@ -25,7 +28,8 @@ class Stage:
 
     ``buffers`` are pointers to ``plan.buffers``, ``index`` to ``plan.index_arrays``, in order; ``counts`` are the rows of every space
     in the order of :class:`columba.ir.spaces.Space`, then for every index array a third of its length, the number of tiles if it is
-    a tile table. ``seconds`` is null, or room for the time of each kernel.
+    a tile table. ``seconds`` is null, or zeros, to which the time of each kernel is added.
+    Buffers that are local to a group have room for a part of their rows.
     """
 
     plan: str
@@ -74,9 +78,17 @@ def emit(plans: Sequence[Plan], index_dtype: DType) -> str:
         for stage in stages(plan):
             if isinstance(stage, HostCall):
                 continue
-            names = [f"{identifier(plan.name)}_{identifier(k.name)}" for k in stage.kernels]
-            kernels += [_kernel(plan, k, name) for k, name in zip(stage.kernels, names, strict=True)]
-            entries.append({"plan": plan.name, "number": stage.number, "entry": stage.entry, "kernels": names})
+            in_groups = {name for group in plan.groups for name in group.kernels}
+            kernels += [_kernel(plan, k, grouped=k.name in in_groups) for k in stage.kernels]
+            entries.append(
+                {
+                    "plan": plan.name,
+                    "number": stage.number,
+                    "entry": stage.entry,
+                    "kernels": len(stage.kernels),
+                    "steps": _steps(plan, stage),
+                }
+            )
             gemms |= any(isinstance(k, (Gemm, GemmReduce)) for k in stage.kernels)
     headers = text(PACKAGE, "prelude.h") + (text(PACKAGE, "gemm.h") if gemms else "")
     return template(PACKAGE, "module.cpp.jinja").render(
@@ -88,12 +100,53 @@ def emit(plans: Sequence[Plan], index_dtype: DType) -> str:
     )
 
 
-def _kernel(plan: Plan, kernel: Kernel, name: str) -> str:
+def _steps(plan: Plan, stage: Stage) -> list[dict[str, Any]]:
+    """The kernels of a stage, those of a group together, with their numbers in the stage."""
+    number = {k.name: n for n, k in enumerate(stage.kernels)}
+    steps: list[dict[str, Any]] = []
+    for group, kernels in plan.units:
+        if kernels[0].name in number:
+            calls = [_call(plan, k, number[k.name]) for k in kernels]
+            steps.append({"kernels": calls, "group": None if group is None else _parts(plan, group, kernels)})
+    return steps
+
+
+def _call(plan: Plan, kernel: Kernel, number: int) -> dict[str, Any]:
+    return {
+        "function": f"{identifier(plan.name)}_{identifier(kernel.name)}",
+        "number": number,
+        "sums": isinstance(kernel, GemmReduce),
+        "meets": is_scattered(kernel),
+    }
+
+
+def _parts(plan: Plan, group: Group, kernels: Sequence[Kernel]) -> dict[str, Any]:
+    """How a group goes over its rows."""
+    names = Names(plan.buffers, plan.index_arrays, ())
+    bounds = bounds_of(kernels)
+    one = rooms(group, kernels, 1)
+    row = {b: b.type.size * b.type.dtype.itemsize for b in group.local}
+    meeting = {b for k in kernels if is_scattered(k) for b in reads(k)}
+    return {
+        "space": group.space,
+        "count": names.count_slot(group.space),
+        "rows": group.schedule.rows,
+        "parts": group.schedule.parts,
+        "table": None if bounds.tiles is None else names.array_slots[bounds.tiles],
+        "tiles": None if bounds.tiles is None else names.tiles(bounds.tiles),
+        "multiple": bounds.rows,
+        "buffers": len(plan.buffers),
+        "of_chunk": [(names.buffer_slots[b], row[b], b.name) for b in group.local if b in meeting],
+        "of_part": [(names.buffer_slots[b], row[b], one[b].each, b.name) for b in group.local if b not in meeting],
+    }
+
+
+def _kernel(plan: Plan, kernel: Kernel, *, grouped: bool) -> str:
     names = Names(plan.buffers, plan.index_arrays, writes(kernel))
     found: KernelText
     match kernel:
         case Traversal():
-            found = traversal_text(kernel, names)
+            found = scatter_text(kernel, names) if kernel.schedule.scatter else traversal_text(kernel, names)
         case Gemm():
             found = gemm_text(kernel, names)
         case GemmReduce():
@@ -101,5 +154,9 @@ def _kernel(plan: Plan, kernel: Kernel, name: str) -> str:
         case HostCall():
             raise TypeError("host calls have no C++")
     return template(PACKAGE, found.template).render(
-        name=name, comment=print_kernel(kernel).splitlines(), declarations=names.declarations(), **found.fields
+        name=f"{identifier(plan.name)}_{identifier(kernel.name)}",
+        comment=print_kernel(kernel).splitlines(),
+        declarations=names.declarations(),
+        grouped=grouped,
+        **found.fields,
     )

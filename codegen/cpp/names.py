@@ -41,8 +41,12 @@ class Names:
         """The number of tiles in a table."""
         return f"counts[{len(Space) + self.array_slots[array]}]"
 
+    def count_slot(self, space: Space) -> int:
+        """Where the number of rows of a space stands among the counts."""
+        return list(Space).index(space)
+
     def declarations(self) -> list[str]:
-        lines = [f"const int64_t n_{space} = counts[{list(Space).index(space)}];" for space in self.used_counts]
+        lines = [f"const int64_t n_{space} = counts[{self.count_slot(space)}];" for space in self.used_counts]
         for b in self.used_buffers:
             const = "" if b in self.written else "const "
             lines.append(

@@ -244,12 +244,12 @@ template <class T, int H, int N, class F> INLINE void cb_sums(T* out, F f) {
 
 // ---------------------------------------------------------------------------------------------- work among threads
 
-// The first owner of a thread, when owners are cut so that owners and members together are even.
-template <class I> static int64_t cb_cut(const I* segments, int64_t owners, int thread, int threads) {
-  if (thread >= threads) return owners;
-  const int64_t total = owners + (int64_t)segments[owners];
-  const int64_t target = total / threads * thread;
-  int64_t low = 0, high = owners;
+// The first owner of a thread, when the owners from one to another are cut so that owners and members together are even.
+template <class I> static int64_t cb_cut(const I* segments, int64_t from, int64_t to, int thread, int threads) {
+  if (thread >= threads) return to;
+  const int64_t before = from + (int64_t)segments[from], total = to + (int64_t)segments[to] - before;
+  const int64_t target = before + total / threads * thread;
+  int64_t low = from, high = to;
   while (low < high) {
     const int64_t middle = (low + high) / 2;
     if (middle + (int64_t)segments[middle] < target) low = middle + 1; else high = middle;
@@ -258,6 +258,72 @@ template <class I> static int64_t cb_cut(const I* segments, int64_t owners, int 
 }
 
 INLINE int64_t cb_even(int64_t rows, int thread, int threads) { return rows / threads * thread + (rows % threads) * thread / threads; }
+
+// The first tile that begins at a row or after it. Tiles follow each other without gaps.
+template <class I> static int64_t cb_tile_at(const I* begins, int64_t tiles, int64_t row) {
+  int64_t low = 0, high = tiles;
+  while (low < high) {
+    const int64_t middle = (low + high) / 2;
+    if ((int64_t)begins[middle] < row) low = middle + 1; else high = middle;
+  }
+  return low;
+}
+
+// Where the chunk of rows that begins at `from` ends: after the last tile within `rows` rows, but after one tile at least.
+template <class I> static int64_t cb_chunk(const I* table, int64_t tiles, int64_t from, int64_t rows) {
+  const I* begins = table + tiles;
+  const int64_t first = cb_tile_at(begins, tiles, from);
+  if (first == tiles) return from;
+  const int64_t next = cb_tile_at(begins, tiles, from + rows + 1) - 1;  // the last tile that begins within them
+  const int64_t whole = (int64_t)table[2 * tiles + next] <= from + rows ? next : next - 1;
+  return (int64_t)table[2 * tiles + (whole > first ? whole : first)];
+}
+
+// The owners of one thread, when rows are added to them: each owner is one thread's, and the rows of all threads are about as many.
+struct Share {
+  int64_t first, last;
+};
+template <class I> static Share cb_share(const I* owner, int64_t from, int64_t to, int64_t owners, int thread, int threads) {
+  if (threads == 1) return {0, owners};
+  constexpr int BUCKETS = 1024;
+  int64_t rows[BUCKETS] = {};
+  int shift = 0;
+  while ((owners - 1) >> shift >= BUCKETS) ++shift;
+  for (int64_t k = from; k < to; ++k) ++rows[owner[k] >> shift];
+  Share share = {owners, owners};
+  int64_t before = 0;
+  for (int64_t b = 0; b < BUCKETS; ++b) {
+    if (share.first == owners && before >= cb_even(to - from, thread, threads)) share.first = b << shift;
+    if (before >= cb_even(to - from, thread + 1, threads)) { share.last = b << shift; break; }
+    before += rows[b];
+  }
+  if (thread == 0) share.first = 0;
+  if (thread == threads - 1 || share.last > owners) share.last = owners;
+  if (share.first > owners) share.first = owners;
+  return share;
+}
+
+// What a sum over rows does in a group: makes room for a chunk's tiles, takes a part's rows in, adds the chunk's tiles up.
+enum Phase { CHUNK_BEGINS, ROWS, CHUNK_ENDS };
+
+// Sums of tiles, from the first tile of a chunk on.
+struct Partials {
+  void* at = nullptr;
+  int64_t first_tile = 0;
+  Partials() = default;
+  Partials(const Partials&) = delete;
+  ~Partials() { free(at); }
+};
+
+// A buffer moved by some bytes: where its first row would be if only some of its rows are there.
+static inline void* cb_shifted(void* buffer, int64_t bytes) { return (void*)((uintptr_t)buffer + (uintptr_t)bytes); }
+
+// Adds the time since `start`, which becomes now.
+static inline void cb_took(double* seconds, double* start) {
+  const double now = omp_get_wtime();
+  *seconds += now - *start;
+  *start = now;
+}
 
 // Memory of one thread that grows and is never shared. allocate() may fail: the kernel then reports it.
 struct Scratch {

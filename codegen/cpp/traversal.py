@@ -42,15 +42,15 @@ class RowPlaces:
     """Where the rows of a kernel's loads and stores stand, in terms of the loop variables.
 
     ``o`` is the number of an owner. Members, or a product's rows, are walked in the order of ``walk``: ``k`` is the position, ``e``
-    the row's own number, which is the same where rows are stored in that order.
+    the row's own number, which is the same where rows are stored in that order, or are walked ``as_stored``.
     """
 
-    def __init__(self, names: Names, owner: Space | None, walk: Any) -> None:
+    def __init__(self, names: Names, owner: Space | None, walk: Any, *, as_stored: bool = False) -> None:
         self.names = names
         self.owner = owner
         self.walk = walk
         self.member = None if walk is None else walk.fine
-        self.sorted = walk is None or is_sorted(walk)
+        self.sorted = walk is None or as_stored or is_sorted(walk)
         self._counter = 0
 
     def fresh(self, name: str) -> str:
@@ -141,7 +141,7 @@ class _RowWise:
             self.places.store(rows, store)
         owners = self.places.names.count(self.kernel.owner)
         threads = threads_of(self.kernel.schedule)
-        return KernelText("row_wise.cpp.jinja", {"owners": owners, "body": rows.lines, "threads": threads})
+        return KernelText("row_wise.cpp.jinja", {"rows": owners, "body": rows.lines, "threads": threads})
 
 
 class _OverMembers:
@@ -197,7 +197,8 @@ class _OverMembers:
         for store in own:
             self.places.store(self.outer, store)
         return KernelText(
-            "traversal.cpp.jinja", {**common, "body": self.outer.lines, "pieces": self.kernel.schedule.pieces}
+            "traversal.cpp.jinja",
+            {**common, "rows": common["owners"], "body": self.outer.lines, "pieces": self.kernel.schedule.pieces},
         )
 
     def _own_row(self, v: Load) -> Array:

@@ -55,7 +55,7 @@ def prepared(plan: Plan, schedules: Schedules | None = None) -> tuple[Plan, tupl
     made = tuple(
         replace(s, of=k.name) for k in plan.kernels for s in scheduled(k, schedules.get((plan.name, k.name)), taken)
     )
-    return replace(plan, kernels=tuple(s.kernel for s in made)), made
+    return replace(plan, kernels=tuple(s.kernel for s in made), groups=()), made
 
 
 def scheduled(kernel: Kernel, schedule: Schedule | None, taken: set[str]) -> Sequence[Scheduled]:

@@ -97,7 +97,7 @@ class Store:
             raise TypeError(f"store: {self.buffer} is {self.buffer.type}, the value is {self.value.type}")
 
 
-def _knob(default: int, low: int, high: int) -> Any:
+def knob(default: int, low: int, high: int) -> Any:
     """A field of a schedule, with the least and the greatest value that it may have."""
     return field(default=default, metadata={"range": (low, high)})
 
@@ -131,14 +131,16 @@ class TraversalSchedule(Schedule):
     ``ahead``: gathered rows are fetched this many members before they are used (0: not at all), ``lines`` cache lines of each.
     ``pieces``: the owners are cut into this many pieces a thread; more than one are handed out as threads become free.
     ``threads``: the most threads that work on the kernel (0: all).
+    ``scatter``: 1 to walk the members as they are stored, and to add each to its owner (0: owner by owner). Only sums can be.
     """
 
-    split: int = _knob(0, 0, 1 << 24)
-    scratch: int = _knob(16, 0, 1024)
-    ahead: int = _knob(8, 0, 256)
-    lines: int = _knob(4, 1, 32)
-    pieces: int = _knob(1, 1, 1024)
-    threads: int = _knob(0, 0, 1024)
+    split: int = knob(0, 0, 1 << 24)
+    scratch: int = knob(16, 0, 1024)
+    ahead: int = knob(8, 0, 256)
+    lines: int = knob(4, 1, 32)
+    pieces: int = knob(1, 1, 1024)
+    threads: int = knob(0, 0, 1024)
+    scatter: int = knob(0, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -149,8 +151,8 @@ class GemmSchedule(Schedule):
     kernel (0: all).
     """
 
-    tile_rows: int = _knob(512, 1, 8192)
-    threads: int = _knob(0, 0, 1024)
+    tile_rows: int = knob(512, 1, 8192)
+    threads: int = knob(0, 0, 1024)
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
-from columba.ir.interop.ops import Uniform, Value
+from columba.ir.interop.ops import Degree, Uniform, Value
+from columba.ir.intraop.groups import Group
+from columba.ir.intraop.groups import is_sorted as is_sorted
 from columba.ir.intraop.kernels import (
     Buffer,
     Gemm,
@@ -17,17 +20,21 @@ from columba.ir.intraop.kernels import (
     product_of,
     values_of,
 )
-from columba.ir.spaces import PAIR_SPACES, IndexMap, Space
+from columba.ir.spaces import IndexMap, Space
 
 
 @dataclass(frozen=True)
 class Plan:
-    """``inputs`` and ``outputs`` are buffers, in the order of the program's; an output may be an input passed through."""
+    """``inputs`` and ``outputs`` are buffers, in the order of the program's; an output may be an input passed through.
+
+    ``groups`` name runs of kernels that may run part by part. A backend that runs kernel after kernel computes the same.
+    """
 
     name: str
     inputs: tuple[Buffer, ...]
     outputs: tuple[Buffer, ...]
     kernels: tuple[Kernel, ...]
+    groups: tuple[Group, ...] = ()
 
     def __str__(self) -> str:
         from columba.ir.intraop.text import print_plan
@@ -45,14 +52,16 @@ class Plan:
         return tuple(found)
 
     @property
+    def units(self) -> tuple[tuple[Group | None, tuple[Kernel, ...]], ...]:
+        """The kernels, those of a group together, each other alone."""
+        of = {name: group for group in self.groups for name in group.kernels}
+        runs = itertools.groupby(self.kernels, key=lambda k: (of.get(k.name), None if k.name in of else k.name))
+        return tuple((group, tuple(kernels)) for (group, _), kernels in runs)
+
+    @property
     def index_arrays(self) -> tuple[IndexArray, ...]:
         """All index arrays that the kernels read, each once, in order of first use."""
         return tuple(dict.fromkeys(array for kernel in self.kernels for array in index_arrays(kernel)))
-
-
-def is_sorted(via: IndexMap) -> bool:
-    """Whether the fine rows are stored in the order of ``via`` already, on every graph."""
-    return via.coarse is Space.ONE or (via.fine in PAIR_SPACES and via.name == "rel")
 
 
 def index_arrays(kernel: Kernel) -> tuple[IndexArray, ...]:
@@ -64,9 +73,14 @@ def index_arrays(kernel: Kernel) -> tuple[IndexArray, ...]:
     match kernel:
         case HostCall():
             return ()
+        case Traversal(via=IndexMap() as via) if kernel.schedule.scatter:
+            walk, stored = None, False
+            found: list[IndexArray] = [Lookup(via)]
+            if any(isinstance(v, Degree) for v in values_of(kernel)):
+                found.append(Segments(via))
         case Traversal():
             walk = kernel.via
-            found: list[IndexArray] = [] if walk is None else [Segments(walk)]
+            found = [] if walk is None else [Segments(walk)]
             if walk is not None and kernel.schedule.split:
                 found.append(Tiles(walk, kernel.schedule.split))
             stored = walk is not None and any(s.buffer.type.space is walk.fine for s in kernel.stores)

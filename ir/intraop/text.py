@@ -9,13 +9,20 @@
     }
 
 Buffers that are neither inputs nor outputs are declared by ``temporary`` lines. An output that is an input is marked so. A schedule
-shows the fields that are not what they are by default, and nothing if there are none.
+shows the fields that are not what they are by default, and nothing if there are none. Kernels that run part by part stand in a block,
+which declares the buffers that need memory for a part of their rows only:
+
+      group(space=src_rel, schedule={rows=1024}) {
+        local @t: src_rel[64] f32
+        traversal ...
+        gemm ...
+      }
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from columba.ir.interop.ops import Value
@@ -28,6 +35,7 @@ from columba.ir.interop.text import (
     print_field,
     print_operation,
 )
+from columba.ir.intraop.groups import Group, GroupSchedule
 from columba.ir.intraop.kernels import (
     Buffer,
     Gemm,
@@ -54,10 +62,22 @@ def print_plan(plan: Plan) -> str:
     inputs = ", ".join(f"{b}: {b.type}" for b in plan.inputs)
     outputs = ", ".join(f"{b}: {b.type}" for b in plan.outputs)
     lines = [f"plan {plan.name}({inputs}) -> ({outputs}) {{"]
-    lines += [f"  temporary {b}: {b.type}" for b in plan.buffers if b.role == "temporary"]
-    for kernel in plan.kernels:
-        lines += [f"  {line}" for line in print_kernel(kernel).splitlines()]
+    local = {b for group in plan.groups for b in group.local}
+    lines += [f"  temporary {b}: {b.type}" for b in plan.buffers if b.role == "temporary" and b not in local]
+    for group, kernels in plan.units:
+        body = [line for kernel in kernels for line in print_kernel(kernel).splitlines()]
+        lines += _indented(body if group is None else _print_group(group, body))
     return "\n".join([*lines, "}"])
+
+
+def _indented(lines: Iterable[str]) -> list[str]:
+    return [f"  {line}" for line in lines]
+
+
+def _print_group(group: Group, body: Sequence[str]) -> list[str]:
+    fields = [f"space={group.space}", *_print_schedule(group.schedule)]
+    local = [f"local {b}: {b.type}" for b in group.local]
+    return [f"group({', '.join(fields)}) {{", *_indented([*local, *body]), "}"]
 
 
 def print_kernel(kernel: Kernel) -> str:
@@ -82,9 +102,12 @@ def print_kernel(kernel: Kernel) -> str:
 
 
 def _head(kind: str, kernel: Traversal | Gemm | GemmReduce, *fields: str) -> str:
-    changes = ", ".join(f"{name}={value}" for name, value in kernel.schedule.changes.items())
-    schedule = [f"schedule={{{changes}}}"] if changes else []
-    return f"{kind} {kernel.name}({', '.join([*fields, *schedule])})"
+    return f"{kind} {kernel.name}({', '.join([*fields, *_print_schedule(kernel.schedule)])})"
+
+
+def _print_schedule(schedule: Schedule) -> list[str]:
+    changes = ", ".join(f"{name}={value}" for name, value in schedule.changes.items())
+    return [f"schedule={{{changes}}}"] if changes else []
 
 
 def _block(head: str, kernel: Kernel, roots: Sequence[tuple[str, Value]], tail: Sequence[str] = ()) -> str:
@@ -110,16 +133,36 @@ def parse_plan(text: str) -> Plan:
     outputs = _buffers(tokens, "output")
     tokens.take("{")
     kernels: list[Kernel] = []
+    groups: list[Group] = []
     while tokens.peek() != "}":
-        kind = tokens.take("temporary", *_KERNELS)
+        kind = tokens.take("temporary", "group", *_KERNELS)
         if kind == "temporary":
             _buffer(tokens, "temporary")
+        elif kind == "group":
+            groups.append(_group(tokens, kernels))
         else:
             kernels.append(_KERNELS[kind](tokens))
     tokens.take("}")
     if tokens.peek():
         raise tokens.error(f"unexpected {tokens.peek()!r} after the plan")
-    return Plan(name, inputs, outputs, tuple(kernels))
+    return Plan(name, inputs, outputs, tuple(kernels), tuple(groups))
+
+
+def _group(tokens: Tokens, kernels: list[Kernel]) -> Group:
+    """A group, whose kernels are added to ``kernels``."""
+    fields = _fields(tokens, space=Space, schedule=GroupSchedule)
+    local: list[Buffer] = []
+    names: list[str] = []
+    tokens.take("{")
+    while tokens.peek() != "}":
+        kind = tokens.take("local", *_KERNELS)
+        if kind == "local":
+            local.append(_buffer(tokens, "temporary"))
+        else:
+            kernels.append(_KERNELS[kind](tokens))
+            names.append(kernels[-1].name)
+    tokens.take("}")
+    return Group(fields["space"], tuple(names), tuple(local), fields.get("schedule", GroupSchedule()))
 
 
 def _buffers(tokens: Tokens, role: str) -> tuple[Buffer, ...]:
@@ -169,7 +212,10 @@ def _field(tokens: Tokens, kinds: dict[str, Any]) -> tuple[str, Any]:
     name = tokens.take(*kinds)
     tokens.take("=")
     kind = kinds[name]
-    return name, _schedule(tokens, kind) if kind in (TraversalSchedule, GemmSchedule) else parse_field(tokens, kind)
+    return name, _schedule(tokens, kind) if kind in _SCHEDULES else parse_field(tokens, kind)
+
+
+_SCHEDULES = (TraversalSchedule, GemmSchedule, GroupSchedule)
 
 
 def _schedule(tokens: Tokens, kind: type[Schedule]) -> Schedule:
@@ -267,7 +313,8 @@ _KERNELS: dict[str, Callable[[Tokens], Kernel]] = {
 
 def plans_equal(a: Plan, b: Plan) -> bool:
     """Whether two plans run the same kernels over the same buffers."""
-    if (a.name, a.inputs, a.outputs, len(a.kernels)) != (b.name, b.inputs, b.outputs, len(b.kernels)):
+    heads = [(p.name, p.inputs, p.outputs, p.groups, len(p.kernels)) for p in (a, b)]
+    if heads[0] != heads[1]:
         return False
     numbers: dict[Any, int] = {}
     return all(_key(x, numbers) == _key(y, numbers) for x, y in zip(a.kernels, b.kernels, strict=True))

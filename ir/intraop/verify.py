@@ -14,6 +14,8 @@ from columba.ir.interop.ops import (
     Value,
 )
 from columba.ir.interop.verify import VerificationError
+from columba.ir.intraop.groups import NoGroup, scattered_sums
+from columba.ir.intraop.groups import check as check_group
 from columba.ir.intraop.kernels import (
     Buffer,
     Gemm,
@@ -121,6 +123,34 @@ def check_split(plan: Plan) -> None:
                     raise _error(kernel, "split: members need a reduction of their owner")
 
 
+def check_scatter(plan: Plan) -> None:
+    """Only sums, each with a buffer of its own to be kept in, are added up by members that are walked as they are stored."""
+    for kernel in plan.kernels:
+        if isinstance(kernel, Traversal) and kernel.schedule.scatter:
+            if kernel.schedule.split:
+                raise _error(kernel, "scatter: owners are not cut")
+            try:
+                scattered_sums(kernel)
+            except NoGroup as e:
+                raise _error(kernel, f"scatter: {e}") from e
+
+
+def check_groups(plan: Plan) -> None:
+    """The kernels of a group follow each other, can run part by part, and its local buffers are not needed beyond it."""
+    grouped = [group for group, _ in plan.units if group is not None]
+    if len(grouped) != len(plan.groups):
+        raise VerificationError(f"plan {plan.name}: the kernels of a group do not stand together, or stand in two")
+    for group, kernels in plan.units:
+        if group is None:
+            continue
+        if tuple(k.name for k in kernels) != group.kernels:
+            raise VerificationError(f"plan {plan.name}: a group names {', '.join(group.kernels)}, which are not there")
+        try:
+            check_group(group, kernels, plan.outputs, [k for k in plan.kernels if k not in kernels])
+        except NoGroup as e:
+            raise VerificationError(f"plan {plan.name}: group of {', '.join(group.kernels)}: {e}") from e
+
+
 def check_host_calls(plan: Plan) -> None:
     """A host call's buffers have the types of its program's inputs and results."""
     for kernel in plan.kernels:
@@ -139,6 +169,8 @@ CHECKS: tuple[Callable[[Plan], None], ...] = (
     check_levels,
     check_own_writes_are_not_read_elsewhere,
     check_split,
+    check_scatter,
+    check_groups,
     check_host_calls,
 )
 

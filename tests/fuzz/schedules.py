@@ -12,7 +12,7 @@ from columba.driver import LEVEL_1, LEVEL_2
 from columba.ir.interop.verify import VerificationError
 from columba.ir.intraop.kernels import HostCall, Kernel
 from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.verify import check_split
+from columba.ir.intraop.verify import check_groups, check_scatter, check_split
 from columba.pipeline import Pass, discover, parse_passes
 
 Names = tuple[str, ...]
@@ -120,8 +120,13 @@ def random_schedule(rng: random.Random) -> Schedule:
 
 
 def rescheduled(plan: Plan, schedule: Schedule) -> Plan:
-    """The plan with other schedules."""
-    return replace(plan, kernels=tuple(_rescheduled(kernel, schedule) for kernel in plan.kernels))
+    """The plan with other schedules. Kernels that then cannot run in groups do not."""
+    changed = replace(plan, kernels=tuple(_rescheduled(kernel, schedule) for kernel in plan.kernels))
+    try:
+        check_groups(changed)
+    except VerificationError:
+        changed = replace(changed, groups=())
+    return changed
 
 
 def _rescheduled(kernel: Kernel, schedule: Schedule) -> Kernel:
@@ -131,6 +136,7 @@ def _rescheduled(kernel: Kernel, schedule: Schedule) -> Kernel:
         changed = replace(kernel, schedule=replace(kernel.schedule, **{name: value}))
         try:
             check_split(Plan("one", (), (), (changed,)))
+            check_scatter(Plan("one", (), (), (changed,)))
         except VerificationError:  # these owners cannot be cut
             continue
         kernel = changed

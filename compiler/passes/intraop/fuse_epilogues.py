@@ -26,7 +26,7 @@ class FuseEpilogues(Pass[Plan]):
             kernels = fused
         if len(kernels) == len(plan.kernels):
             return plan
-        return replace(plan, kernels=tuple(schedule_order(drop_unread(kernels, plan.outputs))))
+        return replace(plan, kernels=tuple(schedule_order(drop_unread(kernels, plan.outputs))), groups=())
 
 
 def _fuse_one(kernels: Sequence[Kernel]) -> list[Kernel] | None:

@@ -38,7 +38,7 @@ class FuseTraversals(Pass[Plan]):
     Values of members that traversals over several kinds of owners read are computed in the one where fewest bytes are loaded, on graphs
     of typical counts: it may gather the same rows anyway, or its owners may hold them.
     It must not fire where B reads rows of A's buffers other than its own, where another kernel stands between the two, or where
-    the owners are cut into tiles and members need the whole owner's result.
+    the owners are cut into tiles and members need the whole owner's result; nor on members that are walked as they are stored.
     """
 
     def run(self, plan: Plan) -> Plan:
@@ -48,7 +48,7 @@ class FuseTraversals(Pass[Plan]):
         kernels = drop_unread(kernels, plan.outputs)
         if len(kernels) == len(plan.kernels) and all(a is b for a, b in zip(kernels, plan.kernels, strict=True)):
             return plan
-        return replace(plan, kernels=tuple(schedule_order(kernels)))
+        return replace(plan, kernels=tuple(schedule_order(kernels)), groups=())
 
 
 def _fuse_one(kernels: Sequence[Kernel]) -> list[Kernel] | None:
@@ -106,7 +106,7 @@ def passes_between(flow: nx.DiGraph, first: str, second: str) -> bool:
 def _fuse(first: Traversal, second: Traversal) -> Traversal | None:
     """Both in one, ``second`` reading values instead of the buffers that ``first`` writes; None if that cannot be."""
     frame = _common_frame(first, second)
-    if frame is None:
+    if frame is None or frame.schedule.scatter:
         return None
     written = {store.buffer: store.value for store in _reframed(first, frame)}
     stores = list(_reframed(first, frame))

@@ -20,25 +20,26 @@ class OrderKernels(Pass[Plan]):
     Among the orders in which every kernel comes after those whose buffers it reads, one is searched for whose most bytes alive are few,
     on graphs of typical counts: at each step the ``width`` best beginnings (at least one) are carried on. A temporary lives until its
     last reader has run, and so does an input with a row a pair, which can only be a saved value. Host calls keep their places among the
-    kernels, since what stands between two runs as one call. It must not fire where the order at hand needs no more.
+    kernels, since what stands between two runs as one call. Kernels of a group stay together, and its local buffers count as nothing. It
+    must not fire where the order at hand needs no more.
     """
 
     width: int = 32
 
     def run(self, plan: Plan) -> Plan:
-        kernels = plan.kernels
-        if len(kernels) < 2:
+        units = [kernels for _, kernels in plan.units]
+        if len(units) < 2:
             return plan
-        search = _Search(plan, kernels)
+        search = _Search(plan, units)
         order = search.best(self.width)
-        if search.peak(order) >= search.peak(range(len(kernels))):
+        if search.peak(order) >= search.peak(range(len(units))):
             return plan
-        return replace(plan, kernels=tuple(kernels[n] for n in order))
+        return replace(plan, kernels=tuple(k for n in order for k in units[n]))
 
 
 @dataclass(frozen=True)
 class _Beginning:
-    """Kernels that have run, the most bytes alive so far, and the bytes alive after the last."""
+    """Kernels, or groups of them, that have run, the most bytes alive so far, and the bytes alive after the last."""
 
     order: tuple[int, ...]
     peak: int
@@ -46,25 +47,29 @@ class _Beginning:
 
 
 class _Search:
-    def __init__(self, plan: Plan, kernels: Sequence[Kernel]) -> None:
-        self.made = [writes(k) for k in kernels]
+    def __init__(self, plan: Plan, units: Sequence[tuple[Kernel, ...]]) -> None:
+        local = {b for group in plan.groups for b in group.local}
+        self.made = [[b for k in unit for b in writes(k) if b not in local] for unit in units]
+        self.read = [
+            [b for k in unit for b in dict.fromkeys(reads(k)) if b not in local and b not in made]
+            for unit, made in zip(units, self.made, strict=True)
+        ]
         self.readers: dict[Buffer, set[int]] = {}
-        for n, k in enumerate(kernels):
-            for b in reads(k):
+        for n, read in enumerate(self.read):
+            for b in read:
                 self.readers.setdefault(b, set()).add(n)
-        self.read = [reads(k) for k in kernels]
         writer = {b: n for n, made in enumerate(self.made) for b in made}
         self.needs = [{writer[b] for b in read if b in writer} for read in self.read]
-        self._keep_host_calls(kernels)
+        self._keep_host_calls(units)
         saved = {b for b in plan.inputs if b.type.space in PAIR_SPACES}
         self.dies = saved | (set(writer) - set(plan.outputs))
         self.start = _Beginning((), 0, sum(map(_bytes, saved)))
 
-    def _keep_host_calls(self, kernels: Sequence[Kernel]) -> None:
-        for n, k in enumerate(kernels):
-            if isinstance(k, HostCall):
+    def _keep_host_calls(self, units: Sequence[tuple[Kernel, ...]]) -> None:
+        for n, unit in enumerate(units):
+            if any(isinstance(k, HostCall) for k in unit):
                 self.needs[n] |= set(range(n))
-                for later in range(n + 1, len(kernels)):
+                for later in range(n + 1, len(units)):
                     self.needs[later].add(n)
 
     def best(self, width: int) -> tuple[int, ...]:
