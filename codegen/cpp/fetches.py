@@ -33,8 +33,8 @@ def fetch_ahead(
             row = places.load(v, "ahead")
             for first, size in _parts_read(v, below):
                 lines += _fetch(row, first, size, schedule.lines)
-    if not places.sorted:
-        for store in stores:
+    for store in stores:
+        if not places.follows(store.buffer):
             lines += _fetch(places.target(store, "ahead"), 0, store.buffer.type.size, schedule.lines, write=True)
     if not lines:
         return []
@@ -46,7 +46,7 @@ def _is_gathered(v: Value, places: RowPlaces) -> bool:
     """Whether the rows that members read are somewhere in memory, not one after the other."""
     if not isinstance(v, Load) or v.space is not places.member or v.buffer.type.space is Space.ONE:
         return False
-    return v.via is not None or not places.sorted
+    return v.via is not None or not places.follows(v.buffer)
 
 
 def _parts_read(v: Load, below: Sequence[Value]) -> list[tuple[int, int]]:

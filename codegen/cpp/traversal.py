@@ -15,9 +15,9 @@ from columba.codegen.cpp.slots import Slots, unknown_below
 from columba.codegen.cpp.small_rows import common_size, repeated, step_of, steps, weights_of
 from columba.ir.indices import Lookup, Order, Segments, Tiles
 from columba.ir.interop.ops import Degree, Lift, Reduce, Reshape, Slice, Uniform, Value
-from columba.ir.intraop.kernels import GemmSchedule, Load, Store, Traversal, TraversalSchedule, values_of
-from columba.ir.intraop.plan import is_sorted
-from columba.ir.spaces import Space
+from columba.ir.intraop.kernels import Buffer, GemmSchedule, Load, Store, Traversal, TraversalSchedule, values_of
+from columba.ir.intraop.plan import is_sorted, stand_in
+from columba.ir.spaces import IndexMap, Space
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,19 @@ class RowPlaces:
     def rows(self) -> Rows:
         return Rows(self.number, self.fresh)
 
-    def number(self, v: Value, position: str = "k") -> str:
-        """The number of the row that ``v`` is at, when members are at ``position``."""
+    def number(self, v: Value, position: str = "k", order: IndexMap | None = None) -> str:
+        """The number of the row that ``v`` is at, when members are at ``position`` and rows stand in ``order``."""
         if v.space is not self.member or v.space is self.owner:
             return "o"
-        if self.sorted:
+        if stand_in(order, self.walk):
             return position
-        return "e" if position == "k" else f"{self.names.index(Order(self.walk))}[{position}]"
+        if order is None and position == "k":
+            return "e"
+        return f"{self.names.index(Order(self.walk, order))}[{position}]"
+
+    def follows(self, buffer: Buffer) -> bool:
+        """Whether members read or write the rows of a buffer of theirs one after the other."""
+        return stand_in(buffer.order, self.walk)
 
     def load(self, v: Load, position: str = "k") -> Array:
         """The row that a load reads, when members are at ``position``."""
@@ -79,13 +85,15 @@ class RowPlaces:
         if v.via is not None:
             row = f"{self.names.index(Lookup(v.via, along))}[{position if in_walk else 'o'}]"
         else:
-            row = self.number(v, position)
+            row = self.number(v, position, v.buffer.order)
         return Array(buffer, _offset(row, v.type.size), v.shape, v.dtype)
 
     def target(self, store: Store, position: str = "k") -> Array:
         """The row that a store writes, when members are at ``position``."""
         t = store.buffer.type
-        offset = "0" if t.space is Space.ONE else _offset(self.number(store.value, position), t.size)
+        offset = (
+            "0" if t.space is Space.ONE else _offset(self.number(store.value, position, store.buffer.order), t.size)
+        )
         return Array(self.names.buffer(store.buffer), offset, t.shape, t.dtype)
 
     def store(self, rows: Rows, store: Store) -> None:
@@ -94,7 +102,7 @@ class RowPlaces:
 
     def reads_own_number(self, v: Value) -> bool:
         """Whether computing member value ``v`` needs the member's own number."""
-        direct = isinstance(v, Load) and v.via is None
+        direct = isinstance(v, Load) and v.via is None and v.buffer.order is None
         return v.space is self.member and (direct or isinstance(v, Uniform))
 
     def own_number(self) -> list[str]:
@@ -292,10 +300,8 @@ class _OverMembers:
                 row = self.places.load(v)
                 gather.append(f"for (int i = 0; i < {size}; ++i) {side.place('i')} = {row.place('i')};")
                 numbers.known[v] = Array(side.base, "j", v.shape, v.dtype)
-        if any(self.places.reads_own_number(v) for v in below):
-            gather = [*self.places.own_number(), *gather]
         if gather:
-            self._over_members([*self._ahead(below, ()), *gather])
+            self._over_members([*self._ahead(below, ()), *self._own_number(below, ()), *gather])
         statements, scatter = [], []
         for v in dict.fromkeys(roots):
             if v not in numbers.known:
@@ -311,11 +317,16 @@ class _OverMembers:
             )
         self.outer.lines += steps(size, statements) if statements else []
         if scatter:
-            self._over_members([*self._ahead((), stores), *self.places.own_number(), *scatter])
+            self._over_members([*self._ahead((), stores), *self._own_number((), stores), *scatter])
         return True
 
     def _over_members(self, lines: Sequence[str], *pragma: str) -> None:
         self.outer.lines += [*pragma, "for (int64_t k = begin; k < end; ++k) {", *(f"  {x}" for x in lines), "}"]
+
+    def _own_number(self, below: Sequence[Value], stores: Sequence[Store]) -> list[str]:
+        """The member's own number, for a loop that needs it."""
+        needed = any(map(self.places.reads_own_number, below)) or any(s.buffer.order is None for s in stores)
+        return self.places.own_number() if needed else []
 
     def _ahead(self, below: Sequence[Value], stores: Sequence[Store]) -> list[str]:
         return fetch_ahead(self.places, self.kernel.schedule, below, stores)
@@ -329,8 +340,7 @@ class _OverMembers:
         wide_roots = [*(r.x for r in wide_folds), *(s.value for s in stores)]
         below = unknown_below([*kept, *wide_roots], inner.known)
         head = self._know_loads(inner, below, pointers=slot % 2 == 1)
-        if stores or any(self.places.reads_own_number(v) for v in below):
-            head = [*self.places.own_number(), *head]
+        head = [*self._own_number(below, stores), *head]
         inner.prepare([*kept, *wide_roots])
         for v in kept:
             if v.type.size == 1:

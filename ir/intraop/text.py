@@ -8,8 +8,9 @@
       }
     }
 
-Buffers that are neither inputs nor outputs are declared by ``temporary`` lines. An output that is an input is marked so. A schedule
-shows the fields that are not what they are by default, and nothing if there are none.
+Buffers that are neither inputs nor outputs are declared by ``temporary`` lines; ``sorted=`` and a map say in which order rows stand, if
+not in that of their space. An output that is an input is marked so. A schedule shows the fields that are not what they are by default,
+and nothing if there are none.
 """
 
 from __future__ import annotations
@@ -51,13 +52,18 @@ from columba.ir.spaces import IndexMap, Space
 
 def print_plan(plan: Plan) -> str:
     """The text of a plan."""
-    inputs = ", ".join(f"{b}: {b.type}" for b in plan.inputs)
-    outputs = ", ".join(f"{b}: {b.type}" for b in plan.outputs)
+    inputs = ", ".join(map(_declaration, plan.inputs))
+    outputs = ", ".join(map(_declaration, plan.outputs))
     lines = [f"plan {plan.name}({inputs}) -> ({outputs}) {{"]
-    lines += [f"  temporary {b}: {b.type}" for b in plan.buffers if b.role == "temporary"]
+    lines += [f"  temporary {_declaration(b)}" for b in plan.buffers if b.role == "temporary"]
     for kernel in plan.kernels:
         lines += [f"  {line}" for line in print_kernel(kernel).splitlines()]
     return "\n".join([*lines, "}"])
+
+
+def _declaration(buffer: Buffer) -> str:
+    order = "" if buffer.order is None else f" sorted={print_field(buffer.order)}"
+    return f"{buffer}: {buffer.type}{order}"
 
 
 def print_kernel(kernel: Kernel) -> str:
@@ -140,13 +146,17 @@ def _list(tokens: Tokens, item: Callable[[], Any], opening: str = "(", closing: 
 def _buffer(tokens: Tokens, role: str) -> Buffer:
     name = tokens.take()
     tokens.take(":")
-    declared = parse_type(tokens)
+    declared, order = parse_type(tokens), None
+    if tokens.peek() == "sorted":
+        tokens.take("sorted")
+        tokens.take("=")
+        order = parse_field(tokens, IndexMap)
     known = tokens.names.get(name)
     if known is not None:
-        if known.type != declared:
-            raise tokens.error(f"{name} is declared {known.type} and {declared}")
+        if (known.type, known.order) != (declared, order):
+            raise tokens.error(f"{name} is declared {_declaration(known)} and {declared}")
         return known  # type: ignore[no-any-return]
-    tokens.names[name] = Buffer(name[1:], declared, role)
+    tokens.names[name] = Buffer(name[1:], declared, role, order)
     return tokens.names[name]  # type: ignore[no-any-return]
 
 
