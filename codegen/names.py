@@ -18,8 +18,10 @@ def array_name(array: IndexArray) -> str:
             return _of(map)
         case Lookup(map, by) if by is not None:
             return f"{_of(map)}_by_{by.name}"
-        case Order(map):
+        case Order(map, None):
             return f"order_{_by(map)}"
+        case Order(map, within) if within is not None:
+            return f"order_{_by(map)}_within_{within.name}"
         case Segments(map):
             return f"segments_{_by(map)}"
         case Tiles(map, rows):

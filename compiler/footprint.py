@@ -249,6 +249,10 @@ def _parts(array: IndexArray) -> Iterator[IndexArray | Space]:
         yield array
         yield from _parts(Lookup(map))
         yield from _parts(Order(array.order))
+    elif isinstance(array, Order) and array.within is not None:
+        yield array
+        yield from _parts(Order(map))
+        yield from _parts(Order(array.within))
     elif pair is not None and (isinstance(array, Lookup) or map.coarse is pair) and map.name in _OF_PAIRS:
         yield from _pair_parts(pair)
     else:

@@ -23,12 +23,20 @@ class Segments:
 
 @dataclass(frozen=True)
 class Order:
-    """The permutation ``[fine]`` that sorts fine rows along ``map`` (stable): position -> fine row."""
+    """The permutation ``[fine]`` that sorts fine rows along ``map`` (stable): position -> fine row.
+
+    With ``within``: position -> the position at which that fine row stands when they are sorted along ``within``.
+    """
 
     map: IndexMap
+    within: IndexMap | None = None
+
+    def __post_init__(self) -> None:
+        if self.within is not None and (self.within.fine is not self.map.fine or self.within == self.map):
+            raise ValueError(f"rows sorted along {self.map} have no places of their own along {self.within}")
 
     def __str__(self) -> str:
-        return f"order({self.map})"
+        return f"order({self.map})" if self.within is None else f"order({self.map}, within={self.within})"
 
 
 @dataclass(frozen=True)

@@ -76,8 +76,11 @@ class IndexArrays:
                 return self._lookup(map)
             case Lookup(map, order) if order is not None:
                 return self._sorts.take(self.get(Lookup(map)), self.get(Order(order)))
-            case Order(map):
+            case Order(map, None):
                 return self._order(map)
+            case Order(map, within) if within is not None:
+                places = self._sorts.invert(self.get(Order(within)))
+                return self._sorts.take(places, self.get(Order(map)))
             case Segments(map):
                 return self._segments(map)
             case Tiles(map, rows):

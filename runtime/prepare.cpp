@@ -130,6 +130,12 @@ void take(const I* table, const I* at, int64_t n, int threads, I* out) {
 }
 
 template <class I>
+void invert(const I* order, int64_t n, int threads, I* out) {
+#pragma omp parallel for num_threads(useful_threads(threads, n)) schedule(static) if (n >= kSerialRows)
+  for (int64_t i = 0; i < n; ++i) out[order[i]] = static_cast<I>(i);
+}
+
+template <class I>
 int64_t count_tiles(const I* segments, int64_t owners, int64_t rows) {
   int64_t tiles = 0;
   for (int64_t k = 0; k < owners; ++k) tiles += (segments[k + 1] - segments[k] + rows - 1) / rows;
@@ -166,6 +172,7 @@ void fill_tiles(const I* segments, int64_t owners, int64_t rows, int64_t tiles, 
   extern "C" void take_##SUFFIX(const I* table, const I* at, int64_t n, int threads, I* out) {                                   \
     take<I>(table, at, n, threads, out);                                                                                         \
   }                                                                                                                              \
+  extern "C" void invert_##SUFFIX(const I* order, int64_t n, int threads, I* out) { invert<I>(order, n, threads, out); }         \
   extern "C" int64_t count_tiles_##SUFFIX(const I* segments, int64_t owners, int64_t rows) {                                     \
     return count_tiles<I>(segments, owners, rows);                                                                               \
   }                                                                                                                              \

@@ -45,6 +45,9 @@ class Sorts(Protocol):
     def take(self, table: Tensor, at: Tensor) -> Tensor:
         """``table[at]``."""
 
+    def invert(self, order: Tensor) -> Tensor:
+        """The places of rows in an order: ``invert(order)[order[i]]`` is ``i``."""
+
     def tiles(self, segments: Tensor, rows: int) -> Tensor:
         """The tile table of :class:`columba.ir.indices.Tiles`."""
 
@@ -100,6 +103,11 @@ class TorchSorts:
     def take(self, table: Tensor, at: Tensor) -> Tensor:
         return table.index_select(0, at)
 
+    def invert(self, order: Tensor) -> Tensor:
+        places = torch.empty_like(order)
+        places[order.long()] = torch.arange(len(order), dtype=order.dtype, device=order.device)
+        return places
+
     def tiles(self, segments: Tensor, rows: int) -> Tensor:
         offsets = segments.long()
         tiles = (offsets.diff() + rows - 1) // rows
@@ -147,6 +155,11 @@ class NativeSorts:
         self._call("take", table, at, len(at), torch.get_num_threads(), out)
         return out
 
+    def invert(self, order: Tensor) -> Tensor:
+        out = torch.empty_like(order)
+        self._call("invert", order, len(order), torch.get_num_threads(), out)
+        return out
+
     def tiles(self, segments: Tensor, rows: int) -> Tensor:
         owners = len(segments) - 1
         count = self._call("count_tiles", segments, owners, rows)
@@ -176,6 +189,7 @@ _SIGNATURES: dict[str, tuple[Any, str]] = {
     "count": (None, "pnnp"),
     "pairs": (ctypes.c_int64, "ppnnntppppp"),
     "take": (None, "ppntp"),
+    "invert": (None, "pntp"),
     "count_tiles": (ctypes.c_int64, "pnn"),
     "fill_tiles": (None, "pnnnp"),
 }

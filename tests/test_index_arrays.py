@@ -43,6 +43,7 @@ def all_arrays(graph: columba.Graph) -> Iterator[IndexArray]:
         for m in maps:
             yield from (Lookup(m), Order(m), Segments(m), Tiles(m, 1), Tiles(m, 7), Tiles(m, 4096))
             yield from (Lookup(m, other) for other in maps)
+            yield from (Order(m, other) for other in maps if other != m)
 
 
 def native() -> NativeSorts:

@@ -93,3 +93,15 @@ def test_several_members_are_taken_at_once(heads: int) -> None:
     args = [torch.zeros(NODES, heads), torch.zeros(NODES, heads), torch.zeros(NODES, heads, 6), torch.zeros(150, heads)]
     source = columba.explain(columba.compile(attention, backend="cpp", passes=PAIRS), g, *args).source
     assert (f"j < (end - begin) * {heads}; j += 16" in source) == (step_of(heads) is not None)
+
+
+@pytest.mark.parametrize("heads", [3, 4])
+def test_small_rows_are_fetched_ahead(heads: int) -> None:
+    g = graph()
+    args = [torch.zeros(NODES, heads), torch.zeros(NODES, heads), torch.zeros(NODES, heads, 6), torch.zeros(150, heads)]
+    source = columba.explain(columba.compile(attention, backend="cpp", passes=PAIRS), g, *args).source
+    fetched = [line for line in source.splitlines() if "__builtin_prefetch" in line]
+    order = "order_edge_by_dst[ahead]"
+    assert [line for line in fetched if order in line and ", 1)" not in line], "the edges' own numbers, to be read"
+    assert [line for line in fetched if order in line and ", 1)" in line], "the weights' rows, to be written"
+    assert [line for line in fetched if f"src_of_edge_by_dst[ahead] * {heads})" in line], "rows of the sources"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from columba.codegen.cpp.fetches import fetch_ahead
 from columba.codegen.cpp.names import Names
 from columba.codegen.cpp.reductions import Accumulator, fold_scratch
 from columba.codegen.cpp.rows import Array, Rows, Scalar
@@ -14,9 +15,9 @@ from columba.codegen.cpp.slots import Slots, unknown_below
 from columba.codegen.cpp.small_rows import common_size, repeated, step_of, steps, weights_of
 from columba.ir.indices import Lookup, Order, Segments, Tiles
 from columba.ir.interop.ops import Degree, Lift, Reduce, Reshape, Slice, Uniform, Value
-from columba.ir.intraop.kernels import GemmSchedule, Load, Store, Traversal, TraversalSchedule, values_of
-from columba.ir.intraop.plan import is_sorted
-from columba.ir.spaces import Space
+from columba.ir.intraop.kernels import Buffer, GemmSchedule, Load, Store, Traversal, TraversalSchedule, values_of
+from columba.ir.intraop.plan import is_sorted, stand_in
+from columba.ir.spaces import IndexMap, Space
 
 
 @dataclass(frozen=True)
@@ -60,11 +61,19 @@ class RowPlaces:
     def rows(self) -> Rows:
         return Rows(self.number, self.fresh)
 
-    def number(self, v: Value) -> str:
-        """The number of the row that ``v`` is at."""
-        if v.space is self.member and v.space is not self.owner:
-            return "k" if self.sorted else "e"
-        return "o"
+    def number(self, v: Value, position: str = "k", order: IndexMap | None = None) -> str:
+        """The number of the row that ``v`` is at, when members are at ``position`` and rows stand in ``order``."""
+        if v.space is not self.member or v.space is self.owner:
+            return "o"
+        if stand_in(order, self.walk):
+            return position
+        if order is None and position == "k":
+            return "e"
+        return f"{self.names.index(Order(self.walk, order))}[{position}]"
+
+    def follows(self, buffer: Buffer) -> bool:
+        """Whether members read or write the rows of a buffer of theirs one after the other."""
+        return stand_in(buffer.order, self.walk)
 
     def load(self, v: Load, position: str = "k") -> Array:
         """The row that a load reads, when members are at ``position``."""
@@ -75,21 +84,25 @@ class RowPlaces:
         along = self.walk if in_walk and not self.sorted else None
         if v.via is not None:
             row = f"{self.names.index(Lookup(v.via, along))}[{position if in_walk else 'o'}]"
-        elif in_walk and position != "k":
-            row = position if self.sorted else f"{self.names.index(Order(self.walk))}[{position}]"
         else:
-            row = self.number(v)
+            row = self.number(v, position, v.buffer.order)
         return Array(buffer, _offset(row, v.type.size), v.shape, v.dtype)
+
+    def target(self, store: Store, position: str = "k") -> Array:
+        """The row that a store writes, when members are at ``position``."""
+        t = store.buffer.type
+        offset = (
+            "0" if t.space is Space.ONE else _offset(self.number(store.value, position, store.buffer.order), t.size)
+        )
+        return Array(self.names.buffer(store.buffer), offset, t.shape, t.dtype)
 
     def store(self, rows: Rows, store: Store) -> None:
         """Writes a value to its row."""
-        t = store.buffer.type
-        offset = "0" if t.space is Space.ONE else _offset(self.number(store.value), t.size)
-        rows.assign(Array(self.names.buffer(store.buffer), offset, t.shape, t.dtype), store.value)
+        rows.assign(self.target(store), store.value)
 
     def reads_own_number(self, v: Value) -> bool:
         """Whether computing member value ``v`` needs the member's own number."""
-        direct = isinstance(v, Load) and v.via is None
+        direct = isinstance(v, Load) and v.via is None and v.buffer.order is None
         return v.space is self.member and (direct or isinstance(v, Uniform))
 
     def own_number(self) -> list[str]:
@@ -109,14 +122,6 @@ def know_views(rows: Rows, below: Sequence[Value]) -> None:
         elif isinstance(v, Slice) and v.step == 1 and len(v.shape) == 1 and isinstance(whole, Array):
             offset = str(v.start) if whole.offset == "0" else f"{whole.offset} + {v.start}"
             rows.known[v] = Array(whole.base, offset, v.shape, v.dtype)
-
-
-def _parts_read(v: Load, below: Sequence[Value]) -> list[tuple[int, int]]:
-    """First element and size of what is read of a row: its slices, or all of it."""
-    readers = [u for u in below if any(c is v for c in u.children)]
-    if readers and len(v.shape) == 1 and all(isinstance(u, Slice) for u in readers):
-        return sorted({(u.start, u.stop - u.start) for u in readers if isinstance(u, Slice)})
-    return [(0, v.type.size)]
 
 
 def _offset(row: str, size: int) -> str:
@@ -223,12 +228,8 @@ class _OverMembers:
             self.accumulators[r] = Accumulator(r, self.places.fresh("total"))
             self.accumulators[r].start(self.outer)
         self._normalize(slot)
-        lines = [] if self._small_rows(slot) else self._loop_body(slot, wide_folds)
-        if lines:
-            # Loops without inner loops vectorize over members.
-            simd = slot % 2 == 0 and not any("for (" in line for line in lines) and not self.slots.stores_in(slot)
-            pragma = ["#pragma omp simd"] if simd else []
-            self.outer.lines += [*pragma, "for (int64_t k = begin; k < end; ++k) {", *(f"  {x}" for x in lines), "}"]
+        if not self._small_rows(slot):
+            self._loop(slot, wide_folds)
         for r in wide_folds:
             self.accumulators[r].finish(self.outer)
         for r in self.slots.folds(slot, small=True):
@@ -297,12 +298,11 @@ class _OverMembers:
                 numbers.known[v] = repeated(self.outer, v.x, step, self.places.fresh("own"))
             elif isinstance(v, Load) and v.space is self.slots.member:
                 side = self.scratch.get(v) or self._more_scratch(v, "side")
-                row, target = self.places.load(v), f"{side.base}[{side.offset} + i]"
-                gather.append(f"for (int i = 0; i < {size}; ++i) {target} = {row.place('i')};")
+                row = self.places.load(v)
+                gather.append(f"for (int i = 0; i < {size}; ++i) {side.place('i')} = {row.place('i')};")
                 numbers.known[v] = Array(side.base, "j", v.shape, v.dtype)
-        if any(self.places.reads_own_number(v) for v in below):
-            gather = [*self.places.own_number(), *gather]
-        self._over_members(gather)
+        if gather:
+            self._over_members([*self._ahead(below, ()), *self._own_number(below, ()), *gather])
         statements, scatter = [], []
         for v in dict.fromkeys(roots):
             if v not in numbers.known:
@@ -312,20 +312,28 @@ class _OverMembers:
         for store in stores:
             source = numbers.known[store.value]
             assert isinstance(source, Array)
-            target = _offset(self.places.number(store.value), size)
-            buffer = self.names.buffer(store.buffer)
+            target = self.places.target(store)
             scatter.append(
-                f"for (int i = 0; i < {size}; ++i) {buffer}[{target} + i] = {source.base}[(k - begin) * {size} + i];"
+                f"for (int i = 0; i < {size}; ++i) {target.place('i')} = {source.base}[(k - begin) * {size} + i];"
             )
         self.outer.lines += steps(size, statements) if statements else []
-        self._over_members([*self.places.own_number(), *scatter] if scatter else [])
+        if scatter:
+            self._over_members([*self._ahead((), stores), *self._own_number((), stores), *scatter])
         return True
 
-    def _over_members(self, lines: Sequence[str]) -> None:
-        if lines:
-            self.outer.lines += ["for (int64_t k = begin; k < end; ++k) {", *(f"  {x}" for x in lines), "}"]
+    def _over_members(self, lines: Sequence[str], *pragma: str) -> None:
+        self.outer.lines += [*pragma, "for (int64_t k = begin; k < end; ++k) {", *(f"  {x}" for x in lines), "}"]
 
-    def _loop_body(self, slot: int, wide_folds: list[Reduce]) -> list[str]:
+    def _own_number(self, below: Sequence[Value], stores: Sequence[Store]) -> list[str]:
+        """The member's own number, for a loop that needs it."""
+        needed = any(map(self.places.reads_own_number, below)) or any(s.buffer.order is None for s in stores)
+        return self.places.own_number() if needed else []
+
+    def _ahead(self, below: Sequence[Value], stores: Sequence[Store]) -> list[str]:
+        return fetch_ahead(self.places, self.kernel.schedule, below, stores)
+
+    def _loop(self, slot: int, wide_folds: list[Reduce]) -> None:
+        """One loop in which a member is worked on after the other."""
         inner = self.outer.child()
         inner.known.update({v: a for v, a in self.scratch.items() if self.slots.of[v] < slot or v in self.normalized})
         kept = [v for v in self.slots.kept_in(slot) if v not in self.normalized]
@@ -333,8 +341,7 @@ class _OverMembers:
         wide_roots = [*(r.x for r in wide_folds), *(s.value for s in stores)]
         below = unknown_below([*kept, *wide_roots], inner.known)
         head = self._know_loads(inner, below, pointers=slot % 2 == 1)
-        if stores or any(self.places.reads_own_number(v) for v in below):
-            head = [*self.places.own_number(), *head]
+        head = [*self._own_number(below, stores), *head]
         inner.prepare([*kept, *wide_roots])
         for v in kept:
             if v.type.size == 1:
@@ -347,12 +354,17 @@ class _OverMembers:
             self.accumulators[r].fold(inner)
         for store in stores:
             self.places.store(inner, store)
-        return [*head, *inner.lines] if inner.lines else []
+        if not inner.lines:
+            return
+        lines = [*head, *inner.lines]
+        if slot % 2 == 0 and not stores and not any("for (" in line for line in lines):
+            self._over_members(lines, "#pragma omp simd")  # without inner loops it vectorizes over members
+        else:
+            self._over_members([*self._ahead(below, stores), *lines])
 
     def _know_loads(self, inner: Rows, below: list[Value], *, pointers: bool) -> list[str]:
-        """Makes the members' loads known: wide gathered rows through a pointer, fetched ahead."""
+        """Makes the members' loads known: wide rows through a pointer."""
         lines: list[str] = []
-        ahead: list[str] = []
         for v in below:
             if not isinstance(v, Load) or v.space is not self.slots.member:
                 continue
@@ -363,20 +375,8 @@ class _OverMembers:
             name = self.places.fresh("row")
             lines.append(f"const {stored(v.dtype)}* __restrict {name} = {place.base} + {place.offset};")
             inner.known[v] = Array(name, "0", v.shape, v.dtype)
-            if self.kernel.schedule.ahead and (v.via is not None or not self.places.sorted):
-                target = f"{place.base} + {self.places.load(v, 'ahead').offset}"
-                for first, size in _parts_read(v, below):
-                    bytes_read = min(64 * self.kernel.schedule.lines, size * v.dtype.itemsize)
-                    start = first * v.dtype.itemsize
-                    ahead += [
-                        f"__builtin_prefetch((const char*)({target}) + {at});"
-                        for at in range(start, start + bytes_read, 64)
-                    ]
         know_views(inner, below)
-        if ahead:
-            members, d = self.names.count(self.via.fine), self.kernel.schedule.ahead
-            ahead.insert(0, f"const int64_t ahead = k + {d} < {members} ? k + {d} : k;")
-        return [*lines, *ahead]
+        return lines
 
     def _cut(self, own: list[Store], common: dict[str, Any]) -> KernelText:
         """Owners cut into tiles: each leaves partial results, which are combined in order."""

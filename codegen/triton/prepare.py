@@ -31,6 +31,7 @@ from columba.ir.intraop.kernels import (
     product_of,
     roots_of,
 )
+from columba.ir.intraop.orders import in_own_order
 from columba.ir.intraop.plan import Plan
 from columba.ir.node import Node, rewrite
 
@@ -50,6 +51,7 @@ def prepared(plan: Plan, schedules: Schedules | None = None) -> tuple[Plan, tupl
     Raises:
         IllegalSchedule: a kernel cannot run as ``schedules`` says.
     """
+    plan = in_own_order(plan)
     taken = {b.name for b in plan.buffers}
     schedules = schedules or {}
     made = tuple(

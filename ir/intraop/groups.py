@@ -201,6 +201,9 @@ def check(group: Group, kernels: Sequence[Kernel], outputs: Iterable[Buffer], ot
     bounds_of(kernels)
     made = {b for k in kernels for b in writes(k)}
     for kernel in kernels:
+        for buffer in (*reads(kernel), *writes(kernel)):
+            if buffer.order is not None and buffer.type.space is group.space:
+                raise NoGroup(f"the rows of {buffer} are sorted along {buffer.order}")
         for buffer in reads(kernel):
             if buffer in made and not reads_own_rows(kernel, buffer, group.space):
                 raise NoGroup(f"kernel {kernel.name} reads rows of {buffer} that are written in another part")

@@ -25,15 +25,21 @@ ROLES = ("input", "output", "temporary")
 
 @dataclass(frozen=True)
 class Buffer:
-    """A dense row-major array ``[rows of the space, *shape]``; a plan's buffers have distinct names."""
+    """A dense row-major array ``[rows of the space, *shape]``; a plan's buffers have distinct names.
+
+    Its rows stand in the order of the space or, with ``order``, sorted along that map.
+    """
 
     name: str
     type: TensorType
     role: str
+    order: IndexMap | None = None
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise ValueError(f"buffer {self.name}: unknown role {self.role!r}; one of {', '.join(ROLES)}")
+        if self.order is not None and self.order.fine is not self.type.space:
+            raise ValueError(f"buffer {self.name}: rows of {self.type.space} cannot be sorted along {self.order}")
 
     def __str__(self) -> str:
         return f"@{self.name}"

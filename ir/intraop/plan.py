@@ -64,6 +64,11 @@ class Plan:
         return tuple(dict.fromkeys(array for kernel in self.kernels for array in index_arrays(kernel)))
 
 
+def stand_in(order: IndexMap | None, walk: IndexMap) -> bool:
+    """Whether rows that are stored in ``order`` (None: that of their space) stand in the order of ``walk``."""
+    return is_sorted(walk) if order is None else order == walk
+
+
 def index_arrays(kernel: Kernel) -> tuple[IndexArray, ...]:
     """The index arrays that one kernel reads.
 
@@ -74,7 +79,7 @@ def index_arrays(kernel: Kernel) -> tuple[IndexArray, ...]:
         case HostCall():
             return ()
         case Traversal(via=IndexMap() as via) if kernel.schedule.scatter:
-            walk, stored = None, False
+            walk, written = None, []
             found: list[IndexArray] = [Lookup(via)]
             if any(isinstance(v, Degree) for v in values_of(kernel)):
                 found.append(Segments(via))
@@ -83,16 +88,19 @@ def index_arrays(kernel: Kernel) -> tuple[IndexArray, ...]:
             found = [] if walk is None else [Segments(walk)]
             if walk is not None and kernel.schedule.split:
                 found.append(Tiles(walk, kernel.schedule.split))
-            stored = walk is not None and any(s.buffer.type.space is walk.fine for s in kernel.stores)
+            written = [s.buffer for s in kernel.stores]
         case Gemm():
             walk = product_of(kernel).via
-            found, stored = _tiles(walk, kernel.schedule.tile_rows), True
+            found, written = _tiles(walk, kernel.schedule.tile_rows), [s.buffer for s in kernel.stores]
         case GemmReduce():
             walk = kernel.via
-            found, stored = _tiles(walk, kernel.schedule.tile_rows), False
+            found, written = _tiles(walk, kernel.schedule.tile_rows), []
     values = values_of(kernel)
-    if walk is not None and not is_sorted(walk) and (stored or any(_reads_row_number(v, walk.fine) for v in values)):
-        found.append(Order(walk))
+    if walk is not None:
+        orders = [b.order for b in written if b.type.space is walk.fine]
+        for value in values:
+            orders += _orders_of_rows(value, walk.fine)
+        found += [Order(walk, order) for order in orders if not stand_in(order, walk)]
     for value in values:
         if isinstance(value, Load) and value.via is not None and value.via.coarse is not Space.ONE:
             along = walk if walk is not None and value.at is walk.fine and not is_sorted(walk) else None
@@ -105,11 +113,11 @@ def _tiles(walk: IndexMap | None, rows: int) -> list[IndexArray]:
     return [] if walk is None or walk.coarse is Space.ONE else [Tiles(walk, rows), Segments(walk)]
 
 
-def _reads_row_number(value: Value, space: Space) -> bool:
-    """Whether computing ``value`` for a row of ``space`` needs the row's own number."""
+def _orders_of_rows(value: Value, space: Space) -> list[IndexMap | None]:
+    """The orders in which computing ``value`` for a row of ``space`` must know the row's place."""
     if isinstance(value, Load):
-        return value.at is space and value.via is None
-    return isinstance(value, Uniform) and value.at is space
+        return [value.buffer.order] if value.at is space and value.via is None else []
+    return [None] if isinstance(value, Uniform) and value.at is space else []
 
 
 def spaces_of(plan: Plan) -> tuple[Space, ...]:

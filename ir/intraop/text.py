@@ -8,9 +8,10 @@
       }
     }
 
-Buffers that are neither inputs nor outputs are declared by ``temporary`` lines. An output that is an input is marked so. A schedule
-shows the fields that are not what they are by default, and nothing if there are none. Kernels that run part by part stand in a block,
-which declares the buffers that need memory for a part of their rows only:
+Buffers that are neither inputs nor outputs are declared by ``temporary`` lines; ``sorted=`` and a map say in which order rows stand, if
+not in that of their space. An output that is an input is marked so. A schedule shows the fields that are not what they are by default,
+and nothing if there are none. Kernels that run part by part stand in a block, which declares the buffers that need memory for a part of
+their rows only:
 
       group(space=src_rel, schedule={rows=1024}) {
         local @t: src_rel[64] f32
@@ -59,11 +60,11 @@ from columba.ir.spaces import IndexMap, Space
 
 def print_plan(plan: Plan) -> str:
     """The text of a plan."""
-    inputs = ", ".join(f"{b}: {b.type}" for b in plan.inputs)
-    outputs = ", ".join(f"{b}: {b.type}" for b in plan.outputs)
+    inputs = ", ".join(map(_declaration, plan.inputs))
+    outputs = ", ".join(map(_declaration, plan.outputs))
     lines = [f"plan {plan.name}({inputs}) -> ({outputs}) {{"]
     local = {b for group in plan.groups for b in group.local}
-    lines += [f"  temporary {b}: {b.type}" for b in plan.buffers if b.role == "temporary" and b not in local]
+    lines += [f"  temporary {_declaration(b)}" for b in plan.buffers if b.role == "temporary" and b not in local]
     for group, kernels in plan.units:
         body = [line for kernel in kernels for line in print_kernel(kernel).splitlines()]
         lines += _indented(body if group is None else _print_group(group, body))
@@ -78,6 +79,11 @@ def _print_group(group: Group, body: Sequence[str]) -> list[str]:
     fields = [f"space={group.space}", *_print_schedule(group.schedule)]
     local = [f"local {b}: {b.type}" for b in group.local]
     return [f"group({', '.join(fields)}) {{", *_indented([*local, *body]), "}"]
+
+
+def _declaration(buffer: Buffer) -> str:
+    order = "" if buffer.order is None else f" sorted={print_field(buffer.order)}"
+    return f"{buffer}: {buffer.type}{order}"
 
 
 def print_kernel(kernel: Kernel) -> str:
@@ -183,13 +189,17 @@ def _list(tokens: Tokens, item: Callable[[], Any], opening: str = "(", closing: 
 def _buffer(tokens: Tokens, role: str) -> Buffer:
     name = tokens.take()
     tokens.take(":")
-    declared = parse_type(tokens)
+    declared, order = parse_type(tokens), None
+    if tokens.peek() == "sorted":
+        tokens.take("sorted")
+        tokens.take("=")
+        order = parse_field(tokens, IndexMap)
     known = tokens.names.get(name)
     if known is not None:
-        if known.type != declared:
-            raise tokens.error(f"{name} is declared {known.type} and {declared}")
+        if (known.type, known.order) != (declared, order):
+            raise tokens.error(f"{name} is declared {_declaration(known)} and {declared}")
         return known  # type: ignore[no-any-return]
-    tokens.names[name] = Buffer(name[1:], declared, role)
+    tokens.names[name] = Buffer(name[1:], declared, role, order)
     return tokens.names[name]  # type: ignore[no-any-return]
 
 

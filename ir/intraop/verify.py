@@ -151,6 +151,21 @@ def check_groups(plan: Plan) -> None:
             raise VerificationError(f"plan {plan.name}: group of {', '.join(group.kernels)}: {e}") from e
 
 
+def check_orders(plan: Plan) -> None:
+    """Only traversals, at their members, read and write buffers whose rows are sorted along a map."""
+    for kernel in plan.kernels:
+        walk = kernel.via if isinstance(kernel, Traversal) else None
+        member = None if walk is None else walk.fine
+        through = {
+            v.buffer for v in values_of(kernel) if isinstance(v, Load) and (v.via is not None or v.at is not member)
+        }
+        for buffer in dict.fromkeys((*reads(kernel), *writes(kernel))):
+            if buffer.order is not None and (buffer.type.space is not member or buffer in through):
+                raise _error(
+                    kernel, f"the rows of {buffer} are sorted along {buffer.order}, and not read or written by members"
+                )
+
+
 def check_host_calls(plan: Plan) -> None:
     """A host call's buffers have the types of its program's inputs and results."""
     for kernel in plan.kernels:
@@ -171,6 +186,7 @@ CHECKS: tuple[Callable[[Plan], None], ...] = (
     check_split,
     check_scatter,
     check_groups,
+    check_orders,
     check_host_calls,
 )
 
