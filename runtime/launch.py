@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from columba.codegen.cpp import Stage, emit, stages
+from columba.codegen.cpp import Stage, emit, emit_parts, stages
 from columba.ir.interop.program import Program
 from columba.ir.intraop.kernels import HostCall
 from columba.ir.intraop.plan import Plan
@@ -110,7 +110,7 @@ class Executable:
         self.runners = {p.name: _PlanRunner(p, library) for p, library in zip(plans, libraries, strict=True)}
 
     def _build(self, plan: Plan, text: str) -> Path:
-        return build_emitted(f"{self._emitted}\n{text}", lambda: emit([plan], self._emitted))
+        return build_emitted(f"{self._emitted}\n{text}", lambda: emit_parts(plan, self._emitted))
 
     @functools.cached_property
     def source(self) -> str:

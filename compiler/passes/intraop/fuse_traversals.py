@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import networkx as nx
-
 from columba.ir.interop.ops import Lift, Reduce, Value
 from columba.ir.intraop.kernels import (
     Buffer,
@@ -38,7 +36,8 @@ class FuseTraversals(Pass[Plan]):
 
     def run(self, plan: Plan) -> Plan:
         kernels = list(plan.kernels)
-        while (fused := _fuse_one(kernels)) is not None:
+        apart: _Pairs = {}
+        while (fused := _fuse_one(kernels, apart)) is not None:
             kernels = fused
         kernels = drop_unread(kernels, plan.outputs)
         if len(kernels) == len(plan.kernels) and all(a is b for a, b in zip(kernels, plan.kernels, strict=True)):
@@ -46,34 +45,45 @@ class FuseTraversals(Pass[Plan]):
         return replace(plan, kernels=tuple(schedule_order(kernels)))
 
 
-def _fuse_one(kernels: Sequence[Kernel]) -> list[Kernel] | None:
+_Pairs = dict[tuple[int, int], tuple[Traversal, Traversal]]
+"""Pairs that cannot be fused, by identity: most of them are met again after each fusion."""
+
+
+def _fuse_one(kernels: Sequence[Kernel], apart: _Pairs) -> list[Kernel] | None:
     """The kernels with the first pair fused that can be."""
     flow = dataflow(kernels)
     for i, first in enumerate(kernels):
         for second in kernels[i + 1 :]:
             if not isinstance(first, Traversal) or not isinstance(second, Traversal):
                 continue
-            if passes_between(flow, first.name, second.name):
+            if (id(first), id(second)) in apart or passes_between(flow, first.name, second.name):
                 continue
             fused = _fuse(first, second)
             if fused is not None:
                 rest = [k for k in kernels if k is not first and k is not second]
                 return schedule_order([*rest[:i], fused, *rest[i:]])
+            apart[id(first), id(second)] = (first, second)
     return None
 
 
-def dataflow(kernels: Sequence[Kernel]) -> nx.DiGraph:
-    """Kernel names, and an edge from the writer of a buffer to each reader."""
-    graph = nx.DiGraph()
-    graph.add_nodes_from(k.name for k in kernels)
-    writer = {buffer: k.name for k in kernels for buffer in writes(k)}
-    graph.add_edges_from((writer[b], k.name) for k in kernels for b in reads(k) if b in writer)
-    return graph
+Dataflow = dict[str, set[str]]
+"""By the name of a kernel, those of all kernels whose results it needs, directly or not."""
 
 
-def passes_between(flow: nx.DiGraph, first: str, second: str) -> bool:
+def dataflow(kernels: Sequence[Kernel]) -> Dataflow:
+    """What needs what among kernels that stand in an order in which they can run."""
+    writer: dict[Buffer, str] = {}
+    needs: Dataflow = {}
+    for k in kernels:
+        sources = {writer[b] for b in reads(k) if b in writer}
+        needs[k.name] = sources.union(*(needs[s] for s in sources))
+        writer.update(dict.fromkeys(writes(k), k.name))
+    return needs
+
+
+def passes_between(flow: Dataflow, first: str, second: str) -> bool:
     """Whether a third kernel needs the first and is needed by the second."""
-    return any(middle != second and nx.has_path(flow, middle, second) for middle in flow.successors(first))
+    return any(first in flow[middle] for middle in flow[second])
 
 
 def _fuse(first: Traversal, second: Traversal) -> Traversal | None:
