@@ -211,8 +211,9 @@ class CompiledFunction:
             return self.fn(*args, **kwargs)
         owner, rest = self._split(args)
         for known in self._own if owner is None else self._of_modules.get(owner, ()):
-            if known.shortcut is not None:
-                result = known.shortcut(owner, rest, kwargs)
+            shortcut = known.shortcut
+            if shortcut is not None:
+                result = shortcut(owner, rest, kwargs)
                 if result is not MISSED:
                     return result
         specialization, bound = self.specialize(*args, **kwargs)

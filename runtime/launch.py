@@ -23,7 +23,7 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.build import build_emitted, load
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.memory import pooled, scratch
+from columba.runtime.memory import Pooled, pooled, scratch
 from columba.runtime.placement import SPACES as SPACES
 from columba.runtime.placement import Placement
 from columba.runtime.placement import shape_of as shape_of
@@ -184,8 +184,10 @@ class Launch:
         self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
         self.arrays_at, self.sizes_at = ctypes.addressof(self.arrays), ctypes.addressof(self.sizes)
         self.checks = [(b.name, torch_dtype(b.type.dtype), shape_of(b.type, counts)) for b in runner.plan.inputs]
-        self.made = [(shape_of(b.type, counts), torch_dtype(b.type.dtype)) for b in runner.tensors]
+        made = [(shape_of(b.type, counts), torch_dtype(b.type.dtype)) for b in runner.tensors]
+        self.made = [(shape, dtype, math.prod(shape) * dtype.itemsize) for shape, dtype in made]
         self.slots = [runner.position[b] for b in (*runner.plan.inputs, *runner.tensors)]
+        self.first_slots = len(self.slots) if self.slots == list(range(len(self.slots))) else 0
         self.outputs = [runner.where[b] for b in runner.plan.outputs]
         self.temporaries = [runner.position[b] for b in runner.temporaries]
         self.counts = tuple(counts)
@@ -216,14 +218,20 @@ class Launch:
         """
         layout = self.layouts.get(spare) or self._layout(spare)
         tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
-        tensors += [pooled.empty(shape, dtype) for shape, dtype in self.made]
+        tensors += [
+            torch.empty(shape, dtype=dtype, device="cpu") if size < Pooled.SMALL else pooled.empty(shape, dtype)
+            for shape, dtype, size in self.made
+        ]
         try:
             frame = layout.frames.pop()
         except IndexError:
             frame = _Frame(len(self.runner.position))
         pointers = frame.pointers
-        for n, x in zip(self.slots, tensors, strict=True):
-            pointers[n] = x.data_ptr()
+        if self.first_slots:
+            pointers[: self.first_slots] = [x.data_ptr() for x in tensors]  # type: ignore[assignment]
+        else:
+            for n, x in zip(self.slots, tensors, strict=True):
+                pointers[n] = x.data_ptr()
         block = scratch.take(layout.size) if layout.size else None
         if block is not None and frame.base != block.base:
             frame.base = block.base
