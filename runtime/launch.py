@@ -35,6 +35,9 @@ SMALL = 2**17
 """Calls that touch fewer elements than this run on one thread: waking another costs more than it does."""
 
 
+CPU = torch.device("cpu")
+
+
 class KernelError(RuntimeError):
     """A kernel could not do its work (it ran out of memory)."""
 
@@ -185,7 +188,7 @@ class Launch:
         self.arrays_at, self.sizes_at = ctypes.addressof(self.arrays), ctypes.addressof(self.sizes)
         self.checks = [(b.name, torch_dtype(b.type.dtype), shape_of(b.type, counts)) for b in runner.plan.inputs]
         made = [(shape_of(b.type, counts), torch_dtype(b.type.dtype)) for b in runner.tensors]
-        self.made = [(shape, dtype, math.prod(shape) * dtype.itemsize) for shape, dtype in made]
+        self.made = [(shape, _strides(shape), dtype, math.prod(shape) * dtype.itemsize) for shape, dtype in made]
         self.slots = [runner.position[b] for b in (*runner.plan.inputs, *runner.tensors)]
         self.first_slots = len(self.slots) if self.slots == list(range(len(self.slots))) else 0
         self.outputs = [runner.where[b] for b in runner.plan.outputs]
@@ -219,8 +222,10 @@ class Launch:
         layout = self.layouts.get(spare) or self._layout(spare)
         tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
         tensors += [
-            torch.empty(shape, dtype=dtype, device="cpu") if size < Pooled.SMALL else pooled.empty(shape, dtype)
-            for shape, dtype, size in self.made
+            torch.empty_strided(shape, strides, dtype=dtype, device=CPU)  # half the time of torch.empty with a device
+            if size < Pooled.SMALL
+            else pooled.empty(shape, dtype)
+            for shape, strides, dtype, size in self.made
         ]
         try:
             frame = layout.frames.pop()
@@ -302,6 +307,14 @@ class _Frame:
         self.pointers = (ctypes.c_void_p * max(1, buffers))()
         self.address = ctypes.addressof(self.pointers)
         self.base = -1
+
+
+def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Those of a contiguous tensor."""
+    found = [1]
+    for rows in reversed(shape[1:]):
+        found.append(found[-1] * max(1, rows))
+    return tuple(reversed(found[: len(shape)]))
 
 
 def _entry(library: ctypes.CDLL, stage: Stage) -> Callable[..., int]:
