@@ -1,7 +1,8 @@
 """One first call, in a process of its own: ``python -m benchmarks.startup PEER CASE MODE`` prints what it takes, as JSON.
 
 Imports, reading the graph, and the one-second calibration of the cost model's rates come before and are told apart; the call includes
-everything else: tracing, optimizing, building kernels or finding them in the cache, index arrays.
+everything else: tracing, optimizing, building kernels or finding them in the cache, index arrays. Imports are those of PyTorch too that it
+puts off until the first ``backward(gradient)`` of a process, whatever made the tensor (sympy's, half a second).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from columba.cost import machine_rates  # noqa: E402
 
 
 def main(peer: str, case: Case, mode: str) -> dict[str, float]:
+    torch.zeros(1, requires_grad=True).backward(torch.ones(1))
     seconds = {"imports": time.perf_counter() - START}
     graph = load_graph(case.graph)
     layer = make_layer(case, graph)

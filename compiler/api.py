@@ -9,6 +9,7 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -22,6 +23,7 @@ from columba.runtime.build import CompilerNotFound
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
 from columba.runtime.reference import evaluate
+from columba.runtime.sorts import sorts_built_meanwhile
 from columba.saving import Saving
 from columba.tuning.lookup import Recorded
 from columba.variants import Variants, parse_choices, recipes_for
@@ -211,8 +213,9 @@ class CompiledFunction:
             return self.fn(*args, **kwargs)
         owner, rest = self._split(args)
         for known in self._own if owner is None else self._of_modules.get(owner, ()):
-            if known.shortcut is not None:
-                result = known.shortcut(owner, rest, kwargs)
+            shortcut = known.shortcut
+            if shortcut is not None:
+                result = shortcut(owner, rest, kwargs)
                 if result is not MISSED:
                     return result
         specialization, bound = self.specialize(*args, **kwargs)
@@ -297,7 +300,8 @@ class _Specialization:
         """The kernels for these inputs' gradients that are best for this graph, built now if they are not yet."""
         with self.lock:
             key, variants = self._variants(graph, inputs)
-            name = self.choice(graph, variants, backend)
+            with nullcontext() if variants.is_known or backend != "cpp" else sorts_built_meanwhile():
+                name = self.choice(graph, variants, backend)
             found = (key, name, graph.index_dtype, backend)
             if found not in self.runnables:
                 self.runnables[found] = Runnable(variants.planned(name), ir_dtype(graph.index_dtype), backend)

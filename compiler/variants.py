@@ -105,6 +105,11 @@ class Variants:
         self.compiled[name] = compilation
         self.origins[name] = origin
 
+    @property
+    def is_known(self) -> bool:
+        """Whether the variants have been compiled or read."""
+        return "_texts" in self.__dict__ or bool(self.compiled)
+
     @functools.cached_property
     def stored_key(self) -> str:
         """The name of the entry of the plan cache."""

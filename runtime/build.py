@@ -10,7 +10,7 @@ import platform
 import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -27,7 +27,6 @@ FLAGS = (
     "-fno-trapping-math",
     "-fno-semantic-interposition",
     "-fopenmp",
-    "-shared",
     "-fPIC",
     "-Wno-unknown-pragmas",
     "-Wno-psabi",
@@ -56,7 +55,18 @@ def find_compiler() -> str:
 
 @functools.cache
 def compiler_version(compiler: str) -> str:
-    """The first line that the compiler says of itself."""
+    """The first line that the compiler says of itself: now, or, where its file is still the same, in a process before."""
+    program = Path(shutil.which(shlex.split(compiler)[0]) or compiler).resolve()
+    try:
+        file = program.stat()
+    except OSError:
+        return _ask_version(compiler)
+    said = f"{compiler}\n{os.environ.get('PATH')}\n{program}\n{file.st_size}\n{file.st_mtime_ns}\n{file.st_ino}"
+    entry = "compiler-" + hashlib.sha256(said.encode()).hexdigest()[:32]
+    return get_or_build(entry, ".txt", lambda path: _write(path, _ask_version(compiler))).read_text()
+
+
+def _ask_version(compiler: str) -> str:
     command = [*shlex.split(compiler), "--version"]
     said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
     return said.splitlines()[0] if said else "unknown version"
@@ -86,42 +96,50 @@ def openmp_library() -> Path | None:
     return found[0] if found else None
 
 
-def build_command(compiler: str, source: Path, target: Path) -> list[str]:
-    """The command that builds ``target``."""
-    command = [*shlex.split(compiler), *FLAGS, "-x", "c++", str(source), "-o", str(target)]
+def compile_command(compiler: str, source: Path, target: Path) -> list[str]:
+    """The command that compiles one source to an object file."""
+    return [*shlex.split(compiler), *FLAGS, "-c", "-x", "c++", str(source), "-o", str(target)]
+
+
+def link_command(compiler: str, objects: Sequence[Path], target: Path) -> list[str]:
+    """The command that makes a shared library of object files."""
+    command = [*shlex.split(compiler), *FLAGS, "-shared", *map(str, objects), "-o", str(target)]
     library = openmp_library()
     if library is None:
         return command
-    return [*command, "-x", "none", "-Wl,--no-as-needed", str(library), f"-Wl,-rpath,{library.parent}"]
+    return [*command, "-Wl,--no-as-needed", str(library), f"-Wl,-rpath,{library.parent}"]
 
 
-def build(source: str) -> Path:
-    """The shared library of ``source``, from the cache if it was built before.
+def build(*sources: str) -> Path:
+    """The shared library of ``sources``, from the cache if it was built before. They are compiled side by side.
 
     Raises:
         CompilerNotFound: there is no C++ compiler.
         BuildError: the compiler failed.
     """
     compiler = find_compiler()
-    key = library_key(compiler, hashlib.sha256(source.encode()).hexdigest())
-    return get_or_build(key, ".so", functools.partial(_compile, compiler, source))
+    key = library_key(compiler, _digest(sources))
+    return get_or_build(key, ".so", functools.partial(_compile, compiler, sources))
+
+
+def _digest(sources: Sequence[str]) -> str:
+    return hashlib.sha256("\0".join(sources).encode()).hexdigest()
 
 
 def library_key(compiler: str, digest: str) -> str:
-    """The name under which the library of a source with this SHA-256 is kept."""
+    """The name under which the library of sources with this SHA-256 is kept."""
     library = str(openmp_library())
     identity = "\n".join([digest, *FLAGS, compiler, compiler_version(compiler), cpu(), library, torch.__version__])
     return hashlib.sha256(identity.encode()).hexdigest()[:32]
 
 
-def is_built(source: str) -> bool:
-    """Whether the library of ``source`` is in the cache."""
-    key = library_key(find_compiler(), hashlib.sha256(source.encode()).hexdigest())
-    return find(key, ".so") is not None
+def is_built(*sources: str) -> bool:
+    """Whether the library of ``sources`` is in the cache."""
+    return find(library_key(find_compiler(), _digest(sources)), ".so") is not None
 
 
-def build_emitted(text: str, emit: Callable[[], str]) -> Path:
-    """The shared library of the source that ``emit`` makes of what ``text`` says. A text seen before is not emitted again.
+def build_emitted(text: str, emit: Callable[[], Sequence[str]]) -> Path:
+    """The shared library of the sources that ``emit`` makes of what ``text`` says. A text seen before is not emitted again.
 
     Raises: as :func:`build`.
     """
@@ -132,27 +150,40 @@ def build_emitted(text: str, emit: Callable[[], str]) -> Path:
         library = find(library_key(compiler, known.read_text()), ".so")
         if library is not None:
             return library
-    source = emit()
-    built = build(source)
+    sources = emit()
+    built = build(*sources)
     if known is None:
-        get_or_build(entry, ".txt", lambda path: _write_digest(path, source))
+        get_or_build(entry, ".txt", lambda path: _write(path, _digest(sources)))
     return built
 
 
-def _write_digest(path: Path, source: str) -> None:
-    path.write_text(hashlib.sha256(source.encode()).hexdigest())
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)
 
 
-def _compile(compiler: str, source: str, target: Path) -> None:
-    text = target.with_suffix(".cpp.tmp")
-    text.write_text(source)
-    command = build_command(compiler, text, target)
+def _compile(compiler: str, sources: Sequence[str], target: Path) -> None:
+    texts = [target.with_suffix(f".{n}.cpp.tmp") for n in range(len(sources))]
+    objects = [target.with_suffix(f".{n}.o.tmp") for n in range(len(sources))]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        for text, source in zip(texts, sources, strict=True):
+            text.write_text(source)
+        _run([compile_command(compiler, text, made) for text, made in zip(texts, objects, strict=True)])
+        _run([link_command(compiler, objects, target)])
     finally:
-        text.unlink(missing_ok=True)
-    if done.returncode:
-        raise BuildError(f"the C++ compiler failed: {shlex.join(command)}\n{done.stderr or done.stdout}")
+        for file in (*texts, *objects):
+            file.unlink(missing_ok=True)
+
+
+def _run(commands: Sequence[Sequence[str]]) -> None:
+    """Runs commands at the same time; BuildError if one fails, once all have ended."""
+    running = [
+        subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
+        for c in commands
+    ]
+    said = [process.communicate() for process in running]
+    for command, process, (out, err) in zip(commands, running, said, strict=True):
+        if process.returncode:
+            raise BuildError(f"the C++ compiler failed: {shlex.join(command)}\n{err or out}")
 
 
 @functools.cache

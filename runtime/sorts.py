@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol
@@ -204,6 +206,14 @@ def _source() -> str:
 def build_sorts() -> None:
     """Builds the sorts in C++, so that graphs find them."""
     build(_source())
+
+
+@contextmanager
+def sorts_built_meanwhile() -> Iterator[None]:
+    """Builds the sorts in another thread while the block runs. Whether they could be built is seen where they are used."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(build_sorts)
+        yield
 
 
 @functools.cache

@@ -174,6 +174,10 @@ def test_the_verifier_of_plans_names_the_kernel() -> None:
         ),
         ("program p(%h: house[4] f32) {\n  return out=%h\n}", "house"),
         ("program p(%h: node[4] f32) {\n  return out=%1\n}", "%1"),
+        ("program p(%h: node[4] f32) {\n  return out=%h ; \n}", "line 2: unexpected text '; "),
+        ("program p(%h: node[4x] f32) {\n  return out=%h\n}", "line 1: unexpected text '4x"),
+        ("program p(%h: node[4] f32) {\n  return out=%h\n} ~", "line 3: unexpected text '~'"),
+        ("program p(%h: node[4] f32) {\n  return out=%h", "line 2: expected"),
     ],
 )
 def test_text_that_is_no_program(text: str, message: str) -> None:

@@ -20,6 +20,7 @@ from columba import nn
 from columba.frontend import Trace
 from columba.frontend import shortcut as shortcuts
 from columba.runtime import operators
+from columba.runtime.launch import _strides
 from columba.runtime.memory import Block, Pooled, Scratch, pooled, scratch
 
 GRAPHS = square_graphs()
@@ -247,6 +248,11 @@ def test_threads() -> None:
     for t in running:
         t.join()
     assert not wrong
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (0,), (0, 4), (3, 0, 2), (2, 3, 4), (5, 0), (1, 1)])
+def test_strides_are_those_of_contiguous_tensors(shape: tuple[int, ...]) -> None:
+    assert _strides(shape) == torch.empty(shape).stride()
 
 
 def test_scratch_blocks() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,11 +15,11 @@ from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 
 import columba
 from columba import plan_cache, variants
-from columba.codegen.cpp import emit
+from columba.codegen.cpp import emit, emit_parts
 from columba.driver import Recipe, compile_program
 from columba.ir.interop.program import Program
 from columba.ir.types import DType
-from columba.runtime import build, fingerprint
+from columba.runtime import build, cache, fingerprint
 from columba.variants import Variants, recipes_for
 
 G = square_graphs()["random"]
@@ -57,6 +58,18 @@ def test_what_is_read_back_is_what_was_compiled(name: str, gradients: bool) -> N
         assert list(map(str, found.plans)) == list(map(str, wanted.plans))
         for a, b in zip(found.plans, wanted.plans, strict=True):
             assert emit([a], DType.I32) == emit([b], DType.I32)
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_kernel_stands_in_one_part(name: str) -> None:
+    for plan in compile_program(*program_of(name)).plans:
+        whole, parts = emit([plan], DType.I32), emit_parts(plan, DType.I32)
+        assert len(parts) > 1
+        kernels = re.findall(r"^static int (\w+)\(void", whole, re.MULTILINE)
+        found = [n for part in parts for n in re.findall(r"^__attribute__.* int (\w+)\(.*\{$", part, re.MULTILINE)]
+        assert sorted(found) == sorted(kernels)
+        assert max(map(len, parts)) < len(whole)
+        assert emit_parts(plan, DType.I32) == parts
 
 
 def test_variants_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,13 +130,40 @@ def test_damaged_entries_are_compiled_again(damage: str, tmp_path: Path) -> None
 
 
 def test_text_that_was_emitted_is_not_emitted_again() -> None:
-    source = 'extern "C" int one() { return 1; }'
-    path = build.build_emitted("a plan", lambda: source)
+    sources = (
+        'extern "C" int one();',
+        'int two(); extern "C" int one() { return two() - 1; }',
+        "int two() { return 2; }",
+    )
+    path = build.build_emitted("a plan", lambda: sources)
     assert build.build_emitted("a plan", lambda: pytest.fail("emitted again")) == path
-    assert build.build_emitted("another plan", lambda: source) == path
+    assert build.build_emitted("another plan", lambda: sources) == path
     path.write_bytes(b"broken")
-    assert build.build_emitted("a plan", lambda: source) == path
+    assert build.build_emitted("a plan", lambda: sources) == path
     assert build.load(path).one() == 1
+
+
+def test_of_several_sources_the_one_that_is_wrong_is_named() -> None:
+    with pytest.raises(build.BuildError, match="wrong"):
+        build.build("int right() { return 1; }", "int wrong() { return nothing; }")
+    assert not list(cache.cache_dir().glob("*.tmp"))
+
+
+def test_a_compiler_is_asked_for_its_version_once(tmp_path: Path) -> None:
+    compiler, asked = tmp_path / "c++", tmp_path / "asked"
+
+    def install(version: str) -> None:
+        compiler.write_text(f"#!/bin/sh\necho asked >> {asked}\necho {version}\n")
+        compiler.chmod(0o755)
+        build.compiler_version.cache_clear()
+
+    install("one")
+    assert build.compiler_version(str(compiler)) == "one"
+    build.compiler_version.cache_clear()  # as in another process
+    assert build.compiler_version(str(compiler)) == "one"
+    assert asked.read_text().split() == ["asked"]
+    install("another")
+    assert build.compiler_version(str(compiler)) == "another"
 
 
 def test_the_fingerprint_covers_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,7 +69,6 @@ def gemm_reduce_text(kernel: GemmReduce, names: Names) -> KernelText:
     elif right is None:
         _copy_padded(rows, kernel.y, n)
     fields = {
-        "phases": True,
         "depth": k,
         "columns": n,
         "lead": lead,

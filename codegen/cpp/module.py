@@ -1,9 +1,10 @@
-"""One source file for the kernels of one or several plans."""
+"""Source files for the kernels of one or several plans."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from columba.codegen.cpp.gemm import gemm_reduce_text, gemm_text
@@ -20,6 +21,12 @@ from columba.ir.types import DType
 
 PACKAGE = "columba.codegen.cpp"
 """Where the templates stand."""
+
+SHARED = '__attribute__((visibility("hidden")))'
+"""The linkage of kernels that stand in another file than what calls them."""
+
+SMALLEST_PART, LARGEST_PART = 2, 10
+"""Kernels in a part: a plan is cut in two for two processors where its parts have at least so many, and further where they had more."""
 
 
 @dataclass(frozen=True)
@@ -64,40 +71,74 @@ def stages(plan: Plan) -> list[Stage | HostCall]:
     return found
 
 
+@dataclass
+class _Part:
+    """What stands in one file: kernels, by name, and entries."""
+
+    kernels: dict[str, str] = field(default_factory=dict)
+    stages: list[dict[str, object]] = field(default_factory=list)
+    gemms: bool = False
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.kernels.values()))
+
+
 def emit(plans: Sequence[Plan], index_dtype: DType) -> str:
     """The C++ source of all kernels of ``plans``, the same text for the same plans.
 
     Raises:
         UnsupportedDType: a buffer's element type has no kernels here.
     """
-    if index_dtype not in (DType.I32, DType.I64):
-        raise TypeError(f"index arrays hold i32 or i64, not {index_dtype}")
-    kernels, entries = [], []
-    gemms = False
+    whole = _Part()
     for plan in plans:
-        for stage in stages(plan):
-            if isinstance(stage, HostCall):
-                continue
-            in_groups = {name for group in plan.groups for name in group.kernels}
-            kernels += [_kernel(plan, k, grouped=k.name in in_groups) for k in stage.kernels]
-            entries.append(
-                {
-                    "plan": plan.name,
-                    "number": stage.number,
-                    "entry": stage.entry,
-                    "kernels": len(stage.kernels),
-                    "steps": _steps(plan, stage),
-                }
-            )
-            gemms |= any(isinstance(k, (Gemm, GemmReduce)) for k in stage.kernels)
-    headers = text(PACKAGE, "prelude.h") + (text(PACKAGE, "gemm.h") if gemms else "")
-    return template(PACKAGE, "module.cpp.jinja").render(
-        title="Columba: " + ", ".join(plan.name for plan in plans),
-        index_type="int32_t" if index_dtype is DType.I32 else "int64_t",
-        headers=headers,
-        kernels=kernels,
-        stages=entries,
+        for name, kernel in _kernels(plan).items():
+            whole.kernels[name] = _kernel(plan, kernel, name, "static")
+            whole.gemms |= isinstance(kernel, (Gemm, GemmReduce))
+        whole.stages += _entries(plan)
+    return _module("Columba: " + ", ".join(plan.name for plan in plans), index_dtype, whole, "static")
+
+
+def emit_parts(plan: Plan, index_dtype: DType) -> tuple[str, ...]:
+    """The kernels of one plan in several files of about the same length, which can be built side by side and linked.
+
+    Raises: as :func:`emit`.
+    """
+    kernels = _kernels(plan)
+    count = max(min(2, len(kernels) // SMALLEST_PART), math.ceil(len(kernels) / LARGEST_PART))
+    if count < 2:
+        return (emit([plan], index_dtype),)
+    texts = {name: _kernel(plan, kernel, name, SHARED) for name, kernel in kernels.items()}
+    parts = [_Part() for _ in range(count)]
+    for name in sorted(texts, key=lambda name: -len(texts[name])):
+        part = min(parts, key=lambda part: part.size)
+        part.kernels[name] = texts[name]
+        part.gemms |= isinstance(kernels[name], (Gemm, GemmReduce))
+    parts[-1].stages = _entries(plan)
+    parameters = {name: _parameters(plan, kernel) for name, kernel in kernels.items()}
+    return tuple(
+        _module(f"Columba: {plan.name}, part {n + 1} of {count}", index_dtype, part, SHARED, parameters)
+        for n, part in enumerate(parts)
     )
+
+
+def _kernels(plan: Plan) -> dict[str, Kernel]:
+    """What is written in C++, by its name there."""
+    return {f"{identifier(plan.name)}_{identifier(k.name)}": k for k in plan.kernels if not isinstance(k, HostCall)}
+
+
+def _entries(plan: Plan) -> list[dict[str, Any]]:
+    return [
+        {
+            "plan": plan.name,
+            "number": stage.number,
+            "entry": stage.entry,
+            "kernels": len(stage.kernels),
+            "steps": _steps(plan, stage),
+        }
+        for stage in stages(plan)
+        if isinstance(stage, Stage)
+    ]
 
 
 def _steps(plan: Plan, stage: Stage) -> list[dict[str, Any]]:
@@ -141,7 +182,38 @@ def _parts(plan: Plan, group: Group, kernels: Sequence[Kernel]) -> dict[str, Any
     }
 
 
-def _kernel(plan: Plan, kernel: Kernel, *, grouped: bool) -> str:
+def _is_grouped(plan: Plan, kernel: Kernel) -> bool:
+    return any(kernel.name in group.kernels for group in plan.groups)
+
+
+def _parameters(plan: Plan, kernel: Kernel) -> str:
+    """The parameters of a kernel's function: one in a group is told from which row to which to go, and a sum in which phase it is."""
+    found = "void* const* buffers, const void* const* index, const int64_t* counts, int threads"
+    if _is_grouped(plan, kernel):
+        found += ", int64_t rows_from, int64_t rows_to"
+        found += ", Phase phase, Partials* sums" if isinstance(kernel, GemmReduce) else ""
+    return found
+
+
+def _module(
+    title: str, index_dtype: DType, part: _Part, linkage: str, all_kernels: Mapping[str, str] | None = None
+) -> str:
+    """The text of one file. Where it has entries it declares those of ``all_kernels``, by name with parameters, that stand in others."""
+    if index_dtype not in (DType.I32, DType.I64):
+        raise TypeError(f"index arrays hold i32 or i64, not {index_dtype}")
+    headers = text(PACKAGE, "prelude.h") + (text(PACKAGE, "gemm.h") if part.gemms else "")
+    return template(PACKAGE, "module.cpp.jinja").render(
+        title=title,
+        index_type="int32_t" if index_dtype is DType.I32 else "int64_t",
+        headers=headers,
+        linkage=linkage,
+        elsewhere=[(n, p) for n, p in (all_kernels or {}).items() if n not in part.kernels] if part.stages else [],
+        kernels=list(part.kernels.values()),
+        stages=part.stages,
+    )
+
+
+def _kernel(plan: Plan, kernel: Kernel, name: str, linkage: str) -> str:
     names = Names(plan.buffers, plan.index_arrays, writes(kernel))
     found: KernelText
     match kernel:
@@ -154,9 +226,11 @@ def _kernel(plan: Plan, kernel: Kernel, *, grouped: bool) -> str:
         case HostCall():
             raise TypeError("host calls have no C++")
     return template(PACKAGE, found.template).render(
-        name=f"{identifier(plan.name)}_{identifier(kernel.name)}",
+        name=name,
+        linkage=linkage,
+        parameters=_parameters(plan, kernel),
+        grouped=_is_grouped(plan, kernel),
         comment=print_kernel(kernel).splitlines(),
         declarations=names.declarations(),
-        grouped=grouped,
         **found.fields,
     )

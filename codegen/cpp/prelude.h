@@ -1,5 +1,4 @@
 // What all kernels share: vectors, pointwise functions, and the cut of work among threads.
-#include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,6 +8,10 @@
 static inline int omp_get_thread_num() { return 0; }
 static inline int omp_get_num_threads() { return 1; }
 #endif
+
+// Of <math.h>, which takes a compiler longer to read than many a kernel to build, the builtins of GCC and Clang are enough.
+#define INFINITY (__builtin_inff())
+#define NAN (__builtin_nanf(""))
 
 #define INLINE static inline __attribute__((always_inline))
 
@@ -79,7 +82,7 @@ INLINE float cb_exp(float x) {
   const float b = __builtin_bit_cast(float, (m - half + 127) << 23);
   return p * a * b;
 }
-INLINE double cb_exp(double x) { return exp(x); }
+INLINE double cb_exp(double x) { return __builtin_exp(x); }
 
 // tanh: an odd polynomial near 0, 1 - 2 / (exp(2x) + 1) elsewhere. 3 ulp.
 INLINE float cb_tanh(float x) {
@@ -94,7 +97,7 @@ INLINE float cb_tanh(float x) {
   const float far = __builtin_copysignf(1.f - 2.f / (cb_exp(2.f * a) + 1.f), x);
   return a < 0.625f ? near : (x != x ? x : far);
 }
-INLINE double cb_tanh(double x) { return tanh(x); }
+INLINE double cb_tanh(double x) { return __builtin_tanh(x); }
 
 // erf: an odd polynomial below 1; above, 1 - exp(-x^2) / x times a polynomial in 1/x^2. 4 ulp.
 INLINE float cb_erf(float x) {
@@ -131,7 +134,7 @@ INLINE float cb_erf(float x) {
   const float far = __builtin_copysignf(1.f - tail, x);
   return __builtin_fabsf(x) < 1.f ? near : (x != x ? x : far);
 }
-INLINE double cb_erf(double x) { return erf(x); }
+INLINE double cb_erf(double x) { return __builtin_erf(x); }
 
 template <class T> INLINE T cb_sigmoid(T x) { return (T)1 / ((T)1 + cb_exp(-x)); }
 template <class T> INLINE T cb_silu(T x) { return x / ((T)1 + cb_exp(-x)); }
@@ -140,21 +143,21 @@ template <class T> INLINE T cb_gelu_tanh(T x) {
   const T inner = (T)0.79788456080286535588 * (x + (T)0.044715 * x * x * x);
   return (T)0.5 * x * ((T)1 + cb_tanh(inner));
 }
-INLINE float cb_log(float x) { return logf(x); }
-INLINE double cb_log(double x) { return log(x); }
-INLINE float cb_log1p(float x) { return log1pf(x); }
-INLINE double cb_log1p(double x) { return log1p(x); }
-INLINE float cb_expm1(float x) { return expm1f(x); }
-INLINE double cb_expm1(double x) { return expm1(x); }
-INLINE float cb_sqrt(float x) { return sqrtf(x); }
-INLINE double cb_sqrt(double x) { return sqrt(x); }
+INLINE float cb_log(float x) { return __builtin_logf(x); }
+INLINE double cb_log(double x) { return __builtin_log(x); }
+INLINE float cb_log1p(float x) { return __builtin_log1pf(x); }
+INLINE double cb_log1p(double x) { return __builtin_log1p(x); }
+INLINE float cb_expm1(float x) { return __builtin_expm1f(x); }
+INLINE double cb_expm1(double x) { return __builtin_expm1(x); }
+INLINE float cb_sqrt(float x) { return __builtin_sqrtf(x); }
+INLINE double cb_sqrt(double x) { return __builtin_sqrt(x); }
 template <class T> INLINE T cb_rsqrt(T x) { return (T)1 / cb_sqrt(x); }
-INLINE float cb_sin(float x) { return sinf(x); }
-INLINE double cb_sin(double x) { return sin(x); }
-INLINE float cb_cos(float x) { return cosf(x); }
-INLINE double cb_cos(double x) { return cos(x); }
-INLINE float cb_pow(float x, float y) { return powf(x, y); }
-INLINE double cb_pow(double x, double y) { return pow(x, y); }
+INLINE float cb_sin(float x) { return __builtin_sinf(x); }
+INLINE double cb_sin(double x) { return __builtin_sin(x); }
+INLINE float cb_cos(float x) { return __builtin_cosf(x); }
+INLINE double cb_cos(double x) { return __builtin_cos(x); }
+INLINE float cb_pow(float x, float y) { return __builtin_powf(x, y); }
+INLINE double cb_pow(double x, double y) { return __builtin_pow(x, y); }
 template <class T> INLINE T cb_pow_scalar(T x, T n) { return n == 2 ? x * x : n == 1 ? x : n == 3 ? x * x * x : cb_pow(x, n); }
 template <class T> INLINE T cb_elu(T x, T alpha) { return x > 0 ? x : alpha * cb_expm1(x); }
 template <class T> INLINE T cb_softplus(T x, T beta, T threshold) {

@@ -51,6 +51,7 @@ class RowPlaces:
         self.owner = owner
         self.walk = walk
         self.member = None if walk is None else walk.fine
+        self.as_stored = as_stored
         self.sorted = walk is None or as_stored or is_sorted(walk)
         self._counter = 0
 
@@ -65,7 +66,7 @@ class RowPlaces:
         """The number of the row that ``v`` is at, when members are at ``position`` and rows stand in ``order``."""
         if v.space is not self.member or v.space is self.owner:
             return "o"
-        if stand_in(order, self.walk):
+        if self._stand_in(order):
             return position
         if order is None and position == "k":
             return "e"
@@ -73,7 +74,10 @@ class RowPlaces:
 
     def follows(self, buffer: Buffer) -> bool:
         """Whether members read or write the rows of a buffer of theirs one after the other."""
-        return stand_in(buffer.order, self.walk)
+        return self._stand_in(buffer.order)
+
+    def _stand_in(self, order: IndexMap | None) -> bool:
+        return order is None if self.as_stored else stand_in(order, self.walk)
 
     def load(self, v: Load, position: str = "k") -> Array:
         """The row that a load reads, when members are at ``position``."""

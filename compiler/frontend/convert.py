@@ -6,13 +6,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from torch.utils._pytree import tree_map
-
 from columba.frontend.errors import TraceError, UnsupportedOperation
 from columba.frontend.infer import Spaces
 from columba.frontend.operands import Operand
 from columba.frontend.record import Record
 from columba.frontend.rules import RULES, Call
+from columba.frontend.trees import mapped
 from columba.ir.interop import build as b
 from columba.ir.interop.ops import Degree, Input, Reduce, Softmax, Value
 from columba.ir.interop.program import Program
@@ -212,7 +211,7 @@ class _Conversion:
         def operand(x: Any) -> Any:
             return self.operand(x) if isinstance(x, Record) else x
 
-        args, kwargs = tree_map(operand, (record.args, record.kwargs))
+        args, kwargs = mapped(operand, (record.args, record.kwargs))
         try:
             return rule(Call(record, self.seed), *args, **kwargs)  # type: ignore[no-any-return]
         except (TraceError, NotImplementedError):

@@ -40,7 +40,7 @@ class TensorGuard:
 
 def environment() -> tuple[Any, ...]:
     """The modes of PyTorch that a trace depends on."""
-    autocast = torch.is_autocast_enabled("cpu")
+    autocast = torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled("cpu")
     return (
         torch.is_grad_enabled(),
         autocast and torch.get_autocast_dtype("cpu"),

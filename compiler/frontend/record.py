@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -10,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
-from torch.utils._pytree import tree_map
 
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
 from columba.frontend.metadata import infer
 from columba.frontend.sources import Captured, Source
+from columba.frontend.trees import leaves, mapped
 
 
 @dataclass(eq=False, repr=False)
@@ -34,12 +35,10 @@ class Record:
     source: Source | None = None
     number: int = 0
 
-    @property
-    def operands(self) -> list[Record]:
+    @functools.cached_property
+    def operands(self) -> tuple[Record, ...]:
         """The records among the arguments, in order."""
-        found: list[Record] = []
-        tree_map(lambda x: found.append(x) if isinstance(x, Record) else None, (self.args, self.kwargs))
-        return found
+        return tuple(x for x in leaves((self.args, self.kwargs)) if isinstance(x, Record))
 
     def __str__(self) -> str:
         if self.source is not None:
@@ -271,7 +270,7 @@ class Recorder:
 
         if func in LANGUAGE:
             return LANGUAGE[func](self, *args, **kwargs)
-        symbolic = [x for x in _flat((args, kwargs)) if isinstance(x, SymbolicTensor)]
+        symbolic = [x for x in leaves((args, kwargs)) if isinstance(x, SymbolicTensor)]
         if name == "__get__":
             return self._property(func, args)
         if name in ("__set__", "__delete__"):
@@ -285,7 +284,7 @@ class Recorder:
                 f"{_SPELLED.get(name, name)} needs the values of a tensor, which are not known while the function is traced; "
                 "use torch.where for choices between tensors, and compute what decides control flow outside the compiled function"
             )
-        if self._mutates(name, kwargs) and any(isinstance(x, Tensor) for x in _flat((args, kwargs))):
+        if self._mutates(name, kwargs) and any(isinstance(x, Tensor) for x in leaves((args, kwargs))):
             raise fail(
                 f"{name} changes a tensor in place, which a compiled function cannot; use the form that returns a new one"
             )
@@ -341,7 +340,7 @@ class Recorder:
     def _record(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name == "type_as":  # of the other tensor only the dtype matters
             return self._record(Tensor.to, "to", (args[0], args[1].dtype), kwargs)
-        args, kwargs = tree_map(self.operand, (args, kwargs))
+        args, kwargs = mapped(self.operand, (args, kwargs))
         try:
             meta = self._meta(func, name, args, kwargs)
         except (TraceError, NotImplementedError):
@@ -369,7 +368,7 @@ class Recorder:
                 return int.__int__(x)
             return x
 
-        args, kwargs = tree_map(to_meta, (args, kwargs))
+        args, kwargs = mapped(to_meta, (args, kwargs))
         known = infer(name, args, kwargs) if _is_torch(func) else None
         if known is not None:
             return meta_tensor(*known)
@@ -410,12 +409,6 @@ def _is_torch(func: Any) -> bool:
 def _namedtuple(meta: Any, parts: Sequence[Any]) -> Any:
     """``torch.return_types`` with symbolic parts."""
     return type(meta)(parts)
-
-
-def _flat(tree: Any) -> list[Any]:
-    found: list[Any] = []
-    tree_map(found.append, tree)
-    return found
 
 
 class RecordingMode(TorchFunctionMode):

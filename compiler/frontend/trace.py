@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
 
 from columba.frontend.convert import Converted, convert
 from columba.frontend.errors import TraceError
@@ -22,6 +21,7 @@ from columba.frontend.observe import Surroundings, check_nothing_kept, watching
 from columba.frontend.record import Record, Recorder, RecordingMode, RowCount, SymbolicTensor
 from columba.frontend.snapshot import Same, snapshot
 from columba.frontend.sources import Argument, Arguments, Seed, walk
+from columba.frontend.trees import mapped
 from columba.ir.interop.program import Program
 from columba.ir.spaces import Space
 from columba.runtime.graph import Graph, as_graph, substituting
@@ -132,7 +132,7 @@ class Trace:
         def fetch(s: Any) -> Any:
             return None if s is None else tuple(map(fetch, s)) if isinstance(s, tuple) else s.fetch(call)
 
-        sizes = {name: tree_map(lambda n: self.count(n, None, values), size) for name, size in source.sizes}
+        sizes = {name: mapped(lambda n: self.count(n, None, values), size) for name, size in source.sizes}
         return as_graph(*(fetch(s) for s in source.tensors), **sizes)
 
     def count(self, count: Any, graph: Graph | None, values: dict[Record, Any]) -> Any:
@@ -168,7 +168,7 @@ class Trace:
                 return values[x]
             return self.count(x, graph, values)
 
-        args, kwargs = tree_map(actual, (record.args, record.kwargs))
+        args, kwargs = mapped(actual, (record.args, record.kwargs))
         assert record.function is not None
         return record.function(*args, **kwargs)
 

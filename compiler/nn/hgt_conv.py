@@ -125,7 +125,7 @@ class HGTConv(nn.Module):
         out = linear(F.gelu(h), target.type(self.out_weight)) + target.type(self.out_bias)
         if self.skip is None:
             return out
-        gate = target.type(torch.sigmoid(self.skip)).unsqueeze(-1)
+        gate = torch.sigmoid(target.type(self.skip)).unsqueeze(-1)
         return gate * out + (1 - gate) * x_dst
 
     def extra_repr(self) -> str:

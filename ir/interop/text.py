@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import re
 import typing
-from collections.abc import Iterator
 from enum import Enum
 from typing import Any
 
@@ -74,7 +73,11 @@ def print_field(value: object) -> str:
 # ------------------------------------------------------------------------------------------------ parsing
 
 _TOKEN = re.compile(
-    r"\s*(?:(?P<value>[%@][A-Za-z_0-9.]+)|(?P<number>-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)(?![A-Za-z_]))|(?P<word>[A-Za-z_][A-Za-z_0-9]*)|(?P<punct>->|[-(){}\[\]:,=]))"
+    r"\s*("
+    r"[%@][A-Za-z_0-9.]+"  # a value
+    r"|-?(?:inf|nan|[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?)(?![A-Za-z_])"  # a number
+    r"|[A-Za-z_][A-Za-z_0-9]*"  # a word
+    r"|->|[-(){}\[\]:,=])"
 )
 
 
@@ -84,32 +87,38 @@ class Tokens:
     def __init__(self, text: str) -> None:
         self.text = text
         self.names: dict[str, Any] = {}
-        self.tokens = list(self._scan())
         self.next = 0
+        self.tokens: list[str] = _TOKEN.findall(text)
+        if "".join(self.tokens) != "".join(text.split()):
+            self._complain()
+        self.tokens.append("")  # the end
 
-    def _scan(self) -> Iterator[tuple[str, int]]:
+    def _complain(self) -> None:
+        """Raises the error of the first text that is no token."""
         at = 0
-        end = len(self.text.rstrip())
-        while at < end:
-            match = _TOKEN.match(self.text, at)
-            if match is None:
-                raise self.error(f"unexpected text {self.text[at : at + 20]!r}", at)
-            yield match.group().strip(), match.end()
+        for match in _TOKEN.finditer(self.text):
+            between = self.text[at : match.start()]
+            if between.strip():
+                break
             at = match.end()
+        at += len(self.text[at:]) - len(self.text[at:].lstrip())
+        raise self.error(f"unexpected text {self.text[at : at + 20]!r}", at)
 
     def error(self, message: str, at: int | None = None) -> ParseError:
         if at is None:
-            at = self.tokens[min(self.next, len(self.tokens) - 1)][1] if self.tokens else 0
+            ends = [match.end() for match in _TOKEN.finditer(self.text)]
+            at = ends[min(self.next, len(ends) - 1)] if ends else 0
         return ParseError(f"line {self.text.count(chr(10), 0, at) + 1}: {message}")
 
     def peek(self) -> str:
-        return self.tokens[self.next][0] if self.next < len(self.tokens) else ""
+        return self.tokens[self.next]
 
     def take(self, *wanted: str) -> str:
-        token = self.peek()
+        token = self.tokens[self.next]
         if wanted and token not in wanted:
             raise self.error(f"expected {' or '.join(map(repr, wanted))}, found {token!r}")
-        self.next += 1
+        if token:
+            self.next += 1
         return token
 
 

@@ -11,12 +11,13 @@ Anything else is a :class:`HostCall`. :mod:`columba.ir.intraop.verify` states th
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from columba.ir.interop.ops import Value, operation
 from columba.ir.interop.program import Program
-from columba.ir.node import CHILD
+from columba.ir.node import CHILD, topological
 from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import TensorType
 
@@ -161,8 +162,28 @@ class GemmSchedule(Schedule):
     threads: int = knob(0, 0, 1024)
 
 
+class _Values:
+    """What all kernels share: the values below their roots, and the buffers that these read, found once."""
+
+    @functools.cached_property
+    def values(self: Any) -> tuple[Value, ...]:
+        return tuple(v for v in topological(roots_of(self)) if isinstance(v, Value))
+
+    @functools.cached_property
+    def reads(self: Any) -> tuple[Buffer, ...]:
+        found: dict[Buffer, None] = {}
+        for value in self.values:
+            if isinstance(value, Load):
+                found[value.buffer] = None
+            if isinstance(value, Product):
+                found[value.w] = None
+        if isinstance(self, HostCall):
+            found.update(dict.fromkeys(self.args))
+        return tuple(found)
+
+
 @dataclass(frozen=True)
-class Traversal:
+class Traversal(_Values):
     """For each row of ``owner``: compute, over its members if there is a ``via`` (members -> owner), and store.
 
     Owner-level values are in space ``owner``; member-level values in ``via.fine``. ``Reduce`` combines an owner's members;
@@ -178,7 +199,7 @@ class Traversal:
 
 
 @dataclass(frozen=True)
-class Gemm:
+class Gemm(_Values):
     """For each row: one matrix product, and what the stores make of it. Rows run sorted along the product's map."""
 
     name: str
@@ -187,7 +208,7 @@ class Gemm:
 
 
 @dataclass(frozen=True)
-class GemmReduce:
+class GemmReduce(_Values):
     """Level 1's ``outer_reduce``: per coarse row of ``via``, the sum over its rows of outer products of ``x`` and ``y``.
 
     ``x [*lead, K]`` and ``y [*lead, N]`` are values of one space; ``out`` is ``[*lead, K, N]`` or, if ``shared``, ``[K, N]``.
@@ -204,7 +225,7 @@ class GemmReduce:
 
 
 @dataclass(frozen=True)
-class HostCall:
+class HostCall(_Values):
     """A small level-1 program that PyTorch runs: products of weights, and the unusual.
 
     ``args`` are the buffers of ``program.inputs``, ``results`` those of ``program.results``, in order.
@@ -240,22 +261,12 @@ def roots_of(kernel: Kernel) -> tuple[Value, ...]:
 
 def values_of(kernel: Kernel) -> list[Value]:
     """All row values of a kernel, operands first."""
-    from columba.ir.node import topological
-
-    return [v for v in topological(roots_of(kernel)) if isinstance(v, Value)]
+    return list(kernel.values)
 
 
 def reads(kernel: Kernel) -> tuple[Buffer, ...]:
     """The buffers that a kernel reads, each once, in order of first use."""
-    found: dict[Buffer, None] = {}
-    for value in values_of(kernel):
-        if isinstance(value, Load):
-            found[value.buffer] = None
-        if isinstance(value, Product):
-            found[value.w] = None
-    if isinstance(kernel, HostCall):
-        found.update(dict.fromkeys(kernel.args))
-    return tuple(found)
+    return kernel.reads
 
 
 def writes(kernel: Kernel) -> tuple[Buffer, ...]:

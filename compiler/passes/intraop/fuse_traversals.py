@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import networkx as nx
-
 from columba.ir.interop.ops import Lift, Reduce, Value
 from columba.ir.intraop.kernels import (
     Buffer,
@@ -43,7 +41,8 @@ class FuseTraversals(Pass[Plan]):
 
     def run(self, plan: Plan) -> Plan:
         kernels = list(plan.kernels)
-        while (fused := _fuse_one(kernels)) is not None:
+        apart: _Pairs = {}
+        while (fused := _fuse_one(kernels, apart)) is not None:
             kernels = fused
         kernels = drop_unread(kernels, plan.outputs)
         if len(kernels) == len(plan.kernels) and all(a is b for a, b in zip(kernels, plan.kernels, strict=True)):
@@ -51,7 +50,11 @@ class FuseTraversals(Pass[Plan]):
         return replace(plan, kernels=tuple(schedule_order(kernels)), groups=())
 
 
-def _fuse_one(kernels: Sequence[Kernel]) -> list[Kernel] | None:
+_Pairs = dict[tuple[int, int], tuple[Traversal, Traversal]]
+"""Pairs that cannot be fused, by identity: most of them are met again after each fusion."""
+
+
+def _fuse_one(kernels: Sequence[Kernel], apart: _Pairs) -> list[Kernel] | None:
     """The kernels with the first one fused that can be, with what suits it best."""
     flow = dataflow(kernels)
     for i, first in enumerate(kernels):
@@ -59,10 +62,14 @@ def _fuse_one(kernels: Sequence[Kernel]) -> list[Kernel] | None:
             continue
         found: list[tuple[Traversal, Traversal]] = []
         for second in kernels[i + 1 :]:
-            if not isinstance(second, Traversal) or passes_between(flow, first.name, second.name):
+            if not isinstance(second, Traversal) or (id(first), id(second)) in apart:
+                continue
+            if passes_between(flow, first.name, second.name):
                 continue
             fused = _fuse(first, second)
-            if fused is not None:
+            if fused is None:
+                apart[id(first), id(second)] = (first, second)
+            else:
                 found.append((second, fused))
             if found and not _are_for_members(first, found[0][0]):
                 break
@@ -89,18 +96,24 @@ def _loaded(kernel: Traversal) -> int:
     return sum(TYPICAL[v.at] * v.type.size * v.dtype.itemsize for v in loads)
 
 
-def dataflow(kernels: Sequence[Kernel]) -> nx.DiGraph:
-    """Kernel names, and an edge from the writer of a buffer to each reader."""
-    graph = nx.DiGraph()
-    graph.add_nodes_from(k.name for k in kernels)
-    writer = {buffer: k.name for k in kernels for buffer in writes(k)}
-    graph.add_edges_from((writer[b], k.name) for k in kernels for b in reads(k) if b in writer)
-    return graph
+Dataflow = dict[str, set[str]]
+"""By the name of a kernel, those of all kernels whose results it needs, directly or not."""
 
 
-def passes_between(flow: nx.DiGraph, first: str, second: str) -> bool:
+def dataflow(kernels: Sequence[Kernel]) -> Dataflow:
+    """What needs what among kernels that stand in an order in which they can run."""
+    writer: dict[Buffer, str] = {}
+    needs: Dataflow = {}
+    for k in kernels:
+        sources = {writer[b] for b in reads(k) if b in writer}
+        needs[k.name] = sources.union(*(needs[s] for s in sources))
+        writer.update(dict.fromkeys(writes(k), k.name))
+    return needs
+
+
+def passes_between(flow: Dataflow, first: str, second: str) -> bool:
     """Whether a third kernel needs the first and is needed by the second."""
-    return any(middle != second and nx.has_path(flow, middle, second) for middle in flow.successors(first))
+    return any(first in flow[middle] for middle in flow[second])
 
 
 def _fuse(first: Traversal, second: Traversal) -> Traversal | None:

@@ -13,7 +13,6 @@ from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, Space
 from columba.lowering import schedule_order
 from columba.passes.interop.legalize_linear import WEIGHT_SPACES
-from columba.passes.intraop.fuse_traversals import dataflow
 from columba.pipeline import Pass
 
 PART_BYTES = 2**17
@@ -127,7 +126,7 @@ class _Growth:
     def _without_between(self, kernels: list[Kernel], members: set[str]) -> list[Kernel] | None:
         """The kernels with no other between members; None if that takes more than cutting traversals of weights."""
         while between := _between(kernels, members, self.groups):
-            flow = dataflow(kernels)
+            flow = _flow(kernels)
             after = {d for m in members for d in nx.descendants(flow, m)}
             late = {b for k in kernels if k.name in after | members for b in writes(k)}
             needed = {b for k in kernels if k.name in between | members for b in reads(k)}
@@ -162,9 +161,18 @@ def _passing(a: Kernel, b: Kernel) -> Iterator[Buffer]:
     yield from (x for x in writes(b) if x in reads(a))
 
 
+def _flow(kernels: Sequence[Kernel]) -> nx.DiGraph:
+    """Kernel names, and an edge from the writer of a buffer to each reader."""
+    graph = nx.DiGraph()
+    graph.add_nodes_from(k.name for k in kernels)
+    writer = {buffer: k.name for k in kernels for buffer in writes(k)}
+    graph.add_edges_from((writer[b], k.name) for k in kernels for b in reads(k) if b in writer)
+    return graph
+
+
 def _between(kernels: Sequence[Kernel], members: set[str], groups: Sequence[Group]) -> set[str]:
     """The kernels that need a member, and that a member needs. Those of another group need what any of them needs."""
-    flow = dataflow(kernels)
+    flow = _flow(kernels)
     for group in groups:
         first, *rest = group.kernels
         flow.add_edges_from((first, name) for name in rest)
