@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from columba.codegen.triton.schedule import WARP
 from columba.ir.indices import IndexArray, Tiles
 from columba.ir.intraop.kernels import Buffer
 from columba.ir.spaces import Space
 from columba.ir.types import DType
+
+REGISTERS, THREAD_REGISTERS = 65536, 255
+"""Of a multiprocessor, and of one thread at most (CUDA C++ Programming Guide, technical specifications by compute capability)."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,14 @@ class Variant:
     constants: tuple[tuple[str, int], ...] = ()
     warps: int = 4
     stages: int = 2
+
+    @property
+    def registers(self) -> int:
+        """The most registers that a thread may have on an NVIDIA GPU: what a block of so many warps can have.
+
+        Where nothing is said, the assembler keeps a few values in memory to fit one more block on a multiprocessor.
+        """
+        return min(THREAD_REGISTERS, REGISTERS // (WARP * self.warps))
 
 
 @dataclass(frozen=True)
