@@ -27,6 +27,7 @@ from benchmarks.plots import draw
 from benchmarks.records import COLUMBA, MODES, Measurement, Record, append, load
 from benchmarks.report import report as render
 from benchmarks.report import sections
+from benchmarks.tuning import tuning
 
 RESULTS = Path(__file__).parent / "results"
 DGL_PYTHON = ROOT / ".venv-dgl" / "bin" / "python"
@@ -192,6 +193,9 @@ def report(files: tuple[Path, ...], into: tuple[Path, ...], images: Path | None)
     if images is not None:
         for path in draw(record, images):
             click.echo(f"wrote {path}", err=True)
+
+
+main.add_command(tuning)
 
 
 def _usual(case: Case, device: str) -> list[str]:

@@ -1,7 +1,7 @@
 """What tuning is worth: every case is tuned, and then measured once more beside the default, which had no part in the choice.
 
-python -m benchmarks.tuning --graphs aifb --layers rgcn --out tuning.jsonl
-python -m benchmarks.tuning --report tuning.jsonl
+python -m benchmarks tuning --graphs aifb --layers rgcn --out tuning.jsonl
+python -m benchmarks tuning --report tuning.jsonl
 """
 
 from __future__ import annotations
@@ -112,12 +112,14 @@ def report(results: Sequence[Tuned]) -> str:
 
 
 @click.command()
-@click.option("--graphs", default=",".join(GRAPHS), show_default=True)
-@click.option("--layers", default=",".join(LAYERS), show_default=True)
-@click.option("--features", default=64, show_default=True)
-@click.option("--heads", default="1,4", show_default=True)
-@click.option("--modes", default=",".join(MODES), show_default=True)
-@click.option("--budget", default=45.0, show_default=True, help="Seconds a case.")
+@click.option("--graphs", default=",".join(GRAPHS), show_default=True, help="Names, separated by commas.")
+@click.option("--layers", default=",".join(LAYERS), show_default=True, help="Names, separated by commas.")
+@click.option("--features", default=64, show_default=True, help="In and out.")
+@click.option("--heads", default="1,4", show_default=True, help="Numbers, separated by commas; RGCN takes the first.")
+@click.option(
+    "--modes", default=",".join(MODES), show_default=True, help="train (forward and backward), infer, or both."
+)
+@click.option("--budget", default=45.0, show_default=True, help="Seconds of tuning for each case.")
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="JSON lines to append to.")
 @click.option(
     "--report",
@@ -136,7 +138,12 @@ def tuning(
     out: Path | None,
     files: Sequence[Path],
 ) -> None:
-    """Tunes every case, and compares what won with the default."""
+    """Tunes every case from nothing, and measures the winner beside the default once more.
+
+    The measurement after tuning had no part in the choice. Records go to a database that is thrown away: `columba tune` is the command
+    whose records later programs find. These options are the command's own; those of `python -m benchmarks` before it have no effect.
+    Real graphs are read from $COLUMBA_DATA. Run it on an idle machine: about a minute a case.
+    """
     if files:
         lines = [line for f in files for line in f.read_text().splitlines()]
         latest = {(r["case"], r["mode"]): Tuned(**r) for r in map(json.loads, lines)}
@@ -163,7 +170,3 @@ def tuning(
                 with out.open("a") as f:
                     f.write(json.dumps(asdict(found)) + "\n")
     click.echo(report(results))
-
-
-if __name__ == "__main__":
-    tuning()

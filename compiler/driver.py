@@ -43,7 +43,7 @@ LEVEL_1 = (
     "reuse_weighted_sums,factor_sums,compact_materialization,canonicalize,sink_lifts,inline_thin_linear,"
     "common_subexpressions"
 )
-LEVEL_2 = "fuse_traversals,fuse_epilogues,group_kernels,order_kernels,sort_rows"
+LEVEL_2 = "fuse_traversals,fuse_epilogues,group_kernels,order_kernels,sort_rows,round_stored"
 
 
 @dataclass(frozen=True)

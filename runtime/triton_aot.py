@@ -23,7 +23,7 @@ from columba.codegen.triton.launches import Argument
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
 from columba.ir.types import DType
-from columba.runtime.triton_launch import dot_constants, load_functions
+from columba.runtime.triton_launch import dot_constants, launch_options, load_functions
 
 POINTERS = {
     DType.F64: "*fp64",
@@ -152,7 +152,7 @@ def _compile(function: Any, launch: Launch, variant: Variant, index_dtype: DType
     signature |= dict.fromkeys(constants, "constexpr")
     aligned = {(n,): [["tt.divisibility", 16]] for n, t in enumerate(signature.values()) if t.startswith("*")}
     source = ASTSource(function, signature, constexprs=constants, attrs=aligned)
-    options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True}
+    options = launch_options(variant, nvidia=target.backend == "cuda")
     return triton.compile(source, target=target, options=options)
 
 

@@ -228,7 +228,7 @@ class _Call:
         arguments = [self._argument(a, parts) for _, a in launch.arguments]
         constants = dict(variant.constants) | dot_constants(launch, interpreted=self.device.type == "cpu")
         function = getattr(self.functions, launch.function)
-        options = {"num_warps": variant.warps, "num_stages": variant.stages, "enable_fp_fusion": True}
+        options = launch_options(variant, nvidia=self.device.type == "cuda" and torch.version.hip is None)
         with _scratch(self.device) if launch.described else contextlib.nullcontext():
             function[grid](*arguments, **constants, **options)
 
@@ -261,6 +261,16 @@ class _Call:
 def processors(device: torch.device) -> int:
     """The multiprocessors of a device; for the interpreter a few, so that programs take several tiles each."""
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 3
+
+
+def launch_options(variant: Variant, *, nvidia: bool) -> dict[str, int | bool]:
+    """How Triton compiles a variant, for an NVIDIA GPU or for another one."""
+    options: dict[str, int | bool] = {
+        "num_warps": variant.warps,
+        "num_stages": variant.stages,
+        "enable_fp_fusion": True,
+    }
+    return options | {"maxnreg": variant.registers} if nvidia else options
 
 
 def _align(described: Sequence[Buffer], tensors: dict[Buffer, Tensor]) -> None:

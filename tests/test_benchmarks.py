@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from benchmarks.recipes import RECIPES
 from benchmarks.records import Measurement, Overhead, Record, Result, append, geometric_mean, load
 from benchmarks.report import memory_ratios, report, roofline_ratios, sections, time_ratios
 from benchmarks.roofline import work
+from benchmarks.tuning import Tuned
 from columba import Graph, datasets
 from columba.datasets import Statistics
 
@@ -234,3 +237,22 @@ def test_training_needs_thrice_the_products(layer: str, graph: Graph) -> None:
     infer, train = (work(case, graph, training=t) for t in (False, True))
     assert train.flops == 3 * infer.flops
     assert train.bytes == 2 * infer.bytes
+
+
+@pytest.mark.parametrize("command", ["ablation", "overheads", "report", "tuning"])
+def test_commands_say_what_they_do(command: str) -> None:
+    help_text = _run("--help")
+    assert re.search(rf"^  {command} +\w", help_text, re.MULTILINE)
+    assert f"main {command} [OPTIONS]" in _run(command, "--help")
+
+
+def test_the_table_of_tuning(tmp_path: Path) -> None:
+    """The last record of a case counts; what is 5 % faster, the mean and the worst case are named."""
+    records = tmp_path / "tuning.jsonl"
+    cases_of = [("a", "train", 1.0, 0.0), ("a", "train", 0.8, 0.01), ("b", "infer", 1.25, 0.02)]
+    tuned = [Tuned(c, mode, 10.0, 10 * ratio, ratio, noise, 30, 12, True, "x") for c, mode, ratio, noise in cases_of]
+    records.write_text("".join(json.dumps(asdict(t)) + "\n" for t in tuned))
+    text = _run("tuning", "--report", str(records))
+    assert "| a | train | 10.00 | 8.00 | 0.800 ± 0.010 | 30 | x |" in text
+    assert "1 of 2 cases are at least 5 % faster; 1.000 times the default" in text
+    assert "at worst 1.250 ± 0.020 (b, infer)" in text

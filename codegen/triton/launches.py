@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from columba.codegen.triton.schedule import WARP
 from columba.ir.indices import IndexArray, Tiles
 from columba.ir.intraop.kernels import Buffer
 from columba.ir.spaces import Space
 from columba.ir.types import DType
+
+REGISTERS, THREAD_REGISTERS = 65536, 192
+"""Of a multiprocessor (CUDA C++ Programming Guide, technical specifications by compute capability), and of one thread at most: three
+quarters of the 255 that it can have."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,16 @@ class Variant:
     constants: tuple[tuple[str, int], ...] = ()
     warps: int = 4
     stages: int = 2
+
+    @property
+    def registers(self) -> int:
+        """The most registers that a thread may have on an NVIDIA GPU, out of those that a block of so many warps can have.
+
+        Where nothing is said, the assembler keeps a few values in memory to fit one more block on a multiprocessor; where it may take
+        all that there are, it fetches so far ahead that a few are kept in memory, too. Three quarters leave room on both sides: kernels
+        that need 60 to 120 have none in memory with anything between 144 and 224.
+        """
+        return min(THREAD_REGISTERS, REGISTERS // (WARP * self.warps))
 
 
 @dataclass(frozen=True)

@@ -244,8 +244,10 @@ def default_product(depth: int, columns: int, lead: int, dtype: DType) -> Produc
     rows = clamp((16384 if is_half else 4096) // max(1, width), LEAST, PRODUCT_ROWS)
     if dtype is DType.F64:
         rows = min(rows, 32)
-    steps = min(power_of_two(depth), 64 if is_half else 32)
-    return ProductSchedule(rows, max(LEAST, steps), warps=8 if rows * width >= 8192 or width > 64 else 4)
+    warps = 8 if rows * width >= (8192 if is_half else 4096) or width > 64 else 4
+    # So few columns and rows at a time, then, that each thread loads 16 bytes of the tile's rows.
+    steps = 64 if is_half else clamp(warps * WARP * 16 // (rows * dtype.itemsize), LEAST, 32)
+    return ProductSchedule(rows, max(LEAST, min(power_of_two(depth), steps)), warps=warps)
 
 
 def default_outer(depth: int, columns: int, dtype: DType) -> OuterSchedule:

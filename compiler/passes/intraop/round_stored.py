@@ -1,0 +1,111 @@
+"""A value of 16 bits is the same number for everybody who reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from columba.ir.interop.ops import Cast, Concat, Constant, Expand, Lift, Permute, Pointwise, Reshape, Value
+from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Load, Store, Traversal, roots_of
+from columba.ir.intraop.plan import Plan
+from columba.ir.node import Node, topological
+from columba.ir.types import DType
+from columba.pipeline import Pass
+
+HALVES = (DType.BF16, DType.F16)
+EQUALITIES = ("eq", "ne")
+VIEWS = (Reshape, Permute, Expand, Lift)
+
+
+@dataclass(frozen=True)
+class RoundStored(Pass[Plan]):
+    """``store @y = %1; f(%1)  -->  store @y = %1; f(round(%1))`` and ``%1 == %2  -->  round(%1) == round(%2)``, in 16 bits.
+
+    Kernels compute in 32 bits with values of 16, and round what they store. One that stores a value and goes on with the unrounded
+    value disagrees with those that load it: the log-sum-exp of unrounded logits does not normalize exponentials of rounded ones, and
+    no member equals a minimum that was stored. ``round`` is a cast to 32 bits and back. It must not fire on what is rounded already
+    (loads, constants, casts), and on values that only their store reads.
+    """
+
+    def run(self, plan: Plan) -> Plan:
+        kernels = tuple(map(_rounded, plan.kernels))
+        if all(a is b for a, b in zip(kernels, plan.kernels, strict=True)):
+            return plan
+        return replace(plan, kernels=kernels)
+
+
+def _rounded(kernel: Kernel) -> Kernel:
+    roots = roots_of(kernel)
+    stored = {v for root in roots for v in _computed(root)} if isinstance(kernel, Traversal | Gemm) else set()
+    made = _Rounding(stored, roundings(topological(roots)))
+    values = [made.stored_as(root) for root in roots]
+    if all(a is b for a, b in zip(values, roots, strict=True)):
+        return kernel
+    return _with_roots(kernel, values)
+
+
+def _computed(root: Value) -> Iterator[Value]:
+    """What a store computes, seen through the views of it that are stored."""
+    if isinstance(root, VIEWS):
+        yield from _computed(root.x)
+    elif isinstance(root, Concat):
+        for part in root.args:
+            yield from _computed(part)
+    else:
+        yield root
+
+
+def roundings(values: Sequence[Node]) -> set[Node]:
+    """The inner casts of what rounds already: a value of 16 bits cast to 32, and from there to its own type again."""
+    return {
+        v.x for v in values if isinstance(v, Cast) and isinstance(v.x, Cast) and v.to in HALVES and v.x.x.dtype is v.to
+    }
+
+
+class _Rounding:
+    """The values of a kernel made anew; ``stored`` are those whose rounded numbers others see, ``rounded`` the beginnings of roundings
+    that there are."""
+
+    def __init__(self, stored: set[Value], rounded: set[Node]) -> None:
+        self.stored = stored
+        self.roundings = rounded
+        self.made: dict[Value, Value] = {}
+        self.rounds: dict[Value, Value] = {}
+
+    def stored_as(self, root: Value) -> Value:
+        """What a store of ``root`` writes: that rounds, so that the value itself need not be."""
+        for v in topological((root,)):
+            assert isinstance(v, Value)
+            if v not in self.made:
+                self.made[v] = v.with_children([self._operand(v, c) for c in v.children])  # type: ignore[arg-type]
+        return self._unrounded(root)
+
+    def _operand(self, reader: Value, v: Value) -> Value:
+        compared = isinstance(reader, Pointwise) and reader.function in EQUALITIES
+        new = self.made[v]
+        if reader in self.roundings:
+            return new
+        if v.dtype not in HALVES or isinstance(v, Load | Constant | Cast) or not (compared or v in self.stored):
+            return new
+        if new not in self.rounds:
+            self.rounds[new] = Cast(Cast(new, DType.F32), v.dtype)
+        return self.rounds[new]
+
+    def _unrounded(self, root: Value) -> Value:
+        if isinstance(root, VIEWS):
+            return root.with_children([self._unrounded(root.x)])
+        if isinstance(root, Concat):
+            return root.with_children([self._unrounded(part) for part in root.args])
+        return self.made[root]
+
+
+def _with_roots(kernel: Kernel, roots: Sequence[Value]) -> Kernel:
+    match kernel:
+        case Traversal() | Gemm():
+            stores = tuple(Store(s.buffer, v) for s, v in zip(kernel.stores, roots, strict=True))
+            return replace(kernel, stores=stores)
+        case GemmReduce():
+            x, y = roots
+            return replace(kernel, x=x, y=y)
+        case HostCall():
+            return kernel
