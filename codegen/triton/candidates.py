@@ -205,7 +205,7 @@ def _outer(default: OuterSchedule) -> Iterator[Schedule]:
     for depth, columns in ((32, 32), (64, 128), (128, 64)):
         yield replace(default, depth=depth, columns=columns)
     yield from (replace(default, warps=n) for n in (2, 8))
-    yield replace(default, stages=2)
+    yield from (replace(default, stages=n) for n in (2, 3))
 
 
 def _rows(width: int, most: int) -> Iterator[Schedule]:

@@ -240,14 +240,10 @@ def default_product(depth: int, columns: int, lead: int, dtype: DType) -> Produc
     """For a product of ``columns`` columns with ``lead`` vectors a row side by side in a block."""
     width = power_of_two(columns) * lead
     is_half = dtype in (DType.BF16, DType.F16)
-    # Where tensor cores are not allowed, the operands of a step stand in registers beside the sums.
-    rows = clamp((16384 if is_half else 4096) // max(1, width), LEAST, PRODUCT_ROWS)
-    if dtype is DType.F64:
-        rows = min(rows, 32)
-    warps = 8 if rows * width >= (8192 if is_half else 4096) or width > 64 else 4
-    # So few columns and rows at a time, then, that each thread loads 16 bytes of the tile's rows.
-    steps = 64 if is_half else clamp(warps * WARP * 16 // (rows * dtype.itemsize), LEAST, 32)
-    return ProductSchedule(rows, max(LEAST, min(power_of_two(depth), steps)), warps=warps)
+    # Where tensor cores are not allowed, the operands of a step stand in registers beside the sums: few rows, then, so that all fit.
+    rows = clamp((16384 if is_half else 4096) // max(1, width), LEAST, PRODUCT_ROWS if is_half else 32)
+    steps = min(power_of_two(depth), 64 if is_half else 32)
+    return ProductSchedule(rows, max(LEAST, steps), warps=8 if rows * width >= 8192 or width > 64 else 4)
 
 
 def default_outer(depth: int, columns: int, dtype: DType) -> OuterSchedule:
@@ -256,7 +252,9 @@ def default_outer(depth: int, columns: int, dtype: DType) -> OuterSchedule:
     is_half = dtype in (DType.BF16, DType.F16)
     warps = 8 if depth * columns >= 4096 and not is_half else 4
     rows = clamp(warps * WARP * 16 // (min(depth, columns) * dtype.itemsize), 32 if is_half else LEAST, 128)
-    return OuterSchedule(summed=1024, rows=rows, depth=depth, columns=columns, warps=warps)
+    # TF32 wants one operand transposed, and copies that are under way to where it stands transposed are of 4 bytes each.
+    stages = 1 if dtype is DType.F32 else 3
+    return OuterSchedule(summed=1024, rows=rows, depth=depth, columns=columns, warps=warps, stages=stages)
 
 
 LEAST = 16

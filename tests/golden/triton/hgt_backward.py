@@ -60,7 +60,7 @@ def HGTConv_backward_pointwise_33_kernel(
     tl.store(pointwise_33_ptr + row * 64 + f0, grad_out * sigmoid_ntype, mask=valid)
 
 
-# gemm linear_34_kernel(schedule={tile_rows=64}) {
+# gemm linear_34_kernel(schedule={tile_rows=32}) {
 #   %0: node[64] f32 = load(buffer=@pointwise_33, via=none, at=node)
 #   %1: node[64] f32 = product(%0, w=@out_weight, via=ntype:node->ntype, transpose=true)
 #   %2: node[4,16] f32 = load(buffer=@saved_reduce_5, via=none, at=node)
@@ -90,7 +90,7 @@ def HGTConv_backward_pointwise_33_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_backward_linear_34_kernel(
-    tiles_node_by_ntype_64_ptr,
+    tiles_node_by_ntype_32_ptr,
     n_tiles,
     order_node_by_ntype_ptr,
     linear_34_ptr,
@@ -108,12 +108,12 @@ def HGTConv_backward_linear_34_kernel(
     sum over features. Stores linear_34, pointwise_35, feature_reduce_36.
     """
     tile = tl.program_id(0)
-    begin = tl.load(tiles_node_by_ntype_64_ptr + n_tiles + tile)
+    begin = tl.load(tiles_node_by_ntype_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None, None]
-    end = tl.load(tiles_node_by_ntype_64_ptr + 2 * n_tiles + tile)
+    end = tl.load(tiles_node_by_ntype_32_ptr + 2 * n_tiles + tile)
     valid = position < end
     number = tl.load(order_node_by_ntype_ptr + position, mask=valid, other=0).to(tl.int64)
-    ntype = tl.load(tiles_node_by_ntype_64_ptr + tile).to(tl.int64)
+    ntype = tl.load(tiles_node_by_ntype_32_ptr + tile).to(tl.int64)
     f0 = tl.arange(0, 4)[None, :, None]
     f1 = tl.arange(0, 16)[None, None, :]
     total = tl.full((ROWS, 64), 0, tl.float32)
@@ -220,14 +220,14 @@ def HGTConv_backward_reduce_44_kernel(
     tl.store(reduce_44_ptr + owner * 64 + at, total_2, mask=valid)
 
 
-# gemm linear_45_kernel(schedule={tile_rows=64}) {
+# gemm linear_45_kernel(schedule={tile_rows=32}) {
 #   %0: src_rel[4,16] f32 = load(buffer=@reduce_44, via=none, at=src_rel)
 #   %1: src_rel[4,16] f32 = product(%0, w=@msg, via=rel:src_rel->rel, transpose=true)
 #   store @linear_45 = %1
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_backward_linear_45_kernel(
-    tiles_src_rel_by_rel_64_ptr,
+    tiles_src_rel_by_rel_32_ptr,
     n_tiles,
     linear_45_ptr,
     reduce_44_ptr,
@@ -240,12 +240,12 @@ def HGTConv_backward_linear_45_kernel(
 ):
     """For each row of src_rel: reduce_44 times msg transposed of the row's rel. Stores linear_45."""
     tile, matrix = in_groups(tl.program_id(0), n_tiles, 4, GROUP)
-    begin = tl.load(tiles_src_rel_by_rel_64_ptr + n_tiles + tile)
+    begin = tl.load(tiles_src_rel_by_rel_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None, None]
     number = position.to(tl.int64)
-    end = tl.load(tiles_src_rel_by_rel_64_ptr + 2 * n_tiles + tile)
+    end = tl.load(tiles_src_rel_by_rel_32_ptr + 2 * n_tiles + tile)
     valid = position < end
-    rel = tl.load(tiles_src_rel_by_rel_64_ptr + tile).to(tl.int64)
+    rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
     f1 = tl.arange(0, 16)[None, None, :]
     total = tl.full((ROWS, 16), 0, tl.float32)
     k = tl.arange(0, DEPTH)[None, :, None]
@@ -427,14 +427,14 @@ def HGTConv_backward_grad_prior_kernel(
     tl.store(grad_prior_ptr + row * 4 + f0, sum_along(sum_along(outer_reduce_53 * att, 3), 2), mask=valid)
 
 
-# gemm linear_41_kernel(schedule={tile_rows=64}) {
+# gemm linear_41_kernel(schedule={tile_rows=32}) {
 #   %0: src_rel[4,16] f32 = load(buffer=@reduce_39, via=none, at=src_rel)
 #   %1: src_rel[4,16] f32 = product(%0, w=@pointwise_40, via=rel:src_rel->rel, transpose=true)
 #   store @linear_41 = %1
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_backward_linear_41_kernel(
-    tiles_src_rel_by_rel_64_ptr,
+    tiles_src_rel_by_rel_32_ptr,
     n_tiles,
     linear_41_ptr,
     reduce_39_ptr,
@@ -447,12 +447,12 @@ def HGTConv_backward_linear_41_kernel(
 ):
     """For each row of src_rel: reduce_39 times pointwise_40 transposed of the row's rel. Stores linear_41."""
     tile, matrix = in_groups(tl.program_id(0), n_tiles, 4, GROUP)
-    begin = tl.load(tiles_src_rel_by_rel_64_ptr + n_tiles + tile)
+    begin = tl.load(tiles_src_rel_by_rel_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None, None]
     number = position.to(tl.int64)
-    end = tl.load(tiles_src_rel_by_rel_64_ptr + 2 * n_tiles + tile)
+    end = tl.load(tiles_src_rel_by_rel_32_ptr + 2 * n_tiles + tile)
     valid = position < end
-    rel = tl.load(tiles_src_rel_by_rel_64_ptr + tile).to(tl.int64)
+    rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
     f1 = tl.arange(0, 16)[None, None, :]
     total = tl.full((ROWS, 16), 0, tl.float32)
     k = tl.arange(0, DEPTH)[None, :, None]
@@ -874,7 +874,7 @@ def HGTConv_backward_grad_v_weight_kernel(
     tl.store(grad_v_weight_ptr + row * 4096 + at, outer_reduce_48_3, mask=valid)
 
 
-# gemm linear_51_kernel(schedule={tile_rows=64}) {
+# gemm linear_51_kernel(schedule={tile_rows=32}) {
 #   %0: node[192] f32 = load(buffer=@concat_47, via=none, at=node)
 #   %1: node[64] f32 = product(%0, w=@concat_50, via=ntype:node->ntype, transpose=true)
 #   %2: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
@@ -886,7 +886,7 @@ def HGTConv_backward_grad_v_weight_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_backward_linear_51_kernel(
-    tiles_node_by_ntype_64_ptr,
+    tiles_node_by_ntype_32_ptr,
     n_tiles,
     order_node_by_ntype_ptr,
     linear_51_ptr,
@@ -904,12 +904,12 @@ def HGTConv_backward_linear_51_kernel(
     grad_x.
     """
     tile = tl.program_id(0)
-    begin = tl.load(tiles_node_by_ntype_64_ptr + n_tiles + tile)
+    begin = tl.load(tiles_node_by_ntype_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None]
-    end = tl.load(tiles_node_by_ntype_64_ptr + 2 * n_tiles + tile)
+    end = tl.load(tiles_node_by_ntype_32_ptr + 2 * n_tiles + tile)
     valid = position < end
     number = tl.load(order_node_by_ntype_ptr + position, mask=valid, other=0).to(tl.int64)
-    ntype = tl.load(tiles_node_by_ntype_64_ptr + tile).to(tl.int64)
+    ntype = tl.load(tiles_node_by_ntype_32_ptr + tile).to(tl.int64)
     f0 = tl.arange(0, 64)[None, :]
     total = tl.full((ROWS, 64), 0, tl.float32)
     # The product, DEPTH of its 192 columns and rows at a time.

@@ -89,7 +89,7 @@ def HGTConv_concat_24_kernel(
     tl.store(concat_24_row + (f0 + 128), v_bias, mask=valid)
 
 
-# gemm linear_23_kernel(schedule={tile_rows=64}) {
+# gemm linear_23_kernel(schedule={tile_rows=32}) {
 #   %0: node[64] f32 = load(buffer=@x, via=none, at=node)
 #   %1: node[192] f32 = product(%0, w=@concat_22, via=ntype:node->ntype, transpose=false)
 #   %2: node[192] f32 = load(buffer=@concat_24, via=ntype:node->ntype, at=node)
@@ -99,7 +99,7 @@ def HGTConv_concat_24_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_linear_23_kernel(
-    tiles_node_by_ntype_64_ptr,
+    tiles_node_by_ntype_32_ptr,
     n_tiles,
     order_node_by_ntype_ptr,
     linear_23_ptr,
@@ -116,12 +116,12 @@ def HGTConv_linear_23_kernel(
 ):
     """For each row of node: x times concat_22 of the row's ntype; add. Stores linear_23, saved_0."""
     tile, column = in_groups(tl.program_id(0), n_tiles, 3, GROUP)
-    begin = tl.load(tiles_node_by_ntype_64_ptr + n_tiles + tile)
+    begin = tl.load(tiles_node_by_ntype_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None]
-    end = tl.load(tiles_node_by_ntype_64_ptr + 2 * n_tiles + tile)
+    end = tl.load(tiles_node_by_ntype_32_ptr + 2 * n_tiles + tile)
     valid = position < end
     number = tl.load(order_node_by_ntype_ptr + position, mask=valid, other=0).to(tl.int64)
-    ntype = tl.load(tiles_node_by_ntype_64_ptr + tile).to(tl.int64)
+    ntype = tl.load(tiles_node_by_ntype_32_ptr + tile).to(tl.int64)
     n = column * COLUMNS + tl.arange(0, COLUMNS)[None, :]
     total = tl.full((ROWS, COLUMNS), 0, tl.float32)
     # The product, DEPTH of its 64 columns and rows at a time.
@@ -166,7 +166,7 @@ def HGTConv_pointwise_25_kernel(
     tl.store(pointwise_25_ptr + row * 1024 + at, att * prior, mask=valid)
 
 
-# gemm saved_1_kernel(schedule={tile_rows=64}) {
+# gemm saved_1_kernel(schedule={tile_rows=32}) {
 #   %0: src_rel[192] f32 = load(buffer=@saved_0, via=src:src_rel->node, at=src_rel)
 #   %1: src_rel[64] f32 = slice(%0, axis=0, start=0, stop=64, step=1)
 #   %2: src_rel[4,16] f32 = reshape(%1, to=[4, 16])
@@ -175,7 +175,7 @@ def HGTConv_pointwise_25_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_saved_1_kernel(
-    tiles_src_rel_by_rel_64_ptr,
+    tiles_src_rel_by_rel_32_ptr,
     n_tiles,
     saved_1_ptr,
     src_of_src_rel_ptr,
@@ -189,12 +189,12 @@ def HGTConv_saved_1_kernel(
 ):
     """For each row of src_rel: saved_0 times pointwise_25 of the row's rel. Stores saved_1."""
     tile, matrix = in_groups(tl.program_id(0), n_tiles, 4, GROUP)
-    begin = tl.load(tiles_src_rel_by_rel_64_ptr + n_tiles + tile)
+    begin = tl.load(tiles_src_rel_by_rel_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None, None]
-    end = tl.load(tiles_src_rel_by_rel_64_ptr + 2 * n_tiles + tile)
+    end = tl.load(tiles_src_rel_by_rel_32_ptr + 2 * n_tiles + tile)
     valid = position < end
     src = tl.load(src_of_src_rel_ptr + position, mask=valid, other=0).to(tl.int64)
-    rel = tl.load(tiles_src_rel_by_rel_64_ptr + tile).to(tl.int64)
+    rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
     f1 = tl.arange(0, 16)[None, None, :]
     total = tl.full((ROWS, 16), 0, tl.float32)
     k = tl.arange(0, DEPTH)[None, :, None]
@@ -209,7 +209,7 @@ def HGTConv_saved_1_kernel(
     tl.store(saved_1_ptr + number * 64 + (matrix * 16 + f1), product, mask=valid)
 
 
-# gemm saved_4_kernel(schedule={tile_rows=64}) {
+# gemm saved_4_kernel(schedule={tile_rows=32}) {
 #   %0: src_rel[192] f32 = load(buffer=@saved_0, via=src:src_rel->node, at=src_rel)
 #   %1: src_rel[64] f32 = slice(%0, axis=0, start=128, stop=192, step=1)
 #   %2: src_rel[4,16] f32 = reshape(%1, to=[4, 16])
@@ -218,7 +218,7 @@ def HGTConv_saved_1_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_saved_4_kernel(
-    tiles_src_rel_by_rel_64_ptr,
+    tiles_src_rel_by_rel_32_ptr,
     n_tiles,
     saved_4_ptr,
     src_of_src_rel_ptr,
@@ -232,12 +232,12 @@ def HGTConv_saved_4_kernel(
 ):
     """For each row of src_rel: saved_0 times msg of the row's rel. Stores saved_4."""
     tile, matrix = in_groups(tl.program_id(0), n_tiles, 4, GROUP)
-    begin = tl.load(tiles_src_rel_by_rel_64_ptr + n_tiles + tile)
+    begin = tl.load(tiles_src_rel_by_rel_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None, None]
-    end = tl.load(tiles_src_rel_by_rel_64_ptr + 2 * n_tiles + tile)
+    end = tl.load(tiles_src_rel_by_rel_32_ptr + 2 * n_tiles + tile)
     valid = position < end
     src = tl.load(src_of_src_rel_ptr + position, mask=valid, other=0).to(tl.int64)
-    rel = tl.load(tiles_src_rel_by_rel_64_ptr + tile).to(tl.int64)
+    rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
     f1 = tl.arange(0, 16)[None, None, :]
     total = tl.full((ROWS, 16), 0, tl.float32)
     k = tl.arange(0, DEPTH)[None, :, None]
@@ -359,7 +359,7 @@ def HGTConv_pointwise_28_kernel(
     tl.store(pointwise_28_ptr + row, 1.0 - sigmoid, mask=valid)
 
 
-# gemm linear_27_kernel(schedule={tile_rows=64}) {
+# gemm linear_27_kernel(schedule={tile_rows=32}) {
 #   %0: node[64] f32 = load(buffer=@saved_6, via=none, at=node)
 #   %1: node[64] f32 = product(%0, w=@out_weight, via=ntype:node->ntype, transpose=false)
 #   %2: node[64] f32 = load(buffer=@out_bias, via=ntype:node->ntype, at=node)
@@ -377,7 +377,7 @@ def HGTConv_pointwise_28_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_linear_27_kernel(
-    tiles_node_by_ntype_64_ptr,
+    tiles_node_by_ntype_32_ptr,
     n_tiles,
     order_node_by_ntype_ptr,
     linear_27_ptr,
@@ -396,12 +396,12 @@ def HGTConv_linear_27_kernel(
 ):
     """For each row of node: saved_6 times out_weight of the row's ntype; add, mul. Stores linear_27, saved_7, out."""
     tile = tl.program_id(0)
-    begin = tl.load(tiles_node_by_ntype_64_ptr + n_tiles + tile)
+    begin = tl.load(tiles_node_by_ntype_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None]
-    end = tl.load(tiles_node_by_ntype_64_ptr + 2 * n_tiles + tile)
+    end = tl.load(tiles_node_by_ntype_32_ptr + 2 * n_tiles + tile)
     valid = position < end
     number = tl.load(order_node_by_ntype_ptr + position, mask=valid, other=0).to(tl.int64)
-    ntype = tl.load(tiles_node_by_ntype_64_ptr + tile).to(tl.int64)
+    ntype = tl.load(tiles_node_by_ntype_32_ptr + tile).to(tl.int64)
     f0 = tl.arange(0, 64)[None, :]
     total = tl.full((ROWS, 64), 0, tl.float32)
     # The product, DEPTH of its 64 columns and rows at a time.

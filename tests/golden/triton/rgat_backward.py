@@ -423,7 +423,7 @@ def RGATConv_backward_grad_weight_kernel(
     tl.store(grad_weight_ptr + row * 4096 + at, (outer_reduce_28_2 * att_dst) + outer_reduce_29, mask=valid)
 
 
-# gemm linear_26_kernel(schedule={tile_rows=64}) {
+# gemm linear_26_kernel(schedule={tile_rows=32}) {
 #   %0: src_rel[4,16] f32 = load(buffer=@pointwise_24, via=none, at=src_rel)
 #   %1: src_rel[64] f32 = reshape(%0, to=[64])
 #   %2: src_rel[64] f32 = product(%1, w=@reshape_25, via=rel:src_rel->rel, transpose=true)
@@ -431,7 +431,7 @@ def RGATConv_backward_grad_weight_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def RGATConv_backward_linear_26_kernel(
-    tiles_src_rel_by_rel_64_ptr,
+    tiles_src_rel_by_rel_32_ptr,
     n_tiles,
     linear_26_ptr,
     pointwise_24_ptr,
@@ -443,12 +443,12 @@ def RGATConv_backward_linear_26_kernel(
 ):
     """For each row of src_rel: pointwise_24 times reshape_25 transposed of the row's rel. Stores linear_26."""
     tile = tl.program_id(0)
-    begin = tl.load(tiles_src_rel_by_rel_64_ptr + n_tiles + tile)
+    begin = tl.load(tiles_src_rel_by_rel_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None]
     number = position.to(tl.int64)
-    end = tl.load(tiles_src_rel_by_rel_64_ptr + 2 * n_tiles + tile)
+    end = tl.load(tiles_src_rel_by_rel_32_ptr + 2 * n_tiles + tile)
     valid = position < end
-    rel = tl.load(tiles_src_rel_by_rel_64_ptr + tile).to(tl.int64)
+    rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
     f0 = tl.arange(0, 64)[None, :]
     total = tl.full((ROWS, 64), 0, tl.float32)
     # The product, DEPTH of its 64 columns and rows at a time.

@@ -51,7 +51,7 @@ def RGATConv_saved_2_kernel(
     tl.store(saved_2_ptr + row * 256 + (f0 * 4 + f1), sum_along(weight * att_dst, 3), mask=valid)
 
 
-# gemm saved_0_kernel(schedule={tile_rows=64}) {
+# gemm saved_0_kernel(schedule={tile_rows=32}) {
 #   %0: src_rel[64] f32 = load(buffer=@x, via=src:src_rel->node, at=src_rel)
 #   %1: src_rel[64] f32 = product(%0, w=@reshape_12, via=rel:src_rel->rel, transpose=false)
 #   %2: src_rel[4,16] f32 = reshape(%1, to=[4, 16])
@@ -63,7 +63,7 @@ def RGATConv_saved_2_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def RGATConv_saved_0_kernel(
-    tiles_src_rel_by_rel_64_ptr,
+    tiles_src_rel_by_rel_32_ptr,
     n_tiles,
     saved_0_ptr,
     src_of_src_rel_ptr,
@@ -78,12 +78,12 @@ def RGATConv_saved_0_kernel(
 ):
     """For each row of src_rel: x times reshape_12 of the row's rel; mul, sum over features. Stores saved_0, saved_1."""
     tile = tl.program_id(0)
-    begin = tl.load(tiles_src_rel_by_rel_64_ptr + n_tiles + tile)
+    begin = tl.load(tiles_src_rel_by_rel_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None, None]
-    end = tl.load(tiles_src_rel_by_rel_64_ptr + 2 * n_tiles + tile)
+    end = tl.load(tiles_src_rel_by_rel_32_ptr + 2 * n_tiles + tile)
     valid = position < end
     src = tl.load(src_of_src_rel_ptr + position, mask=valid, other=0).to(tl.int64)
-    rel = tl.load(tiles_src_rel_by_rel_64_ptr + tile).to(tl.int64)
+    rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
     f0 = tl.arange(0, 4)[None, :, None]
     f1 = tl.arange(0, 16)[None, None, :]
     total = tl.full((ROWS, 64), 0, tl.float32)
@@ -104,14 +104,14 @@ def RGATConv_saved_0_kernel(
     tl.store(saved_1_ptr + number * 4 + f0, sum_along(product * att_src_rel, 2), mask=valid)
 
 
-# gemm saved_3_kernel(schedule={tile_rows=64}) {
+# gemm saved_3_kernel(schedule={tile_rows=32}) {
 #   %0: dst_rel[64] f32 = load(buffer=@x, via=dst:dst_rel->node, at=dst_rel)
 #   %1: dst_rel[4] f32 = product(%0, w=@saved_2, via=rel:dst_rel->rel, transpose=false)
 #   store @saved_3 = %1
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def RGATConv_saved_3_kernel(
-    tiles_dst_rel_by_rel_64_ptr,
+    tiles_dst_rel_by_rel_32_ptr,
     n_tiles,
     saved_3_ptr,
     dst_of_dst_rel_ptr,
@@ -124,12 +124,12 @@ def RGATConv_saved_3_kernel(
 ):
     """For each row of dst_rel: x times saved_2 of the row's rel. Stores saved_3."""
     tile = tl.program_id(0)
-    begin = tl.load(tiles_dst_rel_by_rel_64_ptr + n_tiles + tile)
+    begin = tl.load(tiles_dst_rel_by_rel_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None]
-    end = tl.load(tiles_dst_rel_by_rel_64_ptr + 2 * n_tiles + tile)
+    end = tl.load(tiles_dst_rel_by_rel_32_ptr + 2 * n_tiles + tile)
     valid = position < end
     dst = tl.load(dst_of_dst_rel_ptr + position, mask=valid, other=0).to(tl.int64)
-    rel = tl.load(tiles_dst_rel_by_rel_64_ptr + tile).to(tl.int64)
+    rel = tl.load(tiles_dst_rel_by_rel_32_ptr + tile).to(tl.int64)
     f0 = tl.arange(0, 4)[None, :]
     total = tl.full((ROWS, 4), 0, tl.float32)
     # The product, DEPTH of its 64 columns and rows at a time.

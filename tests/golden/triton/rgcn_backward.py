@@ -25,7 +25,7 @@ def first_tile(tiles, n_tiles, owner):
         high = tl.where(below, high, middle)
     return low
 
-# gemm linear_8_kernel(schedule={tile_rows=64}) {
+# gemm linear_8_kernel(schedule={tile_rows=32}) {
 #   %0: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
 #   %1: node[64] f32 = product(%0, w=@root, via=one:node->one, transpose=true)
 #   store @linear_8 = %1
@@ -43,10 +43,10 @@ def RGCNConv_backward_linear_8_kernel(
 ):
     """For each row of node: grad_out times root transposed. Stores linear_8."""
     tile = tl.program_id(0)
-    begin = tile * 64
+    begin = tile * 32
     position = begin + tl.arange(0, ROWS)[:, None]
     number = position.to(tl.int64)
-    end = tl.minimum(begin + 64, n_node)
+    end = tl.minimum(begin + 32, n_node)
     valid = position < end
     f0 = tl.arange(0, 64)[None, :]
     total = tl.full((ROWS, 64), 0, tl.float32)
@@ -130,14 +130,14 @@ def RGCNConv_backward_reduce_11_kernel(
     tl.store(reduce_11_ptr + owner * 64 + f0, total, mask=valid)
 
 
-# gemm linear_12_kernel(schedule={tile_rows=64}) {
+# gemm linear_12_kernel(schedule={tile_rows=32}) {
 #   %0: src_rel[64] f32 = load(buffer=@reduce_11, via=none, at=src_rel)
 #   %1: src_rel[64] f32 = product(%0, w=@weight, via=rel:src_rel->rel, transpose=true)
 #   store @linear_12 = %1
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def RGCNConv_backward_linear_12_kernel(
-    tiles_src_rel_by_rel_64_ptr,
+    tiles_src_rel_by_rel_32_ptr,
     n_tiles,
     linear_12_ptr,
     reduce_11_ptr,
@@ -149,12 +149,12 @@ def RGCNConv_backward_linear_12_kernel(
 ):
     """For each row of src_rel: reduce_11 times weight transposed of the row's rel. Stores linear_12."""
     tile = tl.program_id(0)
-    begin = tl.load(tiles_src_rel_by_rel_64_ptr + n_tiles + tile)
+    begin = tl.load(tiles_src_rel_by_rel_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None]
     number = position.to(tl.int64)
-    end = tl.load(tiles_src_rel_by_rel_64_ptr + 2 * n_tiles + tile)
+    end = tl.load(tiles_src_rel_by_rel_32_ptr + 2 * n_tiles + tile)
     valid = position < end
-    rel = tl.load(tiles_src_rel_by_rel_64_ptr + tile).to(tl.int64)
+    rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
     f0 = tl.arange(0, 64)[None, :]
     total = tl.full((ROWS, 64), 0, tl.float32)
     # The product, DEPTH of its 64 columns and rows at a time.

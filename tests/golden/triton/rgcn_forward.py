@@ -12,14 +12,14 @@ def longest_of(begin, end, OWNERS: tl.constexpr):
     # The most members that an owner of this block has.
     return tl.reduce(tl.reshape(end - begin, (OWNERS,)), 0, tl.standard._elementwise_max)
 
-# gemm linear_5_kernel(schedule={tile_rows=64}) {
+# gemm linear_5_kernel(schedule={tile_rows=32}) {
 #   %0: src_rel[64] f32 = load(buffer=@x, via=src:src_rel->node, at=src_rel)
 #   %1: src_rel[64] f32 = product(%0, w=@weight, via=rel:src_rel->rel, transpose=false)
 #   store @linear_5 = %1
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def RGCNConv_linear_5_kernel(
-    tiles_src_rel_by_rel_64_ptr,
+    tiles_src_rel_by_rel_32_ptr,
     n_tiles,
     linear_5_ptr,
     src_of_src_rel_ptr,
@@ -32,12 +32,12 @@ def RGCNConv_linear_5_kernel(
 ):
     """For each row of src_rel: x times weight of the row's rel. Stores linear_5."""
     tile = tl.program_id(0)
-    begin = tl.load(tiles_src_rel_by_rel_64_ptr + n_tiles + tile)
+    begin = tl.load(tiles_src_rel_by_rel_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None]
-    end = tl.load(tiles_src_rel_by_rel_64_ptr + 2 * n_tiles + tile)
+    end = tl.load(tiles_src_rel_by_rel_32_ptr + 2 * n_tiles + tile)
     valid = position < end
     src = tl.load(src_of_src_rel_ptr + position, mask=valid, other=0).to(tl.int64)
-    rel = tl.load(tiles_src_rel_by_rel_64_ptr + tile).to(tl.int64)
+    rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
     f0 = tl.arange(0, 64)[None, :]
     total = tl.full((ROWS, 64), 0, tl.float32)
     # The product, DEPTH of its 64 columns and rows at a time.
@@ -81,7 +81,7 @@ def RGCNConv_pointwise_7_kernel(
     tl.store(pointwise_7_ptr + owner, 1 / tl.maximum(degree, constant, propagate_nan=tl.PropagateNan.ALL), mask=valid)
 
 
-# gemm linear_9_kernel(schedule={tile_rows=64}) {
+# gemm linear_9_kernel(schedule={tile_rows=32}) {
 #   %0: node[64] f32 = load(buffer=@x, via=none, at=node)
 #   %1: node[64] f32 = product(%0, w=@root, via=one:node->one, transpose=false)
 #   store @linear_9 = %1
@@ -99,10 +99,10 @@ def RGCNConv_linear_9_kernel(
 ):
     """For each row of node: x times root. Stores linear_9."""
     tile = tl.program_id(0)
-    begin = tile * 64
+    begin = tile * 32
     position = begin + tl.arange(0, ROWS)[:, None]
     number = position.to(tl.int64)
-    end = tl.minimum(begin + 64, n_node)
+    end = tl.minimum(begin + 32, n_node)
     valid = position < end
     f0 = tl.arange(0, 64)[None, :]
     total = tl.full((ROWS, 64), 0, tl.float32)
