@@ -132,8 +132,8 @@ class _Lowering:
         self._anchor_base(found, _unlifted(value))
 
     def _anchor_weight(self, found: set[Value], w: Value) -> None:
-        if not isinstance(w, Input):
-            found.add(w)
+        if not isinstance(_reshaped(w), Input):
+            found.add(_reshaped(w))
 
     def _worth_sharing(self, v: Value) -> bool:
         """Whether a row-wise value has several readers and costs more to compute again than to keep."""
@@ -200,7 +200,7 @@ class _Lowering:
                 return Traversal(name, v.space, v.via, (Store(out, self._weighted(v)),), schedule)
             case Linear():
                 assert v.via is not None
-                product = Product(self._row(v.x, None, top=False), self.buffers[v.w], v.via, v.transpose)
+                product = self._product(v)
                 return Gemm(name, (Store(out, product),))
             case OuterReduce():
                 assert v.via is not None
@@ -216,10 +216,16 @@ class _Lowering:
             case _:
                 return Traversal(name, v.space, None, (Store(out, self._row(v, None, top=True)),))
 
+    def _product(self, v: Linear) -> Product:
+        """A product with the weight in its buffer, read as a matrix whatever its shape."""
+        weight = self.buffers[_reshaped(v.w)]
+        matrix = None if weight.type.shape == v.w.shape else v.w.shape
+        return Product(self._row(v.x, None, top=False), weight, v.via, v.transpose, matrix)
+
     def _dot_product(self, v: Linear) -> Value:
         """A product with matrices of one column: a dot product in each row."""
         assert v.via is not None
-        w = build.reshape(load(self.buffers[v.w], v.via, None), (*v.w.shape[:-2], v.x.shape[-1]))
+        w = build.reshape(load(self.buffers[_reshaped(v.w)], v.via, None), (*v.w.shape[:-2], v.x.shape[-1]))
         x = self._row(v.x, None, top=False)
         return build.reshape(build.feature_sum(build.pointwise("mul", x, w), [-1]), v.shape)
 
@@ -309,6 +315,13 @@ def _unlifted(value: Value) -> Value:
     """What is below the views and the one lift of a product's operand: its rows can be read in place."""
     inner = _base(value)
     return inner.x if isinstance(inner, Lift) else value
+
+
+def _reshaped(w: Value) -> Value:
+    """The weight whose elements ``w`` shows, in the same order, under another shape."""
+    while isinstance(w, Reshape):
+        w = w.x
+    return w
 
 
 def _base(value: Value) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -130,6 +131,16 @@ def test_a_sum_of_all_rows_computes_what_else_is_needed_of_them() -> None:
     (kernel,) = (k for k in backward.kernels if isinstance(k, Traversal) and k.owner is Space.ONE)
     assert [b.type.space for b in writes(kernel)] == [Space.NODE, Space.ONE]
     assert kernel.schedule.split > 0
+
+
+def test_products_read_a_weight_of_any_shape_in_place() -> None:
+    """RGAT's weight has a dimension of heads, which its products do not."""
+    compiled = compilation("rgat 4")
+    products = [product_of(k) for plan in compiled.plans for k in plan.kernels if isinstance(k, Gemm)]
+    wide = [p for p in products if p.w.name == "weight"]
+    assert [(p.w.type.shape, p.matrix) for p in wide] == [((WIDTH, 4, WIDTH), (WIDTH, 4 * WIDTH))] * 2
+    with pytest.raises(TypeError, match="has no elements for"):
+        replace(wide[0], matrix=(WIDTH, WIDTH))
 
 
 def test_products_with_vectors_are_traversals() -> None:

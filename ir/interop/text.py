@@ -49,9 +49,10 @@ def print_program(program: Program) -> str:
 
 
 def print_operation(value: Value, names: dict[Value, str]) -> str:
-    """The right-hand side of one line."""
+    """The right-hand side of one line, without what is None unless it is given."""
     operands = [names[c] for c in value.children]  # type: ignore[index]
-    fields = [f"{name}={print_field(field)}" for name, field in value.data.items()]
+    optional = {f.name for f in dataclasses.fields(value) if f.default is None}
+    fields = [f"{n}={print_field(x)}" for n, x in value.data.items() if x is not None or n not in optional]
     return f"{value.op_name}({', '.join(operands + fields)})"
 
 

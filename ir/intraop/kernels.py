@@ -12,6 +12,7 @@ Anything else is a :class:`HostCall`. :mod:`columba.ir.intraop.verify` states th
 from __future__ import annotations
 
 import functools
+import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -19,7 +20,7 @@ from columba.ir.interop.ops import Value, operation
 from columba.ir.interop.program import Program
 from columba.ir.node import CHILD, topological
 from columba.ir.spaces import IndexMap, Space
-from columba.ir.types import TensorType
+from columba.ir.types import Shape, TensorType
 
 ROLES = ("input", "output", "temporary")
 
@@ -69,16 +70,20 @@ class Load(Value):
 class Product(Value):
     """Level 1's ``linear`` with its weight in a buffer: ``x [*lead, K]`` times ``w [K, N]`` or ``[*lead, K, N]``.
 
-    ``via`` selects the matrix of each row; None: one matrix a row. With ``transpose`` the weight is stored ``N, K``.
+    ``via`` selects the matrix of each row; None: one matrix a row. With ``transpose`` the weight is stored ``N, K``. ``matrix`` is the
+    shape under which the weight's elements are read, if that is not its own.
     """
 
     x: Value = field(metadata=CHILD)
     w: Buffer
     via: IndexMap | None
     transpose: bool
+    matrix: Shape | None = None
 
     def _infer(self) -> TensorType:
-        shape = self.w.type.shape
+        shape = self.weight_shape
+        if math.prod(shape) != self.w.type.size:
+            raise TypeError(f"product: weight {self.w} {self.w.type} has no elements for {list(shape)}")
         n = shape[-2] if self.transpose else shape[-1]
         k = shape[-1] if self.transpose else shape[-2]
         want = self.x.space if self.via is None else self.via.coarse
@@ -89,7 +94,11 @@ class Product(Value):
     @property
     def shared(self) -> bool:
         """Whether one matrix serves all leading dimensions."""
-        return len(self.w.type.shape) == 2
+        return len(self.weight_shape) == 2
+
+    @property
+    def weight_shape(self) -> Shape:
+        return self.w.type.shape if self.matrix is None else self.matrix
 
 
 @dataclass(frozen=True)
