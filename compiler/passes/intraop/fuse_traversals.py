@@ -9,6 +9,7 @@ from typing import Any
 from columba.ir.interop.ops import Lift, Reduce, Value
 from columba.ir.intraop.kernels import (
     Buffer,
+    Gemm,
     Kernel,
     Load,
     Store,
@@ -220,7 +221,7 @@ def drop_unread(kernels: Sequence[Kernel], outputs: Sequence[Buffer]) -> list[Ke
         read = {*outputs, *(b for k in kept for b in reads(k))}
         smaller: list[Kernel] = []
         for k in kept:
-            if not isinstance(k, Traversal):
+            if not isinstance(k, (Traversal, Gemm)):
                 smaller.append(k)
                 continue
             stores = tuple(s for s in k.stores if s.buffer in read)
