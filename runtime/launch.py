@@ -234,7 +234,7 @@ class Launch:
             frame = _Frame(len(self.runner.position))
         pointers = frame.pointers
         if self.first_slots:
-            pointers[: self.first_slots] = [x.data_ptr() for x in tensors]  # type: ignore[assignment]
+            pointers[: self.first_slots] = [x.data_ptr() for x in tensors]  # type: ignore[assignment]  # ctypes takes any sequence
         else:
             for n, x in zip(self.slots, tensors, strict=True):
                 pointers[n] = x.data_ptr()

@@ -24,5 +24,5 @@ def round_as_gpus_do() -> None:
         nan = (bits & 0x7FFFFFFF) > 0x7F800000
         return np.where(nan, (bits >> 16) | 0x40, rounded).astype(np.uint16).reshape(np.shape(x))
 
-    rounding.rounds = True  # type: ignore[attr-defined]
+    vars(rounding)["rounds"] = True
     interpreter._convert_float = rounding

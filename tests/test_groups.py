@@ -17,7 +17,7 @@ import columba
 from columba.driver import Compilation, Recipe
 from columba.ir.interop.verify import VerificationError
 from columba.ir.intraop.groups import rooms
-from columba.ir.intraop.kernels import Gemm, GemmReduce, GemmSchedule
+from columba.ir.intraop.kernels import Gemm, GemmReduce, GemmSchedule, Traversal
 from columba.ir.intraop.plan import Plan
 from columba.ir.intraop.text import parse_plan, plans_equal
 from columba.ir.intraop.verify import verify
@@ -163,7 +163,9 @@ def test_a_sum_that_is_no_sum_stays_outside() -> None:
             text = text.replace("(@out", "(@again: node[64] f32, @out")
         after = run("group_kernels", verify(parse_plan(text)))
         assert after.groups[0].kernels == ("t_kernel", "y_kernel", "d_kernel")
-        assert after.kernels[-1].schedule.scatter == 0  # type: ignore[union-attr]
+        last = after.kernels[-1]
+        assert isinstance(last, Traversal)
+        assert last.schedule.scatter == 0
 
 
 def test_other_passes_on_kernels_give_groups_up() -> None:

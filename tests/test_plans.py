@@ -16,7 +16,7 @@ import columba
 from columba.driver import Compilation
 from columba.ir.interop.ops import FeatureReduce
 from columba.ir.interop.text import parse_program
-from columba.ir.intraop.kernels import Buffer, Gemm, GemmReduce, Load, Traversal, product_of, values_of, writes
+from columba.ir.intraop.kernels import Buffer, Gemm, GemmReduce, Load, Traversal, product_of, reads, values_of, writes
 from columba.ir.spaces import Space
 from columba.lowering import lower
 from columba.runtime.graph import Graph
@@ -131,6 +131,14 @@ def test_a_sum_of_all_rows_computes_what_else_is_needed_of_them() -> None:
     (kernel,) = (k for k in backward.kernels if isinstance(k, Traversal) and k.owner is Space.ONE)
     assert [b.type.space for b in writes(kernel)] == [Space.NODE, Space.ONE]
     assert kernel.schedule.split > 0
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_what_nobody_reads_is_not_stored(case: str) -> None:
+    """Rows of a product that only its own epilogue needs, above all."""
+    for plan in compilation(case).plans:
+        read = {*plan.outputs, *(b for k in plan.kernels for b in reads(k))}
+        assert not [b for k in plan.kernels for b in writes(k) if b not in read]
 
 
 def test_products_read_a_weight_of_any_shape_in_place() -> None:

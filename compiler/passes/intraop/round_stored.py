@@ -77,7 +77,7 @@ class _Rounding:
         for v in topological((root,)):
             assert isinstance(v, Value)
             if v not in self.made:
-                self.made[v] = v.with_children([self._operand(v, c) for c in v.children])  # type: ignore[arg-type]
+                self.made[v] = v.with_children([self._operand(v, c) for c in v.children if isinstance(c, Value)])
         return self._unrounded(root)
 
     def _operand(self, reader: Value, v: Value) -> Value:
