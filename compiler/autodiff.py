@@ -138,7 +138,11 @@ def _reduce(op: Reduce, g: Value) -> Gradients:
         return (b.lift(g, op.via),)
     lifted = b.lift(op, op.via)
     if op.op == "logsumexp":
-        return (b.pointwise("mul", b.lift(g, op.via), b.pointwise("exp", b.pointwise("sub", op.x, lifted))),)
+        # The weights sum to one but for the rounding of the log-sum-exp, a factor that all of them share: divided out, so that the
+        # terms of a softmax's gradient cancel as they should. (Any bound will do that keeps owners without members finite.)
+        weights = b.pointwise("exp", b.pointwise("sub", op.x, lifted))
+        share = b.pointwise("div", g, b.pointwise("maximum", b.reduce_sum(weights, op.via), 0.5))
+        return (b.pointwise("mul", b.lift(share, op.via), weights),)
     # The extremum's gradient is shared evenly among the rows that attain it, as torch.scatter_reduce does.
     attains = b.pointwise("eq", op.x, lifted)
     one, zero = b.constant_like(op.x, 1.0), b.constant_like(op.x, 0.0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from compiled import assert_same, leaf, randomized, tensors_of
+from compiled import PAIRS, assert_same, leaf, randomized, tensors_of
 from eager_graphs import NODE_TYPES, RELATIONS, bipartite_graph, square_graphs
 from strangers import STRANGERS, Stranger
 from torch import Tensor
@@ -205,3 +205,21 @@ def test_a_model_is_one_program() -> None:
     compiled = columba.compile(eager, backend="cpp")
     for graph in GRAPHS.values():
         assert_same(compiled, eager, [leaf(graph.num_nodes, 5), graph], list(eager.parameters()))
+
+
+def test_gradients_of_large_logits_cancel() -> None:
+    """A softmax does not change if its logits are all moved by one amount: that sum of their gradients is 0, however large they are."""
+
+    @columba.compile(passes=PAIRS)
+    def attention(g: Graph, logits: Tensor, values: Tensor) -> Tensor:
+        e = g.edges
+        return e.sum(e.softmax(e(logits), by="src") * e.src(values))
+
+    graph = GRAPHS["random"]
+    logits = 300 + 0.1 * leaf(graph.num_edges, dtype=torch.float32).detach()
+    logits.requires_grad_()
+    values = leaf(graph.num_nodes, dtype=torch.float32, seed=1)
+    (grad,) = torch.autograd.grad(attention(graph, logits, values).sum(), logits)
+    sums = torch.zeros(graph.num_nodes).index_add_(0, graph.edge_index[0], grad)
+    assert values.abs().max() > 1
+    torch.testing.assert_close(sums, torch.zeros_like(sums), atol=2e-6, rtol=0)
