@@ -178,14 +178,15 @@ def _last_uses(steps: Sequence[Step]) -> dict[Buffer, int]:
 def cpp_memory(plan: Plan, counts: Counts, spare: Sequence[int] = ()) -> PlanMemory:
     """What the C++ backend allocates for a plan: its tensors, all at once, and the block of temporaries.
 
-    ``spare`` are the inputs whose memory is used again once they have been read, by position.
+    ``spare`` are the inputs whose memory is used again once they have been read, or taken over by outputs, by position.
     """
     placement = Placement(plan)
-    _, block = placement.place_temporaries([counts.get(space, 0) for space in Space], spare)
-    tensors = _sum(counts, (b.type for b in (*placement.tensors, *placement.from_host)))
+    layout = placement.layout([counts.get(space, 0) for space in Space], spare)
+    made = [b for n, b in enumerate(placement.tensors, len(plan.inputs)) if n not in layout.heirs]
+    tensors = _sum(counts, (b.type for b in (*made, *placement.from_host)))
     passing = max((_host_bytes(k, counts) for k in plan.kernels if isinstance(k, HostCall)), default=0)
     outputs = _sum(counts, (b.type for b in dict.fromkeys(plan.outputs) if b not in plan.inputs))
-    return PlanMemory(outputs, tensors + passing + block, block)
+    return PlanMemory(outputs, tensors + passing + layout.size, layout.size)
 
 
 def _host_bytes(kernel: HostCall, counts: Counts) -> int:

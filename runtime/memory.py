@@ -49,7 +49,10 @@ class Scratch:
             block = self._free.pop()
         except IndexError:
             return Block(size)
-        return block if block.size >= size else Block(size)
+        if block.size >= size:
+            return block
+        del block  # before another is made
+        return Block(size)
 
     def give(self, block: Block) -> None:
         """Takes a block back."""
