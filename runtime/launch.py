@@ -224,48 +224,50 @@ class Launch:
         """
         threads = 1 if self.is_small else torch.get_num_threads()
         layout = self.layouts.get((threads, spare)) or self._layout(threads, spare)
-        tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
-        if layout.made:
-            tensors += [_empty(*about) if n is None else _heir(tensors[n], *about) for about, n in layout.made]
-        else:
-            tensors += [_empty(*about) for about in self.made]
+        block = scratch.take(layout.size) if layout.size else None  # before tensors, which find room beside it
         try:
-            frame = layout.frames.pop()
-        except IndexError:
-            frame = _Frame(len(self.runner.position))
-        pointers = frame.pointers
-        if self.first_slots:
-            pointers[: self.first_slots] = [x.data_ptr() for x in tensors]  # type: ignore[assignment]  # ctypes takes any sequence
-        else:
-            for n, x in zip(self.slots, tensors, strict=True):
-                pointers[n] = x.data_ptr()
-        block = scratch.take(layout.size) if layout.size else None
-        if block is not None and frame.base != block.base:
-            frame.base = block.base
-            for n, offset in layout.in_block:
-                pointers[n] = block.base + offset
-        for n, room, offset in layout.in_tensors:
-            pointers[n] = tensors[room].data_ptr() + offset
-        times = _times.get()
-        for step in self.runner.steps:
-            if isinstance(step, HostCall):
-                self._host(step, tensors, pointers)
-                continue
-            call, stage = step
-            seconds = None if times is None else (ctypes.c_double * len(stage.kernels))()
-            failed = call(frame.address, self.arrays_at, self.sizes_at, threads, seconds)
-            if failed:
-                raise KernelError(
-                    f"columba: kernel {stage.kernels[failed - 1].name} of {self.runner.plan.name} ran out of memory"
-                )
-            if times is not None and seconds is not None:
-                mine = times.setdefault(self.runner.plan.name, {})
-                for kernel, taken in zip(stage.kernels, seconds, strict=True):
-                    mine.setdefault(kernel.name, []).append(taken)
-        if block is not None:
-            scratch.give(block)
-        layout.frames.append(frame)
-        return [tensors[n] for n in self.outputs]
+            tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
+            if layout.made:
+                tensors += [_empty(*about) if n is None else _heir(tensors[n], *about) for about, n in layout.made]
+            else:
+                tensors += [_empty(*about) for about in self.made]
+            try:
+                frame = layout.frames.pop()
+            except IndexError:
+                frame = _Frame(len(self.runner.position))
+            pointers = frame.pointers
+            if self.first_slots:
+                pointers[: self.first_slots] = [x.data_ptr() for x in tensors]  # type: ignore[assignment]  # ctypes takes any sequence
+            else:
+                for n, x in zip(self.slots, tensors, strict=True):
+                    pointers[n] = x.data_ptr()
+            if block is not None and frame.base != block.base:
+                frame.base = block.base
+                for n, offset in layout.in_block:
+                    pointers[n] = block.base + offset
+            for n, room, offset in layout.in_tensors:
+                pointers[n] = tensors[room].data_ptr() + offset
+            times = _times.get()
+            for step in self.runner.steps:
+                if isinstance(step, HostCall):
+                    self._host(step, tensors, pointers)
+                    continue
+                call, stage = step
+                seconds = None if times is None else (ctypes.c_double * len(stage.kernels))()
+                failed = call(frame.address, self.arrays_at, self.sizes_at, threads, seconds)
+                if failed:
+                    raise KernelError(
+                        f"columba: kernel {stage.kernels[failed - 1].name} of {self.runner.plan.name} ran out of memory"
+                    )
+                if times is not None and seconds is not None:
+                    mine = times.setdefault(self.runner.plan.name, {})
+                    for kernel, taken in zip(stage.kernels, seconds, strict=True):
+                        mine.setdefault(kernel.name, []).append(taken)
+            layout.frames.append(frame)
+            return [tensors[n] for n in self.outputs]
+        finally:
+            if block is not None:
+                scratch.give(block)
 
     def _host(self, step: HostCall, tensors: list[Tensor], pointers: ctypes.Array[ctypes.c_void_p]) -> None:
         """Runs a host call and appends its results to ``tensors``."""

@@ -117,33 +117,26 @@ def _metered_host(meter: Meter, counts: Sequence[int]) -> Any:
 
 
 @pytest.fixture
-def block_meter(monkeypatch: pytest.MonkeyPatch) -> Iterator[Meter]:
-    """Meters the blocks of temporaries and of the tensors that programs make, with pools that start empty."""
-    meter = Meter()
+def most_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
+    """The bytes that the pool has held whenever memory was taken from it, small temporaries and tensors included."""
+    seen: list[int] = []
+    take = memory.Pooled.take
 
-    class MeteredBlock(memory.Block):
-        def __init__(self, size: int) -> None:
-            super().__init__(size)
-            meter.add(self, size)
+    def noted(self: memory.Pooled, size: int) -> memory.Piece:
+        piece = take(self, size)
+        seen.append(self.held)
+        return piece
 
-        __slots__ = ("__weakref__",)
-
-    release()
-    monkeypatch.setattr(memory, "Block", MeteredBlock)
+    monkeypatch.setattr(memory.Pooled, "take", noted)
     monkeypatch.setattr(memory.Pooled, "SMALL", 0)
-    yield meter
-    release()
-
-
-def release() -> None:
+    yield seen
     gc.collect()
-    memory.scratch.release()
     memory.pooled.release()
 
 
 @pytest.mark.parametrize("layer", LAYERS)
-def test_cpp_allocates_what_is_predicted(layer: str, block_meter: Meter) -> None:
-    """A training step, all that it makes and what it is given to begin with, within 2 %."""
+def test_cpp_allocates_what_is_predicted(layer: str, most_held: list[int]) -> None:
+    """A training step, all that it makes and what it is given to begin with, within 3 %: pieces are of whole pages."""
     graph = typed_graph(nodes=2000, edges=20000)
     model, _, _ = sample(layer)
     compiled = columba.compile(model, passes=PAIRS, backend="cpp")
@@ -151,24 +144,22 @@ def test_cpp_allocates_what_is_predicted(layer: str, block_meter: Meter) -> None
     gradient = torch.randn(graph.num_nodes, 64)
     predicted = footprint_of(columba.explain(compiled, x, graph).compilation, graph.counts(), "cpp")
 
-    def step() -> None:
+    def step() -> int:
+        most_held.clear()
         out = compiled(x, graph)
         out.backward(gradient.clone())
-
-    def again() -> int:
-        step()
         x.grad = None
         model.zero_grad()
+        del out
         gc.collect()
-        return block_meter.held
+        return max(most_held)
 
-    kept = again()
-    assert again() == kept, "the second step finds its blocks"
-    release()
-    assert block_meter.held == 0
-    block_meter.peak = 0
     step()
-    assert block_meter.peak + gradient.nbytes == pytest.approx(predicted.peak - predicted.resident, rel=0.02)
+    memory.pooled.release()
+    before = memory.pooled.held
+    measured = step() - before + gradient.nbytes
+    assert measured == pytest.approx(predicted.peak - predicted.resident, rel=0.03)
+    assert step() - before + gradient.nbytes <= measured, "the second step finds its memory"
 
 
 @pytest.mark.parametrize("layer", LAYERS)
