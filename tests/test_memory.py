@@ -115,10 +115,10 @@ def test_threads_take_and_give() -> None:
             if not bool((value == mark).all()):
                 wrong.append(f"{mark}")
 
-    monkey = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-    for thread in monkey:
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
         thread.start()
-    for thread in monkey:
+    for thread in threads:
         thread.join()
     assert not wrong
     gc.collect()
