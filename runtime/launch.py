@@ -325,7 +325,7 @@ def _empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype,
 
 
 def _heir(giver: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, size: int) -> Tensor:
-    """A tensor in the memory of another, which nobody else will read."""
+    """A tensor in the memory of another, which a program has made, so that its storage begins with it, and which nobody will read."""
     return torch.empty(0, dtype=dtype, device=CPU).set_(giver.untyped_storage(), 0, shape, strides)  # type: ignore[call-overload, no-any-return]
 
 
