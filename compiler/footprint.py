@@ -1,7 +1,7 @@
 """How much memory a compiled program takes on a graph of given size, found as the backends really allocate.
 
 The Triton backend makes a tensor for each buffer when its kernel runs and drops it after its last reader; partial sums between the two
-launches of a kernel live while that kernel runs. The C++ backend puts temporaries into one block, which stays between calls.
+launches of a kernel live while that kernel runs. The C++ backend puts temporaries into one block, whose memory later tensors use again.
 :class:`columba.runtime.triton_launch.TritonExecutable` and :class:`columba.runtime.placement.Placement` are what is modelled here; tests
 compare the two. PyTorch's allocator rounds sizes up and keeps what is free, which is not counted.
 """
@@ -36,14 +36,10 @@ PER_TYPE = (Space.REL, Space.NTYPE, Space.ONE)
 
 @dataclass(frozen=True)
 class PlanMemory:
-    """What a plan makes: ``outputs`` bytes that it returns, ``peak`` bytes at its fullest moment, outputs made until then included.
-
-    ``kept`` bytes of the peak stay with the process after the call: the block of temporaries of the C++ backend.
-    """
+    """What a plan makes: ``outputs`` bytes that it returns, ``peak`` bytes at its fullest moment, outputs made until then included."""
 
     outputs: int
     peak: int
-    kept: int = 0
 
 
 @dataclass(frozen=True)
@@ -76,12 +72,11 @@ class Footprint:
     @property
     def peak(self) -> int:
         """The most that is held at one moment of the call, or, with gradients, of forward and backward together."""
-        kept = max(self.forward.kept, self.backward.kept if self.backward else 0)
-        forward = self.resident + self.forward.peak - self.forward.kept + kept
+        forward = self.resident + self.forward.peak
         if self.backward is None:
             return forward
         alive = self.resident + self.results + self.saved + self.result_gradients
-        return max(forward, alive + self.backward.peak - self.backward.kept + kept)
+        return max(forward, alive + self.backward.peak)
 
     def as_dict(self) -> dict[str, int]:
         """Everything, peak included, for scripts."""
@@ -178,14 +173,15 @@ def _last_uses(steps: Sequence[Step]) -> dict[Buffer, int]:
 def cpp_memory(plan: Plan, counts: Counts, spare: Sequence[int] = ()) -> PlanMemory:
     """What the C++ backend allocates for a plan: its tensors, all at once, and the block of temporaries.
 
-    ``spare`` are the inputs whose memory is used again once they have been read, by position.
+    ``spare`` are the inputs whose memory is used again once they have been read, or taken over by outputs, by position.
     """
     placement = Placement(plan)
-    _, block = placement.place_temporaries([counts.get(space, 0) for space in Space], spare)
-    tensors = _sum(counts, (b.type for b in (*placement.tensors, *placement.from_host)))
+    layout = placement.layout([counts.get(space, 0) for space in Space], spare)
+    made = [b for n, b in enumerate(placement.tensors, len(plan.inputs)) if n not in layout.heirs]
+    tensors = _sum(counts, (b.type for b in (*made, *placement.from_host)))
     passing = max((_host_bytes(k, counts) for k in plan.kernels if isinstance(k, HostCall)), default=0)
     outputs = _sum(counts, (b.type for b in dict.fromkeys(plan.outputs) if b not in plan.inputs))
-    return PlanMemory(outputs, tensors + passing + block, block)
+    return PlanMemory(outputs, tensors + passing + layout.size)
 
 
 def _host_bytes(kernel: HostCall, counts: Counts) -> int:

@@ -162,7 +162,7 @@ class _PlanRunner:
             self.steps.append(step if isinstance(step, HostCall) else (_entry(library, step), step))
         placement = Placement(plan)
         self.tensors, self.temporaries = placement.tensors, placement.temporaries
-        self.place_temporaries = placement.place_temporaries
+        self.layout = placement.layout
         self.where = {b: n for n, b in enumerate((*plan.inputs, *self.tensors, *placement.from_host))}
 
 
@@ -208,63 +208,66 @@ class Launch:
         return self.run(inputs)
 
     def _layout(self, threads: int, spare: tuple[int, ...]) -> _Layout:
-        places, size = self.runner.place_temporaries(self.counts, spare, threads)
-        where = list(zip(self.temporaries, places, strict=True))
+        found = self.runner.layout(self.counts, spare, threads)
+        where = list(zip(self.temporaries, found.places, strict=True))
         in_block = [(n, offset) for n, (room, offset) in where if room is None]
-        in_spare = [(n, room, offset) for n, (room, offset) in where if room is not None]
-        return self.layouts.setdefault((threads, spare), _Layout(size, in_block, in_spare))
+        in_tensors = [(n, room, offset) for n, (room, offset) in where if room is not None]
+        inputs = len(self.runner.plan.inputs)
+        made = [(about, found.heirs.get(inputs + n)) for n, about in enumerate(self.made)] if found.heirs else []
+        return self.layouts.setdefault((threads, spare), _Layout(found.size, in_block, in_tensors, made))
 
     def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
         """The outputs for inputs that passed :meth:`check`, or are known to.
 
-        Temporaries may stand in the memory of the inputs at the positions ``spare``, which must be contiguous, once these have been read.
+        Temporaries may stand in the memory of the inputs at the positions ``spare``, which must be contiguous, once these have been read,
+        and outputs may take it over.
         """
         threads = 1 if self.is_small else torch.get_num_threads()
         layout = self.layouts.get((threads, spare)) or self._layout(threads, spare)
-        tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
-        tensors += [
-            torch.empty_strided(shape, strides, dtype=dtype, device=CPU)  # half the time of torch.empty with a device
-            if size < Pooled.SMALL
-            else pooled.empty(shape, dtype)
-            for shape, strides, dtype, size in self.made
-        ]
+        block = scratch.take(layout.size) if layout.size else None  # before tensors, which find room beside it
         try:
-            frame = layout.frames.pop()
-        except IndexError:
-            frame = _Frame(len(self.runner.position))
-        pointers = frame.pointers
-        if self.first_slots:
-            pointers[: self.first_slots] = [x.data_ptr() for x in tensors]  # type: ignore[assignment]  # ctypes takes any sequence
-        else:
-            for n, x in zip(self.slots, tensors, strict=True):
-                pointers[n] = x.data_ptr()
-        block = scratch.take(layout.size) if layout.size else None
-        if block is not None and frame.base != block.base:
-            frame.base = block.base
-            for n, offset in layout.in_block:
-                pointers[n] = block.base + offset
-        for n, room, offset in layout.in_spare:
-            pointers[n] = tensors[room].data_ptr() + offset
-        times = _times.get()
-        for step in self.runner.steps:
-            if isinstance(step, HostCall):
-                self._host(step, tensors, pointers)
-                continue
-            call, stage = step
-            seconds = None if times is None else (ctypes.c_double * len(stage.kernels))()
-            failed = call(frame.address, self.arrays_at, self.sizes_at, threads, seconds)
-            if failed:
-                raise KernelError(
-                    f"columba: kernel {stage.kernels[failed - 1].name} of {self.runner.plan.name} ran out of memory"
-                )
-            if times is not None and seconds is not None:
-                mine = times.setdefault(self.runner.plan.name, {})
-                for kernel, taken in zip(stage.kernels, seconds, strict=True):
-                    mine.setdefault(kernel.name, []).append(taken)
-        if block is not None:
-            scratch.give(block)
-        layout.frames.append(frame)
-        return [tensors[n] for n in self.outputs]
+            tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
+            if layout.made:
+                tensors += [_empty(*about) if n is None else _heir(tensors[n], *about) for about, n in layout.made]
+            else:
+                tensors += [_empty(*about) for about in self.made]
+            try:
+                frame = layout.frames.pop()
+            except IndexError:
+                frame = _Frame(len(self.runner.position))
+            pointers = frame.pointers
+            if self.first_slots:
+                pointers[: self.first_slots] = [x.data_ptr() for x in tensors]  # type: ignore[assignment]  # ctypes takes any sequence
+            else:
+                for n, x in zip(self.slots, tensors, strict=True):
+                    pointers[n] = x.data_ptr()
+            if block is not None and frame.base != block.base:
+                frame.base = block.base
+                for n, offset in layout.in_block:
+                    pointers[n] = block.base + offset
+            for n, room, offset in layout.in_tensors:
+                pointers[n] = tensors[room].data_ptr() + offset
+            times = _times.get()
+            for step in self.runner.steps:
+                if isinstance(step, HostCall):
+                    self._host(step, tensors, pointers)
+                    continue
+                call, stage = step
+                seconds = None if times is None else (ctypes.c_double * len(stage.kernels))()
+                failed = call(frame.address, self.arrays_at, self.sizes_at, threads, seconds)
+                if failed:
+                    raise KernelError(
+                        f"columba: kernel {stage.kernels[failed - 1].name} of {self.runner.plan.name} ran out of memory"
+                    )
+                if times is not None and seconds is not None:
+                    mine = times.setdefault(self.runner.plan.name, {})
+                    for kernel, taken in zip(stage.kernels, seconds, strict=True):
+                        mine.setdefault(kernel.name, []).append(taken)
+            layout.frames.append(frame)
+            return [tensors[n] for n in self.outputs]
+        finally:
+            if block is not None:
+                scratch.give(block)
 
     def _host(self, step: HostCall, tensors: list[Tensor], pointers: ctypes.Array[ctypes.c_void_p]) -> None:
         """Runs a host call and appends its results to ``tensors``."""
@@ -292,12 +295,38 @@ def check_inputs(plan: str, inputs: Sequence[Tensor], expected: Sequence[Expecte
             )
 
 
-class _Layout:
-    """Where the temporaries stand: at offsets in a block of ``size`` bytes, or in the memory of inputs; and frames not in use."""
+_Made = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, int]
+"""A tensor that a call makes: its shape, strides, dtype and bytes."""
 
-    def __init__(self, size: int, in_block: list[tuple[int, int]], in_spare: list[tuple[int, int, int]]) -> None:
-        self.size, self.in_block, self.in_spare = size, in_block, in_spare
+
+class _Layout:
+    """Where the temporaries stand: at offsets in a block of ``size`` bytes, or in the memory of tensors; and frames not in use.
+
+    ``made`` says of the tensors to make which input each takes over the memory of, if any does.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        in_block: list[tuple[int, int]],
+        in_tensors: list[tuple[int, int, int]],
+        made: list[tuple[_Made, int | None]],
+    ) -> None:
+        self.size, self.in_block, self.in_tensors, self.made = size, in_block, in_tensors, made
         self.frames: list[_Frame] = []
+
+
+def _empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, size: int) -> Tensor:
+    if size < Pooled.SMALL:
+        return torch.empty_strided(
+            shape, strides, dtype=dtype, device=CPU
+        )  # half the time of torch.empty with a device
+    return pooled.empty(shape, dtype)
+
+
+def _heir(giver: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, size: int) -> Tensor:
+    """A tensor in the memory of another, which a program has made, so that its storage begins with it, and which nobody will read."""
+    return torch.empty(0, dtype=dtype, device=CPU).set_(giver.untyped_storage(), 0, shape, strides)  # type: ignore[call-overload, no-any-return]
 
 
 class _Frame:

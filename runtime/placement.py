@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from columba.ir.intraop.groups import rooms
+from columba.ir.intraop.in_place import in_place
 from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
@@ -17,10 +19,35 @@ from columba.runtime.memory import ALIGNMENT
 SPACES = tuple(Space)
 
 SMALLEST_SPARE = 2**18
-"""Bytes from which an input's memory is worth reusing."""
+"""Bytes from which a tensor's memory is worth reusing."""
 
 Place = tuple[int | None, int]
-"""The input in whose memory a temporary stands, by position, or None for the block; and the offset in bytes."""
+"""The tensor in whose memory a temporary stands, by its number, or None for the block; and the offset in bytes.
+
+The plan's inputs come first among the numbers, then the tensors that the call allocates."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where everything stands on one graph.
+
+    ``places`` are those of the temporaries, in a block of ``size`` bytes or in tensors. ``heirs`` maps outputs to the inputs whose
+    memory they take over, both by their numbers.
+    """
+
+    places: tuple[Place, ...]
+    size: int
+    heirs: Mapping[int, int]
+
+
+@dataclass(frozen=True)
+class _Room:
+    """The memory of a tensor, which temporaries may use from kernel ``first`` to kernel ``last``, both included."""
+
+    tensor: int
+    size: int
+    first: int
+    last: int
 
 
 class Placement:
@@ -28,6 +55,9 @@ class Placement:
 
     What leaves the plan, or goes to a host call, is a tensor; every other buffer that a kernel writes is a temporary. One that is local
     to a group has memory for a part of its rows.
+
+    A temporary may also stand in the memory of an input that is free once it has been read, or of an output that is not yet written; those
+    of :func:`columba.ir.intraop.in_place.in_place` always stand in that of their output, where it begins.
     """
 
     def __init__(self, plan: Plan) -> None:
@@ -40,6 +70,8 @@ class Placement:
         self.group_of = {b: group for group in plan.groups for b in group.local}
         self.spans = self._spans()
         self.lives = {b: self._life(b) for b in self.temporaries}
+        self.in_place = in_place(plan)
+        self.born = self._born()
 
     def _spans(self) -> list[tuple[int, int]]:
         """For every kernel, the first and the last one of its group: all of them run while one buffer beyond the group is used."""
@@ -54,22 +86,35 @@ class Placement:
         first, last = touching[0], touching[-1]
         return (first, last) if buffer in self.group_of else (self.spans[first][0], self.spans[last][1])
 
-    def place_temporaries(
-        self, counts: Sequence[int], spare: Sequence[int] = (), threads: int | None = None
-    ) -> tuple[list[Place], int]:
-        """Where the temporaries stand, and the size of the block that is needed for them.
+    def _born(self) -> dict[int, int]:
+        """The first kernel that needs the memory of each output, by its number among tensors: for itself, or for what stands in it."""
+        standing = {out: self.lives[b][0] for b, out in self.in_place.items()}
+        written = {b: self.spans[n][0] for n, k in enumerate(self.plan.kernels) for b in writes(k)}
+        inputs = len(self.plan.inputs)
+        return {inputs + n: standing.get(b, written[b]) for n, b in enumerate(self.tensors) if b in self.plan.outputs}
+
+    def layout(self, counts: Sequence[int], spare: Sequence[int] = (), threads: int | None = None) -> Layout:
+        """Where the temporaries stand, how large a block they need, and which outputs take over the memory of inputs.
 
         Temporaries that never live together share memory. ``spare`` are positions of inputs whose memory is free once their last
-        reader has run. Buffers are placed by size, the largest first, or in order of first use, whichever takes the smaller block.
+        reader has run; an output of nearly that size that is born later may keep it, if that takes less memory in all.
         ``threads`` run the kernels; None: as many as PyTorch uses.
         """
         threads = torch.get_num_threads() if threads is None else threads
         sizes = [_aligned(self.size_of(b, counts, threads)) for b in self.temporaries]
-        rooms = [(n, bytes_of(self.plan.inputs[n].type, counts), self._last_read(self.plan.inputs[n])) for n in spare]
-        rooms = sorted((r for r in rooms if r[1] >= SMALLEST_SPARE), key=lambda room: room[1])
-        by_size = sorted(range(len(sizes)), key=lambda n: -sizes[n])
-        found = [self._place(order, sizes, rooms) for order in (by_size, range(len(sizes)))]
-        return min(found, key=lambda layout: layout[1])
+        wide = {n: bytes_of(b.type, counts) for n, b in enumerate((*self.plan.inputs, *self.tensors))}
+        wide = {n: size for n, size in wide.items() if size >= SMALLEST_SPARE}
+        free = {n: self._last_read(self.plan.inputs[n]) for n in spare if n in wide}
+        best = self._fitted(sizes, wide, free, {})
+        for out in sorted((n for n in self.born if n in wide), key=lambda n: -wide[n]):
+            for giver in free:
+                fits = wide[out] <= wide[giver] <= wide[out] + wide[out] // 4
+                if not fits or giver in best.heirs.values() or free[giver] >= self.born[out]:
+                    continue
+                found = self._fitted(sizes, wide, free, {**best.heirs, out: giver})
+                if found.size < best.size + (0 if out in best.heirs else wide[out]):
+                    best = found
+        return best
 
     def size_of(self, buffer: Buffer, counts: Sequence[int], threads: int) -> int:
         """Bytes of a temporary."""
@@ -82,16 +127,33 @@ class Placement:
     def _last_read(self, buffer: Buffer) -> int:
         return max((self.spans[n][1] for n, k in enumerate(self.plan.kernels) if buffer in reads(k)), default=-1)
 
-    def _place(
-        self, order: Iterable[int], sizes: Sequence[int], rooms: Sequence[tuple[int, int, int]]
-    ) -> tuple[list[Place], int]:
+    def _fitted(
+        self, sizes: Sequence[int], wide: Mapping[int, int], free: Mapping[int, int], heirs: Mapping[int, int]
+    ) -> Layout:
+        """The layout with these heirs. Buffers are placed by size, the largest first, or in order of first use, whichever takes less."""
+        kernels = len(self.plan.kernels)
+        until = {giver: self.born[out] - 1 for out, giver in heirs.items()}
+        found = [_Room(n, wide[n], last + 1, until.get(n, kernels)) for n, last in free.items()]
+        found += [_Room(n, wide[n], 0, born - 1) for n, born in self.born.items() if n in wide and n not in heirs]
+        found.sort(key=lambda room: room.size)
+        by_size = sorted(range(len(sizes)), key=lambda n: -sizes[n])
+        placed = [self._place(order, sizes, found) for order in (by_size, range(len(sizes)))]
+        places, size = min(placed, key=lambda one: one[1])
+        return Layout(tuple(places), size, heirs)
+
+    def _place(self, order: Iterable[int], sizes: Sequence[int], rooms: Sequence[_Room]) -> tuple[list[Place], int]:
         taken: dict[int | None, list[_Taken]] = {None: []}
         places: dict[int, Place] = {}
         for n in order:
-            life = self.lives[self.temporaries[n]]
-            for room, capacity, last_read in rooms:
-                at = _first_fit(taken.setdefault(room, []), sizes[n], life)
-                if life[0] > last_read and at + sizes[n] <= capacity:
+            buffer = self.temporaries[n]
+            life = self.lives[buffer]
+            if buffer in self.in_place:
+                places[n] = (len(self.plan.inputs) + self.tensors.index(self.in_place[buffer]), 0)
+                continue
+            room: int | None
+            for place in rooms:
+                room, at = place.tensor, _first_fit(taken.setdefault(place.tensor, []), sizes[n], life)
+                if place.first <= life[0] and life[1] <= place.last and at + sizes[n] <= place.size:
                     break
             else:
                 room, at = None, _first_fit(taken[None], sizes[n], life)

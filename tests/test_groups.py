@@ -210,9 +210,9 @@ def test_local_buffers_take_memory_for_some_rows_only() -> None:
     found = {b.name: room for b, room in rooms(plan.groups[0], plan.kernels, 4).items()}
     assert (found["t"].of(rows), found["y"].of(rows)) == (4 * 512, 4 * 2 * 512)
     assert found["t"].of(100) == 100
-    _, size = Placement(plan).place_temporaries(counts, (), 4)
+    size = Placement(plan).layout(counts, (), 4).size
     assert size == 3 * 4 * 512 * 64 * 4
-    _, whole = Placement(parse_plan(BEFORE)).place_temporaries(counts, (), 4)
+    whole = Placement(parse_plan(BEFORE)).layout(counts, (), 4).size
     assert whole == 2 * rows * 64 * 4
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Iterator
+from itertools import combinations
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 import columba
 from columba.driver import Compilation
-from columba.ir.intraop.kernels import HostCall, Kernel, reads, writes
+from columba.ir.intraop.kernels import Buffer, HostCall, Kernel, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
 from columba.passes.intraop.order_kernels import OrderKernels
@@ -64,8 +65,8 @@ def test_a_training_step_holds_few_tables_of_pairs(layer: str, tables: int) -> N
     c = compilation(layer)
     assert c.backward_plan is not None
     kept = sum(bytes_of(b.type, COUNTS) for b in c.forward_plan.outputs[c.results :])
-    _, forward = Placement(c.forward_plan).place_temporaries(COUNTS)
-    _, backward = Placement(c.backward_plan).place_temporaries(COUNTS, c.spare)
+    forward = Placement(c.forward_plan).layout(COUNTS).size
+    backward = Placement(c.backward_plan).layout(COUNTS, c.spare).size
     inputs, outputs = c.forward_plan.inputs, (*c.forward_plan.outputs[: c.results], *c.backward_plan.outputs)
     compulsory = sum(bytes_of(b.type, COUNTS) for b in (*inputs, *outputs))
     edges = 2 * 4 * 4 * FB15K[Space.EDGE]
@@ -77,8 +78,8 @@ def test_memory_of_saved_values_is_used_again() -> None:
     c = compilation("hgt 1", f"{PAIRS},-group_kernels")
     assert c.backward_plan is not None
     where = Placement(c.backward_plan)
-    _, apart = where.place_temporaries(COUNTS)
-    _, together = where.place_temporaries(COUNTS, c.spare)
+    apart = where.layout(COUNTS).size
+    together = where.layout(COUNTS, c.spare).size
     assert together <= apart - TABLE
 
 
@@ -96,7 +97,7 @@ def test_an_order_is_one_of_the_legal_ones_and_no_worse(layer: str) -> None:
         assert set(reads(kernel)) <= written
         written |= set(writes(kernel))
     assert OrderKernels().run(ordered) is ordered
-    size = [Placement(p).place_temporaries(COUNTS, c.spare)[1] for p in (shuffled, ordered)]
+    size = [Placement(p).layout(COUNTS, c.spare).size for p in (shuffled, ordered)]
     assert size[1] <= size[0]
 
 
@@ -125,22 +126,37 @@ def test_what_lives_together_stands_apart(layer: str, seed: int, monkeypatch: py
     counts = [generator.choice([0, 1, 7, 1000, 5000]) for _ in Space]
     spare = tuple(n for n in range(len(plan.inputs)) if generator.random() < 0.5)
     where = Placement(plan)
-    places, size = where.place_temporaries(counts, spare, 2)
-    for n, (room, at) in enumerate(places):
-        buffer = where.temporaries[n]
-        end = at + where.size_of(buffer, counts, 2)
-        first, last = where.lives[buffer]
+    layout = where.layout(counts, spare, 2)
+    assert len(set(layout.heirs.values())) == len(layout.heirs)
+    tensors = (*plan.inputs, *where.tensors)
+    held = []
+    for n, buffer in enumerate(tensors):
+        room = layout.heirs.get(n, n)
+        size = bytes_of(buffer.type, counts)
+        assert size <= bytes_of(tensors[room].type, counts)
+        if n >= len(plan.inputs) or n in spare:
+            held.append((room, 0, size, used(plan, buffer), buffer))
+    for buffer, (place, at) in zip(where.temporaries, layout.places, strict=True):
+        size = where.size_of(buffer, counts, 2)
         assert at % 64 == 0
-        assert end <= (size if room is None else bytes_of(plan.inputs[room].type, counts))
-        if room is not None:
-            assert room in spare
-            assert all(plan.inputs[room] not in reads(k) for k in plan.kernels[first:])
-        for m in range(n):
-            other_room, other_at = places[m]
-            other = where.temporaries[m]
-            other_first, other_last = where.lives[other]
-            if room == other_room and first <= other_last and other_first <= last:
-                assert end <= other_at or other_at + where.size_of(other, counts, 2) <= at
+        assert at + size <= (layout.size if place is None else bytes_of(tensors[place].type, counts))
+        assert place is None or place >= len(plan.inputs) or place in spare
+        room = None if place is None else layout.heirs.get(place, place)
+        held.append((room, at, at + size, where.lives[buffer], buffer))
+    for (room, begin, end, (first, last), a), (room_b, begin_b, end_b, (first_b, last_b), b) in combinations(held, 2):
+        if room == room_b and begin < end_b and begin_b < end and first <= last_b and first_b <= last:
+            assert where.in_place.get(b) is a
+            assert last_b == first
+
+
+def used(plan: Plan, buffer: Buffer) -> tuple[int, int]:
+    """From which kernel to which the memory of an input or output is in use, those that run beside it in a group included."""
+    last = len(plan.kernels)
+    spans = Placement(plan).spans
+    touching = [n for n, k in enumerate(plan.kernels) if buffer in (*reads(k), *writes(k))]
+    if buffer in plan.outputs:
+        return (spans[touching[0]][0], last) if buffer not in Placement(plan).in_place.values() else (touching[0], last)
+    return (-1, spans[touching[-1]][1] if touching else -1)
 
 
 @functools.cache
@@ -179,6 +195,29 @@ def test_gradients_with_and_without_keeping_the_graph(layer: str) -> None:
         y = loss(x)
         for keep in (True, True, False):
             torch.testing.assert_close(list(torch.autograd.grad(y, leaves, retain_graph=keep)), wanted)
+
+
+@pytest.mark.usefixtures("every_saved_value_is_spare")
+@pytest.mark.parametrize("layer", LAYERS)
+def test_gradients_that_took_over_memory_are_their_own(layer: str) -> None:
+    loss, x, leaves, wanted = step(layer)
+    found = [torch.autograd.grad(loss(x), leaves) for _ in range(3)]
+    for gradients in found:
+        torch.testing.assert_close(list(gradients), wanted)
+    with torch.no_grad():
+        for gradient in found[0]:
+            gradient.zero_()
+    torch.testing.assert_close(list(found[1]), wanted)
+
+
+def test_a_gradient_takes_over_the_memory_of_a_saved_value() -> None:
+    c = compilation("rgat 1")
+    assert c.backward_plan is not None
+    where = Placement(c.backward_plan)
+    tensors = (*c.backward_plan.inputs, *where.tensors)
+    named = {tensors[out].name: tensors[giver].name for out, giver in where.layout(COUNTS, c.spare).heirs.items()}
+    assert named == {"grad_x": "saved_reduce_5"}
+    assert not where.layout(COUNTS).heirs
 
 
 @pytest.mark.usefixtures("every_saved_value_is_spare")

@@ -14,7 +14,8 @@ from columba.codegen.cpp.scatter import scatter_text
 from columba.codegen.cpp.traversal import KernelText, traversal_text
 from columba.codegen.templates import template, text
 from columba.ir.intraop.groups import Group, bounds_of, is_scattered, rooms
-from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal, reads, writes
+from columba.ir.intraop.in_place import in_place
+from columba.ir.intraop.kernels import Buffer, Gemm, GemmReduce, HostCall, Kernel, Traversal, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.intraop.text import print_kernel
 from columba.ir.types import DType
@@ -92,8 +93,9 @@ def emit(plans: Sequence[Plan], index_dtype: DType) -> str:
     """
     whole = _Part()
     for plan in plans:
+        shared = in_place(plan)
         for name, kernel in _kernels(plan).items():
-            whole.kernels[name] = _kernel(plan, kernel, name, "static")
+            whole.kernels[name] = _kernel(plan, kernel, name, "static", shared)
             whole.gemms |= isinstance(kernel, (Gemm, GemmReduce))
         whole.stages += _entries(plan)
     return _module("Columba: " + ", ".join(plan.name for plan in plans), index_dtype, whole, "static")
@@ -108,7 +110,8 @@ def emit_parts(plan: Plan, index_dtype: DType) -> tuple[str, ...]:
     count = max(min(2, len(kernels) // SMALLEST_PART), math.ceil(len(kernels) / LARGEST_PART))
     if count < 2:
         return (emit([plan], index_dtype),)
-    texts = {name: _kernel(plan, kernel, name, SHARED) for name, kernel in kernels.items()}
+    shared = in_place(plan)
+    texts = {name: _kernel(plan, kernel, name, SHARED, shared) for name, kernel in kernels.items()}
     parts = [_Part() for _ in range(count)]
     for name in sorted(texts, key=lambda name: -len(texts[name])):
         part = min(parts, key=lambda part: part.size)
@@ -213,8 +216,9 @@ def _module(
     )
 
 
-def _kernel(plan: Plan, kernel: Kernel, name: str, linkage: str) -> str:
-    names = Names(plan.buffers, plan.index_arrays, writes(kernel))
+def _kernel(plan: Plan, kernel: Kernel, name: str, linkage: str, shared: Mapping[Buffer, Buffer]) -> str:
+    here = {b: out for b, out in shared.items() if out in writes(kernel)}
+    names = Names(plan.buffers, plan.index_arrays, writes(kernel), here)
     found: KernelText
     match kernel:
         case Traversal():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from columba.codegen.cpp.scalars import identifier, stored
 from columba.codegen.names import array_name
@@ -12,12 +12,23 @@ from columba.ir.spaces import Space
 
 
 class Names:
-    """Hands out names for one kernel, and remembers which were used, so that only those are declared."""
+    """Hands out names for one kernel, and remembers which were used, so that only those are declared.
 
-    def __init__(self, buffers: Sequence[Buffer], arrays: Sequence[IndexArray], written: Sequence[Buffer]) -> None:
+    ``in_place`` are the buffers that the kernel reads in the memory of one that it writes.
+    """
+
+    def __init__(
+        self,
+        buffers: Sequence[Buffer],
+        arrays: Sequence[IndexArray],
+        written: Sequence[Buffer],
+        in_place: Mapping[Buffer, Buffer] | None = None,
+    ) -> None:
         self.buffer_slots = {b: n for n, b in enumerate(buffers)}
         self.array_slots = {a: n for n, a in enumerate(arrays)}
         self.written = set(written)
+        self.in_place = dict(in_place or {})
+        self.sharing = {*self.in_place, *self.in_place.values()}
         self.used_buffers: dict[Buffer, None] = {}
         self.used_arrays: dict[IndexArray, None] = {}
         self.used_counts: dict[Space, None] = {}
@@ -49,8 +60,9 @@ class Names:
         lines = [f"const int64_t n_{space} = counts[{self.count_slot(space)}];" for space in self.used_counts]
         for b in self.used_buffers:
             const = "" if b in self.written else "const "
+            alone = "" if b in self.sharing else " __restrict"
             lines.append(
-                f"{const}{stored(b.type.dtype)}* __restrict {self.buffer(b)} = "
+                f"{const}{stored(b.type.dtype)}*{alone} {self.buffer(b)} = "
                 f"({const}{stored(b.type.dtype)}*)buffers[{self.buffer_slots[b]}];"
             )
         for a in self.used_arrays:

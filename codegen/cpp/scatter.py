@@ -10,14 +10,19 @@ from columba.codegen.cpp.traversal import KernelText, RowPlaces, know_views, thr
 from columba.ir.indices import Lookup, Segments
 from columba.ir.interop.ops import Degree, Reduce
 from columba.ir.intraop.groups import scattered_sums
+from columba.ir.intraop.in_place import starts_sum
 from columba.ir.intraop.kernels import Load, Store, Traversal
 
 
 def scatter_text(kernel: Traversal, names: Names) -> KernelText:
-    """The text of such a traversal. Sums are kept where the stores write, and what is made of them is computed at the end."""
+    """The text of such a traversal. Sums are kept where the stores write, and what is made of them is computed at the end.
+
+    A sum that is added to what its memory holds already starts there.
+    """
     assert kernel.via is not None
     places = RowPlaces(names, kernel.owner, kernel.via, as_stored=True)
     sums = scattered_sums(kernel)
+    begun = {s for b, out in names.in_place.items() for s in sums if s.buffer is out and starts_sum(s, b) is not None}
     owner_of = names.index(Lookup(kernel.via))
     ahead = kernel.schedule.ahead
     return KernelText(
@@ -27,13 +32,13 @@ def scatter_text(kernel: Traversal, names: Names) -> KernelText:
             "rows": names.count(kernel.via.fine),
             "threads": threads_of(kernel.schedule),
             "owner_of": owner_of,
-            "sums": [(names.buffer(s.buffer), r.type.size) for s, r in sums.items()],
+            "sums": [(names.buffer(s.buffer), r.type.size) for s, r in sums.items() if s not in begun],
             "body": _members(sums, places),
             "ahead": ahead,
             "fetch": [
                 line for s, r in sums.items() for line in _fetch(names.buffer(s.buffer), r, kernel.schedule.lines)
             ],
-            "finish": _finish(kernel, sums, places),
+            "finish": _finish({s: r for s, r in sums.items() if s not in begun}, places),
         },
     )
 
@@ -65,7 +70,7 @@ def _fetch(buffer: str, r: Reduce, lines: int) -> list[str]:
     ]
 
 
-def _finish(kernel: Traversal, sums: dict[Store, Reduce], places: RowPlaces) -> list[str]:
+def _finish(sums: dict[Store, Reduce], places: RowPlaces) -> list[str]:
     """What is done to the row of an owner when all members have been added; a sum that is stored as it is needs nothing."""
     pending = [s for s, r in sums.items() if s.value is not r]
     if not pending:
