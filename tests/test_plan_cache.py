@@ -18,6 +18,7 @@ from columba import plan_cache, variants
 from columba.codegen.cpp import emit, emit_parts
 from columba.driver import Recipe, compile_program
 from columba.ir.interop.program import Program
+from columba.ir.intraop.kernels import Gemm, GemmReduce
 from columba.ir.types import DType
 from columba.runtime import build, cache, fingerprint
 from columba.variants import Variants, recipes_for
@@ -70,6 +71,19 @@ def test_every_kernel_stands_in_one_part(name: str) -> None:
         assert sorted(found) == sorted(kernels)
         assert max(map(len, parts)) < len(whole)
         assert emit_parts(plan, DType.I32) == parts
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_products_of_a_kind_share_a_part_unless_it_overflows(name: str) -> None:
+    """What all products of a kind need is compiled in each part that has one."""
+    for plan in compile_program(*program_of(name)).plans:
+        parts = emit_parts(plan, DType.I32)
+        for helper, kind in (("cb_gemm<", Gemm), ("cb_outer<", GemmReduce)):
+            products = sum(isinstance(k, kind) for k in plan.kernels)
+            calls = [len(re.findall(rf"^ +{helper}", part, re.MULTILINE)) for part in parts]
+            assert sum(calls) == products
+            if name == "hgt" and "backward" in plan.name:  # its products are half of the work, and of two kinds
+                assert sorted(calls) == [0, products]
 
 
 def test_variants_are_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:

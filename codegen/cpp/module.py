@@ -29,6 +29,13 @@ SHARED = '__attribute__((visibility("hidden")))'
 SMALLEST_PART, LARGEST_PART = 2, 10
 """Kernels in a part: a plan is cut in two for two processors where its parts have at least so many, and further where they had more."""
 
+PRODUCT, HELPERS = 4_000, 10_000
+"""What a compiler has to do for a matrix product beside its own text, and once in a part for what all products of its kind share there:
+in characters of a traversal, which takes it as long."""
+
+FULL = 1.5
+"""How many times its fair share a part may hold before products of one kind go to several parts."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -78,11 +85,20 @@ class _Part:
 
     kernels: dict[str, str] = field(default_factory=dict)
     stages: list[dict[str, object]] = field(default_factory=list)
-    gemms: bool = False
+    products: set[type[Kernel]] = field(default_factory=set)
+    effort: int = 0
 
-    @property
-    def size(self) -> int:
-        return sum(map(len, self.kernels.values()))
+    def add(self, name: str, kernel: Kernel, written: str) -> None:
+        self.effort += self.more(kernel, written)
+        self.kernels[name] = written
+        if isinstance(kernel, (Gemm, GemmReduce)):
+            self.products.add(type(kernel))
+
+    def more(self, kernel: Kernel, written: str) -> int:
+        """What the compiler has to do beyond what it has already, if this kernel is added."""
+        if not isinstance(kernel, (Gemm, GemmReduce)):
+            return len(written)
+        return len(written) + PRODUCT + (0 if type(kernel) in self.products else HELPERS)
 
 
 def emit(plans: Sequence[Plan], index_dtype: DType) -> str:
@@ -95,14 +111,13 @@ def emit(plans: Sequence[Plan], index_dtype: DType) -> str:
     for plan in plans:
         shared = in_place(plan)
         for name, kernel in _kernels(plan).items():
-            whole.kernels[name] = _kernel(plan, kernel, name, "static", shared)
-            whole.gemms |= isinstance(kernel, (Gemm, GemmReduce))
+            whole.add(name, kernel, _kernel(plan, kernel, name, "static", shared))
         whole.stages += _entries(plan)
     return _module("Columba: " + ", ".join(plan.name for plan in plans), index_dtype, whole, "static")
 
 
 def emit_parts(plan: Plan, index_dtype: DType) -> tuple[str, ...]:
-    """The kernels of one plan in several files of about the same length, which can be built side by side and linked.
+    """The kernels of one plan in several files that take a compiler about the same time, and can be built side by side and linked.
 
     Raises: as :func:`emit`.
     """
@@ -112,17 +127,36 @@ def emit_parts(plan: Plan, index_dtype: DType) -> tuple[str, ...]:
         return (emit([plan], index_dtype),)
     shared = in_place(plan)
     texts = {name: _kernel(plan, kernel, name, SHARED, shared) for name, kernel in kernels.items()}
-    parts = [_Part() for _ in range(count)]
-    for name in sorted(texts, key=lambda name: -len(texts[name])):
-        part = min(parts, key=lambda part: part.size)
-        part.kernels[name] = texts[name]
-        part.gemms |= isinstance(kernels[name], (Gemm, GemmReduce))
+    parts = _distributed(kernels, texts, count)
     parts[-1].stages = _entries(plan)
     parameters = {name: _parameters(plan, kernel) for name, kernel in kernels.items()}
     return tuple(
         _module(f"Columba: {plan.name}, part {n + 1} of {count}", index_dtype, part, SHARED, parameters)
         for n, part in enumerate(parts)
     )
+
+
+def _distributed(kernels: Mapping[str, Kernel], texts: Mapping[str, str], count: int) -> list[_Part]:
+    """Kernels in ``count`` parts: products first, those of one kind together where that fills no part, the others where least is."""
+    whole = _Part()
+    for name, kernel in kernels.items():
+        whole.add(name, kernel, texts[name])
+    parts = [_Part() for _ in range(count)]
+
+    def place(kernel: Kernel, written: str) -> _Part:
+        for part in parts:
+            if type(kernel) in part.products and part.effort + part.more(kernel, written) <= FULL * whole.effort / count:
+                return part
+        return min(parts, key=lambda part: part.effort + part.more(kernel, written))
+
+    def order(name: str) -> tuple[bool, str, int]:
+        kernel = kernels[name]
+        is_product = isinstance(kernel, (Gemm, GemmReduce))
+        return not is_product, type(kernel).__name__, -len(texts[name])
+
+    for name in sorted(texts, key=order):
+        place(kernels[name], texts[name]).add(name, kernels[name], texts[name])
+    return parts
 
 
 def _kernels(plan: Plan) -> dict[str, Kernel]:
@@ -204,7 +238,7 @@ def _module(
     """The text of one file. Where it has entries it declares those of ``all_kernels``, by name with parameters, that stand in others."""
     if index_dtype not in (DType.I32, DType.I64):
         raise TypeError(f"index arrays hold i32 or i64, not {index_dtype}")
-    headers = text(PACKAGE, "prelude.h") + (text(PACKAGE, "gemm.h") if part.gemms else "")
+    headers = text(PACKAGE, "prelude.h") + (text(PACKAGE, "gemm.h") if part.products else "")
     return template(PACKAGE, "module.cpp.jinja").render(
         title=title,
         index_type="int32_t" if index_dtype is DType.I32 else "int64_t",
