@@ -9,7 +9,6 @@ import types
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar, overload
 
@@ -23,7 +22,7 @@ from columba.runtime.build import CompilerNotFound
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
 from columba.runtime.reference import evaluate
-from columba.runtime.sorts import sorts_built_meanwhile
+from columba.runtime.sorts import start_building_sorts
 from columba.saving import Saving
 from columba.tuning.lookup import Recorded
 from columba.variants import Variants, parse_choices, recipes_for
@@ -300,8 +299,9 @@ class _Specialization:
         """The kernels for these inputs' gradients that are best for this graph, built now if they are not yet."""
         with self.lock:
             key, variants = self._variants(graph, inputs)
-            with nullcontext() if variants.is_known or backend != "cpp" else sorts_built_meanwhile():
-                name = self.choice(graph, variants, backend)
+            if backend == "cpp" and not variants.is_known:
+                start_building_sorts()  # the graph will need them
+            name = self.choice(graph, variants, backend)
             found = (key, name, graph.index_dtype, backend)
             if found not in self.runnables:
                 self.runnables[found] = Runnable(variants.planned(name), ir_dtype(graph.index_dtype), backend)

@@ -16,7 +16,7 @@ from typing import Any
 from columba.driver import Compilation, Planned, Recipe
 from columba.ir.interop.program import Program
 from columba.ir.intraop.text import parse_plan
-from columba.runtime.cache import get_or_build, remove
+from columba.runtime.cache import find, get_or_build, remove
 from columba.runtime.fingerprint import fingerprint
 from columba.saving import Saving
 
@@ -41,6 +41,11 @@ def stored(key: str, names: Iterable[str], compile: Callable[[], Mapping[str, Co
         pass
     remove(key, ".json")
     return to_texts(compile())
+
+
+def is_stored(key: str) -> bool:
+    """Whether there is an entry under ``key``."""
+    return find(key, ".json") is not None
 
 
 def _write(path: Path, compiled: Mapping[str, Compilation]) -> None:

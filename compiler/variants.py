@@ -107,8 +107,8 @@ class Variants:
 
     @property
     def is_known(self) -> bool:
-        """Whether the variants have been compiled or read."""
-        return "_texts" in self.__dict__ or bool(self.compiled)
+        """Whether the variants have been compiled, in this process or before."""
+        return "_texts" in self.__dict__ or bool(self.compiled) or plan_cache.is_stored(self.stored_key)
 
     @functools.cached_property
     def stored_key(self) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import os
 from pathlib import Path
 
 import columba.ir
@@ -15,12 +16,25 @@ FOLDERS = (".", "passes", "ir", "codegen")
 @functools.cache
 def fingerprint() -> str:
     """The hash of the source of the compiler: passes, lowering, code generation."""
-    root = Path(columba.ir.__file__).parents[1]
-    files: list[Path] = []
-    for folder in FOLDERS:
-        pattern = "*" if folder == "." else "**/*"
-        files += (f for f in (root / folder).glob(pattern) if f.suffix in (".py", ".jinja", ".h"))
     digest = hashlib.sha256()
-    for file in sorted(files):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+    for file in source_files():
+        with open(file, "rb", buffering=0) as f:
+            digest.update(os.path.basename(file).encode() + b"\0" + f.read())
     return digest.hexdigest()
+
+
+def source_files() -> list[str]:
+    """The paths of what the fingerprint covers, sorted."""
+    root = Path(columba.ir.__file__).parents[1]
+    return sorted(file for folder in FOLDERS for file in _sources(str(root / folder), deep=folder != "."))
+
+
+def _sources(folder: str, deep: bool) -> list[str]:
+    """The source files in a folder, and in those in it if ``deep``. (``Path.glob`` takes as long as reading them all.)"""
+    found: list[str] = []
+    for entry in os.scandir(folder):
+        if entry.name.endswith((".py", ".jinja", ".h")):
+            found.append(entry.path)
+        elif deep and entry.is_dir():
+            found += _sources(entry.path, deep)
+    return found

@@ -27,7 +27,7 @@ from columba.runtime.memory import Pooled, pooled, scratch
 from columba.runtime.placement import SPACES as SPACES
 from columba.runtime.placement import Placement
 from columba.runtime.placement import shape_of as shape_of
-from columba.runtime.sorts import build_sorts
+from columba.runtime.sorts import start_building_sorts
 
 HostRunner = Callable[[Program, Sequence[Tensor]], list[Tensor]]
 
@@ -105,10 +105,9 @@ class Executable:
         self.plans = tuple(plans)
         texts = [str(plan) for plan in plans] if texts is None else texts
         self._emitted = index_dtype
+        start_building_sorts()  # graphs will need them
         with ThreadPoolExecutor() as pool:  # the compiler runs in a process of its own for each plan
-            sorts = pool.submit(build_sorts)  # graphs will need them
             libraries = [load(path) for path in pool.map(self._build, plans, texts)]
-            sorts.result()
         self.index_dtype = torch_dtype(index_dtype)
         self.runners = {p.name: _PlanRunner(p, library) for p, library in zip(plans, libraries, strict=True)}
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ctypes
 import functools
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+import threading
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import resources
 from typing import Any, Protocol
@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from columba.runtime.build import CompilerNotFound, build, is_built, load
+from columba.runtime.build import BuildError, CompilerNotFound, build, is_built, load
 
 
 @dataclass(frozen=True)
@@ -203,17 +203,21 @@ def _source() -> str:
     return resources.files(__package__).joinpath("prepare.cpp").read_text()
 
 
-def build_sorts() -> None:
-    """Builds the sorts in C++, so that graphs find them."""
-    build(_source())
+@functools.cache
+def start_building_sorts() -> threading.Thread:
+    """Builds the sorts in C++ in another thread, once in a process, so that graphs find them.
+
+    Nobody waits for it but a graph that is worth it: a smaller one is sorted by PyTorch meanwhile. Whether the sorts could be built is
+    seen where they are used.
+    """
+    thread = threading.Thread(target=_build_sorts, name="columba sorts")
+    thread.start()
+    return thread
 
 
-@contextmanager
-def sorts_built_meanwhile() -> Iterator[None]:
-    """Builds the sorts in another thread while the block runs. Whether they could be built is seen where they are used."""
-    with ThreadPoolExecutor(1) as pool:
-        pool.submit(build_sorts)
-        yield
+def _build_sorts() -> None:
+    with suppress(CompilerNotFound, BuildError):
+        build(_source())
 
 
 @functools.cache

@@ -180,11 +180,9 @@ def test_a_compiler_is_asked_for_its_version_once(tmp_path: Path) -> None:
     assert build.compiler_version(str(compiler)) == "another"
 
 
-def test_the_fingerprint_covers_the_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    read: list[str] = []
-    original = Path.read_bytes
-    monkeypatch.setattr(Path, "read_bytes", lambda self: (read.append(self.as_posix()), original(self))[1])
-    fingerprint.fingerprint.__wrapped__()
+def test_the_fingerprint_covers_the_compiler() -> None:
+    files = [Path(name).as_posix() for name in fingerprint.source_files()]
+    assert files == sorted(set(files))
     for part in (
         "/lowering.py",
         "/passes/interop/sink_lifts.py",
@@ -192,7 +190,25 @@ def test_the_fingerprint_covers_the_compiler(monkeypatch: pytest.MonkeyPatch) ->
         "/ir/node.py",
         "gemm.cpp.jinja",
     ):
-        assert any(name.endswith(part) for name in read), part
+        assert any(name.endswith(part) for name in files), part
+
+
+def test_the_fingerprint_changes_with_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "pass.py"
+    file.write_text("one")
+    monkeypatch.setattr(fingerprint, "source_files", lambda: [str(file)])
+    before = fingerprint.fingerprint.__wrapped__()
+    file.write_text("two")
+    assert fingerprint.fingerprint.__wrapped__() != before
+
+
+def test_stored_variants_are_known() -> None:
+    program, wrt = program_of("rgcn")
+    recipes = recipes_for({})
+    assert not Variants(program, wrt, recipes).is_known
+    Variants(program, wrt, recipes).names()
+    assert Variants(program, wrt, recipes).is_known
+    assert not Variants(program, wrt[:1], recipes).is_known
 
 
 def test_a_process_that_finds_everything_imports_little(tmp_path: Path) -> None:

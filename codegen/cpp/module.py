@@ -145,7 +145,10 @@ def _distributed(kernels: Mapping[str, Kernel], texts: Mapping[str, str], count:
 
     def place(kernel: Kernel, written: str) -> _Part:
         for part in parts:
-            if type(kernel) in part.products and part.effort + part.more(kernel, written) <= FULL * whole.effort / count:
+            if (
+                type(kernel) in part.products
+                and part.effort + part.more(kernel, written) <= FULL * whole.effort / count
+            ):
                 return part
         return min(parts, key=lambda part: part.effort + part.more(kernel, written))
 

@@ -170,6 +170,16 @@ def _lookup(tokens: Tokens, values: dict[str, Value]) -> Value:
 
 
 def parse_type(tokens: Tokens) -> TensorType:
+    start = tokens.next
+    try:
+        end = tokens.tokens.index("]", start) + 2
+    except ValueError:
+        end = start
+    said = tuple(tokens.tokens[start:end])
+    known = _types.get(said)
+    if known is not None:
+        tokens.next = end
+        return known
     space = _enum(tokens, Space)
     tokens.take("[")
     shape = []
@@ -178,7 +188,11 @@ def parse_type(tokens: Tokens) -> TensorType:
         if tokens.peek() == ",":
             tokens.take()
     tokens.take("]")
-    return TensorType(space, tuple(shape), _enum(tokens, DType))
+    return _types.setdefault(said, TensorType(space, tuple(shape), _enum(tokens, DType)))
+
+
+_types: dict[tuple[str, ...], TensorType] = {}
+"""Types that were parsed before, by their tokens: a plan says few types many times."""
 
 
 def _enum(tokens: Tokens, kind: Any) -> Any:
@@ -214,6 +228,13 @@ def _hints(op_name: str) -> dict[str, Any]:
     return typing.get_type_hints(OPS[op_name])
 
 
+@functools.cache
+def _children(op_name: str) -> tuple[tuple[str, bool], ...]:
+    """The fields of an operation that hold operands, each with whether it holds several."""
+    children = (f.name for f in dataclasses.fields(OPS[op_name]) if f.metadata.get("child"))
+    return tuple((name, typing.get_origin(_hints(op_name)[name]) is tuple) for name in children)
+
+
 def _parse_operation(tokens: Tokens, op: type[Value], values: dict[str, Value]) -> Value:
     hints = _hints(op.op_name)
     operands: list[Value] = []
@@ -231,13 +252,11 @@ def _parse_operation(tokens: Tokens, op: type[Value], values: dict[str, Value]) 
         if tokens.peek() != ")":
             tokens.take(",")
     tokens.take(")")
-    for f in dataclasses.fields(op):
-        if not f.metadata.get("child"):
-            continue
-        if typing.get_origin(hints[f.name]) is tuple:
-            fields[f.name], operands = tuple(operands), []
+    for name, is_tuple in _children(op.op_name):
+        if is_tuple:
+            fields[name], operands = tuple(operands), []
         elif operands:
-            fields[f.name] = operands.pop(0)
+            fields[name] = operands.pop(0)
     if operands:
         raise tokens.error(f"{op.op_name}: too many operands")
     return op(**fields)
