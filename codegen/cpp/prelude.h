@@ -245,6 +245,27 @@ template <class T, int H, int N, class F> INLINE void cb_sums(T* out, F f) {
   for (int h = 0; h < H; ++h) out[h] = cb_sum<T, N>([&](int i) __attribute__((always_inline)) { return f(h, i); });
 }
 
+// ---------------------------------------------------------------------------------------------- small rows of members
+
+// out[h] = f over all x[i * SIZE + h], for n numbers side by side: 16 at a time, then the lanes of each result pairwise, in an order that is
+// the same for every n. `start` is what f leaves alone; it fills the room behind the numbers up to a whole step.
+template <class T, int SIZE, class F> INLINE void cb_fold_rows(T* __restrict out, T* __restrict x, int64_t n, T start, F f) {
+  constexpr int LANES = 16;
+  static_assert(LANES % SIZE == 0, "rows fill a step");
+  for (int64_t j = n; j % LANES != 0; ++j) x[j] = start;
+  alignas(64) T lane[LANES];
+  for (int i = 0; i < LANES; ++i) lane[i] = start;
+  for (int64_t j = 0; j < n; j += LANES) {
+    #pragma omp simd
+    for (int i = 0; i < LANES; ++i) lane[i] = f(x[j + i], lane[i]);
+  }
+  #pragma GCC unroll 4
+  for (int half = LANES / 2; half >= SIZE; half /= 2) {
+    #pragma omp simd
+    for (int i = 0; i < half; ++i) lane[i] = f(lane[i + half], lane[i]);
+  }
+  for (int i = 0; i < SIZE; ++i) out[i] = lane[i];
+}
 // ---------------------------------------------------------------------------------------------- work among threads
 
 // The first owner of a thread, when the owners from one to another are cut so that owners and members together are even.
