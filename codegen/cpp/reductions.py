@@ -83,6 +83,7 @@ def fold_scratch(rows: Rows, r: Reduce, x: Array, name: str, terms: Array | None
             f"{each} if ({name}[i] == -({kind})INFINITY) {name}[i] = 0;",
             *_exponentials(r, x, name, terms),
             *_fold(r, terms, f"{name}_sum", "sum", lanes=True),
+            "#pragma omp simd",
             f"{each} {name}[i] = begin == end ? 0 : {name}[i] + cb_log({name}_sum[i]);",
         ]
     elif r.op != "sum":
