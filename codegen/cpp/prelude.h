@@ -303,6 +303,16 @@ template <class T, int SIZE, class F> INLINE void cb_fold_rows(T* __restrict out
   }
   for (int i = 0; i < SIZE; ++i) out[i] = lane[i];
 }
+struct cb_sum_of {
+  template <class T> __attribute__((always_inline)) T operator()(T x, T y) const { return x + y; }
+};
+struct cb_larger_of {
+  template <class T> __attribute__((always_inline)) T operator()(T x, T y) const { return cb_maximum(x, y); }
+};
+struct cb_smaller_of {
+  template <class T> __attribute__((always_inline)) T operator()(T x, T y) const { return cb_minimum(x, y); }
+};
+
 // ---------------------------------------------------------------------------------------------- work among threads
 
 // The first owner of a thread, when the owners from one to another are cut so that owners and members together are even.

@@ -98,10 +98,9 @@ def _extremum(op: str) -> str:
 
 def _fold_lanes(kind: str, size: int, op: str, x: Array, out: str) -> str:
     """``out[i] = op over x[.. + i]``, several members at a time."""
-    combined = "x + y" if op == "sum" else f"cb_{_extremum(op)}(x, y)"
-    f = f"[]({kind} x, {kind} y) __attribute__((always_inline)) {{ return {combined}; }}"
+    f = {"sum": "cb_sum_of", "min": "cb_smaller_of"}.get(op, "cb_larger_of")
     count = "end - begin" if size == 1 else f"(end - begin) * {size}"
-    return f"cb_fold_rows<{kind}, {size}>({out}, {x.base}, {count}, ({kind}){START[op]}, {f});"
+    return f"cb_fold_rows<{kind}, {size}>({out}, {x.base}, {count}, ({kind}){START[op]}, {f}());"
 
 
 def _fold(r: Reduce, x: Array, name: str, op: str = "", *, lanes: bool = False) -> list[str]:
