@@ -26,6 +26,7 @@ from columba.ir.intraop.verify import verify as verify_plan
 from columba.ir.types import DType
 from columba.lowering import lower
 from columba.partition import Source, partition
+from columba.passes.intraop.sort_rows import SortRows, sort_saved
 from columba.pipeline import Pipeline, parse_passes
 from columba.runtime.graph import Graph
 from columba.runtime.host import run_host_program
@@ -138,8 +139,7 @@ class Planned:
     @property
     def spare(self) -> tuple[int, ...]:
         """Backward inputs, by position, that are saved values which nobody else sees: their memory may be used again in that pass."""
-        internal = (s[0] == "result" and s[1] >= self.results and s not in self.gradients for s in self.sources)
-        return tuple(n for n, yes in enumerate(internal) if yes)
+        return tuple(n for n, s in enumerate(self.sources) if _is_internal(s, self.results, self.gradients))
 
 
 def compile_program(
@@ -159,8 +159,15 @@ def compile_program(
     backward = distinct(parts.backward)
     by_name = dict(zip(wrt, backward.places, strict=True))
     gradients = tuple(_gradient(by_name.get(i.name), parts.sources) for i in traced.inputs)
-    forward_plan = verify_plan(recipe.schedule(lower(parts.forward)))
-    backward_plan = verify_plan(recipe.schedule(lower(backward.program)))
+    forward_plan, backward_plan = (recipe.schedule(lower(p)) for p in (parts.forward, backward.program))
+    if SortRows() in parse_passes(recipe.level2):
+        internal = [
+            (forward_plan.outputs[source[1]], backward_plan.inputs[n])
+            for n, source in enumerate(parts.sources)
+            if _is_internal(source, results, gradients)
+        ]
+        forward_plan, backward_plan = sort_saved(forward_plan, backward_plan, internal)
+    verify_plan(forward_plan), verify_plan(backward_plan)
     return Compilation(
         traced,
         parts.forward,
@@ -191,6 +198,11 @@ def _differentiated(wanted: Distinct, wrt: Sequence[str], recipe: Recipe) -> tup
             again.program, tuple(again.places[n] if kind == "output" else (kind, n) for kind, n in wanted.places)
         )
     return wanted, None
+
+
+def _is_internal(source: Source, results: int, gradients: Sequence[tuple[str, int] | None]) -> bool:
+    """Whether a backward input is a saved value that nobody sees but the backward plan."""
+    return source[0] == "result" and source[1] >= results and source not in gradients
 
 
 def _gradient(place: Place | None, sources: Sequence[Source]) -> tuple[str, int] | None:

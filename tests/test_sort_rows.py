@@ -19,7 +19,7 @@ from columba.ir.intraop.text import parse_plan, plans_equal
 from columba.ir.intraop.verify import verify
 from columba.ir.spaces import Space, index_map
 from columba.ir.types import DType
-from columba.passes.intraop.sort_rows import SortRows
+from columba.passes.intraop.sort_rows import SortRows, sort_saved
 
 GRAPHS = square_graphs()
 BY_SRC, BY_DST = (index_map(name, Space.EDGE) for name in ("src", "dst"))
@@ -145,3 +145,87 @@ def test_attention_layers_sort_what_edges_keep(layer: str) -> None:
     assert kept
     assert all(b.order is not None for b in kept)
     assert_same(lambda t: compiled(t, g), lambda t: module(t, g), [x], list(module.parameters()))
+
+
+FORWARD = """
+plan forward(@a: node[4] f32) -> (@out: node[4] f32, @saved_0: edge[4] f32SORTED) {
+  traversal first(owner=node, via=dst:edge->node) {
+    %0: edge[4] f32 = load(buffer=@a, via=src:edge->node, at=edge)
+    %1: edge[4] f32 = pointwise(%0, function=exp, scalars=[])
+    %2: node[4] f32 = reduce(%1, via=dst:edge->node, op=sum)
+    store @out = %2
+    store @saved_0 = %1
+  }
+}
+"""
+BACKWARD = """
+plan backward(@saved_exp_0: edge[4] f32SORTED, @grad_out: node[4] f32) -> (@grad_a: node[4] f32) {
+  traversal second(owner=node, via=src:edge->node) {
+    %0: edge[4] f32 = load(buffer=@saved_exp_0, via=none, at=edge)
+    %1: edge[4] f32 = load(buffer=@grad_out, via=dst:edge->node, at=edge)
+    %2: edge[4] f32 = pointwise(%0, %1, function=mul, scalars=[])
+    %3: node[4] f32 = reduce(%2, via=src:edge->node, op=sum)
+    store @grad_a = %3
+  }
+}
+"""
+
+
+def plans(sorting: str = "") -> tuple[Plan, Plan]:
+    forward, backward = (verify(parse_plan(t.replace("SORTED", sorting))) for t in (FORWARD, BACKWARD))
+    return forward, backward
+
+
+def test_saved_values_stand_in_the_order_of_their_writer() -> None:
+    forward, backward = plans()
+    found = sort_saved(forward, backward, [(forward.outputs[1], backward.inputs[0])])
+    assert [str(verify(plan)) for plan in found] == [str(plan) for plan in plans(" sorted=dst:edge->node")]
+    assert {a for a in found[0].index_arrays if isinstance(a, Order)} == set()
+    assert {a for a in found[1].index_arrays if isinstance(a, Order)} == {Order(BY_SRC, BY_DST)}
+    assert [str(in_own_order(plan)) for plan in found] == [str(forward), str(backward)]
+
+
+def test_results_that_others_see_stay_in_the_order_of_their_space() -> None:
+    forward, backward = plans()
+    assert sort_saved(forward, backward, []) == (forward, backward)
+
+
+def test_saved_values_that_are_read_otherwise_stay_in_the_order_of_their_space() -> None:
+    forward, _ = plans()
+    backward = parse_plan(
+        """
+        plan backward(@saved_exp_0: edge[4] f32, @grad_out: node[4] f32) -> (@grad: edge[4] f32) {
+          traversal second(owner=edge, via=none) {
+            %0: edge[4] f32 = load(buffer=@saved_exp_0, via=none, at=edge)
+            %1: edge[4] f32 = load(buffer=@grad_out, via=dst:edge->node, at=edge)
+            %2: edge[4] f32 = pointwise(%0, %1, function=mul, scalars=[])
+            store @grad = %2
+          }
+        }
+        """
+    )
+    found = sort_saved(forward, verify(backward), [(forward.outputs[1], backward.inputs[0])])
+    assert found == (forward, backward)
+
+
+def test_what_is_saved_and_seen_is_not_sorted() -> None:
+    """The weights are a result, which the backward plan reads: they stay as the user knows them, and scores that only it reads do not."""
+    g = GRAPHS["random"]
+    args = [leaf(g.num_nodes, 2, 24, seed=n) for n in range(3)]
+
+    def attention(g: Graph, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        e = g.edges
+        dots = (e.dst(q) * e.src(k)).sum(-1)
+        return e.sum(e.softmax(dots).unsqueeze(-1) * e.src(v)), dots
+
+    def alone(g: Graph, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return attention(g, q, k, v)[0]
+
+    for function, seen in ((attention, True), (alone, False)):
+        compiled = columba.compile(function, backend="cpp", passes=PAIRS)
+        backward = columba.explain(compiled, g, *args).compilation.backward_plan
+        assert isinstance(backward, Plan)
+        saved = [b for b in backward.inputs if b.type.space is Space.EDGE and b.name.startswith("saved")]
+        assert saved
+        assert [b.order is None for b in saved] == [seen] * len(saved)
+        assert_same(lambda *a, c=compiled: c(g, *a), lambda *a, f=function: f(g, *a), args)

@@ -70,24 +70,20 @@ class Accumulator:
 def fold_scratch(rows: Rows, r: Reduce, x: Array, name: str, terms: Array | None = None) -> None:
     """A reduction of small rows that stand in a scratch array. A log-sum-exp leaves its exponentials in ``terms``, if given."""
     kind, size = computed(r.dtype), r.type.size
-    over = "for (int64_t k = begin; k < end; ++k)"
     if size == 1:
-        rows.lines += _scalar_fold(name, kind, r.op, x.flat("0"), over, terms)
+        rows.lines += _scalar_fold(name, kind, r.op, x, terms)
         rows.known[r] = Scalar(name)
         return
     each = f"for (int i = 0; i < {size}; ++i)"
-    element = x.flat("i")
-    combine = (
-        f"{name}[i] += {element};" if r.op == "sum" else f"{name}[i] = cb_{_extremum(r.op)}({element}, {name}[i]);"
-    )
-    lines = [f"{kind} {name}[{size}];", f"{each} {name}[i] = ({kind}){START[r.op]};", f"{over} {each} {combine}"]
+    lines = [f"{kind} {name}[{size}];", *_fold(r, x, name)]
     if r.op == "logsumexp":
         assert terms is not None
         lines += [
             f"{kind} {name}_sum[{size}];",
-            f"{each} {{ {name}_sum[i] = 0; if ({name}[i] == -({kind})INFINITY) {name}[i] = 0; }}",
+            f"{each} if ({name}[i] == -({kind})INFINITY) {name}[i] = 0;",
             *_exponentials(r, x, name, terms),
-            f"{over} {each} {name}_sum[i] += {terms.flat('i')};",
+            *_fold(r, terms, f"{name}_sum", "sum", lanes=True),
+            "#pragma omp simd",
             f"{each} {name}[i] = begin == end ? 0 : {name}[i] + cb_log({name}_sum[i]);",
         ]
     elif r.op != "sum":
@@ -98,6 +94,30 @@ def fold_scratch(rows: Rows, r: Reduce, x: Array, name: str, terms: Array | None
 
 def _extremum(op: str) -> str:
     return "minimum" if op == "min" else "maximum"
+
+
+def _fold_lanes(kind: str, size: int, op: str, x: Array, out: str) -> str:
+    """``out[i] = op over x[.. + i]``, several members at a time."""
+    f = {"sum": "cb_sum_of", "min": "cb_smaller_of"}.get(op, "cb_larger_of")
+    count = "end - begin" if size == 1 else f"(end - begin) * {size}"
+    return f"cb_fold_rows<{kind}, {size}>({out}, {x.base}, {count}, ({kind}){START[op]}, {f}());"
+
+
+def _fold(r: Reduce, x: Array, name: str, op: str = "", *, lanes: bool = False) -> list[str]:
+    """``name[i]`` = the combination of the numbers at ``i``. Sums of few members are as fast member by member, unless ``lanes``."""
+    op = op or r.op
+    kind, size = computed(r.dtype), r.type.size
+    if step_of(size) is not None and (op != "sum" or lanes):
+        return [_fold_lanes(kind, size, op, x, name)]
+    each, element = f"for (int i = 0; i < {size}; ++i)", x.flat("i")
+    combine = f"{name}[i] += {element};" if op == "sum" else f"{name}[i] = cb_{_extremum(op)}({element}, {name}[i]);"
+    return [
+        f"{each} {name}[i] = ({kind}){START[op]};",
+        "for (int64_t k = begin; k < end; ++k) {",
+        "  #pragma omp simd",
+        f"  {each} {combine}",
+        "}",
+    ]
 
 
 def _exponentials(r: Reduce, x: Array, name: str, terms: Array) -> list[str]:
@@ -117,10 +137,11 @@ def _exponentials(r: Reduce, x: Array, name: str, terms: Array) -> list[str]:
     ]
 
 
-def _scalar_fold(name: str, kind: str, op: str, x: str, over: str, terms: Array | None) -> list[str]:
+def _scalar_fold(name: str, kind: str, op: str, x: Array, terms: Array | None) -> list[str]:
+    over, element = "for (int64_t k = begin; k < end; ++k)", x.flat("0")
     if op == "sum":
-        return [f"{kind} {name} = 0;", f"#pragma omp simd reduction(+:{name})", f"{over} {name} += {x};"]
-    lines = [f"{kind} {name} = ({kind}){START[op]};", f"{over} {name} = cb_{_extremum(op)}({x}, {name});"]
+        return [f"{kind} {name} = 0;", f"#pragma omp simd reduction(+:{name})", f"{over} {name} += {element};"]
+    lines = [f"{kind} {name};", _fold_lanes(kind, 1, op, x, f"&{name}")]
     if op == "logsumexp":
         keep = "" if terms is None else f"{terms.place('0')} = "
         return [
@@ -128,7 +149,7 @@ def _scalar_fold(name: str, kind: str, op: str, x: str, over: str, terms: Array 
             f"if ({name} == -({kind})INFINITY) {name} = 0;",
             f"{kind} {name}_sum = 0;",
             f"#pragma omp simd reduction(+:{name}_sum)",
-            f"{over} {name}_sum += {keep}cb_exp({x} - {name});",
+            f"{over} {name}_sum += {keep}cb_exp({element} - {name});",
             f"{name} = begin == end ? 0 : {name} + cb_log({name}_sum);",
         ]
     return [*lines, f"if (begin == end) {name} = 0;"]

@@ -15,7 +15,7 @@ from columba.ir.intraop.kernels import Load
 from columba.ir.types import DType
 
 LANES = 16
-"""Scratch arrays have room for a multiple of so many members."""
+"""Scratch arrays have room for a multiple of so many members, and for at least so many beyond the last."""
 
 MOST_LANES = 16
 """Numbers that one step may take. Rows of other sizes take their members one by one: an owner's members are often few."""

@@ -309,7 +309,7 @@ class _OverMembers:
             self._over_members([*self._ahead(below, ()), *self._own_number(below, ()), *gather])
         statements, scatter = [], []
         for v in dict.fromkeys(roots):
-            if v not in numbers.known:
+            if v not in numbers.known or isinstance(v, Lift):  # an owner's value has no place among its members yet
                 place = self.scratch.get(v) or self._more_scratch(v, v.op_name)
                 statements.append(f"{place.base}[j + i] = {numbers.flat_expression(v, 'i')};")
                 numbers.known[v] = Array(place.base, "j", v.shape, v.dtype)

@@ -12,7 +12,10 @@ from columba.ir.spaces import IndexMap
 
 
 def reordered(plan: Plan, orders: Mapping[Buffer, IndexMap | None]) -> Plan:
-    """``plan`` with the rows of the temporaries ``orders`` stored in these orders; only members of traversals may use them."""
+    """``plan`` with the rows of the buffers ``orders`` stored in these orders; only members of traversals may use them.
+
+    Whoever hands the plan an input, or reads an output of it, must know its order.
+    """
     if not orders:
         return plan
     placed = {b: replace(b, order=order) for b, order in orders.items()}
@@ -29,7 +32,12 @@ def reordered(plan: Plan, orders: Mapping[Buffer, IndexMap | None]) -> Plan:
         stores = tuple(Store(placed.get(s.buffer, s.buffer), v) for s, v in zip(kernel.stores, values, strict=True))
         return replace(kernel, stores=stores)
 
-    return replace(plan, kernels=tuple(map(rebuilt, plan.kernels)))
+    return replace(
+        plan,
+        inputs=tuple(placed.get(b, b) for b in plan.inputs),
+        outputs=tuple(placed.get(b, b) for b in plan.outputs),
+        kernels=tuple(map(rebuilt, plan.kernels)),
+    )
 
 
 def in_own_order(plan: Plan) -> Plan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from columba.ir.intraop.kernels import Buffer, Kernel, Load, Traversal, reads, values_of, writes
@@ -17,25 +18,48 @@ class SortRows(Pass[Plan]):
 
     A row of a few numbers fills a part of a memory line. Where members are walked in another order than the rows stand in, each row
     that is written costs a line read and a line written back, and each that is read a line. Sorted as they are written they cost what
-    they are, and whoever reads them in another order pays once. It must not fire for results and saved values, which others know in the
-    order of their space, nor where anything but members of traversals reads or writes the rows, or kernels of a group go over them.
+    they are, and whoever reads them in another order pays once. It must not fire for results, which others know in the order of their
+    space, nor where anything but members of traversals reads or writes the rows, or kernels of a group go over them.
     """
 
     def run(self, plan: Plan) -> Plan:
-        orders: dict[Buffer, IndexMap | None] = {}
-        for kernel in plan.kernels:
-            if isinstance(kernel, Traversal) and kernel.via is not None and not is_sorted(kernel.via):
-                for buffer in writes(kernel):
-                    if buffer.role == "temporary" and buffer.order is None and buffer.type.space is kernel.via.fine:
-                        orders[buffer] = kernel.via
-        for kernel in plan.kernels:
-            for buffer in _unsortable(kernel):
-                orders.pop(buffer, None)
-        for group, kernels in plan.units:
-            for buffer in [b for k in kernels for b in (*reads(k), *writes(k))]:
-                if group is not None and buffer.type.space is group.space:
-                    orders.pop(buffer, None)
-        return reordered(plan, orders)
+        return reordered(plan, _orders_of_writers(plan, [b for b in plan.buffers if b.role == "temporary"]))
+
+
+def sort_saved(forward: Plan, backward: Plan, saved: Iterable[tuple[Buffer, Buffer]]) -> tuple[Plan, Plan]:
+    """The same for values that only ``backward`` reads: pairs of an output of ``forward`` and the input that it is there.
+
+    ``@saved_0: edge[4]  -->  @saved_0: edge[4] sorted=dst:edge->node`` in both plans, if members of nodes write it. It must not fire for
+    what anybody else sees, nor where either plan uses the rows otherwise than at members.
+    """
+    inputs = {output: input for output, input in saved if output.role == "output"}
+    barred = _barred(backward)
+    orders = {
+        output: order for output, order in _orders_of_writers(forward, inputs).items() if inputs[output] not in barred
+    }
+    return reordered(forward, orders), reordered(backward, {inputs[b]: order for b, order in orders.items()})
+
+
+def _orders_of_writers(plan: Plan, buffers: Iterable[Buffer]) -> dict[Buffer, IndexMap | None]:
+    """The order in which members write the rows of each of the buffers, if it is not that of their space and rows may stand in it."""
+    barred = _barred(plan)
+    wanted = {b for b in buffers if b.order is None and b not in barred}
+    orders: dict[Buffer, IndexMap | None] = {}
+    for kernel in plan.kernels:
+        if isinstance(kernel, Traversal) and kernel.via is not None and not is_sorted(kernel.via):
+            for buffer in writes(kernel):
+                if buffer in wanted and buffer.type.space is kernel.via.fine:
+                    orders[buffer] = kernel.via
+    return orders
+
+
+def _barred(plan: Plan) -> set[Buffer]:
+    """The buffers whose rows must stand in the order of their space."""
+    barred = {b for kernel in plan.kernels for b in _unsortable(kernel)}
+    for group, kernels in plan.units:
+        if group is not None:
+            barred.update(b for k in kernels for b in (*reads(k), *writes(k)) if b.type.space is group.space)
+    return barred
 
 
 def _unsortable(kernel: Kernel) -> list[Buffer]:
