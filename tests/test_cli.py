@@ -1,4 +1,4 @@
-"""The command line, in processes of its own as people run it."""
+"""The command line, in processes of its own as people run it where it can succeed."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
+from click.testing import CliRunner
 
 import columba
+from columba.cli import main
 
 MODEL = """
 import torch
@@ -90,9 +92,13 @@ def test_explain_one_level_of_inference(folder: Path) -> None:
         ("my_model:nothing", "must return (model, *arguments), got NoneType"),
     ],
 )
-def test_explain_errors(folder: Path, target: str, message: str) -> None:
-    result = run("explain", target, folder=folder)
-    assert result.returncode == 2
+def test_explain_errors(folder: Path, target: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(folder / "cache"))
+    result = CliRunner().invoke(main, ["explain", target])
+    sys.modules.pop("my_model", None)
+    assert result.exit_code == 2
     assert message in result.stderr
 
 
