@@ -41,9 +41,11 @@ def in_place(plan: Plan) -> dict[Buffer, Buffer]:
     fixed = between.union(local, plan.inputs, plan.outputs)
     found: dict[Buffer, Buffer] = {}
     for n, kernel in enumerate(plan.kernels):
+        if not isinstance(kernel, (Traversal, Gemm)):
+            continue
         later = {b for k in plan.kernels[n + 1 :] for b in reads(k)}
         beside = {b for k in _beside(plan, kernel) for b in (*reads(k), *writes(k))}
-        for store in _stores(kernel):
+        for store in kernel.stores:
             if store.buffer not in plan.outputs or store.buffer in between:
                 continue
             for buffer in reads(kernel):
@@ -73,11 +75,7 @@ def _beside(plan: Plan, kernel: Kernel) -> Iterator[Kernel]:
             yield from (k for k in plan.kernels if k.name in group.kernels and k is not kernel)
 
 
-def _stores(kernel: Kernel) -> tuple[Store, ...]:
-    return kernel.stores if isinstance(kernel, (Traversal, Gemm)) else ()
-
-
-def _is_read_where_it_is_written(kernel: Kernel, buffer: Buffer, store: Store) -> bool:
+def _is_read_where_it_is_written(kernel: Traversal | Gemm, buffer: Buffer, store: Store) -> bool:
     out = store.buffer
     same = (
         buffer.type.space is out.type.space
@@ -90,10 +88,10 @@ def _is_read_where_it_is_written(kernel: Kernel, buffer: Buffer, store: Store) -
         return False
     if isinstance(kernel, Traversal) and kernel.schedule.split:
         return False
-    space = kernel.owner if isinstance(kernel, Traversal) else product_of(kernel).space  # type: ignore[arg-type]
+    space = kernel.owner if isinstance(kernel, Traversal) else product_of(kernel).space
     if store.value.space is not space:
         return False
-    others = [s.value for s in _stores(kernel) if s is not store]
+    others = [s.value for s in kernel.stores if s is not store]
     if any(isinstance(v, Load) and v.buffer is buffer for v in topological(others)):
         return False
     if isinstance(kernel, Gemm) and product_of(kernel).w is buffer:
