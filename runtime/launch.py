@@ -317,14 +317,14 @@ class _Layout:
 
 def _empty(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, size: int) -> Tensor:
     if size < Pooled.SMALL:
-        return torch.empty_strided(
-            shape, strides, dtype=dtype, device=CPU
-        )  # half the time of torch.empty with a device
+        # Half the time of torch.empty with a device.
+        return torch.empty_strided(shape, strides, dtype=dtype, device=CPU)
     return pooled.empty(shape, dtype)
 
 
 def _heir(giver: Tensor, shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, size: int) -> Tensor:
     """A tensor in the memory of another, which a program has made, so that its storage begins with it, and which nobody will read."""
+    # PyTorch's stubs of set_ do not know a storage with strides.
     return torch.empty(0, dtype=dtype, device=CPU).set_(giver.untyped_storage(), 0, shape, strides)  # type: ignore[call-overload, no-any-return]
 
 
