@@ -167,7 +167,8 @@ def compile_program(
             if _is_internal(source, results, gradients)
         ]
         forward_plan, backward_plan = sort_saved(forward_plan, backward_plan, internal)
-    verify_plan(forward_plan), verify_plan(backward_plan)
+    verify_plan(forward_plan)
+    verify_plan(backward_plan)
     return Compilation(
         traced,
         parts.forward,
