@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 LEVEL_1 = (
     "canonicalize,expand_softmax,legalize_linear,split_linear,common_subexpressions,merge_reductions,reorder_linear,"
-    "reassociate_products,fold_factors,merge_linears,merge_pads,compact_materialization,aggregate_first{edges_only=True},"
+    "reassociate_products,fold_factors,merge_linears{wide=False},merge_pads,compact_materialization,aggregate_first{edges_only=True},"
     "aggregate_first{end='src',edges_only=True},hoist_factors,canonicalize,common_subexpressions,pull_negations,"
     "reuse_weighted_sums,factor_sums,compact_materialization,canonicalize,sink_lifts,inline_thin_linear,"
     "common_subexpressions"

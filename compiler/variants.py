@@ -48,11 +48,17 @@ def parse_choices(text: str) -> dict[str, bool]:
 def recipe_of(choices: Mapping[str, bool], *, verify: bool = False) -> Recipe:
     """The standard recipe with some passes forced or left out.
 
-    ``compact_materialization=False`` still hoists what reads one endpoint alone to that endpoint, but makes no rows for pairs.
+    ``compact_materialization=False`` still hoists what reads one endpoint alone to that endpoint, but makes no rows for pairs;
+    ``merge_linears=True`` merges products of any width, where the standard recipe merges narrow ones.
     """
     level1 = []
     for spelling in LEVEL_1.split(","):
-        if spelling == "compact_materialization" and not choices.get(spelling, True):
+        name = spelling.partition("{")[0]
+        if name == "merge_linears" and choices.get(name, False):
+            level1.append(name)
+        elif name == "merge_linears" and not choices.get(name, True):
+            continue
+        elif spelling == "compact_materialization" and not choices.get(spelling, True):
             level1.append("compact_materialization{pairs=False}")
         elif choices.get(spelling, True):
             level1.append(spelling)

@@ -246,6 +246,19 @@ def test_products_of_other_rows_or_other_maps_stay(second: str) -> None:
     )
 
 
+def test_narrow_products_alone_become_one_where_wide_ones_are_to_stay() -> None:
+    """Rows of 64 bytes lie apart; two of 32 bytes share one product, of which a third has no part."""
+    merged = transformed(
+        "merge_linears{wide=False}",
+        parse_program("""program p(%h: node[4] f32, %a: ntype[4,16] f32, %b: ntype[4,8] f32, %c: ntype[4,8] f32) {
+          %0: node[16] f32 = linear(%h, %a, via=ntype:node->ntype)
+          %1: node[8] f32 = linear(%h, %b, via=ntype:node->ntype)
+          %2: node[8] f32 = linear(%h, %c, via=ntype:node->ntype)
+          return x=%0, y=%1, z=%2 }"""),
+    )
+    assert [v.shape for v in merged.body if isinstance(v, Linear)] == [(16,), (16,)]
+
+
 def test_a_weight_that_comes_from_the_other_product_stays_apart() -> None:
     unchanged(
         "merge_linears",

@@ -14,7 +14,6 @@ from columba.variants import ALTERNATIVES, Variants, recipe_of
 
 OPTIONAL = (
     "reorder_linear",
-    "merge_linears",
     "fold_factors",
     "hoist_factors",
     "reuse_weighted_sums",
@@ -26,6 +25,9 @@ OPTIONAL = (
     "fuse_traversals",
 )
 """Passes that usually pay, and are tried without: one at a time, beside each of the alternatives."""
+
+OPEN: tuple[Mapping[str, bool], ...] = ({"merge_linears": True}, {"merge_linears": False})
+"""Choices that depart from the standard recipe otherwise: wide products merged too, and none at all."""
 
 PRICES = (0.25, 4.0)
 """Of saved bytes: to save more, and to compute more again."""
@@ -52,6 +54,8 @@ def plan_decisions(*, gradients: bool) -> Iterator[Decision]:
         yield Decision(_spelled(alternative))
         for name in OPTIONAL:
             yield Decision(_spelled({**alternative, name: False}))
+        for choice in OPEN:
+            yield Decision(_spelled({**alternative, **choice}))
         if gradients:
             for price in PRICES:
                 yield Decision(_spelled(alternative), price)

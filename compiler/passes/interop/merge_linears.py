@@ -22,21 +22,31 @@ class MergeLinears(Pass[Program]):
     place. Weights must be selected by the same map and shared by leading dimensions. It must not fire where one weight is computed
     from another's product, where a result would come to need the inputs of a weight that it did not need before (the results of a
     forward program must not wait for gradients), nor among products of weights.
+
+    With ``wide=False`` products that fill a line of memory (:data:`LINE`) each stay apart.
     """
 
+    wide: bool = True
+
     def run(self, program: Program) -> Program:
-        while (group := _group(program)) is not None:
+        while (group := _group(program, self.wide)) is not None:
             readers = users(program.results)
             replaced = _merged(group, [_biased(v, readers, set(program.results)) for v in group])
             program = program.with_results(rewrite(program.results, lambda node: node, replaced))
         return program
 
 
-def _group(program: Program) -> list[Linear] | None:
+LINE = 64
+"""Bytes. Rows that fill lines of their own gain nothing from lying side by side: whoever reads one of them skips the others."""
+
+
+def _group(program: Program, wide: bool) -> list[Linear] | None:
     """The first products that can be one, in the program's order."""
     found: dict[tuple[Value, IndexMap], list[Linear]] = {}
     for v in program.body:
         if isinstance(v, Linear) and v.via is not None and v.shared and v.space not in WEIGHT_SPACES:
+            if not wide and v.type.size * v.dtype.itemsize >= LINE:
+                continue
             found.setdefault((v.x, v.via), []).append(v)
     for candidates in found.values():
         group = _independent(candidates)
