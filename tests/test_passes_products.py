@@ -254,7 +254,8 @@ def test_narrow_products_alone_become_one_where_wide_ones_are_to_stay() -> None:
           %0: node[16] f32 = linear(%h, %a, via=ntype:node->ntype)
           %1: node[8] f32 = linear(%h, %b, via=ntype:node->ntype)
           %2: node[8] f32 = linear(%h, %c, via=ntype:node->ntype)
-          return x=%0, y=%1, z=%2 }"""),
+          %3: node[32] f32 = concat(%0, %1, %2, axis=0)
+          return out=%3 }"""),
     )
     assert [v.shape for v in merged.body if isinstance(v, Linear)] == [(16,), (16,)]
 

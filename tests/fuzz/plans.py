@@ -42,8 +42,10 @@ def _rows(roots: Sequence[Value], held: Held, graph: Graph) -> list[Tensor]:
                 lifted = None if v.via is None else Lift(Input("row", v.buffer.type), v.via)
                 values[v] = row if lifted is None else compute(lifted, graph, [row])
             case Product():
-                product = Linear(v.x, Input("weight", v.w.type), v.via, v.transpose)
-                values[v] = compute(product, graph, [*operands, held[v.w]])
+                product = Linear(v.x, Input("weight", v.w.type.with_shape(v.weight_shape)), v.via, v.transpose)
+                weight = held[v.w]
+                rows = weight.shape[: weight.dim() - len(v.w.type.shape)]
+                values[v] = compute(product, graph, [*operands, weight.reshape(rows + v.weight_shape)])
             case _:
                 values[v] = compute(v, graph, operands)
     return [values[root] for root in roots]

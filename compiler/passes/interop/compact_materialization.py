@@ -23,11 +23,14 @@ from columba.ir.interop.ops import (
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite
 from columba.ir.spaces import PAIR_SPACES, IndexMap, Space, factor, maps_from
-from columba.passes.interop.hoist_factors import may_be_infinite
+from columba.passes.interop.hoist_factors import is_finite, is_positive, may_be_infinite
 from columba.pipeline import Pass
 
 ROW_WISE = (Pointwise, Cast, FeatureReduce, Reshape, Permute, Expand, Slice, Pad, Concat, Linear)
 """Operations whose result in a row depends on nothing but the operands' same row (and a weight that the row selects)."""
+
+STEEP = ("sqrt", "rsqrt", "log", "reciprocal", "pow", "pow_scalar")
+"""Functions whose derivative is infinite, or undefined, where the first operand is zero; powers from 1 on are not."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +40,8 @@ class CompactMaterialization(Pass[Program]):
     ``linear(lift(h, src), w, rel)`` per edge becomes a product per distinct (source, relation) pair, and what reads one
     endpoint only is computed at that endpoint (node hoisting). Lifts are thereby delayed to the last moment. It must not fire
     where an operand depends on both ends of an edge, nor move a computation to a space as fine as the one it is in, nor
-    multiply by what is infinite in rows that nothing reads (``rsqrt(degree)`` of an isolated node), whose gradients would not
-    be zero but undefined.
+    multiply by what is infinite in rows that nothing reads (``rsqrt(degree)`` of an isolated node), nor apply a function that is
+    infinitely steep there (:data:`STEEP`): gradients would not be zero but undefined.
     ``pairs=False`` leaves the pair spaces out and hoists to nodes, relations and node types only.
     """
 
@@ -55,7 +58,7 @@ class CompactMaterialization(Pass[Program]):
     def hoisted(self, node: Value, square: bool) -> Value:
         """A row-wise operation computed in the join of its operands' spaces, or as it is if that is where it stands."""
         via = self.join(node, square)
-        if via is None or (via.coarse not in PAIR_SPACES and _may_divide_by_zero(node)):
+        if via is None or (via.coarse not in PAIR_SPACES and (_may_divide_by_zero(node) or _may_be_steep(node))):
             return node
         return _hoist(node, via)
 
@@ -89,6 +92,16 @@ def _may_divide_by_zero(node: Value) -> bool:
     if node.function == "div" and may_be_infinite(Pointwise(node.args[1:], "reciprocal")):
         return True
     return any(map(may_be_infinite, node.args))
+
+
+def _may_be_steep(node: Value) -> bool:
+    """Whether a function's gradient is infinite where its operand is zero, as it may be in the row of an owner without members.
+
+    Degrees and constants want no gradient.
+    """
+    if not isinstance(node, Pointwise) or node.function not in STEEP or (node.scalars and node.scalars[0] >= 1):
+        return False
+    return not (is_finite(node.args[0]) or is_positive(node.args[0]))
 
 
 def _hoist(node: Value, via: IndexMap) -> Value:

@@ -123,23 +123,23 @@ def may_be_infinite(value: Value) -> bool:
 
 def _may_divide_by_zero(value: Pointwise) -> bool:
     if value.function in ("pow", "pow_scalar"):
-        return not _is_positive(value.args[0]) and not (value.scalars and value.scalars[0] >= 0)
-    return value.function in DIVISIONS and not _is_positive(value.args[-1])
+        return not is_positive(value.args[0]) and not (value.scalars and value.scalars[0] >= 0)
+    return value.function in DIVISIONS and not is_positive(value.args[-1])
 
 
-def _is_positive(value: Value) -> bool:
+def is_positive(value: Value) -> bool:
     """Whether a value is, by its form, bounded from below by a positive constant."""
     if isinstance(value, Constant):
         return value.value > 0
     if isinstance(value, (Lift, Cast, *VIEWS)):
-        return _is_positive(value.x)
+        return is_positive(value.x)
     if not isinstance(value, Pointwise):
         return False
     if value.function == "add":
-        return any(map(_is_positive, value.args)) and all(map(_is_nonnegative, value.args))
+        return any(map(is_positive, value.args)) and all(map(_is_nonnegative, value.args))
     if value.function == "maximum":
-        return any(map(_is_positive, value.args))
-    return value.function in ("mul", "sqrt", "square") and all(map(_is_positive, value.args))
+        return any(map(is_positive, value.args))
+    return value.function in ("mul", "sqrt", "square") and all(map(is_positive, value.args))
 
 
 def _is_nonnegative(value: Value) -> bool:
@@ -147,7 +147,7 @@ def _is_nonnegative(value: Value) -> bool:
         isinstance(value, (FeatureReduce, Reduce)) and value.op != "logsumexp"
     ):
         return _is_nonnegative(value.x)
-    if isinstance(value, Degree) or _is_positive(value):
+    if isinstance(value, Degree) or is_positive(value):
         return True
     if isinstance(value, Pointwise) and value.function in ("add", "mul", "div"):
         return all(map(_is_nonnegative, value.args))
