@@ -465,6 +465,28 @@ def test_quotients_by_what_may_be_zero_are_not_moved_to_rows_that_nothing_reads(
     unchanged("compact_materialization", text)
 
 
+@pytest.mark.parametrize("function", ["sqrt", "log", "pow_scalar, scalars=[0.5]"])
+def test_functions_that_are_steep_at_zero_are_not_moved_to_rows_that_nothing_reads(function: str) -> None:
+    """A type without nodes may hold a zero, whose gradient would be 0 times infinity."""
+    unchanged(
+        "compact_materialization",
+        f"""program p(%b: ntype[4] f32) {{
+          %0: node[4] f32 = lift(%b, via=ntype:node->ntype)
+          %1: node[4] f32 = pointwise(%0, function={function})
+          return out=%1 }}""",
+    )
+
+
+@pytest.mark.parametrize("function", ["tanh", "pow_scalar, scalars=[2.0]"])
+def test_functions_that_are_nowhere_steep_are_moved_to_types(function: str) -> None:
+    text = f"""program p(%b: ntype[4] f32) {{
+      %0: node[4] f32 = lift(%b, via=ntype:node->ntype)
+      %1: node[4] f32 = pointwise(%0, function={function})
+      return out=%1 }}"""
+    assert "ntype[4] f32 = pointwise" in run("compact_materialization", text)
+    same_meaning("compact_materialization", text)
+
+
 @pytest.mark.parametrize(
     "positive",
     [
