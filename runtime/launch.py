@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -17,15 +17,15 @@ from torch import Tensor
 
 from columba.codegen.cpp import Stage, emit, emit_parts, stages
 from columba.ir.interop.program import Program
-from columba.ir.intraop.kernels import HostCall
+from columba.ir.intraop.kernels import Buffer, HostCall
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.build import build_emitted, load
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.memory import Pooled, pooled, scratch
+from columba.runtime.memory import ALIGNMENT, Pooled, pooled, scratch
 from columba.runtime.placement import SPACES as SPACES
-from columba.runtime.placement import Placement
+from columba.runtime.placement import Placement, bytes_of
 from columba.runtime.placement import shape_of as shape_of
 from columba.runtime.sorts import start_building_sorts
 
@@ -76,6 +76,17 @@ class Launcher(Protocol):
 
     def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
         """The outputs for inputs that passed ``check``. Inputs at the positions ``spare`` may be overwritten once they have been read."""
+        ...
+
+    def packed(self, *, inputs: Sequence[int] = (), outputs: Sequence[int] = ()) -> Launcher | None:
+        """The same plan, some of whose inputs or outputs, by their positions, stand in one tensor of bytes, which comes last.
+
+        Buffers of the same types that are packed in the same order stand at the same places. None where that gains nothing.
+        """
+        ...
+
+    def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The inputs of the plan that nothing is packed of."""
         ...
 
 
@@ -162,7 +173,25 @@ class _PlanRunner:
         placement = Placement(plan)
         self.tensors, self.temporaries = placement.tensors, placement.temporaries
         self.layout = placement.layout
-        self.where = {b: n for n, b in enumerate((*plan.inputs, *self.tensors, *placement.from_host))}
+        self.from_host = placement.from_host
+        self.numbered = (*plan.inputs, *self.tensors)
+
+
+class Packing:
+    """Buffers that stand in one tensor of bytes, each at its offset. None stands for that tensor among others."""
+
+    def __init__(self, buffers: Sequence[Buffer], counts: Sequence[int]) -> None:
+        self.offsets: dict[Buffer, int] = {}
+        self.size = 0
+        for b in buffers:
+            self.offsets[b] = self.size
+            self.size += -(-bytes_of(b.type, counts) // ALIGNMENT) * ALIGNMENT
+        self.first = next(iter(self.offsets), None)
+
+    def left(self, buffers: Collection[Buffer]) -> list[Buffer | None]:
+        """The buffers that are not packed, and the tensor if any is."""
+        found: list[Buffer | None] = [b for b in buffers if b not in self.offsets]
+        return found if len(found) == len(buffers) else [*found, None]
 
 
 class Launch:
@@ -177,20 +206,23 @@ class Launch:
         index: Sequence[Tensor],
         counts: Sequence[int],
         host: HostRunner | None,
+        packing: Packing | None = None,
     ) -> None:
         if host is None and any(isinstance(step, HostCall) for step in runner.steps):
             raise ValueError(f"plan {runner.plan.name} has host calls; give run(host=...)")
         self.runner, self.host = runner, host
+        self.packing = packing = packing or Packing((), counts)
         self.index = tuple(index)
         self.arrays = (ctypes.c_void_p * max(1, len(index)))(*[a.data_ptr() for a in index])
         self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
         self.arrays_at, self.sizes_at = ctypes.addressof(self.arrays), ctypes.addressof(self.sizes)
-        self.checks = [(b.name, torch_dtype(b.type.dtype), shape_of(b.type, counts)) for b in runner.plan.inputs]
-        made = [(shape_of(b.type, counts), torch_dtype(b.type.dtype)) for b in runner.tensors]
-        self.made = [(shape, _strides(shape), dtype, math.prod(shape) * dtype.itemsize) for shape, dtype in made]
-        self.slots = [runner.position[b] for b in (*runner.plan.inputs, *runner.tensors)]
+        inputs, made = packing.left(runner.plan.inputs), packing.left(runner.tensors)
+        self.checks = [(b.name, torch_dtype(b.type.dtype), shape_of(b.type, counts)) for b in inputs if b is not None]
+        self.made = [_made(b, packing, counts) for b in made]
+        self.number = {b: n for n, b in enumerate((*inputs, *made, *runner.from_host))}
+        self.slots = [runner.position[packing.first if b is None else b] for b in (*inputs, *made)]  # type: ignore[index]  # None: the first one's
         self.first_slots = len(self.slots) if self.slots == list(range(len(self.slots))) else 0
-        self.outputs = [runner.where[b] for b in runner.plan.outputs]
+        self.outputs = [self.number[b] for b in packing.left(runner.plan.outputs)]
         self.temporaries = [runner.position[b] for b in runner.temporaries]
         self.counts = tuple(counts)
         self.layouts: dict[tuple[int, tuple[int, ...]], _Layout] = {}
@@ -210,10 +242,49 @@ class Launch:
         found = self.runner.layout(self.counts, spare, threads)
         where = list(zip(self.temporaries, found.places, strict=True))
         in_block = [(n, offset) for n, (room, offset) in where if room is None]
-        in_tensors = [(n, room, offset) for n, (room, offset) in where if room is not None]
+        in_tensors = [
+            (self.runner.position[b], *self._place(b)) for b in self.packing.offsets if b is not self.packing.first
+        ]
+        for n, (room, offset) in where:
+            if room is not None:
+                tensor, begin = self._place(self.runner.numbered[room])
+                in_tensors.append((n, tensor, begin + offset))
         inputs = len(self.runner.plan.inputs)
         made = [(about, found.heirs.get(inputs + n)) for n, about in enumerate(self.made)] if found.heirs else []
         return self.layouts.setdefault((threads, spare), _Layout(found.size, in_block, in_tensors, made))
+
+    def _place(self, buffer: Buffer) -> tuple[int, int]:
+        """The tensor that a buffer stands in, by its number, and at which byte."""
+        if buffer in self.packing.offsets:
+            return self.number[None], self.packing.offsets[buffer]
+        return self.number[buffer], 0
+
+    def packed(self, *, inputs: Sequence[int] = (), outputs: Sequence[int] = ()) -> Launch | None:
+        """See :meth:`Launcher.packed`.
+
+        Where calls are small, making a tensor takes as long as a kernel; elsewhere each is better freed alone.
+        """
+        plan = self.runner.plan
+        if not self.is_small or self.runner.from_host or (inputs and outputs):
+            return None
+        buffers = [*(plan.inputs[n] for n in inputs), *(plan.outputs[n] for n in outputs)]
+        if len(set(buffers)) < max(2, len(buffers)) or not set(buffers) <= {
+            *(plan.inputs if inputs else self.runner.tensors)
+        }:
+            return None
+        return Launch(self.runner, self.index, self.counts, self.host, Packing(buffers, self.counts))
+
+    def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """See :meth:`Launcher.unpacked`."""
+        found = []
+        for b in self.runner.plan.inputs:
+            tensor, begin = self._place(b)
+            if b in self.packing.offsets:
+                shape, _, dtype, size = _made(b, self.packing, self.counts)
+                found.append(inputs[tensor][begin : begin + size].view(dtype).view(shape))
+            else:
+                found.append(inputs[tensor])
+        return found
 
     def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
         """The outputs for inputs that passed :meth:`check`, or are known to.
@@ -271,7 +342,7 @@ class Launch:
     def _host(self, step: HostCall, tensors: list[Tensor], pointers: ctypes.Array[ctypes.c_void_p]) -> None:
         """Runs a host call and appends its results to ``tensors``."""
         assert self.host is not None
-        results = self.host(step.program, [tensors[self.runner.where[b]] for b in step.args])
+        results = self.host(step.program, [tensors[self.number[b]] for b in step.args])
         for buffer, result in zip(step.results, results, strict=True):
             tensors.append(result)
             pointers[self.runner.position[buffer]] = result.data_ptr()  # type: ignore[call-overload]
@@ -296,6 +367,13 @@ def check_inputs(plan: str, inputs: Sequence[Tensor], expected: Sequence[Expecte
 
 _Made = tuple[tuple[int, ...], tuple[int, ...], torch.dtype, int]
 """A tensor that a call makes: its shape, strides, dtype and bytes."""
+
+
+def _made(buffer: Buffer | None, packing: Packing, counts: Sequence[int]) -> _Made:
+    if buffer is None:
+        return (packing.size,), (1,), torch.uint8, packing.size
+    shape, dtype = shape_of(buffer.type, counts), torch_dtype(buffer.type.dtype)
+    return shape, _strides(shape), dtype, math.prod(shape) * dtype.itemsize
 
 
 class _Layout:

@@ -172,6 +172,36 @@ backward.register_autograd(_no_second_derivative, setup_context=_setup_backward)
 # ------------------------------------------------------------------------------------------------ the short way
 
 
+class _Way:
+    """How the two directions of a program work together on a graph, and what the first keeps for the second.
+
+    Saved values that nobody else sees may be ``packed``: they, by their positions among the outputs, stand in one tensor.
+
+    Attributes:
+        inputs, outputs: positions of what is kept, among the inputs and among what ``forward`` returns. Packed values come last.
+        takes: where ``backward`` finds its inputs: position in what is kept, or, as ``~n``, incoming gradient ``n``.
+        gives: where the gradients of the inputs are found, as in :class:`CompiledProgram`, but for what is kept, as ``("kept", n)``.
+    """
+
+    def __init__(
+        self, program: CompiledProgram, forward: Launcher, backward: Launcher | None, packed: Sequence[int] = ()
+    ) -> None:
+        self.forward, self.backward, self.packed = forward, backward, bool(packed)
+        used = dict.fromkeys((*program.sources, *filter(None, program.gradients)))
+        self.inputs = [n for place, n in used if place == "input"]
+        results = [n for place, n in used if place == "result" and n not in packed]
+        returned = [n for n in range(len(program.forward.outputs)) if n not in packed]
+        self.outputs = [returned.index(n) for n in results] + ([len(returned)] if packed else [])
+        kept = [*(("input", n) for n in self.inputs), *(("result", n) for n in results)]
+        sources = [s for s in program.sources if s[0] != "result" or s[1] not in packed]
+        self.takes = [~n if place == "grad" else kept.index((place, n)) for place, n in sources]
+        self.takes += [len(kept)] if packed else []
+        self.gives = [
+            None if g is None else ("kept", kept.index(g)) if g[0] in ("input", "result") else g
+            for g in program.gradients
+        ]
+
+
 class ProgramOnGraph:
     """A program prepared for one graph. Call it with the program's inputs; it returns the results.
 
@@ -187,14 +217,20 @@ class ProgramOnGraph:
         self.forward = _bind(program.forward, index, counts)
         self.backward = None if program.backward is None else _bind(program.backward, index, counts)
         self.gradients = bool(program.gradients)
+        self.way = _Way(program, self.forward, self.backward)
+        self.short = self._packed() or self.way
+
+    def _packed(self) -> _Way | None:
+        """The way on which the saved values that only the backward direction reads are one tensor; None where that gains nothing."""
+        if self.backward is None:
+            return None
+        seen = self.program.gradients
         saved = [
-            s
-            for s in dict.fromkeys((*program.sources, *filter(None, program.gradients)))
-            if s[0] in ("input", "result")
+            n for p, n in self.program.sources if p == "result" and n >= self.program.results and (p, n) not in seen
         ]
-        self.saved_inputs = [n for place, n in saved if place == "input"]
-        self.saved_results = [n for place, n in saved if place == "result"]
-        self.saved = {s: n for n, s in enumerate(s for place in ("input", "result") for s in saved if s[0] == place)}
+        forward = self.forward.packed(outputs=saved)
+        backward = self.backward.packed(inputs=[self.program.sources.index(("result", n)) for n in saved])
+        return None if forward is None or backward is None else _Way(self.program, forward, backward, saved)
 
     def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The results; through the operators where somebody looks at them."""
@@ -206,7 +242,7 @@ class ProgramOnGraph:
     def run_plain(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The results, for inputs of the right shapes and dtypes that :func:`is_plain` has seen."""
         if self.gradients and torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            return _ShortWay.apply(self, *inputs)  # type: ignore[no-any-return, no-untyped-call]
+            return _apply(self, *inputs)  # type: ignore[no-any-return]
         return self.forward.run(inputs)
 
 
@@ -234,47 +270,51 @@ class _ShortWay(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, on_graph: ProgramOnGraph, *inputs: Tensor) -> tuple[Tensor, ...]:
-        outputs = on_graph.forward.run(inputs)
-        ctx.on_graph = on_graph
-        # Hooks may keep saved tensors, or return others: their memory is not ours to use again.
-        ctx.spare = on_graph.program.spare if torch._C._autograd._top_saved_tensors_default_hooks(False) is None else ()
+        # Hooks may keep saved tensors, or return others: they see each by itself, and its memory is not ours to use again.
+        hooked = torch._C._autograd._top_saved_tensors_default_hooks(False) is not None
+        way = on_graph.way if hooked else on_graph.short
+        outputs = way.forward.run(inputs)
+        ctx.on_graph, ctx.way = on_graph, way
+        ctx.spare = () if hooked or way is not on_graph.way else on_graph.program.spare
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(
-            *[inputs[n] for n in on_graph.saved_inputs], *[outputs[n] for n in on_graph.saved_results]
-        )
+        ctx.save_for_backward(*[inputs[n] for n in way.inputs], *[outputs[n] for n in way.outputs])
         results = outputs[: on_graph.program.results]
         ctx.results = [(x.shape, x.dtype) for x in results]
         return tuple(results)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
         on_graph: ProgramOnGraph = ctx.on_graph
+        way: _Way = ctx.way
         if ctx.spare is None:
             raise RuntimeError(
                 f"columba: the backward pass of {on_graph.program.name} failed before and has used up what was saved for it"
             )
-        compiled, kept = on_graph.program, ctx.saved_tensors
-
-        def value(place: str, n: int) -> Tensor:
-            if place != "grad":
-                return kept[on_graph.saved[place, n]]  # type: ignore[no-any-return]
-            given = grads[n]
-            return torch.zeros(ctx.results[n][0], dtype=ctx.results[n][1]) if given is None else given
-
+        kept = ctx.saved_tensors
+        grads = [
+            torch.zeros(shape, dtype=dtype) if g is None else g
+            for g, (shape, dtype) in zip(given, ctx.results, strict=True)
+        ]
         found: Sequence[Tensor] = ()
-        if on_graph.backward is not None:
-            tensors = [value(*source) for source in compiled.sources]
-            if is_plain(tensors) and not torch.is_grad_enabled():
+        if way.backward is not None:
+            tensors = [kept[n] if n >= 0 else grads[~n] for n in way.takes]
+            # What is packed has been in nobody's hands, and autograd has looked at the gradients' shapes.
+            if is_plain(grads if way.packed else tensors) and not torch.is_grad_enabled():
                 spare = () if torch._C._autograd._get_current_graph_task_keep_graph() else ctx.spare
-                on_graph.backward.check(tensors)
+                if not way.packed:
+                    way.backward.check(tensors)
                 if spare:
                     ctx.spare = None
-                found = on_graph.backward.run(tensors, spare)
+                found = way.backward.run(tensors, spare)
             else:
-                found = backward(compiled.key, tensors, on_graph.index, on_graph.counts)
-        return None, *(
-            None if g is None else found[g[1]] if g[0] == "output" else value(*g) for g in compiled.gradients
-        )
+                tensors = way.backward.unpacked(tensors)
+                found = backward(on_graph.program.key, tensors, on_graph.index, on_graph.counts)
+        places = {"kept": kept, "grad": grads, "output": found}
+        return None, *(None if g is None else places[g[0]][g[1]] for g in way.gives)
+
+
+_apply: Callable[..., Any] = super(torch.autograd.Function, _ShortWay).apply
+"""``_ShortWay.apply`` without its search for tensors of function transforms, none of which is active on the short way."""
 
 
 __all__ = [

@@ -125,6 +125,13 @@ class _BoundPlan:
         """The outputs. Temporaries are tensors of their own, so ``spare`` inputs are left as they are."""
         return self.runner.run([x.contiguous() for x in inputs], self.index, self.counts, self.host)
 
+    def packed(self, *, inputs: Sequence[int] = (), outputs: Sequence[int] = ()) -> None:
+        """Nothing is packed: kernels take a pointer for each tensor, and launching them takes longer than making tensors."""
+
+    def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The inputs, of which none is packed."""
+        return list(inputs)
+
 
 class _PlanRunner:
     """One plan: its steps, and when each of its buffers is last read."""

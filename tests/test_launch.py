@@ -212,6 +212,25 @@ def test_gradients_twice_and_under_hooks() -> None:
     assert torch.equal(torch.autograd.grad(y, [x])[0], first[0])
 
 
+@pytest.mark.parametrize("name", ["rgat", "hgt"])
+def test_saved_values_of_a_small_call_are_one_tensor(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    eager = layer_of(name)
+    layer = columba.compile(eager, backend="cpp")
+    x = leaf(N, 4)
+    leaves = [x, *eager.parameters()]
+    y = warm(layer, x, G)
+    assert [t.dtype for t in y.grad_fn.saved_tensors].count(torch.uint8) == 1  # type: ignore[union-attr]
+    packed = torch.autograd.grad(y.square().sum(), leaves, retain_graph=True)
+    unpacked = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)  # through the operators
+    monkeypatch.setattr("columba.runtime.launch.SMALL", 0)
+    y = warm(layer, x, copy.deepcopy(G))
+    assert all(t.dtype is not torch.uint8 for t in y.grad_fn.saved_tensors)  # type: ignore[union-attr]
+    apart = torch.autograd.grad(y.square().sum(), leaves)
+    for a, b, c in zip(packed, unpacked, apart, strict=True):
+        assert torch.equal(a, b)
+        torch.testing.assert_close(a, c)
+
+
 # ------------------------------------------------------------------------------------------------ memory
 
 
