@@ -20,7 +20,7 @@ from columba import nn
 from columba.frontend import Trace
 from columba.frontend import shortcut as shortcuts
 from columba.runtime import operators
-from columba.runtime.launch import _strides
+from columba.runtime.launch import _pattern, _strides
 from columba.runtime.memory import Block, Pooled, Scratch, pooled, scratch
 
 GRAPHS = square_graphs()
@@ -229,6 +229,13 @@ def test_saved_values_of_a_small_call_are_one_tensor(name: str, monkeypatch: pyt
     for a, b, c in zip(packed, unpacked, apart, strict=True):
         assert torch.equal(a, b)
         torch.testing.assert_close(a, c)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (1, 1), (1, 7, 1), (0, 16), (16, 0), (3,), (5, 4, 1), (34, 16)])
+def test_tensors_like_a_pattern_are_contiguous(shape: tuple[int, ...]) -> None:
+    made = torch.empty_like(_pattern(shape, torch.bfloat16))
+    assert (made.shape, made.dtype, made.stride()) == (torch.Size(shape), torch.bfloat16, torch.empty(shape).stride())
+    assert made.untyped_storage().nbytes() == 2 * made.numel()
 
 
 # ------------------------------------------------------------------------------------------------ memory
