@@ -64,4 +64,5 @@ def test_log_at_the_ends_of_its_domain() -> None:
 
 def test_gelu_at_the_ends_of_its_domain() -> None:
     x = torch.tensor([0.0, -100.0, -1e30, 1e30, torch.inf, torch.nan])
-    torch.testing.assert_close(computed(F.gelu, x), F.gelu(x), equal_nan=True, rtol=0, atol=0)
+    wanted = F.gelu(x.double()).float()  # where PyTorch has AVX-512, that of infinity is NaN in float32
+    torch.testing.assert_close(computed(F.gelu, x), wanted, equal_nan=True, rtol=0, atol=0)

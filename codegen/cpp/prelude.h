@@ -350,6 +350,33 @@ template <class I> static int64_t cb_chunk(const I* table, int64_t tiles, int64_
   return (int64_t)table[2 * tiles + (whole > first ? whole : first)];
 }
 
+// One of the threads that share the work of a kernel, and how many of its tiles have been handed out.
+struct Team {
+  int thread, threads;
+  int64_t* taken;
+  // The first of the next `count` tiles, counted from 0, which are the caller's. There may be fewer left.
+  int64_t take(int64_t count) const {
+    if (threads > 1) return __atomic_fetch_add(taken, count, __ATOMIC_RELAXED);
+    const int64_t first = *taken;
+    *taken += count;
+    return first;
+  }
+  void meet() const {
+    if (threads > 1) {
+      #pragma omp barrier
+    }
+  }
+};
+// Calls `work` once for each thread, and says whether one failed. A single thread needs no parallel region, which takes as long as a small kernel.
+template <class F> static inline int cb_team(int threads, const F& work) {
+  int64_t taken = 0;
+  if (threads == 1) return work(Team{0, 1, &taken});
+  int failed = 0;
+  #pragma omp parallel num_threads(threads) reduction(|: failed)
+  failed |= work(Team{omp_get_thread_num(), omp_get_num_threads(), &taken});
+  return failed;
+}
+
 // The owners of one thread, when rows are added to them: each owner is one thread's, and the rows of all threads are about as many.
 struct Share {
   int64_t first, last;
