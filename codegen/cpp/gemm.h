@@ -97,6 +97,11 @@ static void cb_pack(int64_t depth, int64_t columns, const S* b, T* packed) {
   }
 }
 
+// Brings a row of a tile to the second cache: one that is gathered, or of which each head reads a part of its own.
+template <class T> INLINE void cb_fetch(const T* row, int64_t size) {
+  for (int64_t i = 0; i < size; i += 64 / sizeof(T)) __builtin_prefetch(row + i, 0, 2);
+}
+
 // Rows that are fetched while others are worked on.
 template <class T> struct Ahead {
   const T* const* x;
@@ -120,6 +125,7 @@ INLINE void cb_outer_block(int64_t rows, const T* const* x, int64_t x_at, const 
     for (int j = 0; j < NV; ++j) sum[i][j] = *(const V*)(c + i * c_stride + j * W);
   for (int64_t r = 0; r < rows; ++r) {
     const T* left = x[r] + x_at;
+    __asm__("" : "+r"(left));  // else an offset of each element from x[r] takes a register
     const T* below = y[r] + y_at;
     V right[NV];
     for (int j = 0; j < NV; ++j) right[j] = *(const V*)(below + j * W);
