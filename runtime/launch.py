@@ -218,9 +218,9 @@ class Launch:
         self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
         self.arrays_at, self.sizes_at = ctypes.addressof(self.arrays), ctypes.addressof(self.sizes)
         inputs, made = packing.left(runner.plan.inputs), packing.left(runner.tensors)
-        self.checks = [(b.name, torch_dtype(b.type.dtype), shape_of(b.type, counts)) for b in inputs if b is not None]
-        self.made = [_made(b, packing, counts) for b in made]
-        self.patterns = [m.pattern for m in self.made if m.pattern is not None]
+        self.checks = [("saved" if b is None else b.name, *_about(b, packing, counts)) for b in inputs]
+        self.made = [_Made(*_about(b, packing, counts)) for b in made]
+        self.patterns: list[Tensor] = []
         self.number = {b: n for n, b in enumerate((*inputs, *made, *runner.from_host))}
         self.slots = [runner.position[packing.first if b is None else b] for b in (*inputs, *made)]  # type: ignore[index]  # None: the first one's
         self.first_slots = len(self.slots) if self.slots == list(range(len(self.slots))) else 0
@@ -282,7 +282,7 @@ class Launch:
         for b in self.runner.plan.inputs:
             tensor, begin = self._place(b)
             if b in self.packing.offsets:
-                about = _made(b, self.packing, self.counts)
+                about = _Made(*_about(b, self.packing, self.counts))
                 found.append(inputs[tensor][begin : begin + about.size].view(about.dtype).view(about.shape))
             else:
                 found.append(inputs[tensor])
@@ -301,10 +301,12 @@ class Launch:
             tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
             if layout.made:
                 tensors += [_empty(about) if n is None else _heir(tensors[n], about) for about, n in layout.made]
-            elif len(self.patterns) == len(self.made):
+            elif self.patterns:
                 tensors += map(torch.empty_like, self.patterns)
             else:
                 tensors += map(_empty, self.made)
+                if all(about.size < Pooled.SMALL for about in self.made):  # two thirds of the time of torch.empty
+                    self.patterns = [_pattern(about.shape, about.dtype) for about in self.made]
             try:
                 frame = layout.frames.pop()
             except IndexError:
@@ -371,19 +373,22 @@ def check_inputs(plan: str, inputs: Sequence[Tensor], expected: Sequence[Expecte
 
 @dataclass(frozen=True)
 class _Made:
-    """A tensor that a call makes. ``pattern`` has its shape and type, and one element of memory; None where the pool makes the tensor."""
+    """A tensor that a call makes."""
 
-    shape: tuple[int, ...]
     dtype: torch.dtype
-    size: int
-    pattern: Tensor | None
+    shape: tuple[int, ...]
+
+    @functools.cached_property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
 
 
-def _made(buffer: Buffer | None, packing: Packing, counts: Sequence[int]) -> _Made:
-    shape = (packing.size,) if buffer is None else shape_of(buffer.type, counts)
-    dtype = torch.uint8 if buffer is None else torch_dtype(buffer.type.dtype)
-    size = math.prod(shape) * dtype.itemsize
-    return _Made(shape, dtype, size, _pattern(shape, dtype) if size < Pooled.SMALL else None)
+def _about(buffer: Buffer | None, packing: Packing, counts: Sequence[int]) -> tuple[torch.dtype, tuple[int, ...]]:
+    """Type and shape of the tensor of a buffer, or of the one that packed buffers stand in."""
+    if buffer is None:
+        return torch.uint8, (packing.size,)
+    return torch_dtype(buffer.type.dtype), shape_of(buffer.type, counts)
 
 
 def _pattern(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
@@ -409,8 +414,7 @@ class _Layout:
 
 
 def _empty(about: _Made) -> Tensor:
-    # Like a tensor at hand: two thirds of the time of torch.empty.
-    return pooled.empty(about.shape, about.dtype) if about.pattern is None else torch.empty_like(about.pattern)
+    return pooled.empty(about.shape, about.dtype)
 
 
 def _heir(giver: Tensor, about: _Made) -> Tensor:

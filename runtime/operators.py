@@ -180,13 +180,14 @@ class _Way:
     Attributes:
         inputs, outputs: positions of what is kept, among the inputs and among what ``forward`` returns. Packed values come last.
         takes: where ``backward`` finds its inputs: position in what is kept, or, as ``~n``, incoming gradient ``n``.
+        grads: the incoming gradients that are read.
         gives: where the gradients of the inputs are found, as in :class:`CompiledProgram`, but for what is kept, as ``("kept", n)``.
     """
 
     def __init__(
         self, program: CompiledProgram, forward: Launcher, backward: Launcher | None, packed: Sequence[int] = ()
     ) -> None:
-        self.forward, self.backward, self.packed = forward, backward, bool(packed)
+        self.forward, self.backward = forward, backward
         used = dict.fromkeys((*program.sources, *filter(None, program.gradients)))
         self.inputs = [n for place, n in used if place == "input"]
         results = [n for place, n in used if place == "result" and n not in packed]
@@ -196,6 +197,7 @@ class _Way:
         sources = [s for s in program.sources if s[0] != "result" or s[1] not in packed]
         self.takes = [~n if place == "grad" else kept.index((place, n)) for place, n in sources]
         self.takes += [len(kept)] if packed else []
+        self.grads = dict.fromkeys(n for place, n in used if place == "grad")
         self.gives = [
             None if g is None else ("kept", kept.index(g)) if g[0] in ("input", "result") else g
             for g in program.gradients
@@ -242,7 +244,7 @@ class ProgramOnGraph:
     def run_plain(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The results, for inputs of the right shapes and dtypes that :func:`is_plain` has seen."""
         if self.gradients and torch.is_grad_enabled() and not torch.is_inference_mode_enabled():
-            return _apply(self, *inputs)  # type: ignore[no-any-return]
+            return _ShortWay.apply(self, *inputs)  # type: ignore[no-any-return, no-untyped-call]
         return self.forward.run(inputs)
 
 
@@ -291,30 +293,26 @@ class _ShortWay(torch.autograd.Function):
                 f"columba: the backward pass of {on_graph.program.name} failed before and has used up what was saved for it"
             )
         kept = ctx.saved_tensors
-        grads = [
-            torch.zeros(shape, dtype=dtype) if g is None else g
-            for g, (shape, dtype) in zip(given, ctx.results, strict=True)
-        ]
+        grads: list[Any] = list(given)
+        for n in way.grads:
+            if grads[n] is None:
+                shape, dtype = ctx.results[n]
+                grads[n] = torch.zeros(shape, dtype=dtype)
         found: Sequence[Tensor] = ()
         if way.backward is not None:
-            tensors = [kept[n] if n >= 0 else grads[~n] for n in way.takes]
-            # What is packed has been in nobody's hands, and autograd has looked at the gradients' shapes.
-            if is_plain(grads if way.packed else tensors) and not torch.is_grad_enabled():
+            tensors: list[Tensor] = [kept[n] if n >= 0 else grads[~n] for n in way.takes]
+            # Parameters may have been given other data since: the next check sees what autograd's does not.
+            if is_plain(tensors) and not torch.is_grad_enabled():
                 spare = () if torch._C._autograd._get_current_graph_task_keep_graph() else ctx.spare
-                if not way.packed:
-                    way.backward.check(tensors)
+                way.backward.check(tensors)
                 if spare:
                     ctx.spare = None
                 found = way.backward.run(tensors, spare)
             else:
                 tensors = way.backward.unpacked(tensors)
                 found = backward(on_graph.program.key, tensors, on_graph.index, on_graph.counts)
-        places = {"kept": kept, "grad": grads, "output": found}
+        places: dict[str, Sequence[Tensor]] = {"kept": kept, "grad": grads, "output": found}
         return None, *(None if g is None else places[g[0]][g[1]] for g in way.gives)
-
-
-_apply: Callable[..., Any] = super(torch.autograd.Function, _ShortWay).apply
-"""``_ShortWay.apply`` without its search for tensors of function transforms, none of which is active on the short way."""
 
 
 __all__ = [

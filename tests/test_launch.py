@@ -198,6 +198,16 @@ def test_saved_tensors_that_were_changed_are_noticed() -> None:
         y.sum().backward()
 
 
+@pytest.mark.parametrize("small", [0, 2**17])
+def test_parameters_that_were_given_other_data_are_noticed(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("columba.runtime.launch.SMALL", small)
+    eager = layer_of("hgt")
+    y = warm(columba.compile(eager, backend="cpp"), leaf(N, 4), copy.deepcopy(G))
+    eager.half()  # autograd does not see that
+    with pytest.raises(ValueError, match="must be torch.float64"):
+        y.sum().backward()
+
+
 def test_gradients_twice_and_under_hooks() -> None:
     eager = layer_of("rgat")
     layer = columba.compile(eager, backend="cpp")

@@ -465,9 +465,9 @@ def test_quotients_by_what_may_be_zero_are_not_moved_to_rows_that_nothing_reads(
     unchanged("compact_materialization", text)
 
 
-@pytest.mark.parametrize("function", ["sqrt", "log", "pow_scalar, scalars=[0.5]"])
+@pytest.mark.parametrize("function", ["sqrt", "log", "log1p", "pow_scalar, scalars=[0.5]", "pow_scalar, scalars=[1.5]"])
 def test_functions_that_are_steep_at_zero_are_not_moved_to_rows_that_nothing_reads(function: str) -> None:
-    """A type without nodes may hold a zero, whose gradient would be 0 times infinity."""
+    """A type without nodes may hold zero, or less, whose gradient would be 0 times infinity, or times no number."""
     unchanged(
         "compact_materialization",
         f"""program p(%b: ntype[4] f32) {{
@@ -477,7 +477,7 @@ def test_functions_that_are_steep_at_zero_are_not_moved_to_rows_that_nothing_rea
     )
 
 
-@pytest.mark.parametrize("function", ["tanh", "pow_scalar, scalars=[2.0]"])
+@pytest.mark.parametrize("function", ["tanh", "pow_scalar, scalars=[2.0]", "pow_scalar, scalars=[1.0]"])
 def test_functions_that_are_nowhere_steep_are_moved_to_types(function: str) -> None:
     text = f"""program p(%b: ntype[4] f32) {{
       %0: node[4] f32 = lift(%b, via=ntype:node->ntype)

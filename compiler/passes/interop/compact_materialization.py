@@ -23,14 +23,14 @@ from columba.ir.interop.ops import (
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite
 from columba.ir.spaces import PAIR_SPACES, IndexMap, Space, factor, maps_from
-from columba.passes.interop.hoist_factors import is_finite, is_positive, may_be_infinite
+from columba.passes.interop.hoist_factors import is_finite, is_nonnegative, is_positive, may_be_infinite
 from columba.pipeline import Pass
 
 ROW_WISE = (Pointwise, Cast, FeatureReduce, Reshape, Permute, Expand, Slice, Pad, Concat, Linear)
 """Operations whose result in a row depends on nothing but the operands' same row (and a weight that the row selects)."""
 
-STEEP = ("sqrt", "rsqrt", "log", "reciprocal", "pow", "pow_scalar")
-"""Functions whose derivative is infinite, or undefined, where the first operand is zero; powers from 1 on are not."""
+STEEP = ("sqrt", "rsqrt", "log", "log1p", "reciprocal", "pow", "pow_scalar")
+"""Functions whose derivative is infinite, or undefined, where the first operand is zero or less (-1 or less for ``log1p``)."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,12 @@ def _may_be_steep(node: Value) -> bool:
 
     Degrees and constants want no gradient.
     """
-    if not isinstance(node, Pointwise) or node.function not in STEEP or (node.scalars and node.scalars[0] >= 1):
+    if not isinstance(node, Pointwise) or node.function not in STEEP:
         return False
-    return not (is_finite(node.args[0]) or is_positive(node.args[0]))
+    if node.function == "pow_scalar" and node.scalars[0] >= 1 and float(node.scalars[0]).is_integer():
+        return False
+    is_safe = is_nonnegative if node.function == "log1p" else is_positive
+    return not (is_finite(node.args[0]) or is_safe(node.args[0]))
 
 
 def _hoist(node: Value, via: IndexMap) -> Value:

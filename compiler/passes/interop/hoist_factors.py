@@ -136,19 +136,20 @@ def is_positive(value: Value) -> bool:
     if not isinstance(value, Pointwise):
         return False
     if value.function == "add":
-        return any(map(is_positive, value.args)) and all(map(_is_nonnegative, value.args))
+        return any(map(is_positive, value.args)) and all(map(is_nonnegative, value.args))
     if value.function == "maximum":
         return any(map(is_positive, value.args))
     return value.function in ("mul", "sqrt", "square") and all(map(is_positive, value.args))
 
 
-def _is_nonnegative(value: Value) -> bool:
+def is_nonnegative(value: Value) -> bool:
+    """Whether a value is, by its form, not below zero."""
     if isinstance(value, (Lift, Cast, *VIEWS)) or (
         isinstance(value, (FeatureReduce, Reduce)) and value.op != "logsumexp"
     ):
-        return _is_nonnegative(value.x)
+        return is_nonnegative(value.x)
     if isinstance(value, Degree) or is_positive(value):
         return True
     if isinstance(value, Pointwise) and value.function in ("add", "mul", "div"):
-        return all(map(_is_nonnegative, value.args))
+        return all(map(is_nonnegative, value.args))
     return isinstance(value, Pointwise) and value.function in NONNEGATIVE
