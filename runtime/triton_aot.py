@@ -20,7 +20,7 @@ from columba.codegen.triton import (
     emit,
 )
 from columba.codegen.triton.launches import Argument
-from columba.ir.intraop.plan import Plan
+from columba.ir.intraop.plan import Plan, compares_numbers
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.triton_launch import dot_constants, launch_options, load_functions
@@ -139,11 +139,12 @@ def compile_plans(
                 continue
             for launch in step.launches:
                 for variant in launch.variants if counts is None else [launch.variant(counts)]:
-                    compiled = _compile(getattr(functions, launch.function), launch, variant, index_dtype, wanted)
+                    function = getattr(functions, launch.function)
+                    compiled = _compile(function, launch, variant, index_dtype, wanted, rounded=compares_numbers(plan))
                     yield _binary(plan.name, launch, variant, target, compiled)
 
 
-def _compile(function: Any, launch: Launch, variant: Variant, index_dtype: DType, target: Any) -> Any:
+def _compile(function: Any, launch: Launch, variant: Variant, index_dtype: DType, target: Any, *, rounded: bool) -> Any:
     import triton
     from triton.compiler import ASTSource
 
@@ -152,7 +153,7 @@ def _compile(function: Any, launch: Launch, variant: Variant, index_dtype: DType
     signature |= dict.fromkeys(constants, "constexpr")
     aligned = {(n,): [["tt.divisibility", 16]] for n, t in enumerate(signature.values()) if t.startswith("*")}
     source = ASTSource(function, signature, constexprs=constants, attrs=aligned)
-    options = launch_options(variant, nvidia=target.backend == "cuda")
+    options = launch_options(variant, nvidia=target.backend == "cuda", rounded=rounded)
     return triton.compile(source, target=target, options=options)
 
 

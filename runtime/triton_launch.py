@@ -34,7 +34,7 @@ from columba.codegen.triton import (
 from columba.codegen.triton.launches import Argument, GridSize
 from columba.ir.indices import IndexArray
 from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
-from columba.ir.intraop.plan import Plan
+from columba.ir.intraop.plan import Plan, compares_numbers
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.cache import get_or_build
@@ -137,7 +137,7 @@ class _PlanRunner:
     """One plan: its steps, and when each of its buffers is last read."""
 
     def __init__(self, plan: Plan, steps: Sequence[Step], source: str, choose: Choice) -> None:
-        self.plan = plan
+        self.plan, self.rounded = plan, compares_numbers(plan)
         self.steps = steps
         self.source = source
         self.choose = choose
@@ -235,7 +235,8 @@ class _Call:
         arguments = [self._argument(a, parts) for _, a in launch.arguments]
         constants = dict(variant.constants) | dot_constants(launch, interpreted=self.device.type == "cpu")
         function = getattr(self.functions, launch.function)
-        options = launch_options(variant, nvidia=self.device.type == "cuda" and torch.version.hip is None)
+        nvidia = self.device.type == "cuda" and torch.version.hip is None
+        options = launch_options(variant, nvidia=nvidia, rounded=self.runner.rounded)
         with _scratch(self.device) if launch.described else contextlib.nullcontext():
             function[grid](*arguments, **constants, **options)
 
@@ -270,12 +271,12 @@ def processors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 3
 
 
-def launch_options(variant: Variant, *, nvidia: bool) -> dict[str, int | bool]:
-    """How Triton compiles a variant, for an NVIDIA GPU or for another one."""
+def launch_options(variant: Variant, *, nvidia: bool, rounded: bool) -> dict[str, int | bool]:
+    """How Triton compiles a variant, for an NVIDIA GPU or for another one. ``rounded``: products are, before they are added."""
     options: dict[str, int | bool] = {
         "num_warps": variant.warps,
         "num_stages": variant.stages,
-        "enable_fp_fusion": True,
+        "enable_fp_fusion": not rounded,
     }
     return options | {"maxnreg": variant.registers} if nvidia else options
 

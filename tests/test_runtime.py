@@ -290,3 +290,22 @@ print(hashlib.sha256(e.source.encode()).hexdigest(), hashlib.sha256(str(e).encod
         for seed in ("1", "2")
     ]
     assert outputs[0] == outputs[1]
+
+
+@pytest.mark.parametrize("extremum", ["max", "min"])
+def test_members_are_compared_with_their_extremum_to_the_last_bit(extremum: str) -> None:
+    """Sums of products, which the compiler might round otherwise in the backward kernels, where they are computed again."""
+
+    def attend(g: columba.Graph, h: Tensor, w: Tensor) -> Tensor:
+        e = g.edges
+        message = e.src(h[:, :8]) * e.rel(w) + e.dst(h[:, 8:]) * e.src(h[:, 8:])
+        return getattr(e, extremum)(message)
+
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(G.num_nodes, 16, generator=generator, requires_grad=True)
+    w = torch.randn(G.num_relations, 8, generator=generator, requires_grad=True)
+    compiled = columba.compile(attend, backend="cpp")
+    assert "cb_rounded(" in columba.explain(compiled, G, h, w).source
+    ours = torch.autograd.grad(compiled(G, h, w).sum(), [h, w])
+    for got, wanted in zip(ours, torch.autograd.grad(attend(G, h, w).sum(), [h, w]), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-5)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from columba.codegen.cpp.scalars import identifier, stored
+from columba.codegen.cpp.scalars import MASK, identifier, stored
 from columba.codegen.names import array_name
 from columba.ir.indices import IndexArray, Tiles
 from columba.ir.intraop.kernels import Buffer
@@ -14,7 +14,7 @@ from columba.ir.spaces import Space
 class Names:
     """Hands out names for one kernel, and remembers which were used, so that only those are declared.
 
-    ``in_place`` are the buffers that the kernel reads in the memory of one that it writes.
+    ``in_place`` are the buffers that the kernel reads in the memory of one that it writes. ``rounded``: products are rounded.
     """
 
     def __init__(
@@ -23,7 +23,10 @@ class Names:
         arrays: Sequence[IndexArray],
         written: Sequence[Buffer],
         in_place: Mapping[Buffer, Buffer] | None = None,
+        *,
+        rounded: bool = False,
     ) -> None:
+        self.rounded = rounded
         self.buffer_slots = {b: n for n, b in enumerate(buffers)}
         self.array_slots = {a: n for n, a in enumerate(arrays)}
         self.written = set(written)
@@ -67,4 +70,4 @@ class Names:
             )
         for a in self.used_arrays:
             lines.append(f"const index_t* __restrict {array_name(a)} = (const index_t*)index[{self.array_slots[a]}];")
-        return lines
+        return [*lines, MASK] if self.rounded else lines

@@ -53,6 +53,14 @@ INLINE float cb_abs(float x) { return __builtin_fabsf(x); }
 INLINE double cb_abs(double x) { return __builtin_fabs(x); }
 template <class T> INLINE T cb_sign(T x) { return (T)((x > 0) - (x < 0)); }
 template <class T> INLINE T cb_square(T x) { return x * x; }
+// A number that is rounded before it is added to another: the compiler knows no more of `mask`, which is 0, than that it is an integer.
+INLINE float cb_rounded(float x, int64_t mask) { return __builtin_bit_cast(float, __builtin_bit_cast(int32_t, x) | (int32_t)mask); }
+INLINE double cb_rounded(double x, int64_t mask) { return __builtin_bit_cast(double, __builtin_bit_cast(int64_t, x) | mask); }
+INLINE int64_t cb_mask() {
+  int64_t mask = 0;
+  __asm__("" : "+r"(mask));
+  return mask;
+}
 template <class T> INLINE T cb_relu(T x) { return x < 0 ? (T)0 : x; }
 template <class T> INLINE T cb_leaky_relu(T x, T slope) { return x > 0 ? x : x * slope; }
 template <class T> INLINE T cb_reciprocal(T x) { return (T)1 / x; }

@@ -103,10 +103,12 @@ def local_type(dtype: DType) -> str:
 class Rows:
     """Emits code for rows into ``lines``; knows which values stand where.
 
-    ``row_number`` gives the C++ expression of a space's current row, which random numbers need; ``fresh`` numbers names.
+    ``row_number`` gives the C++ expression of a space's current row, which random numbers need; ``fresh`` numbers names. ``rounded``:
+    no product is added to another number unrounded, so that a value is the same to the last bit wherever it is computed.
     """
 
-    def __init__(self, row_number: Callable[[Value], str], fresh: Callable[[str], str]) -> None:
+    def __init__(self, row_number: Callable[[Value], str], fresh: Callable[[str], str], *, rounded: bool) -> None:
+        self.rounded = rounded
         self.lines: list[str] = []
         self.known: dict[Value, Access] = {}
         self.row_number = row_number
@@ -114,7 +116,7 @@ class Rows:
 
     def child(self) -> Rows:
         """A scope inside this one: sees what is known here, and its lines are its own."""
-        inner = Rows(self.row_number, self.fresh)
+        inner = Rows(self.row_number, self.fresh, rounded=self.rounded)
         inner.known = dict(self.known)
         return inner
 
@@ -129,7 +131,7 @@ class Rows:
                 return literal(v.value, v.dtype)
             case Pointwise():
                 args = [self.expression(a, broadcast(index, v.shape, a.shape)) for a in v.args]
-                return spell(v.function, args, v.scalars, v.args[-1].dtype)
+                return self._spell(v, args)
             case Cast():
                 return _converted(self.expression(v.x, index), v.x.dtype, v.dtype)
             case Lift():
@@ -160,7 +162,7 @@ class Rows:
             case Constant():
                 return literal(v.value, v.dtype)
             case Pointwise():
-                return spell(v.function, [self.flat_expression(a, i) for a in v.args], v.scalars, v.args[-1].dtype)
+                return self._spell(v, [self.flat_expression(a, i) for a in v.args])
             case Cast():
                 return _converted(self.flat_expression(v.x, i), v.x.dtype, v.dtype)
             case Uniform():
@@ -178,6 +180,9 @@ class Rows:
         if isinstance(v, (Pointwise, Cast, Lift, Expand, Reshape)):
             return all(self.is_flat(c, size) for c in v.children if isinstance(c, Value))
         return False
+
+    def _spell(self, v: Pointwise, args: Sequence[str]) -> str:
+        return spell(v.function, args, v.scalars, v.args[-1].dtype, rounded=self.rounded)
 
     def _pad(self, v: Pad, index: Index) -> str:
         i = index[v.axis]

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
+from columba.ir.pointwise import POINTWISE
 from columba.ir.types import DType
 
 STORED = {
@@ -85,7 +86,7 @@ def _infix(operator: str) -> Spelling:
 
 
 SPELLINGS: dict[str, Spelling] = {
-    "neg": lambda a, s: f"(-{a[0]})",
+    "neg": lambda a, s: f"(-({a[0]}))",
     "logical_not": lambda a, s: f"(!{a[0]})",
     "where": lambda a, s: f"({a[0]} ? {a[1]} : {a[2]})",
     "add": _infix("+"),
@@ -104,7 +105,20 @@ SPELLINGS: dict[str, Spelling] = {
 """Functions that are operators in C++; all others are functions ``cb_<name>`` of ``prelude.h``."""
 
 
-def spell(function: str, args: Sequence[str], scalars: Sequence[float], dtype: DType) -> str:
-    """A pointwise function applied to C++ expressions; scalars are of the operands' ``dtype``."""
+ADDS_NOTHING = ("add", "sub", "neg", "where", "maximum", "minimum", "abs", "relu", "clamp", "sign")
+"""Functions whose result is no product that could be added to another number without being rounded."""
+
+MASK = "const int64_t mask = cb_mask();"
+"""Declares what :func:`spell` needs to round products."""
+
+
+def spell(function: str, args: Sequence[str], scalars: Sequence[float], dtype: DType, *, rounded: bool = False) -> str:
+    """A pointwise function applied to C++ expressions; scalars are of the operands' ``dtype``.
+
+    ``rounded``: a result that may be a product is rounded whatever is added to it.
+    """
     spelling = SPELLINGS.get(function) or _call(f"cb_{function}")
-    return spelling(args, [literal(s, dtype) for s in scalars])
+    text = spelling(args, [literal(s, dtype) for s in scalars])
+    if rounded and dtype.is_float and function not in ADDS_NOTHING and POINTWISE[function].result != "bool":
+        return f"cb_rounded({text}, mask)"
+    return text

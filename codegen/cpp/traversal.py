@@ -60,7 +60,7 @@ class RowPlaces:
         return f"{name}_{self._counter}"
 
     def rows(self) -> Rows:
-        return Rows(self.number, self.fresh)
+        return Rows(self.number, self.fresh, rounded=self.names.rounded)
 
     def number(self, v: Value, position: str = "k", order: IndexMap | None = None) -> str:
         """The number of the row that ``v`` is at, when members are at ``position`` and rows stand in ``order``."""

@@ -6,7 +6,7 @@ import itertools
 from dataclasses import dataclass
 
 from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
-from columba.ir.interop.ops import Degree, Uniform, Value
+from columba.ir.interop.ops import Degree, FeatureReduce, Pointwise, Reduce, Uniform, Value
 from columba.ir.intraop.groups import Group
 from columba.ir.intraop.groups import is_sorted as is_sorted
 from columba.ir.intraop.kernels import (
@@ -62,6 +62,19 @@ class Plan:
     def index_arrays(self) -> tuple[IndexArray, ...]:
         """All index arrays that the kernels read, each once, in order of first use."""
         return tuple(dict.fromkeys(array for kernel in self.kernels for array in index_arrays(kernel)))
+
+
+def compares_numbers(plan: Plan) -> bool:
+    """Whether values have to be the same to the last bit wherever they are computed.
+
+    The gradient of an extremum goes to the members that are equal to it, which are computed again for that, maybe in another plan.
+    """
+    return any(
+        (isinstance(v, (Reduce, FeatureReduce)) and v.op in ("max", "min"))
+        or (isinstance(v, Pointwise) and v.function in ("eq", "ne") and v.args[0].dtype.is_float)
+        for kernel in plan.kernels
+        for v in values_of(kernel)
+    )
 
 
 def stand_in(order: IndexMap | None, walk: IndexMap) -> bool:
