@@ -210,6 +210,22 @@ def test_descriptors_reach_the_tensor_memory_accelerator(target: str) -> None:
     check_spills(binary)
 
 
+@pytest.mark.parametrize("reduction", ["sum", "max"])
+def test_sums_of_products_that_are_compared_are_rounded(reduction: str) -> None:
+    """A maximum's gradient compares members with it, which are computed in two kernels: both have to give the same numbers."""
+
+    def attend(g: columba.Graph, h: torch.Tensor, w: torch.Tensor) -> torch.Tensor:
+        e = g.edges
+        message = torch.relu(e.src(h) * e.dst(w) + e.src(w) * e.dst(h))
+        return getattr(e, reduction)(message)  # type: ignore[no-any-return]
+
+    graph = square_graphs()["random"]
+    h, w = torch.randn(graph.num_nodes, 16), torch.randn(graph.num_nodes, 16)
+    compilation = columba.explain(columba.compile(attend, backend="triton"), graph, h, w).compilation
+    fused = ["FFMA" in b.assembly for b in compile_plans(compilation.plans, DType.I32, "sm_80")]
+    assert any(fused) == (reduction == "sum")
+
+
 def test_unknown_targets() -> None:
     with pytest.raises(UnknownTarget, match="sm_80"):
         list(compile_plans((), DType.I32, "volta"))
