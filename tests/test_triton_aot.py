@@ -57,7 +57,7 @@ def check_spills(binary: Binary) -> None:
 
 
 def check_loads(binary: Binary, source: list[str]) -> None:
-    """Features of the rows of a product, of members and of weights are loaded 128 bits at a time.
+    """Features of the rows of a product, of members and of weights are loaded 128 bits at a time: most bits of each load are.
 
     What a program reads once, for each of its owners or for all of them, is as wide as it has elements for its threads.
     """
@@ -76,7 +76,7 @@ def check_loads(binary: Binary, source: list[str]) -> None:
         if sum(widths) < 128:
             continue  # too little for what a thread needs: a scalar's load, which the assembler has moved here
         found = True
-        assert 2 * widths.count(128) > len(widths), f"{binary}: {widths} bits\n{text}"
+        assert 2 * 128 * widths.count(128) > sum(widths), f"{binary}: {widths} bits\n{text}"
     assert found or binary.launch.dot is None or binary.widest_load == 128, binary
 
 
