@@ -20,7 +20,7 @@ from columba.codegen.triton import (
     emit,
 )
 from columba.codegen.triton.launches import Argument
-from columba.ir.intraop.plan import Plan, compares_numbers
+from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.triton_launch import dot_constants, launch_options, load_functions
@@ -140,7 +140,7 @@ def compile_plans(
             for launch in step.launches:
                 for variant in launch.variants if counts is None else [launch.variant(counts)]:
                     function = getattr(functions, launch.function)
-                    compiled = _compile(function, launch, variant, index_dtype, wanted, rounded=compares_numbers(plan))
+                    compiled = _compile(function, launch, variant, index_dtype, wanted, rounded=plan.compares_numbers)
                     yield _binary(plan.name, launch, variant, target, compiled)
 
 

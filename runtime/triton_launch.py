@@ -34,7 +34,7 @@ from columba.codegen.triton import (
 from columba.codegen.triton.launches import Argument, GridSize
 from columba.ir.indices import IndexArray
 from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
-from columba.ir.intraop.plan import Plan, compares_numbers
+from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.cache import get_or_build
@@ -137,7 +137,7 @@ class _PlanRunner:
     """One plan: its steps, and when each of its buffers is last read."""
 
     def __init__(self, plan: Plan, steps: Sequence[Step], source: str, choose: Choice) -> None:
-        self.plan, self.rounded = plan, compares_numbers(plan)
+        self.plan, self.rounded = plan, plan.compares_numbers
         self.steps = steps
         self.source = source
         self.choose = choose

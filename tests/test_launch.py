@@ -229,12 +229,12 @@ def test_saved_values_of_a_small_call_are_one_tensor(name: str, monkeypatch: pyt
     x = leaf(N, 4)
     leaves = [x, *eager.parameters()]
     y = warm(layer, x, G)
-    assert [t.dtype for t in y.grad_fn.saved_tensors].count(torch.uint8) == 1  # type: ignore[union-attr]
+    assert [t.dtype for t in y.grad_fn.saved_tensors].count(torch.uint8) == 1
     packed = torch.autograd.grad(y.square().sum(), leaves, retain_graph=True)
     unpacked = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)  # through the operators
     monkeypatch.setattr("columba.runtime.launch.SMALL", 0)
     y = warm(layer, x, copy.deepcopy(G))
-    assert all(t.dtype is not torch.uint8 for t in y.grad_fn.saved_tensors)  # type: ignore[union-attr]
+    assert all(t.dtype is not torch.uint8 for t in y.grad_fn.saved_tensors)
     apart = torch.autograd.grad(y.square().sum(), leaves)
     for a, b, c in zip(packed, unpacked, apart, strict=True):
         assert torch.equal(a, b)

@@ -292,6 +292,22 @@ print(hashlib.sha256(e.source.encode()).hexdigest(), hashlib.sha256(str(e).encod
     assert outputs[0] == outputs[1]
 
 
+def test_members_with_softmax_weights_are_compared_with_their_maximum() -> None:
+    """Weights are divided by their sum in the kernel that has all of an owner's, and exponentials of differences elsewhere."""
+
+    def attend(g: columba.Graph, h: Tensor) -> Tensor:
+        e = g.edges
+        weight = e.softmax((e.src(h) * e.dst(h)).sum(-1))
+        return e.max(weight.unsqueeze(-1) * e.src(h))
+
+    generator = torch.Generator().manual_seed(0)
+    h = torch.randn(G.num_nodes, 64, generator=generator, requires_grad=True)
+    compiled = columba.compile(attend, backend="cpp")
+    (ours,) = torch.autograd.grad(compiled(G, h).sum(), [h])
+    (wanted,) = torch.autograd.grad(attend(G, h).sum(), [h])
+    torch.testing.assert_close(ours, wanted, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("extremum", ["max", "min"])
 def test_members_are_compared_with_their_extremum_to_the_last_bit(extremum: str) -> None:
     """Sums of products, which the compiler might round otherwise in the backward kernels, where they are computed again."""

@@ -16,7 +16,7 @@ from columba.codegen.templates import template, text
 from columba.ir.intraop.groups import Group, bounds_of, is_scattered, rooms
 from columba.ir.intraop.in_place import in_place
 from columba.ir.intraop.kernels import Buffer, Gemm, GemmReduce, HostCall, Kernel, Traversal, reads, writes
-from columba.ir.intraop.plan import Plan, compares_numbers
+from columba.ir.intraop.plan import Plan
 from columba.ir.intraop.text import print_kernel
 from columba.ir.types import DType
 
@@ -255,7 +255,7 @@ def _module(
 
 def _kernel(plan: Plan, kernel: Kernel, name: str, linkage: str, shared: Mapping[Buffer, Buffer]) -> str:
     here = {b: out for b, out in shared.items() if out in writes(kernel)}
-    names = Names(plan.buffers, plan.index_arrays, writes(kernel), here, rounded=compares_numbers(plan))
+    names = Names(plan.buffers, plan.index_arrays, writes(kernel), here, rounded=plan.compares_numbers)
     found: KernelText
     match kernel:
         case Traversal():

@@ -237,7 +237,8 @@ class _OverMembers:
         for r in wide_folds:
             self.accumulators[r].finish(self.outer)
         for r in self.slots.folds(slot, small=True):
-            weights = weights_of(r, self.scratch, self.slots.values)
+            # Divided weights are not, to the last bit, the exponentials that other kernels compute.
+            weights = None if self.names.rounded else weights_of(r, self.scratch, self.slots.values)
             name = self.places.fresh(r.op)
             if r.op == "logsumexp" and r.type.size > 1 and weights is None:
                 terms: Array | None = self._more_scratch(r.x, "terms")

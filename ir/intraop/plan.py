@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 
@@ -58,23 +59,23 @@ class Plan:
         runs = itertools.groupby(self.kernels, key=lambda k: (of.get(k.name), None if k.name in of else k.name))
         return tuple((group, tuple(kernels)) for (group, _), kernels in runs)
 
+    @functools.cached_property
+    def compares_numbers(self) -> bool:
+        """Whether values have to be the same to the last bit wherever they are computed.
+
+        The gradient of an extremum goes to the members that are equal to it, which are computed again for that, maybe in another plan.
+        """
+        return any(
+            (isinstance(v, (Reduce, FeatureReduce)) and v.op in ("max", "min"))
+            or (isinstance(v, Pointwise) and v.function in ("eq", "ne") and v.args[0].dtype.is_float)
+            for kernel in self.kernels
+            for v in values_of(kernel)
+        )
+
     @property
     def index_arrays(self) -> tuple[IndexArray, ...]:
         """All index arrays that the kernels read, each once, in order of first use."""
         return tuple(dict.fromkeys(array for kernel in self.kernels for array in index_arrays(kernel)))
-
-
-def compares_numbers(plan: Plan) -> bool:
-    """Whether values have to be the same to the last bit wherever they are computed.
-
-    The gradient of an extremum goes to the members that are equal to it, which are computed again for that, maybe in another plan.
-    """
-    return any(
-        (isinstance(v, (Reduce, FeatureReduce)) and v.op in ("max", "min"))
-        or (isinstance(v, Pointwise) and v.function in ("eq", "ne") and v.args[0].dtype.is_float)
-        for kernel in plan.kernels
-        for v in values_of(kernel)
-    )
 
 
 def stand_in(order: IndexMap | None, walk: IndexMap) -> bool:
