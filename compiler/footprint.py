@@ -16,10 +16,10 @@ from columba.codegen.triton.launches import GridSize, Workspace
 from columba.codegen.triton.module import Step
 from columba.driver import Compilation
 from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
-from columba.ir.interop.ops import Expand, Input, Permute, Reshape, Slice, Value
+from columba.ir.interop.ops import VIEWS, Input, Value
 from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
 from columba.ir.intraop.plan import Plan
-from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, IndexMap, Space
+from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, WEIGHT_SPACES, IndexMap, Space
 from columba.ir.types import TensorType
 from columba.runtime.placement import Placement
 
@@ -29,9 +29,6 @@ Counts = Mapping[Space, int]
 INDEX_BYTES = 4
 ID_BYTES = 8
 """Of an id of an edge's end or type, as a graph holds them."""
-
-VIEWS = (Reshape, Permute, Slice, Expand)
-PER_TYPE = (Space.REL, Space.NTYPE, Space.ONE)
 
 
 @dataclass(frozen=True)
@@ -117,8 +114,8 @@ def footprint(compilation: Compilation, counts: Counts, backend: str = "triton")
     arrays = dict.fromkeys(a for plan in plans for a in plan.index_arrays)
     training = compilation.backward_plan is not None
     return Footprint(
-        weights=_sum(counts, (t for t in inputs if t.space in PER_TYPE)),
-        features=_sum(counts, (t for t in inputs if t.space not in PER_TYPE)),
+        weights=_sum(counts, (t for t in inputs if t.space in WEIGHT_SPACES)),
+        features=_sum(counts, (t for t in inputs if t.space not in WEIGHT_SPACES)),
         graph=graph_bytes(arrays, counts),
         results=_sum(counts, results),
         saved=_sum(counts, outputs) - _sum(counts, results),

@@ -16,17 +16,15 @@ from collections.abc import Sequence
 
 from columba.ir.interop import build
 from columba.ir.interop.ops import (
-    Cast,
-    Concat,
+    ROW_FUNCTIONS,
+    VIEWS,
     Constant,
     Degree,
-    Expand,
     FeatureReduce,
     Input,
     Lift,
     Linear,
     OuterReduce,
-    Pad,
     Permute,
     Pointwise,
     Reduce,
@@ -54,14 +52,7 @@ from columba.ir.intraop.kernels import (
 from columba.ir.intraop.plan import Plan
 from columba.ir.node import Node, rewrite, topological, users
 from columba.ir.pointwise import POINTWISE
-from columba.ir.spaces import IndexMap, Space, factor
-from columba.passes.interop.legalize_linear import WEIGHT_SPACES
-
-VIEWS = (Reshape, Permute, Slice, Expand)
-"""Operations that cost nothing where the row is read, and may therefore be done on either side of a lift."""
-
-ROW_WISE = (Pointwise, Cast, FeatureReduce, Pad, Concat)
-"""Operations on the row at hand that compute something."""
+from columba.ir.spaces import WEIGHT_SPACES, IndexMap, Space, factor
 
 EXPENSIVE_FLOPS = 8
 """A value that takes this many operations an element is worth a buffer when several kernels need it."""
@@ -127,7 +118,7 @@ class _Lowering:
     def _anchor_operand(self, found: set[Value], value: Value) -> None:
         """Gives a buffer to what a product reads, but for wide rows of edges, which its kernel computes as it reads them."""
         base = _base(value)
-        if isinstance(base, ROW_WISE) and base.space is Space.EDGE and base.type.size > SMALL_ROW:
+        if isinstance(base, ROW_FUNCTIONS) and base.space is Space.EDGE and base.type.size > SMALL_ROW:
             return
         self._anchor_base(found, _unlifted(value))
 

@@ -15,8 +15,8 @@ from columba.chips import Chip
 from columba.codegen.triton import emit
 from columba.codegen.triton.module import Step
 from columba.cost import Rates, kernel_work, narrowed_loads
-from columba.footprint import INDEX_BYTES, VIEWS, Counts, array_length, rows, tensor_bytes
-from columba.ir.interop.ops import Constant, Input, Value
+from columba.footprint import INDEX_BYTES, Counts, array_length, rows, tensor_bytes
+from columba.ir.interop.ops import VIEWS, Constant, Input, Value
 from columba.ir.intraop.kernels import (
     Buffer,
     GemmReduce,

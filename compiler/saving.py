@@ -15,19 +15,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from columba.ir.interop.ops import (
+    VIEWS,
     Constant,
     Degree,
-    Expand,
     FeatureReduce,
     Input,
     Lift,
     Linear,
     OuterReduce,
-    Permute,
     Pointwise,
     Reduce,
-    Reshape,
-    Slice,
     Uniform,
     Value,
 )
@@ -62,8 +59,6 @@ SMALL_ROW = 16
 
 HIGHEST_PRICE, REFINEMENTS = 1e6, 5
 """Where the search for a price below the budget gives up and saves nothing, and how often it halves the interval it found."""
-
-VIEWS = (Reshape, Permute, Slice, Expand)
 
 FREE = (*VIEWS, Constant, Lift)
 """What is done in place where it is read."""

@@ -35,6 +35,12 @@ class Space(str, Enum):
 NODE_SPACES = (Space.SRC, Space.DST, Space.NODE)
 PAIR_SPACES = (Space.SRC_REL, Space.DST_REL)
 
+TYPE_SPACES = (Space.REL, Space.NTYPE)
+"""What selects a weight: edge types and node types."""
+
+WEIGHT_SPACES = (*TYPE_SPACES, Space.ONE)
+"""Spaces with few rows, whose tensors are weights."""
+
 
 @dataclass(frozen=True)
 class IndexMap:

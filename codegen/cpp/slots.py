@@ -10,23 +10,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from columba.ir.interop.ops import (
+    COMPLETE_VIEWS,
     Constant,
-    Expand,
     FeatureReduce,
     Lift,
-    Permute,
     Pointwise,
     Reduce,
-    Reshape,
     Uniform,
     Value,
 )
 from columba.ir.intraop.kernels import Load, Store, Traversal, values_of
 from columba.ir.pointwise import POINTWISE
 from columba.ir.spaces import Space
-
-VIEWS = (Reshape, Permute, Expand)
-"""What needs no place of its own where its operand has one."""
 
 LOOKUP_COST = 3
 """What a gathered number counts beside pointwise operations."""
@@ -101,7 +96,7 @@ class Slots:
         readers = self._readers(v)
         if any(isinstance(u, Reduce) for u in readers):
             return True
-        if isinstance(v, (Constant, Load, Lift, *VIEWS)):
+        if isinstance(v, (Constant, Load, Lift, *COMPLETE_VIEWS)):
             return False
         later = any(self._read_in(u) > self.of[v] for u in readers)
         stored = any(s.value is v and self.computed_in(v) > self.of[v] for s in self.stores)
@@ -112,7 +107,9 @@ class Slots:
         found: list[Value] = []
         for u in self.values:
             if any(c is v for c in u.children):
-                found += self._readers(u) if isinstance(u, VIEWS) and not isinstance(v, VIEWS) else [u]
+                found += (
+                    self._readers(u) if isinstance(u, COMPLETE_VIEWS) and not isinstance(v, COMPLETE_VIEWS) else [u]
+                )
         return found
 
     def _read_in(self, reader: Value) -> int:

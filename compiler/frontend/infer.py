@@ -12,9 +12,7 @@ from dataclasses import dataclass, field
 
 from columba.frontend.errors import TraceError, fail
 from columba.frontend.record import Record
-from columba.ir.spaces import Space
-
-WEIGHTS = (Space.REL, Space.NTYPE)
+from columba.ir.spaces import TYPE_SPACES, Space
 
 
 @dataclass
@@ -107,7 +105,7 @@ def _backward(found: Spaces, record: Record) -> bool:
         case "lift":
             coarse = record.kwargs["via"].coarse
             (x,) = record.operands
-            if coarse in WEIGHTS:
+            if coarse in TYPE_SPACES:
                 return False  # decided use by use: a weight may be lifted along several maps
             return _set(found, x, coarse, f"lifted along {record.kwargs['via'].name} at {record.where}")
         case "reduce" | "segment_softmax":

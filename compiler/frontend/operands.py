@@ -13,11 +13,9 @@ from columba.frontend.errors import TraceError
 from columba.frontend.record import Record
 from columba.ir.interop import build as b
 from columba.ir.interop.ops import Constant, Lift, Value
-from columba.ir.spaces import Space
+from columba.ir.spaces import WEIGHT_SPACES, Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import ir_dtype
-
-WEIGHT_SPACES = (Space.REL, Space.NTYPE, Space.ONE)
 
 
 @dataclass(frozen=True)

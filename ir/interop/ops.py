@@ -435,3 +435,16 @@ class Concat(Value):
             )
         n = sum(a.shape[self.axis] for a in self.args)
         return first.type.with_shape((*first.shape[: self.axis], n, *first.shape[self.axis + 1 :]))
+
+
+VIEWS = (Reshape, Permute, Slice, Expand)
+"""Operations that compute nothing: they say where the numbers of a row stand."""
+
+COMPLETE_VIEWS = (Reshape, Permute, Expand)
+"""Views in which every number of the operand's row occurs."""
+
+ROW_FUNCTIONS = (Pointwise, Cast, FeatureReduce, Pad, Concat)
+"""Operations that compute a row from the operands' same row, and read nothing else."""
+
+ROW_WISE = (*ROW_FUNCTIONS, *VIEWS)
+"""Operations whose result in a row depends on nothing but the operands' same row."""

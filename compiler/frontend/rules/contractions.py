@@ -10,13 +10,13 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from columba.frontend.operands import WEIGHT_SPACES, Operand, aligned, cast_to, mixes, on_weights, pointwise
+from columba.frontend.operands import Operand, aligned, cast_to, mixes, on_weights, pointwise
 from columba.frontend.rules.features import reduced
 from columba.frontend.rules.registry import Call, rule
 from columba.frontend.rules.shapes import reshaped
 from columba.ir.interop import build as b
 from columba.ir.interop.ops import Lift, Linear, Value
-from columba.ir.spaces import IndexMap, Space
+from columba.ir.spaces import WEIGHT_SPACES, IndexMap, Space
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 

@@ -8,10 +8,9 @@ from columba.ir.interop import build as b
 from columba.ir.interop.ops import Lift, Linear, Pointwise, Reduce, Reshape, Value
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite
-from columba.ir.spaces import NODE_SPACES, IndexMap, Space, compose, factor, maps_from
+from columba.ir.spaces import NODE_SPACES, WEIGHT_SPACES, IndexMap, Space, compose, factor, maps_from
 from columba.ir.types import Shape
 from columba.passes.interop.compact_materialization import is_square
-from columba.passes.interop.legalize_linear import WEIGHT_SPACES
 from columba.pipeline import Pass
 
 ENDS = {"dst": ("dst", "dst_rel"), "src": ("src", "src_rel")}

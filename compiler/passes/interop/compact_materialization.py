@@ -6,18 +6,11 @@ from dataclasses import dataclass
 
 from columba.ir.interop.build import lift
 from columba.ir.interop.ops import (
-    Cast,
-    Concat,
+    ROW_WISE,
     Constant,
-    Expand,
-    FeatureReduce,
     Lift,
     Linear,
-    Pad,
-    Permute,
     Pointwise,
-    Reshape,
-    Slice,
     Value,
 )
 from columba.ir.interop.program import Program
@@ -26,7 +19,7 @@ from columba.ir.spaces import PAIR_SPACES, IndexMap, Space, factor, maps_from
 from columba.passes.interop.hoist_factors import is_finite, is_nonnegative, is_positive, may_be_infinite
 from columba.pipeline import Pass
 
-ROW_WISE = (Pointwise, Cast, FeatureReduce, Reshape, Permute, Expand, Slice, Pad, Concat, Linear)
+HOISTED = (*ROW_WISE, Linear)
 """Operations whose result in a row depends on nothing but the operands' same row (and a weight that the row selects)."""
 
 STEEP = ("sqrt", "rsqrt", "log", "log1p", "reciprocal", "pow", "pow_scalar")
@@ -51,7 +44,7 @@ class CompactMaterialization(Pass[Program]):
         square = is_square(program)
 
         def rule(node: Node) -> Node:
-            return self.hoisted(node, square) if isinstance(node, ROW_WISE) else node
+            return self.hoisted(node, square) if isinstance(node, HOISTED) else node
 
         return program.with_results(rewrite(program.results, rule))
 

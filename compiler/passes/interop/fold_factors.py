@@ -9,9 +9,8 @@ from columba.ir.interop import build as b
 from columba.ir.interop.ops import FeatureReduce, Lift, Linear, Pointwise, Reshape, Value
 from columba.ir.interop.program import Program
 from columba.ir.node import Node
-from columba.ir.spaces import IndexMap, factor
+from columba.ir.spaces import WEIGHT_SPACES, IndexMap, factor
 from columba.passes.interop.hoist_factors import may_be_infinite
-from columba.passes.interop.legalize_linear import WEIGHT_SPACES
 from columba.passes.interop.readers import rewrite_with_readers
 from columba.pipeline import Pass
 

@@ -6,25 +6,20 @@ from dataclasses import dataclass
 
 from columba.ir.interop import build as b
 from columba.ir.interop.ops import (
+    VIEWS,
     Cast,
     Constant,
     Degree,
-    Expand,
     FeatureReduce,
     Lift,
-    Permute,
     Pointwise,
     Reduce,
-    Reshape,
-    Slice,
     Value,
 )
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite, users
 from columba.ir.spaces import PAIR_SPACES, IndexMap, factor
 from columba.pipeline import Pass
-
-VIEWS = (Reshape, Permute, Expand, Slice)
 
 FINITE = ("neg", "add", "sub", "mul", "maximum", "minimum", "square", "abs", "relu", "tanh", "sigmoid", "sqrt")
 """Functions of finite values that are finite. (A root of what is negative is no number, but no number either way.)"""

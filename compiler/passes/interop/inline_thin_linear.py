@@ -7,27 +7,17 @@ from dataclasses import dataclass
 
 from columba.ir.interop import build as b
 from columba.ir.interop.ops import (
-    Cast,
-    Concat,
-    Expand,
-    FeatureReduce,
+    ROW_WISE,
     Linear,
     OuterReduce,
-    Pad,
-    Permute,
-    Pointwise,
     Reduce,
-    Reshape,
     Slice,
     Value,
 )
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite, users
-from columba.ir.spaces import Space
-from columba.passes.interop.legalize_linear import WEIGHT_SPACES
+from columba.ir.spaces import WEIGHT_SPACES, Space
 from columba.pipeline import Pass
-
-ROW_WISE = (Pointwise, Cast, FeatureReduce, Reshape, Permute, Expand, Slice, Pad, Concat)
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,8 @@ from columba.ir.interop import build as b
 from columba.ir.interop.ops import Linear, OuterReduce, Value
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite
-from columba.ir.spaces import Space
+from columba.ir.spaces import WEIGHT_SPACES
 from columba.pipeline import Pass
-
-WEIGHT_SPACES = (Space.REL, Space.NTYPE, Space.ONE)
-"""Spaces with few rows, whose tensors are weights."""
 
 
 @dataclass(frozen=True)

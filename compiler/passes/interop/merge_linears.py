@@ -9,8 +9,7 @@ from columba.ir.interop import build as b
 from columba.ir.interop.ops import Concat, Input, Lift, Linear, Pointwise, Slice, Value
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite, topological, users
-from columba.ir.spaces import IndexMap
-from columba.passes.interop.legalize_linear import WEIGHT_SPACES
+from columba.ir.spaces import WEIGHT_SPACES, IndexMap
 from columba.pipeline import Pass
 
 

@@ -8,8 +8,7 @@ from columba.ir.interop import build as b
 from columba.ir.interop.ops import Constant, Expand, Permute, Pointwise, Reduce, Reshape, Value
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite, users
-from columba.ir.spaces import IndexMap, Space, compose
-from columba.passes.interop.legalize_linear import WEIGHT_SPACES
+from columba.ir.spaces import WEIGHT_SPACES, IndexMap, Space, compose
 from columba.pipeline import Pass
 
 

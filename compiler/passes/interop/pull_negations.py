@@ -6,16 +6,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from columba.ir.interop.ops import (
-    Expand,
+    VIEWS,
     FeatureReduce,
     Lift,
     Linear,
     Pad,
-    Permute,
     Pointwise,
     Reduce,
-    Reshape,
-    Slice,
     Value,
 )
 from columba.ir.interop.program import Program
@@ -23,7 +20,9 @@ from columba.ir.node import Node
 from columba.passes.interop.readers import rewrite_with_readers
 from columba.pipeline import Pass
 
-VIEWS = (Lift, Reshape, Permute, Expand, Slice, Pad)
+MOVES = (Lift, Pad, *VIEWS)
+"""Operations that a sign passes through: what they add is zero."""
+
 SUMS = (Reduce, FeatureReduce, Linear)
 
 
@@ -54,7 +53,7 @@ def _positive(value: Value, once: Callable[[Value], bool]) -> Value | None:
     """``-value`` with a negation less, if there is one to be dropped."""
     if isinstance(value, Pointwise):
         return _positive_pointwise(value, once)
-    linear = isinstance(value, VIEWS) or (isinstance(value, SUMS) and getattr(value, "op", "sum") == "sum")
+    linear = isinstance(value, MOVES) or (isinstance(value, SUMS) and getattr(value, "op", "sum") == "sum")
     if not linear or (isinstance(value, SUMS) and not once(value)):
         return None
     inner = _positive(value.x, once)  # type: ignore[attr-defined]

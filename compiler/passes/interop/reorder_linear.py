@@ -9,7 +9,7 @@ from columba.ir.interop import build as b
 from columba.ir.interop.ops import FeatureReduce, Lift, Linear, Pointwise, Reshape, Value
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite, users
-from columba.passes.interop.legalize_linear import WEIGHT_SPACES
+from columba.ir.spaces import WEIGHT_SPACES
 from columba.pipeline import Pass
 
 

@@ -21,8 +21,8 @@ from columba.ir.intraop.kernels import (
 )
 from columba.ir.intraop.plan import Plan
 from columba.ir.node import Node, rewrite, topological
+from columba.ir.spaces import WEIGHT_SPACES
 from columba.lowering import load, schedule_order
-from columba.passes.interop.legalize_linear import WEIGHT_SPACES
 from columba.pipeline import Pass
 from columba.saving import TYPICAL
 

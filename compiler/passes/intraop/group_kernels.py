@@ -10,9 +10,8 @@ import networkx as nx
 from columba.ir.intraop.groups import Group, GroupSchedule, NoGroup, check, rows_of, scattered_sums
 from columba.ir.intraop.kernels import Buffer, Kernel, Traversal, reads, writes
 from columba.ir.intraop.plan import Plan
-from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, Space
+from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, WEIGHT_SPACES, Space
 from columba.lowering import schedule_order
-from columba.passes.interop.legalize_linear import WEIGHT_SPACES
 from columba.pipeline import Pass
 
 PART_BYTES = 2**17

@@ -5,7 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from columba.ir.interop.ops import Cast, Concat, Constant, Expand, Lift, Permute, Pointwise, Reshape, Value
+from columba.ir.interop.ops import (
+    COMPLETE_VIEWS,
+    Cast,
+    Concat,
+    Constant,
+    Lift,
+    Pointwise,
+    Value,
+)
 from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Load, Store, Traversal, roots_of
 from columba.ir.intraop.plan import Plan
 from columba.ir.node import Node, topological
@@ -14,7 +22,8 @@ from columba.pipeline import Pass
 
 HALVES = (DType.BF16, DType.F16)
 EQUALITIES = ("eq", "ne")
-VIEWS = (Reshape, Permute, Expand, Lift)
+UNROUNDED = (Lift, *COMPLETE_VIEWS)
+"""Operations whose result is as precise as their operand."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +55,7 @@ def _rounded(kernel: Kernel) -> Kernel:
 
 def _computed(root: Value) -> Iterator[Value]:
     """What a store computes, seen through the views of it that are stored."""
-    if isinstance(root, VIEWS):
+    if isinstance(root, UNROUNDED):
         yield from _computed(root.x)
     elif isinstance(root, Concat):
         for part in root.args:
@@ -92,7 +101,7 @@ class _Rounding:
         return self.rounds[new]
 
     def _unrounded(self, root: Value) -> Value:
-        if isinstance(root, VIEWS):
+        if isinstance(root, UNROUNDED):
             return root.with_children([self._unrounded(root.x)])
         if isinstance(root, Concat):
             return root.with_children([self._unrounded(part) for part in root.args])
