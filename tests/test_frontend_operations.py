@@ -174,6 +174,36 @@ def test_reductions_over_the_whole_graph_feed_back() -> None:
     assert_same(columba.compile(layer, backend="cpp"), layer, [GRAPH, leaf(GRAPH.num_nodes, 6)])
 
 
+def test_reductions_over_the_whole_graph_meet_rows_that_their_use_declares() -> None:
+    """What ``h`` and ``x`` have a row for is said by the reduction alone, or comes later."""
+
+    def layer(g: columba.Graph, h: Tensor, x: Tensor) -> tuple[Tensor, ...]:
+        mean = g.nodes.mean(h)
+        centred = h - mean
+        scaled = centred / (g.nodes.mean(centred**2) + 1e-5).sqrt()
+        norm = h.norm(dim=-1)
+        total = g.edges.sum(x.exp(), to="one")
+        context = torch.cat([h, mean.expand(h.shape[0], -1), mean.unsqueeze(0).expand(g.num_nodes, -1)], -1)
+        messages = g.edges.src(h - g.edges.mean(x, to="one")) * (x / total)
+        return (
+            scaled,
+            mean - h,
+            h / g.nodes.max(norm).clamp(min=1),
+            torch.where(h > mean, h, mean),
+            context + mean.expand_as(h).sum(-1, keepdim=True),
+            g.edges.sum(messages),
+            x - total,
+            h - g.nodes.mean(h).mean(),
+        )
+
+    args = [GRAPH, leaf(GRAPH.num_nodes, 6), leaf(GRAPH.num_edges, 6, seed=1)]
+    assert_same(columba.compile(layer, backend="cpp"), layer, args)
+    small = columba.compile(lambda g, h: h - g.nodes.mean(h), backend="torch")
+    g = columba.Graph(torch.tensor([[0], [1]]), num_nodes=3)
+    assert small(g, torch.tensor([[1.0], [2.0], [6.0]])).tolist() == [[-2.0], [-1.0], [3.0]]
+    assert small(columba.Graph(torch.tensor([[0], [0]]), num_nodes=1), torch.tensor([[4.0]])).tolist() == [[0.0]]
+
+
 @pytest.mark.parametrize("to", ["dst", "src", "dst_rel", "src_rel", "rel", "one"])
 @pytest.mark.parametrize("kind", ["sum", "mean", "max", "min"])
 def test_reductions(kind: str, to: str) -> None:

@@ -192,7 +192,13 @@ class _Conversion:
             case "degree":
                 return b.lift(_occupied(Degree(data["via"], ir_dtype(record.meta.dtype))), data["via"])
             case "lift":
-                return b.lift(self.operand(record.args[0], data["via"].coarse).value, data["via"])
+                x, via = self.operand(record.args[0], data["via"].coarse).value, data["via"]
+                if x.space is not via.coarse:
+                    raise TraceError(
+                        f"{record.where}: lifting along {via.name} needs one row per row of space {via.coarse}, and {record.args[0]} "
+                        f"lives in space {x.space}"
+                    )
+                return b.lift(x, via)
             case "segment_softmax":
                 return Softmax(self.operand(record.args[0]).value, data["via"])
         x, via = self.operand(record.args[0]).value, data["via"]
@@ -213,7 +219,7 @@ class _Conversion:
 
         args, kwargs = mapped(operand, (record.args, record.kwargs))
         try:
-            return rule(Call(record, self.seed), *args, **kwargs)  # type: ignore[no-any-return]
+            return rule(Call(record, self.found.of[record], self.seed), *args, **kwargs)  # type: ignore[no-any-return]
         except (TraceError, NotImplementedError):
             raise
         except (TypeError, ValueError) as e:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from columba.frontend.errors import TraceError, fail
-from columba.frontend.record import Record
+from columba.frontend.record import Record, RowCount
 from columba.ir.spaces import TYPE_SPACES, Space
 
 
@@ -29,15 +29,20 @@ class Spaces:
 
 
 def infer(records: Sequence[Record]) -> Spaces:
-    """The spaces of all records of a trace."""
+    """The spaces of all records of a trace.
+
+    That a value computed from one for the whole graph and from plain tensors is itself one for the whole graph is only supposed once all
+    uses have been heard: in ``h - g.nodes.mean(h)`` it is the use of ``h`` that says that the difference has a row per node.
+    """
     found = Spaces()
-    changed = True
-    while changed:
-        changed = False
-        for record in records:
-            changed |= _forward(found, record)
-        for record in reversed(records):
-            changed |= _backward(found, record)
+    for supposing in (False, True):
+        changed = True
+        while changed:
+            changed = False
+            for record in records:
+                changed |= _forward(found, record, supposing)
+            for record in reversed(records):
+                changed |= _backward(found, record)
     return found
 
 
@@ -49,6 +54,12 @@ def _set(found: Spaces, record: Record, space: Space, why: str, *, computed: boo
         if computed:
             found.computed.add(record)
         return True
+    if known is not space and Space.ONE in (known, space):
+        rows, of_rows = (known, found.why[record]) if space is Space.ONE else (space, why)
+        raise TraceError(
+            f"{record.where}: {record} is one value for the whole graph, but is used with one row per row of space {rows} ({of_rows}); "
+            f"expand it first: x.expand({_COUNTS.get(rows, 'rows')}, ...)"
+        )
     if known is not space:
         raise TraceError(
             f"{record.where}: {record} lives in space {known} ({found.why[record]}), but also in {space} ({why}). "
@@ -60,6 +71,9 @@ def _set(found: Spaces, record: Record, space: Space, why: str, *, computed: boo
     return False
 
 
+_COUNTS = {Space.EDGE: "g.num_edges", Space.NODE: "g.num_nodes", Space.SRC: "g.num_src", Space.DST: "g.num_dst"}
+
+
 def _declaration(space: Space) -> str:
     view = {Space.EDGE: "g.edges", Space.NODE: "g.nodes", Space.SRC: "g.src_nodes", Space.DST: "g.dst_nodes"}.get(
         space, f"g.{space}"
@@ -67,8 +81,8 @@ def _declaration(space: Space) -> str:
     return f"{view}(x)"
 
 
-def _forward(found: Spaces, record: Record) -> bool:
-    """The space of a result, from what it is or from its operands."""
+def _forward(found: Spaces, record: Record, supposing: bool) -> bool:
+    """The space of a result, from what it is or from its operands; ``supposing`` that what has none by now is plain."""
     match record.op:
         case "input":
             return False
@@ -80,6 +94,8 @@ def _forward(found: Spaces, record: Record) -> bool:
             return _set(found, record, record.kwargs["via"].fine, f"at {record.where}")
         case "declare":
             return _set(found, record, record.kwargs["space"], f"declared at {record.where}")
+    if record.op in EXPANSIONS and (space := _rows_given(found, record)) is not None:
+        return record not in found.of and _set(found, record, space, f"expanded at {record.where}")
     operands = [o for o in record.operands if o in found.computed]
     spaces = {found.of[o] for o in operands} - {Space.ONE}
     if len(spaces) > 1:
@@ -91,9 +107,26 @@ def _forward(found: Spaces, record: Record) -> bool:
         )
     if spaces:
         return _set(found, record, spaces.pop(), f"computed at {record.where}")
-    if operands:
-        return _set(found, record, Space.ONE, f"computed at {record.where}")
+    if operands and (supposing or (len(operands) == len(record.operands) and record.op not in EXPANSIONS)):
+        return record not in found.of and _set(found, record, Space.ONE, f"computed at {record.where}")
     return False
+
+
+EXPANSIONS = ("expand", "broadcast_to", "expand_as")
+
+
+def _rows_given(found: Spaces, record: Record) -> Space | None:
+    """The space whose rows one value for the whole graph is expanded to, if its first size is a number of rows."""
+    x, *sizes = record.args
+    if found.of.get(x) is not Space.ONE or x not in found.computed or not sizes:
+        return None
+    first = sizes[0]
+    if isinstance(first, Record):
+        return found.of.get(first)
+    if isinstance(first, (tuple, list)) and first:
+        first = first[0]
+    of = first.of if isinstance(first, RowCount) else None
+    return of if isinstance(of, Space) else found.of.get(of) if isinstance(of, Record) else None
 
 
 def _backward(found: Spaces, record: Record) -> bool:

@@ -10,6 +10,7 @@ from columba.frontend.errors import UnsupportedOperation
 from columba.frontend.operands import Operand
 from columba.frontend.record import Record
 from columba.ir.interop.ops import Value
+from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import ir_dtype
 
@@ -31,9 +32,11 @@ def rule(*names: str) -> Callable[[R], R]:
 
 @dataclass(frozen=True)
 class Call:
-    """One recorded call under conversion. ``seed`` makes a fresh seed input and the next salt, for random numbers."""
+    """One recorded call under conversion. ``seed`` makes a fresh seed input and the next salt, for random numbers; the result has rows of
+    ``space``."""
 
     record: Record
+    space: Space
     seed: Callable[[], tuple[Value, int]]
 
     @property

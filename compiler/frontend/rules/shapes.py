@@ -13,6 +13,7 @@ from columba.frontend.record import RowCount
 from columba.frontend.rules.registry import Call, rule
 from columba.ir.interop import build as b
 from columba.ir.interop.ops import Concat, Slice, Value
+from columba.ir.spaces import Space
 
 
 def reshaped(x: Value, shape: Sequence[int]) -> Value:
@@ -105,6 +106,9 @@ def _expand(call: Call, input: Any, *args: Any) -> Value:
         if len(shape) != input.rank:
             raise mixes(f"{call.name} to {list(shape)}", input, call.where)
         shape = shape[1:]
+    elif call.space is not Space.ONE:  # one value for the whole graph, once for each row
+        features = input.value.shape[1:] if input.rank == len(shape) else input.value.shape
+        return b.expand(b.to_space(b.reshape(input.value, features), call.space), shape[1:])
     return on_weights(lambda v: b.expand(v, shape), input.value)
 
 
