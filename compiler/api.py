@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import copyreg
 import functools
+import sys
 import threading
 import types
 import warnings
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar, overload
 
 import torch
@@ -72,6 +73,9 @@ class Options:
     def recipes(self) -> dict[str, Recipe]:
         """The recipes among which the cost model chooses, by name."""
         return recipes_for(parse_choices(self.passes)) if self.recipe is None else {"given": self.recipe}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # not what was derived of them
 
 
 @overload
@@ -177,7 +181,11 @@ def compile(
 
 
 class CompiledFunction:
-    """A function, or a method of a module, that runs compiled. Call it as the original, which is ``fn``."""
+    """A function, or a method of a module, that runs compiled. Call it as the original, which is ``fn``.
+
+    Pickled as functions are, by the name that it has taken over from ``fn``; where another object has that name (``fast =
+    columba.compile(f)``, a bound method), as ``fn`` and the options. What was traced and built is never pickled.
+    """
 
     def __init__(self, fn: Callable[..., Any], options: Options) -> None:
         functools.update_wrapper(self, fn)
@@ -193,15 +201,25 @@ class CompiledFunction:
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.is_method = True
+        if not _has_its_name(self):  # an inherited forward that is compiled for a subclass is found there
+            self.__module__, self.__qualname__ = owner.__module__, f"{owner.__qualname__}.{name}"
 
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
         return self if owner is None else types.MethodType(self, owner)
 
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return self.__qualname__ if _has_its_name(self) else super().__reduce_ex__(protocol)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {k: v for k, v in self.__dict__.items() if k not in ("_own", "_of_modules", "_lock")}
+        left_out = ("_own", "_of_modules", "_lock", "fn", "__wrapped__")
+        # A bound method is pickled as "its name, looked up on the object", which by then is this very function.
+        parts = (self.fn.__func__, self.fn.__self__) if isinstance(self.fn, types.MethodType) else (self.fn,)
+        return {**{k: v for k, v in self.__dict__.items() if k not in left_out}, "fn": parts}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
+        parts = state["fn"]
+        self.fn = self.__wrapped__ = types.MethodType(*parts) if len(parts) == 2 else parts[0]
         self._reset()
 
     def __repr__(self) -> str:
@@ -247,6 +265,14 @@ class CompiledFunction:
         if self.is_method and args and isinstance(args[0], nn.Module):
             return args[0], args[1:]
         return None, args
+
+
+def _has_its_name(function: CompiledFunction) -> bool:
+    """Whether the function's module and qualified name lead to it, so that another process finds it by them."""
+    found: Any = sys.modules.get(function.__module__)
+    for part in getattr(function, "__qualname__", "").split("."):
+        found = getattr(found, part, None)
+    return found is function
 
 
 class _Specialization:
@@ -407,8 +433,19 @@ class CompiledModule:
     options: Options
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        state = self.__dict__.copy()
-        return _restore, (self.original_type, self.options), state
+        """As the original class says, but for the class itself, which no name leads to."""
+        reduced = super().__reduce_ex__(protocol)
+        if isinstance(reduced, str):
+            return reduced
+        make, args, *rest = reduced
+        return _restore, (self.options, *map(self._of_original, (make, *args))), *rest
+
+    def _of_original(self, part: Any) -> Any:
+        """The original class for the compiled one, and its class methods."""
+        if part is type(self):
+            return self.original_type
+        bound = isinstance(part, types.MethodType) and part.__self__ is type(self)
+        return types.MethodType(part.__func__, self.original_type) if bound else part
 
 
 @functools.cache
@@ -437,6 +474,6 @@ def _compiled_module(module: M, options: Options) -> M:
     return compiled
 
 
-def _restore(original: type[nn.Module], options: Options) -> nn.Module:
-    """An empty compiled module for pickle and copy to fill."""
-    return copyreg.__newobj__(_compiled_type(original, options))  # type: ignore[attr-defined, arg-type]
+def _restore(options: Options, make: Callable[..., nn.Module], *args: Any) -> nn.Module:
+    """A compiled module for pickle and copy to fill; ``make(*args)`` gives one of the original class."""
+    return _compiled_module(make(*args), options)
