@@ -15,6 +15,7 @@ from columba.explain import Explanation, explain
 from columba.frontend import TraceError, UnsupportedOperation
 from columba.runtime.graph import Graph, as_graph
 from columba.runtime.language import linear
+from columba.runtime.names import TypeNames
 from columba.tune import tune
 
 __version__ = "0.1.0"
@@ -23,6 +24,7 @@ __all__ = [
     "Explanation",
     "Graph",
     "TraceError",
+    "TypeNames",
     "UnsupportedOperation",
     "as_graph",
     "compile",

@@ -16,7 +16,9 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from columba.ir.indices import IndexArray
 from columba.ir.spaces import Space
+from columba.runtime.conversions import Conversions
 from columba.runtime.index_arrays import IndexArrays
+from columba.runtime.names import TypeNames, listed
 
 if TYPE_CHECKING:
     from columba.runtime.language import EdgeView, NodeView, PairView
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 Pair = tuple[Any, Any]
 
 
-class Graph:
+class Graph(Conversions):
     """A directed graph whose edges, and optionally nodes, have types.
 
     Args:
@@ -33,13 +35,14 @@ class Graph:
         edge_type: ``[E]`` relation ids; None: all edges are of one relation.
         num_nodes: number of nodes; or a pair (sources, destinations), which makes the graph *bipartite*: sources and destinations are
             then different sets, as in a sampled block. None: one more than the largest id.
-        num_relations: number of relations; None: one more than the largest id.
+        num_relations: number of relations; None: as many as there are names, or one more than the largest id.
         node_type: ``[N]`` node type ids; for a bipartite graph a pair of such tensors. None: no types, or all of type 0.
-        num_node_types: number of node types; None: one more than the largest id.
-        relation_names, node_type_names: names to print, by id.
+        num_node_types: number of node types; None: as many as there are names, or one more than the largest id.
+        relation_names, node_type_names: what the ids mean: a name for each. Layers compare them (:class:`columba.TypeNames`).
 
     Raises:
-        ValueError: shapes do not fit, an id is negative or too large (the message names the first such edge), devices differ.
+        ValueError: shapes do not fit, an id is negative or too large (the message names the first such edge), devices differ, a name
+            stands twice.
         TypeError: a tensor does not hold integers.
 
     >>> graph = Graph(torch.tensor([[0, 1, 1], [1, 2, 2]]), torch.tensor([0, 1, 0]))
@@ -70,11 +73,18 @@ class Graph:
         self.edge_type = self._relations(edge_type)
         self.is_square = not isinstance(num_nodes, (tuple, list))
         self.num_src, self.num_dst = self._node_counts(num_nodes, node_type)
-        self.num_relations = _checked_ids("edge_type", self.edge_type, num_relations, "num_relations", "edge")
+        self.relation_names = listed("relation_names", relation_names)
+        self.node_type_names = listed("node_type_names", node_type_names)
+        self.num_relations = _named_count(
+            "relation_names",
+            self.relation_names,
+            num_relations,
+            _checked_ids("edge_type", self.edge_type, num_relations, "num_relations", "edge"),
+        )
         self.node_type = self._node_types(node_type)
-        self.num_node_types = self._count_node_types(num_node_types)
-        self.relation_names = _names("relation_names", relation_names, self.num_relations)
-        self.node_type_names = _names("node_type_names", node_type_names, self.num_node_types)
+        self.num_node_types = _named_count(
+            "node_type_names", self.node_type_names, num_node_types, self._count_node_types(num_node_types)
+        )
         self.node_slices: dict[Any, slice] | None = None
         self._arrays = IndexArrays(self)
         self._kept: dict[str, Any] = {}
@@ -240,54 +250,6 @@ class Graph:
         graph = _substituted(self)
         return PairView(self, space) if graph is self else graph._pair_view(space)
 
-    # -------------------------------------------------------------------------------------------- conversions
-
-    @classmethod
-    def from_pyg(cls, data: Any) -> Graph:
-        """From PyG's ``Data`` (with ``edge_type`` and ``node_type``, if it has them) or ``HeteroData``.
-
-        Node types of ``HeteroData`` get contiguous ranges of ids, in the order of ``data.node_types``: ``graph.node_slices[name]``.
-        """
-        from columba.runtime.convert import from_pyg
-
-        return from_pyg(data)
-
-    @classmethod
-    def from_networkx(cls, graph: Any, relation: str = "relation", node_type: str | None = None) -> Graph:
-        """From a networkx ``MultiDiGraph``; edge attribute ``relation`` names each edge's relation. Nodes keep their order."""
-        from columba.runtime.convert import from_networkx
-
-        return from_networkx(graph, relation, node_type)
-
-    @classmethod
-    def from_dgl(cls, graph: Any) -> Graph:
-        """From a DGL graph: heterogeneous, or homogeneous with ``dgl.ETYPE`` and ``dgl.NTYPE`` data."""
-        from columba.runtime.convert import from_dgl
-
-        return from_dgl(graph)
-
-    @classmethod
-    def from_triples(cls, triples: Any, *, add_inverse: bool = False) -> Graph:
-        """From ``[T, 3]`` integers: head, relation, tail. ``add_inverse`` adds tail to head edges as relations ``r + R``."""
-        from columba.runtime.convert import from_triples
-
-        return from_triples(triples, add_inverse=add_inverse)
-
-    def split_nodes(self, x: Tensor) -> dict[Any, Tensor]:
-        """The rows of a node tensor by node type; for graphs whose types are ranges of ids (``node_slices``)."""
-        return {name: x[rows] for name, rows in self._slices().items()}
-
-    def cat_nodes(self, parts: dict[Any, Tensor]) -> Tensor:
-        """The opposite of :meth:`split_nodes`."""
-        return torch.cat([parts[name] for name in self._slices()])
-
-    def _slices(self) -> dict[Any, slice]:
-        if self.node_slices is None:
-            raise ValueError(
-                "this graph was not made from one with named node types (HeteroData, DGL); it has no node_slices"
-            )
-        return self.node_slices
-
     # -------------------------------------------------------------------------------------------- the rest
 
     def to(self, device: torch.device | str) -> Graph:
@@ -407,23 +369,33 @@ def as_graph(
     num_nodes: int | tuple[int, int] | None = None,
     num_relations: int | None = None,
     num_node_types: int | None = None,
+    names: TypeNames | None = None,
 ) -> Graph:
-    """A graph from what PyG's layers take: ``edge_index`` with types, or a graph already, whose sizes are checked.
+    """A graph from what PyG's layers take: ``edge_index`` with types, or a graph already, whose sizes and names are checked.
 
     The last few graphs are kept: the same tensors, unchanged, give the same graph.
     """
+    is_graph = isinstance(edge_index, Graph)
+    if is_graph and (edge_type is not None or node_type is not None):
+        raise ValueError("a Graph holds its types; give edge_type and node_type only with an edge_index tensor")
     tensors = tuple(t for t in (edge_index, edge_type, *_flat(node_type)) if isinstance(t, Tensor))
-    if has_torch_function(tensors):
+    watched: tuple[Any, ...] = (
+        (edge_index,) if is_graph else tensors
+    )  # a trace wants to know what its graph is checked for
+    if has_torch_function(watched):
         sizes: dict[str, Any] = {
             "num_nodes": num_nodes,
             "num_relations": num_relations,
             "num_node_types": num_node_types,
+            "names": names,
         }
-        return handle_torch_function(as_graph, tensors, edge_index, edge_type, node_type, **sizes)  # type: ignore[no-any-return]
+        return handle_torch_function(as_graph, watched, edge_index, edge_type, node_type, **sizes)  # type: ignore[no-any-return]
     if isinstance(edge_index, Graph):
-        if edge_type is not None or node_type is not None:
-            raise ValueError("a Graph holds its types; give edge_type and node_type only with an edge_index tensor")
+        if names is not None:
+            names.check(edge_index)
         _check_sizes(edge_index, num_relations, num_node_types)
+        if names is not None:
+            names.remember(edge_index)
         return edge_index
     if not isinstance(edge_index, Tensor):
         raise TypeError(f"expected a columba.Graph or an edge_index tensor, got {type(edge_index).__name__}")
@@ -502,9 +474,10 @@ def _checked_ids(name: str, ids: Tensor, given: int | None, count: str, what: st
     return limit
 
 
-def _names(kind: str, names: Sequence[Any] | None, count: int) -> tuple[Any, ...] | None:
-    if names is None:
-        return None
-    if len(names) != count:
-        raise ValueError(f"{kind} has {len(names)} names for {count} ids")
-    return tuple(names)
+def _named_count(kind: str, names: tuple[Any, ...] | None, given: int | None, count: int) -> int:
+    """The number of ids, of which each has a name if there are names."""
+    if names is None or len(names) == count:
+        return count
+    if given is None and len(names) > count:  # the last ids do not occur
+        return len(names)
+    raise ValueError(f"{kind} has {len(names)} names for {count} ids")

@@ -263,6 +263,7 @@ def _trace_as_graph(
     if isinstance(edge_index, Graph):
         _check_layer_sizes(recorder, edge_index, sizes)
         return edge_index
+    sizes.pop("names", None)  # tensors have none
     flat = (edge_index, edge_type, *(node_type if isinstance(node_type, (tuple, list)) else (node_type,)))
     sources: list[Source | None] = []
     real: list[Tensor | None] = []
@@ -299,6 +300,8 @@ def _check_layer_sizes(recorder: Recorder, graph: Graph, sizes: dict[str, Any]) 
     kept: dict[str, Any] = {
         k: int.__int__(v) for k, v in sizes.items() if k in ("num_relations", "num_node_types") and v is not None
     }
+    if sizes.get("names") is not None:
+        kept["names"] = sizes["names"]
     as_graph(real, **kept)
     if kept and kept not in recorder.layer_sizes:
         recorder.layer_sizes.append(kept)

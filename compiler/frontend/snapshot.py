@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from columba.runtime.graph import Graph
+from columba.runtime.names import TypeNames
 
 ATOMS: tuple[Any, ...] = (
     type(None),
@@ -87,7 +88,7 @@ def is_compared_by_identity(value: Any) -> bool:
     """Whether a value counts as changed only when it is another object: functions, modules, classes."""
     if isinstance(value, (types.MethodType, functools.partial)):  # made anew each time that somebody asks
         return False
-    return isinstance(value, (nn.Module, type, types.ModuleType)) or callable(value)
+    return isinstance(value, (nn.Module, type, types.ModuleType, TypeNames)) or callable(value)
 
 
 def snapshot(value: Any, depth: int = 4) -> Any:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from columba.nn.init import glorot
+from columba.nn.typed_module import TypedModule, named_count
 from columba.runtime.graph import Graph, as_graph
 from columba.runtime.language import linear
 
 
-class HGTConv(nn.Module):
+class HGTConv(TypedModule):
     r"""The heterogeneous graph transformer of Hu et al., "Heterogeneous Graph Transformer" (2020), equations 3 to 5,
     with the gated skip connection of the authors' code. For every head, with d = out / heads, node types
     :math:`\tau` and the edges (j, r, i) into i:
@@ -32,9 +35,11 @@ class HGTConv(nn.Module):
     Args:
         in_channels: features of a node, of any type.
         out_channels: features of a result.
-        num_node_types: the number T of node types.
-        num_relations: the number R of relations.
+        num_node_types: the number T of node types; None: as many as ``node_types`` lists.
+        num_relations: the number R of relations; None: as many as ``relations`` lists.
         heads: the number H of attention heads; divides ``out_channels``.
+        relations, node_types: names by id. A graph that numbers them in another way is refused. None: those of the first named graph that
+            the layer is called with.
 
     Shapes:
         ``k_weight``, ``q_weight``, ``v_weight [T, in, out]``; ``out_weight [T, out, out]``; their biases
@@ -52,9 +57,19 @@ class HGTConv(nn.Module):
     skip: nn.Parameter | None
 
     def __init__(
-        self, in_channels: int, out_channels: int, num_node_types: int, num_relations: int, heads: int = 1
+        self,
+        in_channels: int,
+        out_channels: int,
+        num_node_types: int | None = None,
+        num_relations: int | None = None,
+        heads: int = 1,
+        *,
+        relations: Sequence[Any] | None = None,
+        node_types: Sequence[Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(relations=relations, node_types=node_types)
+        num_relations = named_count("relations", num_relations, relations)
+        num_node_types = named_count("node_types", num_node_types, node_types)
         if out_channels % heads:
             raise ValueError(f"heads={heads} must divide out_channels={out_channels}")
         self.in_channels = in_channels
@@ -107,6 +122,7 @@ class HGTConv(nn.Module):
             num_nodes=num_nodes,
             num_relations=self.num_relations,
             num_node_types=self.num_node_types,
+            names=self.names,
         )
         e = g.edges
         source, target = (g.nodes, g.nodes) if g.is_square else (g.src_nodes, g.dst_nodes)

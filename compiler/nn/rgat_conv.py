@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from columba.nn.init import glorot
+from columba.nn.typed_module import TypedModule, named_count
 from columba.runtime.graph import Graph, as_graph
 from columba.runtime.language import linear
 
 
-class RGATConv(nn.Module):
+class RGATConv(TypedModule):
     r"""Relational graph attention, one softmax over all incoming edges, as in Wu et al., "Hector: An Efficient
     Programming and Compilation Framework for Implementing Relational Graph Neural Networks in GPU Architectures"
     (2024), after Busbridge et al., "Relational Graph Attention Networks" (2019), equations 2, 3 and 6 (additive
@@ -25,11 +29,13 @@ class RGATConv(nn.Module):
     Args:
         in_channels: features of a node, source or destination.
         out_channels: features of a result, of each head.
-        num_relations: the number R of relations.
+        num_relations: the number R of relations; None: as many as ``relations`` lists.
         heads: the number H of attention heads.
         concat: whether the heads' results are concatenated, or averaged.
         negative_slope: of the leaky ReLU.
         bias: whether there is a bias.
+        relations: the names of relations, by id. A graph that numbers them in another way is refused. None: those of the first named
+            graph that the layer is called with.
 
     Shapes:
         ``weight [R, in, H, out]``; ``att_src`` and ``att_dst [R, H, out]``; ``bias [H * out]``, or ``[out]``.
@@ -46,13 +52,16 @@ class RGATConv(nn.Module):
         self,
         in_channels: int,
         out_channels: int,
-        num_relations: int,
+        num_relations: int | None = None,
         heads: int = 1,
         concat: bool = True,
         negative_slope: float = 0.2,
         bias: bool = True,
+        *,
+        relations: Sequence[Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(relations=relations)
+        num_relations = named_count("relations", num_relations, relations)
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.num_relations = num_relations
@@ -85,7 +94,8 @@ class RGATConv(nn.Module):
         """
         x_src, x_dst = x if isinstance(x, tuple) else (x, x)
         num_nodes = (x_src.shape[0], x_dst.shape[0]) if isinstance(x, tuple) else x_src.shape[0]
-        e = as_graph(edge_index, edge_type, num_nodes=num_nodes, num_relations=self.num_relations).edges
+        g = as_graph(edge_index, edge_type, num_nodes=num_nodes, num_relations=self.num_relations, names=self.names)
+        e = g.edges
         z_src = linear(e.src(x_src), e.rel(self.weight))  # [E, H, out]
         z_dst = linear(e.dst(x_dst), e.rel(self.weight))
         score = (z_src * e.rel(self.att_src)).sum(-1) + (z_dst * e.rel(self.att_dst)).sum(-1)

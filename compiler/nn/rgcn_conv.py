@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from columba.nn.init import glorot
+from columba.nn.typed_module import TypedModule, named_count
 from columba.runtime.graph import Graph, as_graph
 from columba.runtime.language import EdgeView, linear
 
 
-class RGCNConv(nn.Module):
+class RGCNConv(TypedModule):
     r"""The relational graph convolution of Schlichtkrull et al., "Modeling Relational Data with Graph Convolutional
     Networks" (2018), equation 2, with the parameters, shapes and initialization of PyTorch Geometric's layer of this
     name, so that its ``state_dict`` loads:
@@ -22,13 +26,15 @@ class RGCNConv(nn.Module):
         in_channels: features of a node, or a pair for (source, destination); the number of nodes if nodes have no
             features.
         out_channels: features of a result.
-        num_relations: the number R of relations.
+        num_relations: the number R of relations; None: as many as ``relations`` lists.
         num_bases: if given, W_r is a combination of that many bases (equation 3).
         num_blocks: if given, W_r is block-diagonal with that many blocks (equation 4).
         aggr: ``"mean"`` over the neighbours of one relation, as above; ``"sum"`` (or ``"add"``); ``"max"``, which
             takes the maximum of the neighbours' features, relation by relation, before W_r.
         root_weight: whether there is a weight for the node itself.
         bias: whether there is a bias.
+        relations: the names of relations, by id. A graph that numbers them in another way is refused. None: those of the first named
+            graph that the layer is called with.
 
     Shapes:
         ``weight [R, in, out]``, or ``[num_bases, in, out]`` with ``comp [R, num_bases]``, or
@@ -51,14 +57,17 @@ class RGCNConv(nn.Module):
         self,
         in_channels: int | tuple[int, int],
         out_channels: int,
-        num_relations: int,
+        num_relations: int | None = None,
         num_bases: int | None = None,
         num_blocks: int | None = None,
         aggr: str = "mean",
         root_weight: bool = True,
         bias: bool = True,
+        *,
+        relations: Sequence[Any] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(relations=relations)
+        num_relations = named_count("relations", num_relations, relations)
         if num_bases is not None and num_blocks is not None:
             raise ValueError("give num_bases or num_blocks: a weight cannot be both a combination and block-diagonal")
         if aggr not in ("mean", "sum", "add", "max"):
@@ -109,7 +118,7 @@ class RGCNConv(nn.Module):
         x_src, x_dst = x if isinstance(x, tuple) else (x, x)
         num_src, num_dst = (self.in_channels_l if end is None else end.shape[0] for end in (x_src, x_dst))
         num_nodes = (num_src, num_dst) if isinstance(x, tuple) else num_src
-        g = as_graph(edge_index, edge_type, num_nodes=num_nodes, num_relations=self.num_relations)
+        g = as_graph(edge_index, edge_type, num_nodes=num_nodes, num_relations=self.num_relations, names=self.names)
         e, pairs = g.edges, g.dst_rel
         if self.aggr == "max" and x_src is not None and x_src.is_floating_point():
             out = pairs.sum(self._transform(e.max(e.src(x_src), to="dst_rel"), pairs.rel(self._relation_weights())))
