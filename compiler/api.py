@@ -16,6 +16,7 @@ from typing import Any, TypeVar, overload
 import torch
 from torch import Tensor, nn
 
+from columba.distinct import shares_memory
 from columba.driver import Recipe, Runnable
 from columba.frontend import Bound, Trace, TraceError, is_tracing, trace
 from columba.frontend.shortcut import MISSED, Shortcut, shortcut_to
@@ -292,7 +293,9 @@ class _Specialization:
         backend = self._backend(bound.graph, bound.inputs)
         runnable = None if backend == "torch" else self._runnable(bound.graph, bound.inputs, backend)
         if runnable is None:
-            return self.trace.rebuild(bound, evaluate(self.trace.program, bound.inputs, bound.graph))
+            results = evaluate(self.trace.program, bound.inputs, bound.graph)
+            shared = shares_memory(self.trace.program)
+            return self.trace.rebuild(bound, [x.clone() if s else x for x, s in zip(results, shared, strict=True)])
         results = runnable(bound.inputs, bound.graph)
         if self.patience.is_over(bound.graph) and runnable.planned.results:
             places = runnable.planned.places

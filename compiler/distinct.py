@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from columba.ir.interop.ops import Input, Value
+from columba.ir.interop.ops import Cast, Expand, Input, Lift, Permute, Reshape, Slice, Value
 from columba.ir.interop.program import Program
+from columba.ir.spaces import Space
 
 Place = tuple[Literal["input", "output"], int]
 
@@ -37,3 +39,39 @@ def distinct(program: Program) -> Distinct:
         places.append(("output", positions[result]))
     smaller = Program(program.name, program.inputs, tuple(positions), tuple(names))
     return Distinct(smaller, tuple(places))
+
+
+def copied(places: Sequence[tuple[str, int]]) -> list[bool]:
+    """Which results have to be copied to where they are handed out, so that each owns its memory: inputs, and what was handed out before.
+
+    >>> copied([("output", 0), ("input", 1), ("output", 1), ("output", 0)])
+    [False, True, False, True]
+    """
+    return [place[0] == "input" or place in places[:n] for n, place in enumerate(places)]
+
+
+def shares_memory(program: Program) -> list[bool]:
+    """Which results would share memory with an input, with an earlier result or among their own rows where each operation is a call of
+    PyTorch, as in :mod:`columba.runtime.reference`: there views are no copies."""
+    roots: set[Value] = set(program.inputs)
+    found = []
+    for result in program.results:
+        value, overlaps = result, False
+        while (x := _viewed(value)) is not None:
+            overlaps |= isinstance(value, (Expand, Lift))
+            value = x
+        found.append(overlaps or value in roots)
+        roots.add(value)
+    return found
+
+
+def _viewed(value: Value) -> Value | None:
+    """What an operation returns a view of."""
+    match value:
+        case Reshape(x) | Permute(x) | Expand(x) | Slice(x):
+            return x
+        case Lift(x, via) if via.coarse is Space.ONE:
+            return x
+        case Cast(x, to) if x.dtype is to:
+            return x
+    return None

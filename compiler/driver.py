@@ -18,7 +18,7 @@ from torch import Tensor
 
 from columba.autodiff import differentiate
 from columba.codegen.cpp import emit
-from columba.distinct import Distinct, Place, distinct
+from columba.distinct import Distinct, Place, copied, distinct
 from columba.ir.interop.program import Program
 from columba.ir.interop.verify import verify as verify_program
 from columba.ir.intraop.plan import Plan, spaces_of
@@ -228,6 +228,7 @@ class Runnable:
 
     def __init__(self, of: Planned | Compilation, index_dtype: DType, backend: str = "cpp") -> None:
         self.planned = planned = of.planned if isinstance(of, Compilation) else of
+        self.copied = copied(planned.places)
         self.executable = build(planned, index_dtype, backend)
         plans = self.executable.plans
         self.arrays = tuple(dict.fromkeys(a for plan in plans for a in plan.index_arrays))
@@ -264,4 +265,5 @@ class Runnable:
         """Results of the traced program."""
         outputs = self.on(graph)(inputs) if self.planned.results else []
         found = {"input": inputs, "output": outputs}
-        return [found[kind][n] for kind, n in self.planned.places]
+        results = [found[kind][n] for kind, n in self.planned.places]
+        return [x.clone() if copy else x for x, copy in zip(results, self.copied, strict=True)]

@@ -148,7 +148,9 @@ def _backward_of_forward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any,
     tensors = [places[place](n) for place, n in compiled.sources]
     found = backward(compiled.key, tensors, list(index), ctx.counts) if compiled.backward is not None else []
     places["output"] = found.__getitem__
-    gradients = [None if g is None else places[g[0]](g[1]) for g in compiled.gradients]
+    gradients: list[Any] = [None if g is None else places[g[0]](g[1]) for g in compiled.gradients]
+    for n in _repeated(compiled.gradients):
+        gradients[n] = gradients[n].clone()
     return None, gradients, [None] * len(index), None
 
 
@@ -182,6 +184,7 @@ class _Way:
         takes: where ``backward`` finds its inputs: position in what is kept, or, as ``~n``, incoming gradient ``n``.
         grads: the incoming gradients that are read.
         gives: where the gradients of the inputs are found, as in :class:`CompiledProgram`, but for what is kept, as ``("kept", n)``.
+        repeated: the inputs whose gradients are copies of what is found there.
     """
 
     def __init__(
@@ -202,6 +205,16 @@ class _Way:
             None if g is None else ("kept", kept.index(g)) if g[0] in ("input", "result") else g
             for g in program.gradients
         ]
+        self.repeated = _repeated(program.gradients)
+
+
+def _repeated(gradients: Sequence[tuple[str, int] | None]) -> list[int]:
+    """The inputs whose gradient must be a copy, so that each owns its memory: what another input was given, what is saved."""
+    return [
+        n
+        for n, g in enumerate(gradients)
+        if g is not None and (g[0] in ("input", "result") or (g[0] == "output" and g in gradients[:n]))
+    ]
 
 
 class ProgramOnGraph:
@@ -312,7 +325,10 @@ class _ShortWay(torch.autograd.Function):
                 tensors = way.backward.unpacked(tensors)
                 found = backward(on_graph.program.key, tensors, on_graph.index, on_graph.counts)
         places: dict[str, Sequence[Tensor]] = {"kept": kept, "grad": grads, "output": found}
-        return None, *(None if g is None else places[g[0]][g[1]] for g in way.gives)
+        gradients: list[Any] = [None if g is None else places[g[0]][g[1]] for g in way.gives]
+        for n in way.repeated:
+            gradients[n] = gradients[n].clone()
+        return None, *gradients
 
 
 __all__ = [

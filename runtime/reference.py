@@ -296,6 +296,10 @@ def _concat(op: Concat, graph: GraphLike, *args: Tensor) -> Tensor:
 
 def _align(x: Tensor, of: Value, rank: int) -> Tensor:
     """``x`` with size-1 dimensions put before its features, until they are ``rank``."""
+    if (
+        len(of.shape) == rank
+    ):  # no view: of the gradient of one PyTorch would hand out the incoming gradient's memory as a leaf's
+        return x
     skip = _skip(of)
     return x.reshape((*x.shape[:skip], *[1] * (rank - len(of.shape)), *x.shape[skip:]))
 

@@ -12,6 +12,7 @@ from columba.frontend.operands import Operand
 from columba.frontend.record import Record
 from columba.frontend.rules import RULES, Call
 from columba.frontend.trees import mapped
+from columba.frontend.views import left_to_pytorch
 from columba.ir.interop import build as b
 from columba.ir.interop.ops import Degree, Input, Reduce, Softmax, Value
 from columba.ir.interop.program import Program
@@ -39,14 +40,17 @@ def convert(name: str, records: Sequence[Record], found: Spaces, wanted: Iterabl
     """The program that computes those of ``wanted`` that have rows, or are reduced from rows."""
     wanted = list(dict.fromkeys(wanted))
     conversion = _Conversion(found, _compiled(records, found, wanted))
-    after = _replayed(wanted, lambda r: r in found.of and r not in conversion.compiled and not conversion.is_input(r))
-    results = _results(wanted, after, conversion)
+    left = left_to_pytorch(wanted, conversion.compiled.__contains__)
+    computed = conversion.compiled - left
+    after = _replayed(wanted, lambda r: r in found.of and r not in computed and not conversion.is_input(r))
+    needed = dict.fromkeys([*wanted, *(o for r in after for o in r.operands)])
+    results = [r for r in needed if r in computed]
     values = [conversion.operand(r).value for r in results]
     names = [conversion.name("out" if len(values) == 1 else f"out{n}") for n in range(len(values))]
     program = Program(name, tuple(conversion.inputs), tuple(values), tuple(names))
     sources = [conversion.origin[i] for i in conversion.inputs]
-    roots = [r for r, _ in sources if r is not None] + [r for r in wanted if r not in found.of]
-    roots += [o for r in after for o in r.operands if o not in found.of]
+    roots = [r for r, _ in sources if r is not None]
+    roots += [r for r in needed if r not in found.of or conversion.is_input(r)]
     prelude = _replayed(roots, lambda r: r.source is None)
     return Converted(program, sources, results, prelude, after)
 
@@ -87,11 +91,6 @@ def _replayed(roots: Iterable[Record], keep: Any) -> list[Record]:
     for root in roots:
         visit(root)
     return list(order)
-
-
-def _results(wanted: Sequence[Record], after: Sequence[Record], conversion: _Conversion) -> list[Record]:
-    needed = [*wanted, *(o for r in after for o in r.operands)]
-    return list(dict.fromkeys(r for r in needed if r in conversion.compiled))
 
 
 @dataclass

@@ -119,7 +119,7 @@ class TracedView:
     def __call__(self, x: Tensor) -> Tensor:
         """Declares ``x`` to have one row per row of this view."""
         record = self._operand(f"declaring a tensor of {self.space} rows", x)
-        return self._add("declare", (record,), tuple(record.meta.shape), record.meta.dtype, space=self.space)
+        return self._recorder.add(Record("declare", (record,), {"space": self.space}, record.meta, location(), _itself))
 
     def _lift(self, name: str, x: Tensor) -> Tensor:
         via = self._map(name)
@@ -134,6 +134,10 @@ class TracedView:
             raise TypeError(f"{location()}: {kind} expects floating point numbers, got {record.meta.dtype}")
         shape = (*self._rows(via.coarse), *record.meta.shape[1:])
         return self._add("reduce", (record,), shape, record.meta.dtype, via=via, kind=kind)
+
+
+def _itself(x: Tensor, space: Space) -> Tensor:
+    return x
 
 
 class TracedEdges(TracedView):

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from columba.distinct import copied
 from columba.frontend.guards import ARGUMENT_DEPTH, environment
 from columba.frontend.language import BuiltGraph
 from columba.frontend.record import Record, RowCount
@@ -81,8 +82,9 @@ class _Writer:
         inputs = self.inputs()
         self.write(f"outputs = on_graph.run_plain([{', '.join(inputs)}])")
         found = {"input": inputs, "output": [f"outputs[{n}]" for n in range(len(self.trace.program.results))]}
-        for record, (kind, n) in zip(self.trace.converted.results, places, strict=True):
-            self.names[record] = found[kind][n]
+        for record, (kind, n), copy in zip(self.trace.converted.results, places, copied(places), strict=True):
+            self.names[record] = name = f"r{record.number}"
+            self.write(f"{name} = {found[kind][n]}{'.clone()' if copy else ''}")
         for record in self.trace.postlude:
             self.replay(record)
         self.write(f"return {self.tree(self.trace.output)}")

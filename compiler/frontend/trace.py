@@ -197,7 +197,9 @@ class Trace:
         values.update(zip(self.converted.results, results, strict=True))
         with self._plain_torch():
             for record in self.postlude:
-                values[record] = self._replay(record, bound.graph, values)
+                values[record] = value = self._replay(record, bound.graph, values)
+                if record.op == "declare" and value.shape[0] != bound.graph.count(record.kwargs["space"]):
+                    raise _wrong_rows(record.operands[0], value.shape, record.kwargs["space"], bound.graph)
 
         def leaf(x: Any, path: Any) -> Any:
             if isinstance(x, Record):
@@ -275,7 +277,7 @@ def trace(fn: Callable[..., Any], owner: nn.Module | None, args: tuple[Any, ...]
     wanted: list[Record] = []
     walk(output, (), lambda x, path: wanted.append(x) if isinstance(x, Record) else None)
     converted = convert(_name(fn, owner), recorder.records, spaces, wanted)
-    if not converted.results:
+    if not converted.results and not converted.postlude:
         raise TraceError(
             f"{_name(fn, owner)} computes nothing on the graph's edges or nodes that it returns; columba.compile is for functions that do"
         )
