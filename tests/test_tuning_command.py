@@ -13,7 +13,7 @@ from columba.cli import main
 from columba.cli.graphs import load_graph
 from columba.runtime.records import Case, Record, Records, database, to_json
 from columba.tuning.cases import device_name, versions
-from columba.tuning.decisions import Decision
+from columba.tuning.decisions import BadDecision, Decision, parse_decision
 
 HERE = Case("Layer", "0123", "x", "node<2^4", "f32", device_name(torch.device("cpu")), "cpp")
 DECISION = str(Decision("aggregate_first", 1.0, {("forward", "out_kernel"): {"pieces": 8}}))
@@ -46,6 +46,52 @@ def test_list(cache: Path) -> None:
     assert "ignored: made with columba 0.0.1" in text
     assert "for another CPU" in text
     assert "ignored: a decision has the fields" in text
+
+
+EVIL = "\x1b]0;title\x07[/b][link=http://x]:smile:\r\u202e\n"
+
+
+def test_names_of_others_are_shown_as_they_are(cache: Path) -> None:
+    """Neither the markup of tables nor the escapes of terminals mean anything in them."""
+    fields = {
+        "name": EVIL,
+        "graph": "[/]" + EVIL,
+        "dtype": "[bold]",
+        "device": EVIL,
+        "backend": EVIL,
+        "gradients": EVIL,
+    }
+    decision = json.dumps({"passes": "", "price": 1.0, "schedules": {"forward": {EVIL: {EVIL: 3}}}})
+    evil = Record(Case(**{**vars(HERE), **fields}), EVIL, decision, 0.25, 0.5, EVIL, True)
+    path = cache / "records.json"
+    path.write_text(to_json([evil, Record(HERE, versions(), decision, 0.25, 0.5, MADE, True)]))
+    assert "imported 2 records" in tune("--import", str(path)).output
+    result = tune("--list")
+    assert result.exit_code == 0
+    shown = "".join(result.output.split())
+    for text in ("[/b]", "[link=http://x]", ":smile:", "[bold]", "[/]"):
+        assert text in shown
+    assert {c for c in result.output if not c.isprintable()} == {"\n"}
+    for number, text in enumerate(("{" * 5, evil.case.name, "[" * 5000)):
+        path.write_text(
+            to_json([Record(Case(**{**vars(HERE), "name": f"{number}{EVIL}"}), EVIL, text, 0.25, 0.5, EVIL, True)])
+        )
+        result = tune("--import", str(path))
+        assert result.exit_code == 1
+        assert "nothing was imported" in result.output
+        assert {c for c in result.output if not c.isprintable()} <= {"\n"}
+    assert len(Records().all()) == 2
+
+
+def test_decisions_that_are_nested(cache: Path) -> None:
+    nested: object = 1
+    for _ in range(300):
+        nested = {"kind": "degree", "cases": [[None, nested]]}
+    for content in ({"passes": "", "price": 1.0, "schedules": {"forward": {"k": nested}}}, [nested]):
+        with pytest.raises(BadDecision, match="nested too deeply"):
+            parse_decision(json.dumps(content))
+    with pytest.raises(BadDecision, match="nested too deeply"):
+        parse_decision("[" * 100_000)
 
 
 def test_export_clear_import(cache: Path) -> None:

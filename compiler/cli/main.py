@@ -11,6 +11,7 @@ import click
 import torch
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 import columba
 from columba.chips import CHIPS, UnknownChip, chip
@@ -18,13 +19,25 @@ from columba.cli.doctor import examine
 from columba.cli.graphs import load_callable
 from columba.cli.tune import tune_command
 from columba.datasets import statistics
+from columba.escape import plain
 from columba.explain import Explanation, explain
 from columba.inspection import TARGETS, inspection
 from columba.runtime.cache import cache_info, clear_cache
 from columba.runtime.triton_aot import UnknownTarget
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Main(click.Group):
+    """Errors speak of files, and repeat what is in them."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as e:
+            vars(e)["message"] = plain(e.message, lines=True)  # declared final, for all that it is not frozen
+            raise
+
+
+@click.group(cls=_Main, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(columba.__version__, prog_name="columba")
 def main() -> None:
     """Compiles relational graph neural networks written in PyTorch."""
@@ -37,12 +50,12 @@ def doctor() -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     for finding in findings:
         mark = {True: "[green]ok[/]", False: "[red]missing[/]", None: ""}[finding.ok]
-        table.add_row(mark, finding.what, finding.found)
+        table.add_row(mark, Text(plain(finding.what)), Text(plain(finding.found, lines=True)))
     console = Console()
     console.print(table)
     bad = [f for f in findings if f.ok is False]
     for finding in bad:
-        console.print(f"\n{finding.what}: {finding.advice}")
+        click.echo(plain(f"\n{finding.what}: {finding.advice}", lines=True))
     sys.exit(1 if any(f.needed for f in bad) else 0)
 
 
@@ -69,7 +82,7 @@ def explain_command(target: str, level: str, inference: bool, passes: str) -> No
         except ValueError as e:
             raise click.BadParameter(str(e), param_hint="--passes") from e
     with torch.set_grad_enabled(not inference):
-        click.echo(_shown(explain(model, *args), level))
+        click.echo(plain(_shown(explain(model, *args), level), lines=True))
 
 
 @main.command("inspect")
@@ -118,7 +131,7 @@ def inspect_command(
         raise click.BadParameter(str(e)) from e
     except KeyError as e:
         raise click.BadParameter(f"{stats}: {e.args[0]}", param_hint="--stats") from e
-    click.echo(json.dumps(found.as_dict()) if as_json else found.text)
+    click.echo(json.dumps(found.as_dict()) if as_json else plain(found.text, lines=True))
     if sass:
         for report in found.reports:
             click.echo(f"\n=== {report.kernel} ===\n{report.assembly}")
@@ -154,11 +167,14 @@ def load_target(spec: str) -> Sequence[Any]:
 @click.option("--clear", is_flag=True, help="Remove all built kernels.")
 def cache(clear: bool) -> None:
     """Shows where built kernels are kept, and how many."""
-    info = cache_info()
-    if clear:
-        click.echo(f"removed {clear_cache()} entries from {info.folder}")
-        return
-    click.echo(f"{info.folder}\n{info.entries} entries, {info.bytes / 2**20:.1f} MiB")
+    try:
+        info = cache_info()
+        if clear:
+            click.echo(f"removed {clear_cache()} entries from {plain(info.folder)}")
+            return
+    except OSError as e:
+        raise click.ClickException(str(e)) from e
+    click.echo(f"{plain(info.folder)}\n{info.entries} entries, {info.bytes / 2**20:.1f} MiB")
 
 
 main.add_command(tune_command(load_target))

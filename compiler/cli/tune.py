@@ -13,8 +13,10 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from columba.cli.graphs import FORMS, load_graph
+from columba.escape import plain
 from columba.runtime.graph import Graph
 from columba.runtime.records import Damaged, Record, Records, RecordsError, Trial, database, from_json, to_json
 from columba.tune import tune
@@ -99,7 +101,7 @@ def tune_command(load_target: Callable[[str], Sequence[Any]]) -> click.Command:
             if do_list:
                 list_records()
             elif do_clear:
-                click.echo(f"removed {_count(Records().clear(), 'record')} from {database()}")
+                click.echo(f"removed {_count(Records().clear(), 'record')} from {plain(database())}")
             elif export is not None:
                 export_records(export)
             elif import_ is not None:
@@ -140,20 +142,20 @@ def run(made: Sequence[Any], graph: Graph | None, budget: float, backend: str, a
         click.echo(
             f"the machine is busy (load {load:.1f} on {cores} cores): what is measured now may not hold", err=True
         )
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     try:
         with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
             bar = progress.add_task("tracing", total=1.0)
 
             def report(step: Step) -> None:
-                progress.update(bar, completed=step.used, description=step.what)
+                progress.update(bar, completed=step.used, description=plain(step.what))
 
             found = tune(model, *args, budget=budget, target=backend, graph=graph, again=again, report=report)
     except KeyboardInterrupt:
         click.echo("\ninterrupted; what was measured is kept, and the next run goes on from there", err=True)
         raise SystemExit(130) from None
     if isinstance(found, Record):
-        click.echo(f"tuned already, on {found.made} (--again measures again): {_said(found)}")
+        click.echo(plain(f"tuned already, on {found.made} (--again measures again): {_said(found)}"))
         return
     _show(found)
 
@@ -163,13 +165,13 @@ def _show(found: Outcome) -> None:
     for column, justify in (("ms", "right"), ("times the default", "right"), ("", "left"), ("candidate", "left")):
         table.add_column(column, justify=justify, overflow="fold")  # type: ignore[arg-type]
     for label, trial in found.trials:
-        table.add_row(*_cells(trial, found.record), label)
+        table.add_row(*_cells(trial, found.record), Text(plain(label)))
     Console(width=max(120, Console().width)).print(table)
     if found.resumed:
         click.echo(f"{_count(found.resumed, 'candidate')} had been measured before")
     if not found.record.complete:
         click.echo("the budget did not suffice for all candidates: another run goes on with the rest")
-    click.echo(_said(found.record))
+    click.echo(plain(_said(found.record)))
 
 
 def _cells(trial: Trial, winner: Record) -> tuple[str, str, str]:
@@ -191,16 +193,16 @@ def list_records() -> None:
     """A table of all records, and whether they count here."""
     records = Records().all()
     if not records:
-        click.echo(f"no records in {database()}")
+        click.echo(f"no records in {plain(database())}")
         return
     table = Table(box=None, pad_edge=False)
     for column in ("program", "gradients", "graph", "dtype", "backend", "ms", "without", "decision", "made", "state"):
         table.add_column(column, overflow="fold")
     for r in records:
         if isinstance(r, Damaged):
-            table.add_row(r.what, *[""] * 8, f"ignored: {r.reason}")
+            table.add_row(Text(plain(r.what)), *[""] * 8, Text(plain(f"ignored: {r.reason}")))
             continue
-        table.add_row(
+        cells = (
             r.case.name,
             r.case.gradients or "none",
             r.case.graph,
@@ -212,6 +214,7 @@ def list_records() -> None:
             r.made,
             _state(r),
         )
+        table.add_row(*(Text(plain(said)) for said in cells))
     Console(width=max(160, Console().width)).print(table)
 
 
@@ -243,7 +246,9 @@ def export_records(path: Path) -> None:
     except OSError as e:
         raise RecordsError(f"cannot write {path}: {e.strerror}") from e
     left = len(found) - len(sound)
-    click.echo(f"wrote {_count(len(sound), 'record')} to {path}" + (f"; {left} damaged left out" if left else ""))
+    click.echo(
+        f"wrote {_count(len(sound), 'record')} to {plain(path)}" + (f"; {left} damaged left out" if left else "")
+    )
 
 
 def import_records(path: Path) -> None:
@@ -262,4 +267,4 @@ def import_records(path: Path) -> None:
     Records().save(records)
     stale = sum(r.versions != versions() for r in records)
     said = f"; {stale} of them, made with other versions, will be ignored" if stale else ""
-    click.echo(f"imported {_count(len(records), 'record')} from {path}{said}")
+    click.echo(f"imported {_count(len(records), 'record')} from {plain(path)}{said}")

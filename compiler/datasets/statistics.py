@@ -88,6 +88,8 @@ def statistics(name_or_file: str | PathLike[str]) -> GraphStatistics:
         entry = json.loads(path.read_text(encoding="utf-8"))
     except json.JSONDecodeError as e:
         raise ValueError(f"{name} is not JSON: {e}") from None
+    except RecursionError:
+        raise ValueError(f"{name} is nested too deeply to be an object of counts") from None
     if not isinstance(entry, dict):
         raise ValueError(f"{name} holds no object of counts")
     return _parse(path.stem, entry)

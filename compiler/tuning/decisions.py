@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +36,9 @@ Schedules = Mapping[tuple[str, str], Changes]
 
 KIND = "kind"
 """The field that tells a schedule of Triton's."""
+
+DEEPEST = 12
+"""Levels of a decision: what is nested deeper was not written by this module."""
 
 
 class BadDecision(ValueError):
@@ -175,6 +178,10 @@ def parse_decision(text: str) -> Decision:
         content = json.loads(text)
     except ValueError as e:
         raise BadDecision(f"the decision is not JSON: {e}") from e
+    except RecursionError as e:
+        raise BadDecision("the decision is nested too deeply") from e
+    if _depth_exceeds(content, DEEPEST):
+        raise BadDecision("the decision is nested too deeply")
     if not isinstance(content, dict) or set(content) != {"passes", "price", "schedules"}:
         raise BadDecision("a decision has the fields passes, price and schedules")
     passes, price = content["passes"], content["price"]
@@ -187,6 +194,18 @@ def parse_decision(text: str) -> Decision:
     if not isinstance(price, float) or not 0 < price < math.inf:
         raise BadDecision(f"price must be a positive number, not {price!r}")
     return Decision(passes, price, _parse_schedules(content["schedules"]))
+
+
+def _depth_exceeds(content: Any, most: int) -> bool:
+    """Whether lists and objects are nested more than ``most`` levels deep."""
+    level = [content]
+    for _ in range(most + 1):
+        level = [x for nested in level for x in _members(nested)]
+    return bool(level)
+
+
+def _members(content: Any) -> Iterable[Any]:
+    return content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
 
 
 def _parse_schedules(nested: Any) -> Schedules:

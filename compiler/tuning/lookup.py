@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import torch
 
+from columba.escape import plain
 from columba.runtime.graph import Graph
 from columba.runtime.records import Damaged, Record, Records, RecordsError
 from columba.tuning.cases import bucket, device_name, program_hash, versions
@@ -78,9 +79,9 @@ class Recorded:
             f"a tuning record of {record.made}: {record.seconds * 1e3:.3f} ms, {record.default * 1e3:.3f} ms without"
         )
         self.variants.adopt(name, compilation, origin)
-        log.info("%s on graphs of %s runs %s, by %s", record.case.name, record.case.graph, name, origin)
+        log.info("%s", plain(f"{record.case.name} on graphs of {record.case.graph} runs {name}, by {origin}"))
         return name
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=2)
+    warnings.warn(plain(message), RuntimeWarning, stacklevel=2)
