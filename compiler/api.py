@@ -20,9 +20,10 @@ from columba.distinct import shares_memory
 from columba.driver import Recipe, Runnable
 from columba.frontend import Bound, Trace, TraceError, is_tracing, trace
 from columba.frontend.shortcut import MISSED, Shortcut, shortcut_to
-from columba.runtime.build import CompilerNotFound
+from columba.runtime.build import BuildError, CompilerNotFound
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
+from columba.runtime.records import RecordsError
 from columba.runtime.reference import evaluate
 from columba.runtime.sorts import start_building_sorts
 from columba.saving import Saving
@@ -36,6 +37,8 @@ MOST_TRACES = 64
 
 MANY_TRACES = 16
 """Traces after which a warning says what keeps changing."""
+
+FALLING_BACK = ' Falling back to backend="torch", which is slower.'
 
 _VariantsKey = tuple[tuple[str, ...], tuple[int, ...] | None]
 """The inputs that want gradients, and, where memory is limited, the rows of the graph's spaces."""
@@ -288,6 +291,7 @@ class _Specialization:
         self.lock = threading.RLock()
         self.shortcut: Shortcut | None = None
         self.patience = _Patience()
+        self.is_unbuildable = False
 
     def __call__(self, bound: Bound, owner: nn.Module | None) -> Any:
         backend = self._backend(bound.graph, bound.inputs)
@@ -303,13 +307,16 @@ class _Specialization:
         return self.trace.rebuild(bound, results)
 
     def _runnable(self, graph: Graph, inputs: Sequence[Tensor], backend: str) -> Runnable | None:
-        """What runs the call; None where the C++ backend was not asked for by name and there is no compiler."""
+        """What runs the call; None where the C++ backend was not asked for by name, and there is no compiler, or it failed."""
+        if self.is_unbuildable and self.options.backend == "auto":
+            return None
         try:
             return self.runnable(graph, inputs, backend)
-        except CompilerNotFound as e:
+        except (CompilerNotFound, BuildError) as e:
             if self.options.backend != "auto":
                 raise
-            _warn_once(f'columba: {e} Falling back to backend="torch", which is slower.')
+            self.is_unbuildable = isinstance(e, BuildError)  # which takes long to find out
+            _warn_once(f"columba: {e}{FALLING_BACK}")
             return None
 
     def _backend(self, graph: Graph, inputs: Sequence[Tensor]) -> str:
@@ -321,7 +328,7 @@ class _Specialization:
             return "cpp"
         if self.options.backend == "cpp":
             raise RuntimeError(f'backend="cpp" {obstacle}; use backend="torch" (or "auto") for such inputs')
-        _warn_once(f'columba: backend="cpp" {obstacle}. Falling back to backend="torch", which is slower.')
+        _warn_once(f'columba: backend="cpp" {obstacle}.{FALLING_BACK}')
         return "torch"
 
     def runnable(self, graph: Graph, inputs: Sequence[Tensor], backend: str = "cpp") -> Runnable:
@@ -361,7 +368,10 @@ class _Specialization:
             if name is None and self.options.autotune:
                 from columba.tuning.search import tune_variants  # which most processes never need
 
-                tune_variants(variants, graph, backend)
+                try:
+                    tune_variants(variants, graph, backend)
+                except RecordsError as e:
+                    _warn_once(f"columba: {e}; nothing is tuned")
                 recorded.forget()
                 name = recorded.choice(graph)
             if name is not None:

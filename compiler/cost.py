@@ -10,10 +10,10 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import torch
 
@@ -35,7 +35,7 @@ from columba.ir.intraop.plan import Plan, index_arrays
 from columba.ir.pointwise import POINTWISE
 from columba.ir.spaces import Space
 from columba.runtime.build import cpu
-from columba.runtime.cache import find, get_or_build
+from columba.runtime.cache import find, get_or_make, remove
 
 Counts = Mapping[Space, int]
 """Rows of every space of a graph."""
@@ -226,12 +226,15 @@ def known_rates() -> Rates | None:
 @functools.cache
 def machine_rates() -> Rates:
     """This machine's rates: from the cache folder, or measured now, which takes about half a second."""
-    path = get_or_build(rates_key(), ".json", lambda path: _write(path, measure_rates()))
-    return Rates(**json.loads(path.read_text()))
-
-
-def _write(path: Path, rates: Rates) -> None:
-    path.write_text(json.dumps(asdict(rates)))
+    text = get_or_make(rates_key(), ".json", lambda: json.dumps(asdict(measure_rates())).encode())
+    try:
+        rates = {name: float(rate) for name, rate in json.loads(text).items()}
+        if all(0 < rate < math.inf for rate in rates.values()):
+            return Rates(**rates)
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        pass
+    remove(rates_key(), ".json")
+    return measure_rates()
 
 
 def measure_rates() -> Rates:

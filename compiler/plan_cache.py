@@ -10,13 +10,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from columba.driver import Compilation, Planned, Recipe
 from columba.ir.interop.program import Program
 from columba.ir.intraop.text import parse_plan
-from columba.runtime.cache import find, get_or_build, remove
+from columba.runtime.cache import find, get_or_make, remove
 from columba.runtime.fingerprint import fingerprint
 from columba.saving import Saving
 
@@ -32,12 +31,12 @@ def key_of(program: Program, wrt: Sequence[str], recipes: Mapping[str, Recipe], 
 
 def stored(key: str, names: Iterable[str], compile: Callable[[], Mapping[str, Compilation]]) -> Texts:
     """The texts of the variants ``names`` under ``key``: those stored, or those of what ``compile`` returns."""
-    path = get_or_build(key, ".json", lambda path: _write(path, compile()))
+    text = get_or_make(key, ".json", lambda: json.dumps(to_texts(compile())).encode())
     try:
-        found: Texts = json.loads(path.read_text())
+        found: Texts = json.loads(text)
         if list(found) == list(names) and all(isinstance(t["plans"], list) for t in found.values()):
             return found
-    except (ValueError, TypeError, KeyError, AttributeError):
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         pass
     remove(key, ".json")
     return to_texts(compile())
@@ -46,10 +45,6 @@ def stored(key: str, names: Iterable[str], compile: Callable[[], Mapping[str, Co
 def is_stored(key: str) -> bool:
     """Whether there is an entry under ``key``."""
     return find(key, ".json") is not None
-
-
-def _write(path: Path, compiled: Mapping[str, Compilation]) -> None:
-    path.write_text(json.dumps(to_texts(compiled)))
 
 
 def to_texts(compiled: Mapping[str, Compilation]) -> Texts:
@@ -83,17 +78,13 @@ def from_texts(name: str, texts: Mapping[str, Any]) -> Planned:
     )
 
 
-def _write_choice(path: Path, chosen: str) -> None:
-    path.write_text(json.dumps(chosen))
-
-
 def stored_choice(key: str, counts: Mapping[Any, int], machine: str, choose: Callable[[], str]) -> str:
     """The variant that ``choose`` chose for a graph with these counts on this machine, in this process or before."""
     said = [key, json.dumps({str(space): n for space, n in counts.items()}), machine]
     entry = "choice-" + hashlib.sha256("\0".join(said).encode()).hexdigest()[:32]
-    path = get_or_build(entry, ".json", lambda path: _write_choice(path, choose()))
+    text = get_or_make(entry, ".json", lambda: json.dumps(choose()).encode())
     try:
-        return str(json.loads(path.read_text()))
-    except ValueError:
+        return str(json.loads(text))
+    except (ValueError, RecursionError):
         remove(entry, ".json")
         return choose()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -9,14 +10,18 @@ import os
 import platform
 import shlex
 import shutil
+import signal
 import subprocess
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
-from columba.runtime.cache import find, get_or_build
+from columba.runtime.cache import cache_dir, find, get_or_make, remove
 from columba.runtime.fingerprint import fingerprint
+from columba.runtime.library import check, load
 
 FLAGS = (
     "-std=c++17",
@@ -40,15 +45,31 @@ class CompilerNotFound(RuntimeError):
 
 
 class BuildError(RuntimeError):
-    """The C++ compiler rejected generated source; holds the command and what the compiler said."""
+    """There is a C++ compiler, and no library that can be loaded came of it; holds the command and what the compiler said."""
+
+
+PATIENCE = 300.0
+"""Seconds that the compiler may take."""
+
+SHORT_PATIENCE = 20.0
+"""Seconds that it may take to say its version."""
+
+BUILDING = "columba-build-"
+"""How folders begin in which something is built."""
+
+SAID = 4000
+"""Characters of what a compiler says that an error repeats."""
 
 
 def find_compiler() -> str:
     """The compiler's command: ``$CXX``, or the first of c++, g++ and clang++ on the PATH."""
-    given = os.environ.get("CXX")
+    given = os.environ.get("CXX", "").strip()
     for name in (given,) if given else ("c++", "g++", "clang++"):
-        path = shutil.which(shlex.split(name)[0])
-        if path is not None:
+        try:
+            program = shlex.split(name)[0]
+        except ValueError as e:
+            raise CompilerNotFound(f"CXX={given} is no command: {e}. Quote it as in a shell.") from e
+        if shutil.which(program) is not None:
             return name
     what = f"CXX={given} is not on the PATH" if given else "no C++ compiler (c++, g++, clang++) is on the PATH"
     raise CompilerNotFound(f"{what}. Install one (Debian: apt install g++; macOS: xcode-select --install), or set CXX.")
@@ -64,12 +85,11 @@ def compiler_version(compiler: str) -> str:
         return _ask_version(compiler)
     said = f"{compiler}\n{os.environ.get('PATH')}\n{program}\n{file.st_size}\n{file.st_mtime_ns}\n{file.st_ino}"
     entry = "compiler-" + hashlib.sha256(said.encode()).hexdigest()[:32]
-    return get_or_build(entry, ".txt", lambda path: _write(path, _ask_version(compiler))).read_text()
+    return get_or_make(entry, ".txt", lambda: _ask_version(compiler).encode()).decode(errors="replace")
 
 
 def _ask_version(compiler: str) -> str:
-    command = [*shlex.split(compiler), "--version"]
-    said = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    _, said = _run([[*shlex.split(compiler), "--version"]], SHORT_PATIENCE, None)[0]
     return said.splitlines()[0] if said else "unknown version"
 
 
@@ -111,16 +131,28 @@ def link_command(compiler: str, objects: Sequence[Path], target: Path) -> list[s
     return [*command, "-Wl,--no-as-needed", str(library), f"-Wl,-rpath,{library.parent}"]
 
 
-def build(*sources: str) -> Path:
-    """The shared library of ``sources``, from the cache if it was built before. They are compiled side by side.
+def build(*sources: str) -> ctypes.CDLL:
+    """The loaded library of ``sources``, from the cache if it was built before. They are compiled side by side.
 
     Raises:
         CompilerNotFound: there is no C++ compiler.
-        BuildError: the compiler failed.
+        BuildError: the compiler failed, or what it made cannot be loaded.
     """
     compiler = find_compiler()
     key = library_key(compiler, _digest(sources))
-    return get_or_build(key, ".so", functools.partial(_compile, compiler, sources))
+
+    def loaded() -> ctypes.CDLL:
+        return load(get_or_make(key, ".so", functools.partial(_compile, compiler, sources)))
+
+    try:
+        return loaded()
+    except OSError:
+        remove(key, ".so")  # its checksum may fit what is no library
+    try:
+        return loaded()
+    except OSError as e:
+        remove(key, ".so")
+        raise BuildError(f"the library that {compiler} made cannot be loaded: {e}") from e
 
 
 def _digest(sources: Sequence[str]) -> str:
@@ -139,8 +171,8 @@ def is_built(*sources: str) -> bool:
     return find(library_key(find_compiler(), _digest(sources)), ".so") is not None
 
 
-def build_emitted(text: str, emit: Callable[[], Sequence[str]]) -> Path:
-    """The shared library of the sources that ``emit`` makes of what ``text`` says. A text seen before is not emitted again.
+def build_emitted(text: str, emit: Callable[[], Sequence[str]]) -> ctypes.CDLL:
+    """The loaded library of the sources that ``emit`` makes of what ``text`` says. A text seen before is not emitted again.
 
     Raises: as :func:`build`.
     """
@@ -148,46 +180,106 @@ def build_emitted(text: str, emit: Callable[[], Sequence[str]]) -> Path:
     entry = "emitted-" + hashlib.sha256(f"{fingerprint()}\n{text}".encode()).hexdigest()[:32]
     known = find(entry, ".txt")
     if known is not None:
-        library = find(library_key(compiler, known.read_text()), ".so")
+        library = find(library_key(compiler, known.decode(errors="replace")), ".so")
         if library is not None:
-            return library
+            with contextlib.suppress(OSError):  # no library, which is then built again
+                return load(library)
     sources = emit()
     built = build(*sources)
     if known is None:
-        get_or_build(entry, ".txt", lambda path: _write(path, _digest(sources)))
+        get_or_make(entry, ".txt", lambda: _digest(sources).encode())
     return built
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text)
-
-
-def _compile(compiler: str, sources: Sequence[str], target: Path) -> None:
-    texts = [target.with_suffix(f".{n}.cpp.tmp") for n in range(len(sources))]
-    objects = [target.with_suffix(f".{n}.o.tmp") for n in range(len(sources))]
+def _compile(compiler: str, sources: Sequence[str]) -> bytes:
+    """The shared library of sources, made in a folder of this process alone, which nobody else clears."""
     try:
-        for text, source in zip(texts, sources, strict=True):
-            text.write_text(source)
-        _run([compile_command(compiler, text, made) for text, made in zip(texts, objects, strict=True)])
-        _run([link_command(compiler, objects, target)])
+        with _workplace() as name:
+            folder = Path(name)
+            texts = [folder / f"{n}.cpp" for n in range(len(sources))]
+            objects = [folder / f"{n}.o" for n in range(len(sources))]
+            target = folder / "library.so"
+            for text, source in zip(texts, sources, strict=True):
+                text.write_text(source, encoding="utf-8")
+            commands = [compile_command(compiler, text, made) for text, made in zip(texts, objects, strict=True)]
+            _compiled(commands, name)
+            command = link_command(compiler, objects, target)
+            _compiled([command], name)
+            try:
+                content = target.read_bytes()
+                check(content)
+            except OSError as e:
+                raise BuildError(f"the C++ compiler made no shared library: {shlex.join(command)}\n{e}") from e
+            return content
+    except OSError as e:
+        raise BuildError(f"there is no room to build in: {e}. Set TMPDIR to a folder that can be written.") from e
+
+
+def _workplace() -> tempfile.TemporaryDirectory[str]:
+    """A folder of this process alone: not in the cache folder, which others may clear, if there is another."""
+    try:
+        return tempfile.TemporaryDirectory(prefix=BUILDING, ignore_cleanup_errors=True)
+    except OSError:
+        return tempfile.TemporaryDirectory(prefix=BUILDING, dir=cache_dir(), ignore_cleanup_errors=True)
+
+
+def _compiled(commands: Sequence[Sequence[str]], folder: str) -> None:
+    """Runs commands of a compiler at the same time, its own temporary files in ``folder``; BuildError if one fails, once all have ended."""
+    for command, (status, said) in zip(commands, _run(commands, PATIENCE, folder), strict=True):
+        if status:
+            how = f", by {signal.Signals(-status).name}" if -status in set(signal.Signals) else ""
+            raise BuildError(f"the C++ compiler failed{how}: {shlex.join(command)}\n{_cut(said)}")
+
+
+_hung: set[str] = set()
+"""Compilers that took too long: nobody waits for one twice."""
+
+
+def _run(commands: Sequence[Sequence[str]], patience: float, folder: str | None) -> list[tuple[int, str]]:
+    """Runs commands at the same time: how each ended, and what it said. BuildError where one cannot be run, or takes too long."""
+    program = commands[0][0]
+    if program in _hung:
+        raise BuildError(f"the C++ compiler {program} took too long before, and is not tried again in this process")
+    running: list[subprocess.Popen[str]] = []
+    end = time.monotonic() + patience
+    try:
+        for command in commands:
+            running.append(_started(command, folder))
+        outputs = [process.communicate(timeout=max(0.0, end - time.monotonic()))[0] for process in running]
+    except subprocess.TimeoutExpired as e:
+        _hung.add(program)
+        raise BuildError(f"the C++ compiler took longer than {patience:g} s: {shlex.join(commands[0])}") from e
     finally:
-        for file in (*texts, *objects):
-            file.unlink(missing_ok=True)
+        for process in running:
+            _end(process)
+    return [(process.returncode, said) for process, said in zip(running, outputs, strict=True)]
 
 
-def _run(commands: Sequence[Sequence[str]]) -> None:
-    """Runs commands at the same time; BuildError if one fails, once all have ended."""
-    running = [
-        subprocess.Popen(c, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace")
-        for c in commands
-    ]
-    said = [process.communicate() for process in running]
-    for command, process, (out, err) in zip(commands, running, said, strict=True):
-        if process.returncode:
-            raise BuildError(f"the C++ compiler failed: {shlex.join(command)}\n{err or out}")
+def _started(command: Sequence[str], folder: str | None) -> subprocess.Popen[str]:
+    try:
+        return subprocess.Popen(
+            command,
+            env=None if folder is None else {**os.environ, "TMPDIR": folder},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,  # a group of its own, with all that the compiler starts
+        )
+    except (OSError, ValueError) as e:
+        raise BuildError(f"the C++ compiler cannot be run: {e}") from e
 
 
-@functools.cache
-def load(path: Path) -> ctypes.CDLL:
-    """The loaded library."""
-    return ctypes.CDLL(str(path))
+def _end(process: subprocess.Popen[str]) -> None:
+    """Ends a process that has not ended, and what it started."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    if process.stdout is not None:
+        process.stdout.close()
+
+
+def _cut(said: str) -> str:
+    return said if len(said) <= SAID else f"{said[:SAID]}\n... ({len(said) - SAID} characters more)"

@@ -1,18 +1,20 @@
 """Files that outlive a process: the kernel cache.
 
-An entry is a file and, beside it, the SHA-256 of its content. Both are written to temporary files first and renamed, the checksum
-last; an entry whose checksum is missing or wrong (a killed process, a full disk, a flipped bit) is built again, never trusted. One
-process builds an entry while others wait for it. A folder that cannot be written is replaced by a private temporary one, with a
-warning.
+An entry is one file: its content, then a line with the SHA-256 of its name and content. It is renamed into place whole; one whose last line
+is missing or wrong (a killed process, a full disk, a flipped bit) is made again, never trusted, and so is one that others could have
+written (see :mod:`columba.runtime.cache_folder`). What is checked is what is used: entries are read once, and callers get their bytes.
+
+Of several processes that want an entry, one makes it while the others wait, but nothing depends on that, nor on a file that was there a
+moment ago: any may be removed at any time, the folder included. Where the folder cannot or must not be used, a warning says why, and
+entries are kept in memory, for this process alone.
 """
 
 from __future__ import annotations
 
-import atexit
+import contextlib
 import hashlib
 import os
-import shutil
-import tempfile
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -21,126 +23,131 @@ from pathlib import Path
 
 import platformdirs
 
+from columba.runtime import cache_folder
+
 STALE_SECONDS = 3600
 """Temporary files older than this were left by processes that died."""
+
+PATIENCE = 60.0
+"""Seconds that a process waits for another one that makes the same entry, before it makes it, too."""
+
+ATTEMPTS = 5
+"""To write an entry into a folder that others are removing."""
 
 
 def cache_dir() -> Path:
     """``$COLUMBA_CACHE_DIR``, or ``columba`` in the user's cache folder."""
     given = os.environ.get("COLUMBA_CACHE_DIR")
-    return Path(given).expanduser() if given else Path(platformdirs.user_cache_dir("columba", appauthor=False))
+    return Path(os.path.expanduser(given or platformdirs.user_cache_dir("columba", appauthor=False)))
 
 
-def get_or_build(key: str, suffix: str, build: Callable[[Path], None]) -> Path:
-    """The cached file called ``key``; if there is none, or a damaged one, ``build(path)`` writes it to a temporary path first."""
-    try:
-        return _get_or_build(cache_dir(), key, suffix, build)
-    except OSError as e:
-        _warn_unwritable(e)
-        return _get_or_build(_private_dir(), key, suffix, build)
+def get_or_make(key: str, suffix: str, make: Callable[[], bytes]) -> bytes:
+    """The content of the entry called ``key``; if there is none, or a damaged one, what ``make()`` returns, which is kept."""
+    name = key + suffix
+    found = _find(name)
+    if found is not None:
+        return found
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # which is said where the entry is written
+            folder = stack.enter_context(cache_folder.opened(cache_dir(), create=True))
+            stack.enter_context(cache_folder.locked(f"{key}.lock", folder, PATIENCE))
+            found = _find(name)
+            if found is not None:
+                return found
+        content = make()
+        _keep(name, content)
+    return content
 
 
-def find(key: str, suffix: str) -> Path | None:
-    """The cached file called ``key``, if it is there and whole."""
-    path = cache_dir() / f"{key}{suffix}"
-    return path if _is_sound(path) else None
+def find(key: str, suffix: str) -> bytes | None:
+    """The content of the entry called ``key``, if it is there, whole and to be trusted."""
+    return _find(key + suffix)
 
 
 def remove(key: str, suffix: str) -> None:
     """Forgets an entry whose content makes no sense."""
-    for folder in (cache_dir(), *_private):
-        _checksum(folder / f"{key}{suffix}").unlink(missing_ok=True)
+    _kept.pop((cache_dir(), key + suffix), None)
+    with contextlib.suppress(OSError), cache_folder.opened(cache_dir()) as folder:
+        os.unlink(key + suffix, dir_fd=folder)
 
 
-def _get_or_build(folder: Path, key: str, suffix: str, build: Callable[[Path], None]) -> Path:
-    path = folder / f"{key}{suffix}"
-    if _is_sound(path):
-        return path
-    import filelock  # only where something is built
-
-    folder.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(folder / f"{key}.lock"):
-        if _is_sound(path):
-            return path
-        _remove_stale(folder)
-        handle, name = tempfile.mkstemp(prefix=f"{key}.", suffix=f"{suffix}.tmp", dir=folder)
-        os.close(handle)
-        temporary = Path(name)
-        try:
-            build(temporary)
-            digest = _digest(temporary)
-            _sync(temporary)
-            _checksum(path).unlink(missing_ok=True)
-            os.replace(temporary, path)
-            _write_atomically(_checksum(path), digest)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return path
+_kept: dict[tuple[Path, str], bytes] = {}
+"""What could not be written, by folder and name."""
 
 
-def _checksum(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _is_sound(path: Path) -> bool:
-    """Whether an entry is there and whole."""
+def _find(name: str) -> bytes | None:
+    kept = _kept.get((cache_dir(), name))
+    if kept is not None:
+        return kept
     try:
-        return _checksum(path).read_text() == _digest(path)
-    except OSError:
-        return False
+        path = cache_dir()
+        with cache_folder.opened(path) as folder:
+            stored = cache_folder.read(name, folder, path)
+    except FileNotFoundError:
+        return None
+    except OSError as e:
+        _warn_unusable(e)
+        return None
+    content = stored[:-TRAILER]
+    return content if stored[-TRAILER:] == _trailer(name, content) else None
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as f:
-        os.fsync(f.fileno())
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    handle, name = tempfile.mkstemp(prefix=path.name, suffix=".tmp", dir=path.parent)
-    with os.fdopen(handle, "w") as f:
-        f.write(text)
-        f.flush()
-        os.fsync(f.fileno())
-    os.replace(name, path)
-
-
-def _remove_stale(folder: Path) -> None:
-    for left in folder.glob("*.tmp"):
+def _keep(name: str, content: bytes) -> None:
+    """Writes an entry; where that cannot be, remembers it."""
+    for attempt in range(ATTEMPTS):
         try:
-            if time.time() - left.stat().st_mtime > STALE_SECONDS:
-                left.unlink()
-        except OSError:
-            continue  # another process removed it, or owns it
+            with cache_folder.opened(cache_dir(), create=True) as folder:
+                cache_folder.write(name, folder, content + _trailer(name, content))
+                _remove_stale(folder)
+            return
+        except OSError as e:
+            if isinstance(e, FileNotFoundError) and attempt + 1 < ATTEMPTS:
+                continue  # others removed the folder, or the file before it was renamed
+            _warn_unusable(e)
+            break
+    _kept[cache_dir(), name] = content
 
 
-_private: list[Path] = []
+def _trailer(name: str, content: bytes) -> bytes:
+    digest = hashlib.sha256(name.encode() + b"\0")
+    digest.update(content)
+    return f"\ncolumba {digest.hexdigest()}\n".encode()
 
 
-def _private_dir() -> Path:
-    """A folder of this process alone, removed when it ends."""
-    if not _private:
-        _private.append(Path(tempfile.mkdtemp(prefix="columba-")))
-        atexit.register(shutil.rmtree, _private[0], ignore_errors=True)
-    return _private[0]
+TRAILER = len(_trailer("", b""))
+"""Bytes of the last line of an entry."""
 
 
-_warned = False
+def _remove_stale(folder: int) -> None:
+    with os.scandir(folder) as entries:
+        left = [entry.name for entry in entries if entry.name.endswith(".tmp") and OURS.fullmatch(entry.name)]
+    for name in left:
+        with contextlib.suppress(OSError):  # another process removed it
+            if time.time() - os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime > STALE_SECONDS:
+                os.unlink(name, dir_fd=folder)
 
 
-def _warn_unwritable(error: OSError) -> None:
-    global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(
+_warned: set[str] = set()
+
+
+def _warn_unusable(error: OSError) -> None:
+    """Says once in a process why the folder, or a file in it, is not used."""
+    if isinstance(error, cache_folder.UntrustedError):
+        said = f"columba: {error}. Until then it is not used, and kernels are built again in every process."
+    else:
+        said = (
             f"columba: the cache folder {cache_dir()} cannot be used ({error}); kernels are built again in every process. "
-            "Set COLUMBA_CACHE_DIR to a writable folder.",
-            RuntimeWarning,
-            stacklevel=4,
+            "Set COLUMBA_CACHE_DIR to a writable folder."
         )
+    if said not in _warned:
+        _warned.add(said)
+        warnings.warn(said, RuntimeWarning, stacklevel=4)
+
+
+# ------------------------------------------------------------------------------------------------ all of it
+
+OURS = re.compile(r"(?:[a-z]+-)?[0-9a-f]{16,64}\.[\w.]*")
+"""Names of files that this module made, in any version: nothing else is removed from the folder."""
 
 
 @dataclass(frozen=True)
@@ -153,17 +160,35 @@ class CacheInfo:
 
 
 def cache_info() -> CacheInfo:
-    folder = cache_dir()
-    sizes = [f.stat().st_size for f in folder.iterdir() if f.is_file()] if folder.is_dir() else []
-    entries = len(list(folder.glob("*.sha256"))) if folder.is_dir() else 0
-    return CacheInfo(folder, entries, sum(sizes))
+    """What there is.
+
+    Raises:
+        OSError: the folder cannot be entered, or others can write to it.
+    """
+    path, sizes = cache_dir(), {}
+    with contextlib.suppress(FileNotFoundError), cache_folder.opened(path) as folder:
+        for name in os.listdir(folder):
+            with contextlib.suppress(FileNotFoundError):
+                sizes[name] = os.stat(name, dir_fd=folder, follow_symlinks=False).st_size
+    entries = sum(name.endswith((".so", ".json", ".txt")) and OURS.fullmatch(name) is not None for name in sizes)
+    return CacheInfo(path, entries, sum(sizes.values()))
 
 
 def clear_cache() -> int:
-    """Removes all entries and returns how many there were. Kernels that are loaded stay loaded."""
+    """Removes all entries and returns how many there were. Kernels that are loaded stay loaded; builds that run go on.
+
+    Raises: as :func:`cache_info`, or one of the files cannot be removed.
+    """
     info = cache_info()
-    if info.folder.is_dir():
-        for pattern in ("*.sha256", "*.so", "*.cpp", "*.json", "*.txt", "*.tmp", "*.lock"):
-            for f in info.folder.glob(pattern):
-                f.unlink(missing_ok=True)
+    left: OSError | None = None
+    with contextlib.suppress(FileNotFoundError), cache_folder.opened(info.folder) as folder:
+        for name in filter(OURS.fullmatch, os.listdir(folder)):
+            try:
+                os.unlink(name, dir_fd=folder)
+            except FileNotFoundError:
+                continue  # another process was faster
+            except OSError as e:
+                left = OSError(e.errno, e.strerror, str(info.folder / name))
+        if left is not None:
+            raise left
     return info.entries

@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -22,7 +21,7 @@ from columba.ir.intraop.kernels import Buffer, HostCall
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
 from columba.ir.types import DType
-from columba.runtime.build import build_emitted, load
+from columba.runtime.build import BuildError, build_emitted
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.memory import ALIGNMENT, Pooled, pooled, scratch
 from columba.runtime.placement import SPACES as SPACES
@@ -119,11 +118,11 @@ class Executable:
         self._emitted = index_dtype
         start_building_sorts()  # graphs will need them
         with ThreadPoolExecutor() as pool:  # the compiler runs in a process of its own for each plan
-            libraries = [load(path) for path in pool.map(self._build, plans, texts)]
+            libraries = list(pool.map(self._build, plans, texts))
         self.index_dtype = torch_dtype(index_dtype)
         self.runners = {p.name: _PlanRunner(p, library) for p, library in zip(plans, libraries, strict=True)}
 
-    def _build(self, plan: Plan, text: str) -> Path:
+    def _build(self, plan: Plan, text: str) -> ctypes.CDLL:
         return build_emitted(f"{self._emitted}\n{text}", lambda: emit_parts(plan, self._emitted))
 
     @functools.cached_property
@@ -448,7 +447,10 @@ def _strides(shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def _entry(library: ctypes.CDLL, stage: Stage) -> Callable[..., int]:
-    entry = getattr(library, stage.entry)
+    try:
+        entry = getattr(library, stage.entry)
+    except AttributeError as e:
+        raise BuildError(f"the library that the C++ compiler made has no function {stage.entry}") from e
     entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
     entry.restype = ctypes.c_int
     return entry  # type: ignore[no-any-return]

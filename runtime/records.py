@@ -4,7 +4,8 @@ They stand in a SQLite database in the cache folder. A *trial* is one measured c
 that is interrupted goes on where it was; a *record* is what won for a case. Each row carries a checksum of all that it says, and a reader
 trusts no row without a right one. What the decisions mean is not known here: they are JSON texts.
 
-Several processes may use the database at once. A damaged file is moved aside, with a warning, and a new one is begun.
+Several processes may use the database at once. A damaged file is moved aside, with a warning, and a new one is begun. One that others
+own or can write is refused, as in :mod:`columba.runtime.cache_folder`.
 """
 
 from __future__ import annotations
@@ -12,13 +13,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import sqlite3
+import time
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from columba.runtime import cache_folder
 from columba.runtime.cache import cache_dir
 
 FORMAT = 1
@@ -26,6 +30,12 @@ FORMAT = 1
 
 PATIENCE = 30.0
 """Seconds that a process waits for another one that writes."""
+
+MEASURING = 600.0
+"""Seconds that a process waits for another one that measures."""
+
+ATTEMPTS = 5
+"""To use a database that others are removing."""
 
 
 class RecordsError(RuntimeError):
@@ -139,17 +149,37 @@ class Records:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path or database()
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is a database; not where there cannot be one."""
+        return os.path.lexists(self.path)
+
+    @contextlib.contextmanager
+    def locked(self, what: str) -> Iterator[None]:
+        """Keeps other processes that do the same out, as far as that can be had.
+
+        Raises:
+            RecordsError: the folder cannot be used.
+        """
+        with contextlib.ExitStack() as stack:
+            try:
+                folder = stack.enter_context(cache_folder.opened(self.path.parent, create=True))
+            except OSError as e:
+                raise RecordsError(f"the tuning records in {self.path} cannot be used: {e}") from e
+            stack.enter_context(cache_folder.locked(f"{self.path.stem}.{what}", folder, MEASURING))
+            yield
+
     # -------------------------------------------------------------------------------------------- records
 
     def find(self, program: str, gradients: str, device: str, backend: str) -> list[Record | Damaged]:
         """The records of a program on a device, for graphs of all sizes."""
-        if not self.path.exists():
+        if not self.exists:
             return []
         where = "program = ? and gradients = ? and device = ? and backend = ?"
         return self._select(where, (program, gradients, device, backend))
 
     def all(self) -> list[Record | Damaged]:
-        return self._select("true", ()) if self.path.exists() else []
+        return self._select("true", ()) if self.exists else []
 
     def _select(self, where: str, values: tuple[str, ...]) -> list[Record | Damaged]:
         query = f"select case_key, {_names(_CASE)}, {_names(_REST)}, checksum from records where {where} order by made, case_key"
@@ -166,7 +196,7 @@ class Records:
 
     def clear(self) -> int:
         """Removes all records and trials, and says how many records there were."""
-        if not self.path.exists():
+        if not self.exists:
             return 0
 
         def remove(connection: sqlite3.Connection) -> int:
@@ -182,12 +212,12 @@ class Records:
 
     def trials(self, case: Case, versions: str) -> dict[tuple[str, str], Trial]:
         """What was measured for a case, by reference and candidate. Damaged rows are as if they had not been measured."""
-        if not self.path.exists():
+        if not self.exists:
             return {}
         query = f"select {_names(_TRIAL)}, checksum from trials where case_key = ? and versions = ?"
         rows = self._run(lambda c: c.execute(query, (case.key, versions)).fetchall())
         found = [(Trial(*row[:-1]), row[-1]) for row in rows]
-        return {(t.reference, t.candidate): t for t, checksum in found if t.checksum == checksum}
+        return {(t.reference, t.candidate): t for t, checksum in found if _fits(t, checksum)}
 
     def save_trials(self, case: Case, versions: str, trials: Iterable[Trial]) -> None:
         rows = [(case.key, versions, *(getattr(t, f) for f in _TRIAL), t.checksum) for t in trials]
@@ -196,7 +226,7 @@ class Records:
 
     def forget_trials(self, case: Case) -> None:
         """Removes what was measured for a case, so that it is measured again."""
-        if self.path.exists():
+        if self.exists:
             self._write("delete from trials where case_key = ?", [(case.key,)])
 
     # -------------------------------------------------------------------------------------------- the file
@@ -211,19 +241,39 @@ class Records:
     def _run(self, work: Any) -> Any:
         """What ``work(connection)`` returns; where the file is damaged, on a new one."""
         try:
-            try:
-                return self._on_connection(work)
-            except sqlite3.OperationalError:
-                raise
-            except sqlite3.DatabaseError as e:
-                self._move_aside(e)
-                return self._on_connection(work)
-        except (sqlite3.Error, OSError) as e:
+            for _ in range(ATTEMPTS - 1):
+                try:
+                    return self._on_sound_file(work)
+                except (sqlite3.OperationalError, FileNotFoundError) as e:
+                    if "locked" in str(e):  # for longer than anybody writes
+                        raise
+                    time.sleep(0.01)  # others may be removing the file, or those beside it
+            return self._on_sound_file(work)
+        except (sqlite3.Error, OSError, UnicodeError) as e:
             raise RecordsError(f"the tuning records in {self.path} cannot be used: {e}") from e
 
+    def _on_sound_file(self, work: Any) -> Any:
+        try:
+            return self._on_connection(work)
+        except sqlite3.OperationalError:
+            raise
+        except sqlite3.DatabaseError as e:
+            self._move_aside(e)
+            return self._on_connection(work)
+
     def _on_connection(self, work: Any) -> Any:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with contextlib.closing(sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)) as connection:
+        with contextlib.ExitStack() as stack:
+            folder = stack.enter_context(cache_folder.opened(self.path.parent, create=True))
+            cache_folder.touch(self.path.name, folder)  # else SQLite makes it, for others, too
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                with contextlib.suppress(FileNotFoundError):
+                    cache_folder.check_file(self.path.name + suffix, folder, self.path.parent, "chmod 600")
+            connection = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)
+            stack.enter_context(contextlib.closing(connection))
+            connection.text_factory = lambda text: text.decode(
+                errors="backslashreplace"
+            )  # no checksum fits what is no text
+            connection.execute("pragma trusted_schema = off")
             connection.execute("pragma journal_mode = wal")
             connection.execute("pragma synchronous = normal")
             connection.executescript(_TABLES)
@@ -231,9 +281,7 @@ class Records:
 
     def _move_aside(self, error: sqlite3.DatabaseError) -> None:
         """Renames a file that is no database any more. Of several processes that find it, one does."""
-        import filelock  # only where something is recorded
-
-        with filelock.FileLock(self.path.with_suffix(".lock")):
+        with self.locked("lock"):
             try:
                 self._on_connection(lambda c: c.execute("pragma quick_check").fetchall())
                 return  # another process has been here
@@ -268,12 +316,19 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("commit")
 
 
+def _fits(row: Record | Trial, checksum: object) -> bool:
+    try:
+        return row.checksum == checksum
+    except (TypeError, ValueError):  # it holds bytes, or what JSON has no words for
+        return False
+
+
 def _record(row: tuple[Any, ...]) -> Record | Damaged:
     case = Case(*row[1 : 1 + len(_CASE)])
     *rest, checksum = row[1 + len(_CASE) :]
     values = dict(zip(_REST, rest, strict=True))
     record = Record(case=case, **{**values, "complete": bool(values["complete"])})
-    if record.checksum != checksum or row[0] != case.key:
+    if not _fits(record, checksum) or row[0] != case.key:
         return Damaged(f"{case.name} on graphs of {case.graph}", "its checksum does not fit what it says")
     return record
 
@@ -299,6 +354,8 @@ def from_json(text: str) -> list[Record]:
         content = json.loads(text)
     except ValueError as e:
         raise RecordsError(f"not JSON: {e}") from e
+    except RecursionError as e:
+        raise RecordsError("its lists and objects are nested too deeply") from e
     if not isinstance(content, dict) or content.get("kind") != KIND:
         raise RecordsError("no columba tuning records")
     if content.get("format") != FORMAT:
@@ -322,6 +379,9 @@ def _from_row(number: int, row: Any) -> Record:
     for name in ("versions", "decision", "made"):
         if not isinstance(row[name], str):
             raise RecordsError(f"{what}: {name} must be a string")
+    for name, value in (*case.items(), *row.items()):
+        if isinstance(value, str) and not _is_text(value):
+            raise RecordsError(f"{what}: {name} has half of a surrogate pair in it, which is no text")
     if not isinstance(row["complete"], bool):
         raise RecordsError(f"{what}: complete must be true or false")
     for name in ("seconds", "default"):
@@ -331,3 +391,11 @@ def _from_row(number: int, row: Any) -> Record:
     if record.checksum != row["checksum"]:
         raise RecordsError(f"{what} ({record.case.name}): its checksum does not fit what it says")
     return record
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import threading
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from columba.runtime.build import BuildError, CompilerNotFound, build, is_built, load
+from columba.runtime.build import BuildError, CompilerNotFound, build, is_built
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ WORTH_BUILDING = 1 << 20
 
 def sorts_for(device: torch.device, edges: int = WORTH_BUILDING) -> Sorts:
     """The fastest implementation for ``edges`` edges on ``device``: C++ on a CPU, if there is a compiler, and it is built or worth it."""
-    if device.type != "cpu":
+    if device.type != "cpu" or _failed:
         return TorchSorts()
     try:
         is_loaded = _library.cache_info().currsize > 0
@@ -69,6 +70,14 @@ def sorts_for(device: torch.device, edges: int = WORTH_BUILDING) -> Sorts:
         return NativeSorts(_library())
     except CompilerNotFound:
         return TorchSorts()
+    except BuildError as e:
+        _failed.append(e)
+        warnings.warn(f"columba: graphs are prepared by PyTorch, which is slower: {e}", RuntimeWarning, stacklevel=2)
+        return TorchSorts()
+
+
+_failed: list[BuildError] = []
+"""Why the sorts could not be built: a compiler that failed is not tried again for every graph."""
 
 
 class TorchSorts:
@@ -222,11 +231,14 @@ def _build_sorts() -> None:
 
 @functools.cache
 def _library() -> _Library:
-    library = load(build(_source()))
+    library = build(_source())
     functions: _Library = {}
     for name, (result, arguments) in _SIGNATURES.items():
         for suffix, dtype in (("i32", torch.int32), ("i64", torch.int64)):
-            function = getattr(library, f"{name}_{suffix}")
+            try:
+                function = getattr(library, f"{name}_{suffix}")
+            except AttributeError as e:
+                raise BuildError(f"the library that the C++ compiler made has no function {name}_{suffix}") from e
             function.restype = result
             function.argtypes = [_TYPES[a] for a in arguments]
             functions[name, dtype] = function

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.util
 import inspect
+import linecache
 import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -37,7 +36,6 @@ from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
 from columba.ir.types import DType
-from columba.runtime.cache import get_or_build
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.launch import SPACES, HostRunner, Launcher, check_inputs, collecting, shape_of
 
@@ -352,16 +350,6 @@ def load_functions(source: str, *, interpreted: bool) -> ModuleType:
     return _loaded[key]
 
 
-def source_path(source: str) -> Path:
-    """The file in the cache that holds ``source``: Triton reads functions from files."""
-    digest = hashlib.sha256(source.encode()).hexdigest()[:32]
-    return get_or_build(digest, ".py", functools.partial(_write, source))
-
-
-def _write(source: str, path: Path) -> None:
-    path.write_text(source, encoding="utf-8")
-
-
 def _import(source: str, interpreted: bool) -> ModuleType:
     try:
         from triton import knobs
@@ -369,14 +357,14 @@ def _import(source: str, interpreted: bool) -> ModuleType:
         raise TritonNotFound(
             f"backend='triton' needs Triton, which cannot be imported ({e}); pip install triton"
         ) from e
-    path = source_path(source)
-    spec = importlib.util.spec_from_file_location(f"columba_kernels_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    name = f"columba_kernels_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
+    file = f"<{name}>"
+    # Triton reads the source of functions again, from where tracebacks find it, too; no file on a disk is trusted.
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    module = ModuleType(name)
     with knobs.runtime.scope():
         knobs.runtime.interpret = interpreted
-        spec.loader.exec_module(module)
+        exec(compile(source, file, "exec", dont_inherit=True), vars(module))
     if interpreted:
         _simplify_helpers(module)
     return module

@@ -18,7 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import columba
 from columba import api, nn
-from columba.runtime import build, cache, launch, operators
+from columba.runtime import build, launch, operators
 
 G = square_graphs()["random"]
 N = G.num_nodes
@@ -205,42 +205,6 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     with pytest.warns(RuntimeWarning, match='Falling back to backend="torch"'):
         y = columba.compile(eager)(x, G)
     torch.testing.assert_close(y, eager(x, G))
-
-
-def test_an_unwritable_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    blocked = tmp_path / "file"
-    blocked.write_text("not a folder")
-    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(blocked / "cache"))
-    monkeypatch.setattr(cache, "_warned", False)
-    eager = LAYERS["rgcn"]()
-    x = torch.randn(N, 4)
-    with pytest.warns(RuntimeWarning, match="COLUMBA_CACHE_DIR"):
-        y = columba.compile(eager, backend="cpp")(x, G)
-    torch.testing.assert_close(y, eager(x, G))
-
-
-def test_damaged_entries_are_built_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(tmp_path))
-    made = []
-
-    def write(path: Path) -> None:
-        made.append(path)
-        path.write_bytes(b"0123456789" * 100)
-
-    path = cache.get_or_build("key", ".so", write)
-    assert cache.get_or_build("key", ".so", write) == path
-    assert len(made) == 1
-    path.write_bytes(path.read_bytes()[:500])
-    assert len(cache.get_or_build("key", ".so", write).read_bytes()) == 1000
-    assert len(made) == 2
-
-    def die(path: Path) -> None:
-        path.write_bytes(b"half")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        cache.get_or_build("other", ".so", die)
-    assert not list(tmp_path.glob("other*so*"))
 
 
 SCRIPT = """

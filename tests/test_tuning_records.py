@@ -101,6 +101,21 @@ def test_a_record_that_was_changed_is_damaged(records: Records, column: str, val
     assert "checksum" in found.reason
 
 
+@pytest.mark.parametrize("column", ["name", "versions", "made", "decision"])
+@pytest.mark.parametrize("value", [b"\xff", b"text", None], ids=str)
+def test_a_record_that_holds_no_text_is_damaged(records: Records, column: str, value: object) -> None:
+    records.save([RECORD, replace(RECORD, case=replace(CASE, name="Sound"))])
+    with sqlite3.connect(records.path) as connection:
+        connection.execute(f"update records set {column} = ? where name = 'Layer'", (value,))
+        connection.execute(
+            f"update records set {column} = cast({column} as text) where name = 'Layer' and ? = x'ff'", (value,)
+        )
+    first, second = sorted(records.all(), key=lambda r: isinstance(r, Damaged))
+    assert isinstance(first, Record)
+    assert first.case.name == "Sound"
+    assert isinstance(second, Damaged)
+
+
 def test_a_trial_that_was_changed_is_forgotten(records: Records) -> None:
     records.save_trials(CASE, "columba 1", [TRIAL])
     execute(records, "update trials set ratio = 0.1")
@@ -186,6 +201,10 @@ def changed(**fields: Any) -> str:
         (changed(seconds=-1.0), "seconds must be a positive number"),
         (changed(default="1"), "default must be a positive number"),
         (changed(complete=1), "complete must be true or false"),
+        ("[" * 100_000, "nested too deeply"),
+        (changed(versions="\ud800"), "record 1: versions has half of a surrogate pair in it"),
+        (changed(case={**vars(CASE), "name": "\udfff"}), "record 1: name has half of a surrogate pair in it"),
+        (changed(checksum="\ud800"), "record 1: checksum has half of a surrogate pair in it"),
         (changed(seconds=0.001), "record 1 (Layer): its checksum does not fit"),
     ],
 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import torch
 import columba
 from columba.runtime.build import BuildError, CompilerNotFound, find_compiler
 from columba.runtime.cache import cache_dir
+from columba.runtime.cache_folder import UntrustedError, opened, write
 
 
 @dataclass(frozen=True)
@@ -104,15 +104,13 @@ def _tiny_program() -> list[list[float]]:
 def _cache() -> Finding:
     folder = cache_dir()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder):
-            pass
+        with opened(cache_dir(), create=True) as handle:
+            name = f"{os.urandom(16).hex()}.tmp"
+            write(name, handle, b"")
+            os.unlink(name, dir_fd=handle)
     except OSError as e:
-        return Finding(
-            "kernel cache",
-            f"{folder}",
-            False,
-            f"{e}; set COLUMBA_CACHE_DIR to a folder that can be written",
-            needed=False,
+        advice = (
+            f"{e}" if isinstance(e, UntrustedError) else f"{e}; set COLUMBA_CACHE_DIR to a folder that can be written"
         )
+        return Finding("kernel cache", f"{folder}", False, advice, needed=False)
     return Finding("kernel cache", str(folder), True)

@@ -243,10 +243,7 @@ class Search:
         """Compares while no other tuner on this machine does: two would disturb each other."""
         (base, *runnables) = self._build([reference, *decisions])
         candidates = dict(zip(map(str, decisions), runnables, strict=True))
-        self.records.path.parent.mkdir(parents=True, exist_ok=True)
-        import filelock  # only where something is measured
-
-        with filelock.FileLock(self.records.path.with_suffix(".measuring")):
+        with self.records.locked("measuring"):
             return compare(self.workload.run, base, candidates, seconds, rounds)
 
     def _build(self, decisions: Iterable[Decision]) -> list[Runnable]:
