@@ -13,7 +13,8 @@ from columba import datasets, nn
 from columba.api import compile
 from columba.explain import Explanation, explain
 from columba.frontend import TraceError, UnsupportedOperation
-from columba.runtime.graph import Graph, as_graph
+from columba.runtime.from_tensors import as_graph
+from columba.runtime.graph import Graph
 from columba.runtime.language import linear
 from columba.runtime.names import TypeNames
 from columba.tune import tune

@@ -23,6 +23,7 @@ from columba.frontend.shortcut import MISSED, Shortcut, shortcut_to
 from columba.runtime.build import BuildError, CompilerNotFound
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
+from columba.runtime.modes import without_transforms
 from columba.runtime.records import RecordsError
 from columba.runtime.reference import evaluate
 from columba.runtime.sorts import start_building_sorts
@@ -254,7 +255,8 @@ class CompiledFunction:
                         known.insert(0, known.pop(n))
                     return candidate, bound
             fn = self.fn if owner is None else types.MethodType(self.fn, owner)
-            made = _Specialization(trace(fn, owner, rest, kwargs), self.options)
+            with without_transforms():  # a trace serves calls outside of them too
+                made = _Specialization(trace(fn, owner, rest, kwargs), self.options)
             bound = made.trace.match(rest, kwargs)
             if bound is None:
                 raise TraceError(f"{self.fn} changes, while it runs, something that its own result depends on")
@@ -297,7 +299,7 @@ class _Specialization:
         backend = self._backend(bound.graph, bound.inputs)
         runnable = None if backend == "torch" else self._runnable(bound.graph, bound.inputs, backend)
         if runnable is None:
-            results = evaluate(self.trace.program, bound.inputs, bound.graph)
+            results = evaluate(self.trace.program, bound.inputs, bound.graph.structure)
             shared = shares_memory(self.trace.program)
             return self.trace.rebuild(bound, [x.clone() if s else x for x, s in zip(results, shared, strict=True)])
         results = runnable(bound.inputs, bound.graph)
@@ -411,9 +413,10 @@ class _Patience:
 
 def _obstacle(graph: Graph, inputs: Sequence[Tensor]) -> str | None:
     """Why the C++ backend cannot run on these inputs, if so."""
-    for x in (graph.edge_index, *inputs):
-        if x.device.type != "cpu":
-            return f"runs on CPU tensors, not on {x.device}"
+    for device in (graph.device, *(x.device for x in inputs)):
+        if device.type != "cpu":
+            return f"runs on CPU tensors, not on {device}"
+    for x in inputs:
         if x.dtype is torch.float16:
             return f"has no kernels for {x.dtype}"
     return None

@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 
@@ -36,6 +37,7 @@ from columba.ir.pointwise import POINTWISE
 from columba.ir.spaces import Space
 from columba.runtime.build import cpu
 from columba.runtime.cache import find, get_or_make, remove
+from columba.runtime.modes import outside_modes
 
 Counts = Mapping[Space, int]
 """Rows of every space of a graph."""
@@ -238,18 +240,22 @@ def machine_rates() -> Rates:
 
 
 def measure_rates() -> Rates:
-    """Measures the machine with PyTorch's own operators: the best of many runs, in several rounds, so that a busy moment does no harm."""
-    with torch.no_grad():
-        a = torch.randn(512, 512)
-        big = torch.ones(FAR_ROWS * WIDTH)
-        x, y = torch.randn(1 << 16), torch.empty(1 << 16)
-        near, far = torch.ones(NEAR_ROWS, WIDTH), big.view(FAR_ROWS, WIDTH)
-        generator = torch.Generator().manual_seed(0)
-        in_near = torch.randint(NEAR_ROWS, (1 << 15,), generator=generator)
+    """Measures the machine with PyTorch's own operators: the best of many runs, in several rounds, so that a busy moment does no harm.
+
+    Nothing is drawn from PyTorch's generators, and no mode of the caller's decides what is measured: the rates are stored for good.
+    """
+    with outside_modes(), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        like: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+        generator = torch.Generator("cpu").manual_seed(0)
+        a = torch.linspace(-1, 1, 512 * 512, **like).view(512, 512)
+        big = torch.ones(FAR_ROWS * WIDTH, **like)
+        x, y = torch.linspace(-2, 2, 1 << 16, **like), torch.empty(1 << 16, **like)
+        near, far = torch.ones(NEAR_ROWS, WIDTH, **like), big.view(FAR_ROWS, WIDTH)
+        in_near = torch.randint(NEAR_ROWS, (1 << 15,), generator=generator, device="cpu")
         in_far = torch.randperm(
-            FAR_ROWS, generator=generator
+            FAR_ROWS, generator=generator, device="cpu"
         )  # all of them: what few picks leave in the cache would be found there again
-        tiny = torch.ones(8)
+        tiny = torch.ones(8, **like)
         embedding_bag = torch.nn.functional.embedding_bag
         work: dict[str, tuple[float, Callable[[], object]]] = {
             "products": (2.0 * 512**3, lambda: a @ a),

@@ -257,7 +257,7 @@ class Runnable:
             return self._on[graph]
 
     def _prepare(self, graph: Graph) -> ProgramOnGraph:
-        index = [graph.index(a) for a in self.arrays]
+        index = [graph.structure.index(a) for a in self.arrays]
         counts = [graph.count(space) if space in self.spaces else 0 for space in SPACES]
         return ProgramOnGraph(self.program, index, counts)
 

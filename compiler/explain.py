@@ -17,6 +17,7 @@ from columba.prediction import predict
 from columba.resources import reports
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
+from columba.runtime.modes import random_states_kept
 from columba.variants import Variants
 
 
@@ -155,7 +156,8 @@ def variants_for(target: Any, *args: Any, **kwargs: Any) -> tuple[Variants, Grap
 def _specialized(target: Any, args: Any, kwargs: Any) -> tuple[CompiledFunction, Any, Bound]:
     compiled, owner = _compiled(target)
     call_args = args if owner is None else (owner, *args)
-    return (compiled, *compiled.specialize(*call_args, **kwargs))
+    with random_states_kept():  # a call would draw seeds of dropout; this is none
+        return (compiled, *compiled.specialize(*call_args, **kwargs))
 
 
 def _compiled(target: Any) -> tuple[CompiledFunction, nn.Module | None]:

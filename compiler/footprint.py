@@ -27,8 +27,7 @@ Counts = Mapping[Space, int]
 """Rows of every space of a graph."""
 
 INDEX_BYTES = 4
-ID_BYTES = 8
-"""Of an id of an edge's end or type, as a graph holds them."""
+"""Of an id or an offset, as a graph holds them."""
 
 
 @dataclass(frozen=True)
@@ -210,10 +209,15 @@ def tile_count(tiles: Tiles, counts: Counts) -> int:
 
 def graph_bytes(arrays: Iterable[IndexArray], counts: Counts) -> int:
     """What a graph holds when a program has run on it: its ids, ``arrays``, and what these were made from."""
-    nodes = sum(counts.get(space, 0) for space in NODE_SPACES)
-    ids = ID_BYTES * (3 * rows(Space.EDGE, counts) + (nodes if counts.get(Space.NTYPE, 1) > 1 else 0))
     closed = dict.fromkeys(part for array in arrays for part in _parts(array))
-    return ids + INDEX_BYTES * sum(array_length(array, counts) for array in closed)
+    lookups = {(a.map.name, a.map.fine) for a in closed if isinstance(a, Lookup) and a.order is None}
+    ids = [
+        (name, Space.EDGE) for name in ("src", "dst", "rel")
+    ]  # they are the lookups of edges, whether or not these are read
+    if counts.get(Space.NTYPE, 1) > 1:
+        ids += [("ntype", space) for space in NODE_SPACES if space in counts]
+    unread = sum(rows(space, counts) for name, space in ids if (name, space) not in lookups)
+    return INDEX_BYTES * (unread + sum(array_length(array, counts) for array in closed))
 
 
 def array_length(array: IndexArray | Space, counts: Counts) -> int:

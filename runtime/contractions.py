@@ -96,8 +96,8 @@ def _by_segments(weight: Lifted, rows: Sequence[Tensor], compute: Callable[..., 
 
     Sorts the rows by type and restores their order after. Reads the segment sizes on the host.
     """
-    order = weight.graph.index(Order(weight.map))
-    sizes = weight.graph.index(Segments(weight.map)).diff().tolist()
+    order = weight.graph.structure.index(Order(weight.map))
+    sizes = weight.graph.structure.index(Segments(weight.map)).diff().tolist()
     if not order.numel():
         none = weight.base[0] if weight.base.shape[0] else weight.base.new_zeros(weight.shape[1:])
         return compute(none, *rows)

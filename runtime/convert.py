@@ -117,7 +117,7 @@ def heterogeneous(
         types.append(torch.full((index.shape[1],), relation, device=index.device))
     node_type = torch.repeat_interleave(torch.arange(len(kinds)), torch.tensor(list(counts.values()), dtype=torch.long))
     device = parts[0].device if parts else torch.device("cpu")
-    graph = Graph(
+    return Graph(
         torch.cat(parts, dim=1) if parts else torch.empty(2, 0, dtype=torch.long),
         torch.cat(types) if types else None,
         num_nodes=sum(counts.values()),
@@ -126,9 +126,8 @@ def heterogeneous(
         num_node_types=max(len(kinds), 1),
         relation_names=names or None,
         node_type_names=kinds or None,
+        node_slices={kind: slice(starts[kind], starts[kind] + size) for kind, size in counts.items()},
     )
-    graph.node_slices = {kind: slice(starts[kind], starts[kind] + size) for kind, size in counts.items()}
-    return graph
 
 
 def _check_ends(index: Tensor, sources: int, targets: int, name: Any) -> None:
@@ -276,7 +275,7 @@ def with_names(graph: Graph, relations: List, node_types: List) -> Graph:
     if types is not None and type_ids is not None:
         renumbered = [type_ids.to(t.device)[t] for t in (types if isinstance(types, tuple) else (types,))]
         types = tuple(renumbered) if isinstance(types, tuple) else renumbered[0]
-    made = Graph(
+    return Graph(
         graph.edge_index,
         graph.edge_type if ids is None else ids.to(graph.device)[graph.edge_type],
         num_nodes=graph.num_nodes if graph.is_square else (graph.num_src, graph.num_dst),
@@ -285,9 +284,8 @@ def with_names(graph: Graph, relations: List, node_types: List) -> Graph:
         num_node_types=graph.num_node_types if kinds is None else len(kinds),
         relation_names=names,
         node_type_names=kinds,
+        node_slices=graph.node_slices,
     )
-    made.node_slices = graph.node_slices
-    return made
 
 
 def _renumbering(
@@ -352,7 +350,7 @@ def add_inverse_relations(graph: Graph) -> Graph:
     if not graph.is_square:
         raise ValueError("a bipartite graph has no inverse relations: its sources are no destinations")
     names = graph.relation_names
-    both = Graph(
+    return Graph(
         torch.cat([graph.edge_index, graph.edge_index.flip(0)], dim=1),
         torch.cat([graph.edge_type, graph.edge_type + graph.num_relations]),
         num_nodes=graph.num_nodes,
@@ -361,6 +359,5 @@ def add_inverse_relations(graph: Graph) -> Graph:
         num_node_types=graph.num_node_types,
         relation_names=None if names is None else [*names, *((name, "inverse") for name in names)],
         node_type_names=graph.node_type_names,
+        node_slices=graph.node_slices,
     )
-    both.node_slices = graph.node_slices
-    return both

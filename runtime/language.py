@@ -76,7 +76,7 @@ class View:
         self._check(where, x, step.coarse, hint, role=_NOUNS[Space(name)] if name in ("src", "dst") else None)
         if isinstance(x, Lifted):
             return Lifted(x.base, compose(step, x.map), self.graph)
-        return Lifted(x, step, self.graph) if lazy else x.index_select(0, self.graph.index(Lookup(step)))
+        return Lifted(x, step, self.graph) if lazy else x.index_select(0, self.graph.structure.index(Lookup(step)))
 
     def _reduce(self, kind: str, x: Tensor, to: str, targets: tuple[str, ...]) -> Tensor:
         where = f"{self._name}.{kind}"
@@ -91,11 +91,11 @@ class View:
         if to == "one":
             return reductions.reduce_all(x, kind)
         step = self._map(to)
-        index, rows = self.graph.index(Lookup(step)), self.graph.count(step.coarse)
+        index, rows = self.graph.structure.index(Lookup(step)), self.graph.count(step.coarse)
         if kind == "sum":
             return reductions.segment_sum(x, index, rows)
         if kind == "mean":
-            return reductions.segment_mean(x, index, self.graph.index(Segments(step)).diff())
+            return reductions.segment_mean(x, index, self.graph.structure.index(Segments(step)).diff())
         return reductions.segment_extremum(x, index, rows, kind)
 
     def _check(self, where: str, x: Tensor, space: Space, hint: str, role: str | None = None) -> None:
@@ -196,7 +196,7 @@ class EdgeView(View):
             raise TypeError(f"e.softmax expects floating point numbers, got {x.dtype}; convert with .to(...)")
         if isinstance(x, Lifted):
             x = x.materialize()
-        return reductions.segment_softmax(x, self.graph.index(Lookup(step)), self.graph.count(step.coarse))
+        return reductions.segment_softmax(x, self.graph.structure.index(Lookup(step)), self.graph.count(step.coarse))
 
     def degree(self, of: str = "dst", dtype: torch.dtype | None = None) -> Tensor:
         """For each edge, how many edges share its ``of``: ``[E]``.
@@ -206,8 +206,8 @@ class EdgeView(View):
             dtype: default ``torch.get_default_dtype()``.
         """
         step = self._group("degree", "of", of)
-        counts = self.graph.index(Segments(step)).diff().to(dtype or torch.get_default_dtype())
-        return counts.index_select(0, self.graph.index(Lookup(step)))
+        counts = self.graph.structure.index(Segments(step)).diff().to(dtype or torch.get_default_dtype())
+        return counts.index_select(0, self.graph.structure.index(Lookup(step)))
 
     def _group(self, function: str, argument: str, name: str) -> IndexMap:
         if name not in self._GROUPS:

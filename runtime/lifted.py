@@ -56,7 +56,7 @@ class Lifted(Tensor):
 
     def materialize(self) -> Tensor:
         """The ordinary tensor ``[rows, *features]``."""
-        return self.base.index_select(0, self.graph.index(Lookup(self.map)))
+        return self.base.index_select(0, self.graph.structure.index(Lookup(self.map)))
 
     def with_base(self, base: Tensor) -> Lifted:
         """The same lift of another tensor."""

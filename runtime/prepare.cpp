@@ -156,6 +156,55 @@ void fill_tiles(const I* segments, int64_t owners, int64_t rows, int64_t tiles, 
   }
 }
 
+// A checksum of memory: blocks are hashed each by itself, in lanes of 64 bits that every word changes one-to-one.
+
+typedef uint64_t Lanes __attribute__((vector_size(64), aligned(1)));
+
+constexpr int kAccumulators = 4;
+constexpr int64_t kHashBlock = 1 << 16;  // bytes
+constexpr uint64_t kOdd = 0x9E3779B97F4A7C15ull;
+
+inline uint64_t mixed(uint64_t h, uint64_t word) {
+  h = (h ^ word) * kOdd;
+  return h ^ (h >> 29);
+}
+
+inline uint64_t block_checksum(const char* data, int64_t size, uint64_t seed) {
+  Lanes lanes[kAccumulators];
+  for (int k = 0; k < kAccumulators; ++k)
+    for (int l = 0; l < 8; ++l) lanes[k][l] = seed + 8 * k + l;
+  int64_t at = 0;
+  for (; at + static_cast<int64_t>(sizeof lanes) <= size; at += sizeof lanes)
+    for (int k = 0; k < kAccumulators; ++k) {
+      Lanes words;
+      std::memcpy(&words, data + at + sizeof(Lanes) * k, sizeof words);
+      lanes[k] ^= words;
+      lanes[k] += lanes[k] << 21;
+      lanes[k] ^= lanes[k] >> 29;
+    }
+  uint64_t found = seed;
+  for (int k = 0; k < kAccumulators; ++k)
+    for (int l = 0; l < 8; ++l) found = mixed(found, lanes[k][l]);
+  for (; at < size; at += 8) {
+    uint64_t word = 0;
+    std::memcpy(&word, data + at, size - at < 8 ? size - at : 8);
+    found = mixed(found, word);
+  }
+  return found;
+}
+
+uint64_t checksum_of(const char* data, int64_t size, int threads) {
+  const int64_t blocks = (size + kHashBlock - 1) / kHashBlock;
+  const int useful = blocks < 4 || threads < 1 ? 1 : threads;
+  uint64_t total = 0;
+#pragma omp parallel for num_threads(useful) schedule(static) reduction(+ : total) if (useful > 1)
+  for (int64_t b = 0; b < blocks; ++b) {
+    const int64_t start = b * kHashBlock, rest = size - start;
+    total += block_checksum(data + start, rest < kHashBlock ? rest : kHashBlock, (b + 1) * kOdd);
+  }
+  return mixed(total, size);
+}
+
 }  // namespace
 
 #define COLUMBA_PREPARE(I, SUFFIX)                                                                                               \
@@ -182,3 +231,5 @@ void fill_tiles(const I* segments, int64_t owners, int64_t rows, int64_t tiles, 
 
 COLUMBA_PREPARE(int32_t, i32)
 COLUMBA_PREPARE(int64_t, i64)
+
+extern "C" uint64_t checksum(const char* data, int64_t size, int threads) { return checksum_of(data, size, threads); }

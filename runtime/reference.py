@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from columba.ir.indices import IndexArray, Lookup, Order, Segments
+from columba.ir.indices import Lookup, Order, Segments
 from columba.ir.interop.ops import (
     Cast,
     Concat,
@@ -41,18 +41,7 @@ from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.reductions import segment_extremum, segment_softmax, segment_sum
-
-
-class GraphLike(Protocol):
-    """As much of a graph as a program needs."""
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def count(self, space: Space) -> int: ...
-
-    def index(self, array: IndexArray) -> Tensor: ...
-
+from columba.runtime.structure import Structure
 
 Meaning = Callable[..., Tensor]
 MEANINGS: dict[type[Value], Meaning] = {}
@@ -71,7 +60,7 @@ def meaning(op: type[Value]) -> Callable[[M], M]:
     return register
 
 
-def evaluate(program: Program, inputs: Sequence[Tensor], graph: GraphLike) -> list[Tensor]:
+def evaluate(program: Program, inputs: Sequence[Tensor], graph: Structure) -> list[Tensor]:
     """The results of a program on ``inputs``, in the order of ``program.inputs``."""
     if len(inputs) != len(program.inputs):
         raise ValueError(f"program {program.name} takes {len(program.inputs)} inputs, got {len(inputs)}")
@@ -82,7 +71,7 @@ def evaluate(program: Program, inputs: Sequence[Tensor], graph: GraphLike) -> li
     return [values[result] for result in program.results]
 
 
-def compute(value: Value, graph: GraphLike, operands: Sequence[Tensor]) -> Tensor:
+def compute(value: Value, graph: Structure, operands: Sequence[Tensor]) -> Tensor:
     """The result of one operation."""
     return MEANINGS[type(value)](value, graph, *operands)
 
@@ -90,23 +79,23 @@ def compute(value: Value, graph: GraphLike, operands: Sequence[Tensor]) -> Tenso
 # ------------------------------------------------------------------------------------------------ leaves
 
 
-def _lead(space: Space, graph: GraphLike) -> tuple[int, ...]:
+def _lead(space: Space, graph: Structure) -> tuple[int, ...]:
     """The leading dimension of a value: rows, or nothing for a plain one."""
     return () if space is Space.ONE else (graph.count(space),)
 
 
 @meaning(Input)
-def _input(op: Input, graph: GraphLike) -> Tensor:
+def _input(op: Input, graph: Structure) -> Tensor:
     raise ValueError(f"input %{op.name} is not among the program's inputs")
 
 
 @meaning(Constant)
-def _constant(op: Constant, graph: GraphLike) -> Tensor:
+def _constant(op: Constant, graph: Structure) -> Tensor:
     return torch.full(_lead(op.space, graph), op.value, dtype=torch_dtype(op.to), device=graph.device)
 
 
 @meaning(Degree)
-def _degree(op: Degree, graph: GraphLike) -> Tensor:
+def _degree(op: Degree, graph: Structure) -> Tensor:
     sizes = graph.index(Segments(op.via)).diff().to(torch_dtype(op.to))
     return sizes[0] if op.space is Space.ONE else sizes
 
@@ -115,7 +104,7 @@ _GOLDEN, _MIX_1, _MIX_2 = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB1331
 
 
 @meaning(Uniform)
-def _uniform(op: Uniform, graph: GraphLike, seed: Tensor) -> Tensor:
+def _uniform(op: Uniform, graph: Structure, seed: Tensor) -> Tensor:
     """SplitMix64 (Steele, Lea, Flood 2014) of a counter: seed, salt, and the element's number in its space."""
     shape = (*_lead(op.space, graph), *op.of)
     number = torch.arange(1, math.prod(shape) + 1, device=graph.device)
@@ -143,14 +132,14 @@ def _shift(x: Tensor, n: int) -> Tensor:
 
 
 @meaning(Lift)
-def _lift(op: Lift, graph: GraphLike, x: Tensor) -> Tensor:
+def _lift(op: Lift, graph: Structure, x: Tensor) -> Tensor:
     if op.via.coarse is Space.ONE:
         return x.expand(graph.count(op.via.fine), *x.shape)
     return x.index_select(0, graph.index(Lookup(op.via)))
 
 
 @meaning(Reduce)
-def _reduce(op: Reduce, graph: GraphLike, x: Tensor) -> Tensor:
+def _reduce(op: Reduce, graph: Structure, x: Tensor) -> Tensor:
     rows = graph.count(op.via.coarse)
     index = graph.index(Lookup(op.via))
     match op.op:
@@ -171,7 +160,7 @@ def _segment_logsumexp(x: Tensor, index: Tensor, rows: int) -> Tensor:
 
 
 @meaning(Softmax)
-def _softmax(op: Softmax, graph: GraphLike, x: Tensor) -> Tensor:
+def _softmax(op: Softmax, graph: Structure, x: Tensor) -> Tensor:
     return segment_softmax(x, graph.index(Lookup(op.via)), graph.count(op.via.coarse))
 
 
@@ -179,7 +168,7 @@ def _softmax(op: Softmax, graph: GraphLike, x: Tensor) -> Tensor:
 
 
 @meaning(Linear)
-def _linear(op: Linear, graph: GraphLike, x: Tensor, w: Tensor) -> Tensor:
+def _linear(op: Linear, graph: Structure, x: Tensor, w: Tensor) -> Tensor:
     w = w.transpose(-1, -2) if op.transpose else w
     if op.via is None and op.space is not Space.ONE:
         return _row_times_matrix(x, w, op.shared, rows=True)
@@ -200,7 +189,7 @@ def _row_times_matrix(x: Tensor, w: Tensor, shared: bool, *, rows: bool) -> Tens
 
 
 @meaning(OuterReduce)
-def _outer_reduce(op: OuterReduce, graph: GraphLike, x: Tensor, y: Tensor) -> Tensor:
+def _outer_reduce(op: OuterReduce, graph: Structure, x: Tensor, y: Tensor) -> Tensor:
     if op.via is None and op.space is not Space.ONE:
         product = x.unsqueeze(-1) * y.unsqueeze(-2)
         lead = product.dim() - 3 if op.shared else 0
@@ -224,7 +213,7 @@ def _outer_sum(x: Tensor, y: Tensor, shared: bool) -> Tensor:
     return torch.einsum("r...k,r...n->...kn", x, y)
 
 
-def _by_segment(via: IndexMap, graph: GraphLike, f: Callable[[Tensor, Tensor], Tensor], w: Tensor, x: Tensor) -> Tensor:
+def _by_segment(via: IndexMap, graph: Structure, f: Callable[[Tensor, Tensor], Tensor], w: Tensor, x: Tensor) -> Tensor:
     """``f(w of the segment, rows of the segment)`` for each segment, rows put back where they were."""
     order = graph.index(Order(via))
     if not order.numel():
@@ -247,12 +236,12 @@ def _skip(op: Value) -> int:
 
 
 @meaning(Cast)
-def _cast(op: Cast, graph: GraphLike, x: Tensor) -> Tensor:
+def _cast(op: Cast, graph: Structure, x: Tensor) -> Tensor:
     return x.to(torch_dtype(op.to))
 
 
 @meaning(FeatureReduce)
-def _feature_reduce(op: FeatureReduce, graph: GraphLike, x: Tensor) -> Tensor:
+def _feature_reduce(op: FeatureReduce, graph: Structure, x: Tensor) -> Tensor:
     dims = [a + _skip(op) for a in op.axes]
     if op.op == "sum":
         return x.sum(dims)
@@ -260,29 +249,29 @@ def _feature_reduce(op: FeatureReduce, graph: GraphLike, x: Tensor) -> Tensor:
 
 
 @meaning(Reshape)
-def _reshape(op: Reshape, graph: GraphLike, x: Tensor) -> Tensor:
+def _reshape(op: Reshape, graph: Structure, x: Tensor) -> Tensor:
     return x.reshape((*x.shape[: _skip(op)], *op.to))
 
 
 @meaning(Permute)
-def _permute(op: Permute, graph: GraphLike, x: Tensor) -> Tensor:
+def _permute(op: Permute, graph: Structure, x: Tensor) -> Tensor:
     skip = _skip(op)
     return x.permute((*range(skip), *(a + skip for a in op.order)))
 
 
 @meaning(Expand)
-def _expand(op: Expand, graph: GraphLike, x: Tensor) -> Tensor:
+def _expand(op: Expand, graph: Structure, x: Tensor) -> Tensor:
     return _align(x, op.x, len(op.to)).expand((*x.shape[: _skip(op)], *op.to))
 
 
 @meaning(Slice)
-def _slice(op: Slice, graph: GraphLike, x: Tensor) -> Tensor:
+def _slice(op: Slice, graph: Structure, x: Tensor) -> Tensor:
     index = [slice(None)] * (op.axis + _skip(op)) + [slice(op.start, op.stop, op.step)]
     return x[tuple(index)]
 
 
 @meaning(Pad)
-def _pad(op: Pad, graph: GraphLike, x: Tensor) -> Tensor:
+def _pad(op: Pad, graph: Structure, x: Tensor) -> Tensor:
     axis = op.axis + _skip(op)
     shape = [*x.shape[:axis], op.size, *x.shape[axis + 1 :]]
     where = torch.arange(op.start, op.start + (x.shape[axis] - 1) * op.step + 1, op.step, device=x.device)
@@ -290,7 +279,7 @@ def _pad(op: Pad, graph: GraphLike, x: Tensor) -> Tensor:
 
 
 @meaning(Concat)
-def _concat(op: Concat, graph: GraphLike, *args: Tensor) -> Tensor:
+def _concat(op: Concat, graph: Structure, *args: Tensor) -> Tensor:
     return torch.cat(args, op.axis + _skip(op))
 
 
@@ -305,7 +294,7 @@ def _align(x: Tensor, of: Value, rank: int) -> Tensor:
 
 
 @meaning(Pointwise)
-def _pointwise(op: Pointwise, graph: GraphLike, *args: Tensor) -> Tensor:
+def _pointwise(op: Pointwise, graph: Structure, *args: Tensor) -> Tensor:
     aligned = [_align(x, a, len(op.shape)) for x, a in zip(args, op.args, strict=True)]
     return FUNCTIONS[op.function](*aligned, *op.scalars)
 

@@ -55,6 +55,14 @@ class Sorts(Protocol):
         """The tile table of :class:`columba.ir.indices.Tiles`."""
 
 
+def checksum_of(address: int, size: int) -> int | None:
+    """64 bits that follow from ``size`` bytes of memory and from where they stand in it; None where that code is not built (yet)."""
+    if not _library.cache_info().currsize:
+        return None
+    found: int = _library()["checksum", torch.uint8](address, size, torch.get_num_threads())
+    return found
+
+
 WORTH_BUILDING = 1 << 20
 """Edges that PyTorch sorts in the time in which the sorts in C++ are built."""
 
@@ -242,4 +250,7 @@ def _library() -> _Library:
             function.restype = result
             function.argtypes = [_TYPES[a] for a in arguments]
             functions[name, dtype] = function
+    checksum = library.checksum
+    checksum.restype, checksum.argtypes = ctypes.c_uint64, [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
+    functions["checksum", torch.uint8] = checksum
     return functions

@@ -175,8 +175,9 @@ def test_graph_bytes_are_those_of_its_arrays(layer: str, monkeypatch: pytest.Mon
     fresh = Graph(graph.edge_index, graph.edge_type, num_nodes=300, num_relations=5, node_type=graph.node_type)
     for array in arrays:
         fresh.index(array)
-    held = [fresh.edge_index, fresh.edge_type, fresh.node_type, *fresh._arrays.built.values()]
-    for pairs in fresh._arrays.pair_spaces.values():
+    structure = fresh.structure
+    held = [t for t in vars(structure.topology).values() if isinstance(t, torch.Tensor)] + [*structure.built.values()]
+    for pairs in structure.pair_spaces.values():
         held += [t for t in vars(pairs).values() if isinstance(t, torch.Tensor)]
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in held}
     assert graph_bytes(arrays, counts) == pytest.approx(sum(storages.values()), rel=0.02)

@@ -180,7 +180,7 @@ def test_index_arrays(name: str) -> None:
 
 def test_index_arrays_are_built_once_and_narrow() -> None:
     graph = square_graphs()["random"]
-    array = graph.index(Order(IndexMap("dst", Space.EDGE, Space.NODE)))
-    assert graph.index(Order(IndexMap("dst", Space.EDGE, Space.NODE))) is array
+    array = graph.structure.index(Order(IndexMap("dst", Space.EDGE, Space.NODE)))
+    assert graph.structure.index(Order(IndexMap("dst", Space.EDGE, Space.NODE))) is array
     assert array.dtype is graph.index_dtype is torch.int32
     assert Graph(EDGES, num_nodes=2**31).index_dtype is torch.int64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import columba
 from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
 from columba.ir.spaces import PAIR_SPACES, Space, maps_from
-from columba.runtime import sorts
+from columba.runtime import index_arrays, sorts
 from columba.runtime.index_arrays import IndexArrays
 from columba.runtime.sorts import NativeSorts, TorchSorts
 
@@ -55,11 +56,10 @@ def native() -> NativeSorts:
 @pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
 @pytest.mark.parametrize("name", GRAPHS)
 def test_both_implementations_make_the_same_arrays(name: str, dtype: torch.dtype) -> None:
-    graph = GRAPHS[name]
-    ours, oracle = IndexArrays(graph, native()), IndexArrays(graph, TorchSorts())
-    ours.dtype = oracle.dtype = dtype
-    for array in all_arrays(graph):
-        got, wanted = ours.get(array), oracle.get(array)
+    topology = GRAPHS[name].structure.topology.to(dtype)
+    ours, oracle = IndexArrays(topology, native()), IndexArrays(topology, TorchSorts())
+    for array in all_arrays(GRAPHS[name]):
+        got, wanted = ours.index(array), oracle.index(array)
         assert got.dtype is wanted.dtype is dtype, array
         assert got.is_contiguous(), array
         assert torch.equal(got, wanted), array
@@ -70,11 +70,11 @@ def test_both_implementations_make_the_same_arrays(name: str, dtype: torch.dtype
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_threads_change_nothing(threads: int) -> None:
     graph, before = GRAPHS["large"], torch.get_num_threads()
-    oracle = IndexArrays(graph, TorchSorts())
+    oracle = IndexArrays(graph.structure.topology, TorchSorts())
     torch.set_num_threads(threads)
     try:
-        ours = IndexArrays(graph, native())
-        assert all(torch.equal(ours.get(a), oracle.get(a)) for a in all_arrays(graph))
+        ours = IndexArrays(graph.structure.topology, native())
+        assert all(torch.equal(ours.index(a), oracle.index(a)) for a in all_arrays(graph))
     finally:
         torch.set_num_threads(before)
 
@@ -101,7 +101,7 @@ def test_arrays_are_what_they_are_called(name: str) -> None:
 
 def test_pairs_are_sorted_by_relation_then_node() -> None:
     graph = GRAPHS["large"]
-    pairs = graph._arrays.pairs(Space.SRC_REL)
+    pairs = graph.structure.pairs(Space.SRC_REL)
     wanted = torch.unique(graph.edge_type * graph.num_nodes + graph.edge_index[0], return_inverse=True)
     assert torch.equal(pairs.relation.long() * graph.num_nodes + pairs.node, wanted[0])
     assert torch.equal(pairs.of_edge.long(), wanted[1])
@@ -112,7 +112,7 @@ def test_only_what_is_asked_for_is_built() -> None:
     dst = maps_from(Space.EDGE)[3]
     assert str(dst) == "dst:edge->node"
     graph.index(Segments(dst))
-    assert set(graph._arrays.built) == {Segments(dst), Lookup(dst)}
+    assert set(graph.structure.built) == {Segments(dst), Lookup(dst)}
 
 
 def test_without_a_compiler_pytorch_sorts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -121,7 +121,7 @@ def test_without_a_compiler_pytorch_sorts(monkeypatch: pytest.MonkeyPatch, tmp_p
     sorts._library.cache_clear()
     graph = columba.Graph(torch.tensor([[0, 1, 1], [1, 0, 0]]))
     assert graph.count(Space.SRC_REL) == 2
-    assert isinstance(graph._arrays._sorts, TorchSorts)
+    assert isinstance(graph.structure._sorts, TorchSorts)
     sorts._library.cache_clear()
 
 
@@ -167,11 +167,12 @@ class _Waits(TorchDispatchMode):
         return func(*args, **kwargs)
 
 
-def test_pytorch_waits_for_the_device_only_where_a_length_is_unknown() -> None:
+def test_pytorch_waits_for_the_device_only_where_a_length_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     """Once for each pair space, and once for each table of tiles."""
+    monkeypatch.setattr(index_arrays, "outside_modes", contextlib.nullcontext)  # the mode is to see what is done
     graph = GRAPHS["large"]
     graph.counts()  # the graph's own, made by its own sorts
-    arrays = IndexArrays(graph, TorchSorts())
+    arrays = IndexArrays(graph.structure.topology, TorchSorts())
     with _Waits() as waits:
         for space in PAIR_SPACES:
             arrays.pairs(space)
@@ -179,8 +180,8 @@ def test_pytorch_waits_for_the_device_only_where_a_length_is_unknown() -> None:
     with _Waits() as waits:
         others = [a for a in all_arrays(graph) if not isinstance(a, Tiles)]
         for array in others:
-            arrays.get(array)
+            arrays.index(array)
     assert not waits.seen
     with _Waits() as waits:
-        arrays.get(Tiles(others[0].map, 7))
+        arrays.index(Tiles(others[0].map, 7))
     assert waits.seen == ["_local_scalar_dense"]

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import columba
 from columba import api
 from columba.runtime import operators
-from columba.runtime.graph import as_graph
+from columba.runtime.from_tensors import as_graph
 
 G = square_graphs()["random"]
 N = G.num_nodes

@@ -13,7 +13,8 @@ from columba.frontend.errors import fail, location
 from columba.frontend.record import Record, Recorder, RowCount, SymbolicTensor, meta_tensor
 from columba.frontend.sources import Source
 from columba.ir.spaces import IndexMap, Space, index_map
-from columba.runtime.graph import Graph, as_graph
+from columba.runtime.from_tensors import as_graph
+from columba.runtime.graph import Graph
 from columba.runtime.language import linear
 
 
@@ -31,14 +32,15 @@ class BuiltGraph:
 GraphSource = Source | BuiltGraph
 
 
+_NOT_TRACED = ("edge_index", "edge_type", "node_type", "node_slices", "structure", "index", "index_dtype")
+"""Attributes of graphs that depend on the edges."""
+
+
 class TracedGraph(Graph):
     """A graph whose structure is known (square or not, typed or not) and whose sizes are not."""
 
     def __init__(self, real: Graph, source: GraphSource, recorder: Recorder) -> None:
-        self._real = real
-        self._source = source
-        self._recorder = recorder
-        self.is_square = real.is_square
+        self._set(_real=real, _source=source, _recorder=recorder, is_square=real.is_square)
 
     def _count(self, space: Space) -> RowCount:
         return RowCount(self._real_count(space), space, self._recorder)
@@ -70,6 +72,9 @@ class TracedGraph(Graph):
         raise fail(
             f"graph.{name} is not available inside a compiled function; use the views (g.edges, g.nodes, ...), or compute with it outside"
         )
+
+    def __getattribute__(self, name: str) -> Any:
+        return self.__getattr__(name) if name in _NOT_TRACED else super().__getattribute__(name)
 
     @property
     def edges(self) -> Any:

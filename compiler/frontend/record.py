@@ -16,6 +16,7 @@ from columba.frontend.errors import TraceError, UnsupportedOperation, fail, loca
 from columba.frontend.metadata import infer
 from columba.frontend.sources import Captured, Source
 from columba.frontend.trees import leaves, mapped
+from columba.runtime.modes import disguise
 
 
 @dataclass(eq=False, repr=False)
@@ -239,7 +240,12 @@ class Recorder:
     def input(self, tensor: Tensor) -> Record:
         """The record of a real tensor that the function meets."""
         if id(tensor) not in self.inputs:
-            self.inputs[id(tensor)] = self.new_input(tensor, self.sources.get(id(tensor)) or Captured(tensor))
+            source = self.sources.get(id(tensor))
+            if source is None and (why := disguise(tensor)) is not None:
+                raise fail(
+                    f"a tensor that the function did not get as an argument {why}, and would be kept: pass it in"
+                )
+            self.inputs[id(tensor)] = self.new_input(tensor, source or Captured(tensor))
         return self.inputs[id(tensor)]
 
     def new_input(self, tensor: Tensor, source: Source) -> Record:

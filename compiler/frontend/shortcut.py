@@ -24,6 +24,7 @@ from columba.frontend.record import Record, RowCount
 from columba.frontend.snapshot import ATOMS, is_compared_by_identity, snapshot
 from columba.frontend.sources import Argument, Attribute, Captured, Closure, Global, Seed, Source
 from columba.frontend.trace import Bound, Trace
+from columba.runtime.from_tensors import seen_tensors
 from columba.runtime.graph import Graph
 from columba.runtime.operators import PLAIN, ProgramOnGraph, no_modes
 
@@ -259,14 +260,13 @@ class _Writer:
         def tensors(s: Any) -> list[Source]:
             return [] if s is None else [t for part in s for t in tensors(part)] if isinstance(s, tuple) else [s]
 
-        for part in tensors(source.tensors):
-            value = part.fetch(self.bound.call)
-            if value is None:
-                continue
-            if value.is_inference():
-                raise _LongWay
-            fetched, same = self.fetch(part), self.constant(weakref.ref(value))
-            self.unless(f"{fetched} is {same}() and {fetched}._version == {value._version}", "    ")
+        parts = [(part, part.fetch(self.bound.call)) for part in tensors(source.tensors)]
+        given = [(part, value) for part, value in parts if value is not None]
+        seen = seen_tensors([value for _, value in given], self.bound.graph)
+        if seen is None:
+            raise _LongWay
+        for (part, _), known in zip(given, seen, strict=True):
+            self.unless(f"{self.constant(known.is_still)}({self.fetch(part)})", "    ")
 
     # -------------------------------------------------------------------------------------------- values
 

@@ -24,7 +24,9 @@ from columba.frontend.sources import Argument, Arguments, Seed, walk
 from columba.frontend.trees import mapped
 from columba.ir.interop.program import Program
 from columba.ir.spaces import Space
-from columba.runtime.graph import Graph, as_graph, substituting
+from columba.runtime.from_tensors import as_graph
+from columba.runtime.graph import Graph, substituting
+from columba.runtime.modes import random_states, restore_random_states
 
 
 @dataclass
@@ -92,11 +94,16 @@ class Trace:
         graph = self._graph(call, values)
         if graph is None or not self._counts_hold(graph, values):
             return None
+        before = random_states() if self.prelude else None
         with self._plain_torch():
             for record in self.prelude:
                 values[record] = self._replay(record, graph, values)
         inputs = self._inputs(graph, values)
-        return None if inputs is None else Bound(graph, inputs, values, call)
+        if inputs is None:
+            if before is not None:  # the trace that holds will draw what this one's functions have drawn
+                restore_random_states(before)
+            return None
+        return Bound(graph, inputs, values, call)
 
     def difference(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Why the trace does not hold for a call, in words."""
@@ -173,10 +180,10 @@ class Trace:
         return record.function(*args, **kwargs)
 
     def _inputs(self, graph: Graph, values: dict[Record, Any]) -> list[Tensor] | None:
-        inputs: list[Tensor] = []
+        inputs: list[Any] = []
         for (record, space), wanted in zip(self.converted.inputs, self.program.inputs, strict=True):
             if record is None:
-                inputs.append(Seed().fetch(((), {}), graph.device))
+                inputs.append(None)
                 continue
             tensor = values[record]
             features = tensor.shape if space is Space.ONE else tensor.shape[1:]
@@ -189,7 +196,8 @@ class Trace:
                     f"{record} is on {tensor.device}, the graph on {graph.device}; move one of them: graph.to({str(tensor.device)!r})"
                 )
             inputs.append(tensor)
-        return inputs
+        # A call that does not match draws no seeds.
+        return [Seed().fetch(((), {}), graph.device) if x is None else x for x in inputs]
 
     def rebuild(self, bound: Bound, results: Sequence[Tensor]) -> Any:
         """What the function returns, from the program's results."""
@@ -247,8 +255,22 @@ def trace(fn: Callable[..., Any], owner: nn.Module | None, args: tuple[Any, ...]
         TraceError: the function does something that cannot be compiled.
         ValueError, TypeError: arguments do not fit each other.
     """
+    recorder = Recorder()
+    try:
+        return _traced(recorder, fn, owner, args, kwargs)
+    finally:  # however it ends
+        recorder.close()
+
+
+def _traced(
+    recorder: Recorder,
+    fn: Callable[..., Any],
+    owner: nn.Module | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+) -> Trace:
     surroundings = _surroundings(fn, owner, (args, kwargs))
-    recorder = Recorder(sources=surroundings.sources)
+    recorder.sources = surroundings.sources
     autocast = torch.is_autocast_enabled("cpu")
     recorder.autocast = autocast
     recorder.diagnose = lambda failed: _diagnose(recorder, fn, failed)
@@ -286,7 +308,7 @@ def trace(fn: Callable[..., Any], owner: nn.Module | None, args: tuple[Any, ...]
     for record in spaces.ones:
         recorder.fixed[spaces.of[record]] = graph.count(spaces.of[record])
     graphs = ((g._source, None if isinstance(g._source, (Argument, BuiltGraph)) else g._real) for g in recorder.graphs)
-    made = Trace(
+    return Trace(
         converted,
         guards,
         _tensor_guards(recorder, converted, spaces),
@@ -298,8 +320,6 @@ def trace(fn: Callable[..., Any], owner: nn.Module | None, args: tuple[Any, ...]
         output,
         autocast,
     )
-    recorder.close()
-    return made
 
 
 def _name(fn: Callable[..., Any], owner: nn.Module | None) -> str:

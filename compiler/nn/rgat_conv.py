@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from columba.nn.init import glorot
 from columba.nn.typed_module import TypedModule, named_count
-from columba.runtime.graph import Graph, as_graph
+from columba.runtime.from_tensors import as_graph
+from columba.runtime.graph import Graph
 from columba.runtime.language import linear
 
 

@@ -21,6 +21,7 @@ from columba.ir.types import TensorType
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.graph import Graph
 from columba.runtime.launch import SPACES, kernel_times, shape_of
+from columba.runtime.modes import outside_modes
 from columba.tuning.decisions import DIRECTIONS
 
 FEWEST, ENOUGH = 3, 16
@@ -50,14 +51,15 @@ class Workload:
     def __init__(self, program: Program, wrt: Sequence[str], graph: Graph) -> None:
         self.graph, self.wrt = graph, tuple(wrt)
         counts = [graph.count(s) if s in {i.space for i in program.inputs} else 0 for s in SPACES]
-        generator = torch.Generator(graph.device).manual_seed(0)
-        self.inputs = [_made_up(i.type, counts, graph.device, generator) for i in program.inputs]
+        with outside_modes():
+            generator = torch.Generator(graph.device).manual_seed(0)
+            self.inputs = [_made_up(i.type, counts, graph.device, generator) for i in program.inputs]
         self.grads: list[Tensor] = []
 
     def run(self, runnable: Runnable) -> Times:
         """One run, timed."""
         program, prepared = runnable.program, runnable.on(self.graph)
-        with torch.no_grad(), kernel_times() as kernels:
+        with outside_modes(), torch.no_grad(), kernel_times() as kernels:
             self._wait()
             start = time.perf_counter()
             results = prepared.forward.run(self.inputs)
@@ -81,7 +83,8 @@ def _made_up(t: TensorType, counts: Sequence[int], device: torch.device, generat
     if not dtype.is_floating_point:
         return torch.zeros(shape, dtype=dtype, device=device)
     return (
-        torch.randn(shape, generator=generator, device=device) / math.sqrt(max(1, t.shape[-1] if t.shape else 1))
+        torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+        / math.sqrt(max(1, t.shape[-1] if t.shape else 1))
     ).to(dtype)
 
 

@@ -1,0 +1,173 @@
+"""Checks what a graph is made of, and copies it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from columba.runtime.modes import required_real
+from columba.runtime.structure import Topology
+
+Pair = tuple[Any, Any]
+
+
+def checked_topology(
+    edge_index: Tensor,
+    edge_type: Tensor | None,
+    num_nodes: int | tuple[int, int] | None,
+    num_relations: int | None,
+    node_type: Tensor | tuple[Tensor, Tensor] | None,
+    num_node_types: int | None,
+    relation_names: tuple[Any, ...] | None,
+    node_type_names: tuple[Any, ...] | None,
+) -> Topology:
+    """The topology that the arguments of :class:`columba.Graph` describe; ValueError or TypeError where they do not fit.
+
+    Everything is copied before it is checked: what others write to their tensors meanwhile goes unseen.
+    """
+    _require_integers("edge_index", edge_index)
+    if edge_index.dim() != 2 or edge_index.shape[0] != 2:
+        raise ValueError(f"edge_index must have shape [2, E], got {list(edge_index.shape)}")
+    ends = _copied("edge_index", edge_index)
+    relation = _relations(edge_type, ends)
+    is_square = not isinstance(num_nodes, (tuple, list))
+    num_src, num_dst = _node_counts(ends, num_nodes, node_type)
+    relations = _checked_ids("edge_type", relation, num_relations, "num_relations", "edge")
+    relations = _named_count("relation_names", relation_names, num_relations, relations)
+    types = _node_types(node_type, num_src, num_dst, ends, is_square=is_square)
+    node_types = _count_node_types(types, num_node_types)
+    node_types = _named_count("node_type_names", node_type_names, num_node_types, node_types)
+    counts = (num_src, num_dst, ends.shape[1], relations, node_types)
+    dtype = torch.int32 if max(counts) < 2**31 - 1 else torch.int64
+    return Topology(
+        ends[0].to(dtype),
+        ends[1].to(dtype),
+        relation.to(dtype),
+        tuple(t.to(dtype) for t in types) if isinstance(types, tuple) else None if types is None else types.to(dtype),
+        is_square,
+        num_src,
+        num_dst,
+        relations,
+        node_types,
+    )
+
+
+def _copied(name: str, ids: Tensor) -> Tensor:
+    """An int64 copy that nobody else holds, of the class Tensor."""
+    required_real(name, ids)
+    copied = ids.detach().to(torch.int64, copy=True, memory_format=torch.contiguous_format)
+    if type(copied) is not Tensor:  # of a subclass: its data, whatever it adds to them
+        copied = torch.tensor(copied.tolist(), dtype=torch.int64, device=ids.device).reshape(ids.shape)
+    return copied
+
+
+def _relations(edge_type: Tensor | None, ends: Tensor) -> Tensor:
+    edges = ends.shape[1]
+    if edge_type is None:
+        return torch.zeros(edges, dtype=torch.int64, device=ends.device)
+    _require_integers("edge_type", edge_type)
+    if edge_type.shape != (edges,):
+        raise ValueError(f"edge_type must have shape [{edges}], one relation an edge, got {list(edge_type.shape)}")
+    _require_same_device("edge_type", edge_type, ends)
+    return _copied("edge_type", edge_type)
+
+
+def _node_counts(ends: Tensor, num_nodes: int | Pair | None, node_type: Any) -> tuple[int, int]:
+    if isinstance(num_nodes, (tuple, list)):
+        if len(num_nodes) != 2:
+            raise ValueError(f"num_nodes must be a number or a pair (sources, destinations), got {num_nodes}")
+        counts = int(num_nodes[0]), int(num_nodes[1])
+    else:
+        if num_nodes is None and isinstance(node_type, Tensor):
+            num_nodes = node_type.shape[0]
+        low, high = _bounds(ends)
+        num_nodes = high + 1 if num_nodes is None else int(num_nodes)
+        counts = num_nodes, num_nodes
+        if low >= 0 and high < num_nodes:  # one pass for both rows
+            return counts
+    for row, (end, n) in enumerate(zip(("source", "destination"), counts, strict=True)):
+        _check_range(f"edge_index[{row}]", ends[row], n, f"there are {n} {end} nodes", "edge")
+    return counts
+
+
+def _node_types(node_type: Any, num_src: int, num_dst: int, ends: Tensor, *, is_square: bool) -> Any:
+    if node_type is None:
+        return None
+    if is_square:
+        if isinstance(node_type, (tuple, list)):
+            raise ValueError(
+                "node_type is a pair, but the graph has one set of nodes; give num_nodes as a pair as well"
+            )
+        return _checked_types("node_type", node_type, num_src, ends)
+    if not isinstance(node_type, (tuple, list)) or len(node_type) != 2:
+        raise ValueError("a bipartite graph needs node_type as a pair (of sources, of destinations)")
+    return (
+        _checked_types("node_type[0]", node_type[0], num_src, ends),
+        _checked_types("node_type[1]", node_type[1], num_dst, ends),
+    )
+
+
+def _checked_types(name: str, types: Tensor, rows: int, ends: Tensor) -> Tensor:
+    _require_integers(name, types)
+    if types.shape != (rows,):
+        raise ValueError(f"{name} must have shape [{rows}], one type a node, got {list(types.shape)}")
+    _require_same_device(name, types, ends)
+    return _copied(name, types)
+
+
+def _count_node_types(types: Any, given: int | None) -> int:
+    if types is None:
+        return 1 if given is None else int(given)
+    parts = (types,) if isinstance(types, Tensor) else types
+    return _checked_ids("node_type", torch.cat(parts), given, "num_node_types", "node")
+
+
+def _require_integers(name: str, t: Any) -> None:
+    if not isinstance(t, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(t).__name__}")
+    if t.dtype.is_floating_point or t.dtype.is_complex or t.dtype is torch.bool:
+        raise TypeError(f"{name} must hold integer ids, got {t.dtype}")
+
+
+def _require_same_device(name: str, t: Tensor, reference: Tensor) -> None:
+    if t.device != reference.device:
+        raise ValueError(f"{name} is on {t.device}, edge_index on {reference.device}; move them to one device")
+
+
+def _bounds(ids: Tensor) -> tuple[int, int]:
+    """The smallest and the largest id; (0, -1) if there are none."""
+    if not ids.numel():
+        return 0, -1
+    low, high = torch.stack(torch.aminmax(ids)).tolist()
+    return low, high
+
+
+def _check_range(name: str, ids: Tensor, limit: int, reason: str, what: str) -> None:
+    low, high = _bounds(ids)
+    _check_bounds(name, ids, low, high, limit, reason, what)
+
+
+def _check_bounds(name: str, ids: Tensor, low: int, high: int, limit: int, reason: str, what: str) -> None:
+    if low >= 0 and high < limit:
+        return
+    bad = int(((ids < 0) | (ids >= limit)).nonzero()[0])
+    raise ValueError(f"{name} holds {int(ids[bad])} at {what} {bad}, but {reason} (ids 0 to {limit - 1})")
+
+
+def _checked_ids(name: str, ids: Tensor, given: int | None, count: str, what: str) -> int:
+    """The number of different ids that there may be."""
+    low, high = _bounds(ids)
+    limit = max(high + 1, 1) if given is None else int(given)
+    _check_bounds(name, ids, low, high, limit, f"{count} is {limit}", what)
+    return limit
+
+
+def _named_count(kind: str, names: tuple[Any, ...] | None, given: int | None, count: int) -> int:
+    """The number of ids, of which each has a name if there are names."""
+    if names is None or len(names) == count:
+        return count
+    if given is None and len(names) > count:  # the last ids do not occur
+        return len(names)
+    raise ValueError(f"{kind} has {len(names)} names for {count} ids")

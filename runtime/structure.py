@@ -1,0 +1,71 @@
+"""What of a graph everything but the graph itself may ask: sizes and index arrays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from columba.ir.indices import IndexArray
+from columba.ir.spaces import Space
+
+
+class Structure(Protocol):
+    """As much of a graph as programs and the eager language need. Its tensors are shared: nobody writes to them."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def count(self, space: Space) -> int:
+        """Rows of a space."""
+
+    def index(self, array: IndexArray) -> Tensor:
+        """An index array: the one that kernels read."""
+
+
+@dataclass(frozen=True, eq=False)
+class Topology:
+    """Edges, types and sizes of a graph, checked: every id is below its limit. Nobody else holds the tensors.
+
+    All of them are contiguous and of one integer dtype, int32 where every id and offset fits. ``node_types`` is None where
+    nodes have no types; a bipartite graph has a pair.
+    """
+
+    source: Tensor
+    destination: Tensor
+    relation: Tensor
+    node_types: Tensor | tuple[Tensor, Tensor] | None
+    is_square: bool
+    num_src: int
+    num_dst: int
+    num_relations: int
+    num_node_types: int
+
+    def to(self, target: torch.device | str | torch.dtype) -> Topology:
+        """The same on another device, or in another integer dtype."""
+        types = self.node_types
+        return replace(
+            self,
+            source=self.source.to(target),
+            destination=self.destination.to(target),
+            relation=self.relation.to(target),
+            node_types=(types[0].to(target), types[1].to(target))
+            if isinstance(types, tuple)
+            else None
+            if types is None
+            else types.to(target),
+        )
+
+    @property
+    def num_edges(self) -> int:
+        return len(self.source)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.source.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.source.device
