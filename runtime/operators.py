@@ -301,11 +301,11 @@ class _ShortWay(torch.autograd.Function):
     def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
         on_graph: ProgramOnGraph = ctx.on_graph
         way: _Way = ctx.way
+        kept = ctx.saved_tensors  # freed where the pass ran before: PyTorch says so
         if ctx.spare is None:
             raise RuntimeError(
                 f"columba: the backward pass of {on_graph.program.name} failed before and has used up what was saved for it"
             )
-        kept = ctx.saved_tensors
         grads: list[Any] = list(given)
         for n in way.grads:
             if grads[n] is None:

@@ -136,7 +136,10 @@ class TracedView:
         via = self._map(to)
         record = self._operand(kind, x)
         if not record.meta.dtype.is_floating_point:
-            raise TypeError(f"{location()}: {kind} expects floating point numbers, got {record.meta.dtype}")
+            raise TypeError(
+                f"{location()}: {kind} expects floating point numbers inside a compiled function, got {record.meta.dtype}; convert them "
+                "first (x.float(), exact for integers up to 2**24; x.double() up to 2**53), or reduce outside"
+            )
         shape = (*self._rows(via.coarse), *record.meta.shape[1:])
         return self._add("reduce", (record,), shape, record.meta.dtype, via=via, kind=kind)
 
@@ -262,7 +265,7 @@ def _trace_linear(recorder: Recorder, x: Any, w: Any) -> Tensor:
             f"{location()}: linear(x, w) expects one dtype, got x: {x.meta.dtype} and w: {w.meta.dtype}; convert one with .to(...)"
         )
     meta = meta_tensor((*x.meta.shape[:-1], *features[1:]), x.meta.dtype)
-    return recorder.add(Record("typed_linear", (x, w), {}, meta, location()))
+    return recorder.add(Record("typed_linear", (x, w), {}, meta, location(), linear))
 
 
 def _trace_as_graph(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
@@ -261,7 +262,9 @@ class Recorder:
         """An argument as it is recorded: tensors become records."""
         if isinstance(x, SymbolicTensor):
             return x.record
-        return self.input(x) if isinstance(x, Tensor) else x
+        if isinstance(x, Tensor):
+            return self.input(x)
+        return x.item() if isinstance(x, numpy.generic) else x  # to PyTorch a number as any other
 
     # -------------------------------------------------------------------------------------------- calls
 

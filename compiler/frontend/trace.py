@@ -324,7 +324,12 @@ def _traced(
 
 def _name(fn: Callable[..., Any], owner: nn.Module | None) -> str:
     name = type(owner).__name__ if owner is not None else getattr(fn, "__name__", "program")
-    return "".join(c if c.isalnum() and c.isascii() else "_" for c in name).strip("_") or "program"
+    name = "".join(c if c.isalnum() and c.isascii() else "_" for c in name).strip("_")[:_LONGEST_NAME]
+    return f"program_{name}" if name[:1].isdigit() else name or "program"
+
+
+_LONGEST_NAME = 64
+"""Characters of a program's name: it is part of names in generated code, and in messages."""
 
 
 def _surroundings(fn: Callable[..., Any], owner: nn.Module | None, call: Arguments) -> Surroundings:
