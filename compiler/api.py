@@ -255,11 +255,21 @@ class CompiledFunction:
                         known.insert(0, known.pop(n))
                     return candidate, bound
             fn = self.fn if owner is None else types.MethodType(self.fn, owner)
-            with without_transforms():  # a trace serves calls outside of them too
-                made = _Specialization(trace(fn, owner, rest, kwargs), self.options)
-            bound = made.trace.match(rest, kwargs)
-            if bound is None:
-                raise TraceError(f"{self.fn} changes, while it runs, something that its own result depends on")
+            for attempt in range(
+                2
+            ):  # in the second run there is what the first only sets up: a cache, a module that is built late
+                with without_transforms():  # a trace serves calls outside of them too
+                    made = _Specialization(trace(fn, owner, rest, kwargs), self.options)
+                bound = made.trace.match(rest, kwargs)
+                if bound is not None:
+                    break
+                if attempt:
+                    raise TraceError(
+                        f"{_name_of(self)} changes, while it runs, something that its own result depends on: "
+                        f"{made.trace.difference(rest, kwargs)}. That would happen once, where it is traced, and not at every call; do it "
+                        "outside the compiled function"
+                    )
+            assert bound is not None
             if len(known) == MANY_TRACES:
                 _warn_many_traces(self, known[0].trace.difference(rest, kwargs))
             known.insert(0, made)
@@ -431,11 +441,15 @@ def _warn_once(message: str) -> None:
         warnings.warn(message, RuntimeWarning, stacklevel=5)
 
 
+def _name_of(function: CompiledFunction) -> str:
+    name: str = getattr(function.fn, "__qualname__", str(function.fn))
+    return name
+
+
 def _warn_many_traces(function: CompiledFunction, difference: str) -> None:
-    name = getattr(function.fn, "__qualname__", function.fn)
     _warn_once(
-        f"columba: {name} has been traced {MANY_TRACES} times, and is traced again because {difference}. Each trace is compiled, which "
-        "takes far longer than a call; keep what changes out of the compiled function, or pass it as a tensor."
+        f"columba: {_name_of(function)} has been traced {MANY_TRACES} times, and is traced again because {difference}. Each trace is "
+        "compiled, which takes far longer than a call; keep what changes out of the compiled function, or pass it as a tensor."
     )
 
 

@@ -38,6 +38,8 @@ class Surroundings:
             return
         for prefix, module in root.named_modules():
             self.modules[module] = None
+            for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values()):
+                self.add_function(hook)
             for place in (module._parameters, module._buffers, module.__dict__):
                 for name, value in place.items():
                     self._add(value, Attribute.of(root, f"{prefix}.{name}" if prefix else name))

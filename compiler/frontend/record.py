@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from columba.frontend.effects import check_no_legacy_hooks, without_gradient
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
 from columba.frontend.metadata import infer
 from columba.frontend.sources import Captured, Source
@@ -197,6 +199,7 @@ _NEEDS_VALUES = {
     "item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "__len__", "nonzero", "__contains__", "equal",
     "allclose", "is_nonzero", "unique", "bincount", "masked_select", "__array__", "data_ptr",
 }  # fmt: skip
+_HOOKS = {"register_hook", "register_post_accumulate_grad_hook", "retain_grad"}
 _SPELLED = {
     "__bool__": "a condition on a tensor", "__index__": "a tensor as an index", "__float__": "float(x)", "__int__": "int(x)",
     "__len__": "len(x)", "__contains__": "in",
@@ -213,6 +216,7 @@ class Recorder:
     fixed: dict[Any, int] = field(default_factory=dict)
     graphs: list[Any] = field(default_factory=list)
     real: dict[Record, Tensor] = field(default_factory=dict)
+    symbols: list[weakref.ref[SymbolicTensor]] = field(default_factory=list)
     measured: set[Record] = field(default_factory=set)
     layer_sizes: list[dict[str, Any]] = field(default_factory=list)
     autocast: bool = False
@@ -225,6 +229,7 @@ class Recorder:
         self.inputs.clear()
         self.graphs.clear()
         self.real.clear()
+        self.symbols.clear()
         self.diagnose = lambda record: None
 
     def fix_count(self, count: RowCount) -> None:
@@ -236,7 +241,13 @@ class Recorder:
     def add(self, record: Record) -> SymbolicTensor:
         record.number = len(self.records)
         self.records.append(record)
-        return SymbolicTensor(record)
+        made = SymbolicTensor(record)
+        self.symbols.append(weakref.ref(made))
+        return made
+
+    def alive(self) -> list[SymbolicTensor]:
+        """The symbolic tensors that somebody still holds."""
+        return [tensor for ref in self.symbols if (tensor := ref()) is not None]
 
     def input(self, tensor: Tensor) -> Record:
         """The record of a real tensor that the function meets."""
@@ -293,14 +304,17 @@ class Recorder:
                 f"{_SPELLED.get(name, name)} needs the values of a tensor, which are not known while the function is traced; "
                 "use torch.where for choices between tensors, and compute what decides control flow outside the compiled function"
             )
+        if name in _HOOKS and symbolic:
+            raise fail(
+                f"{name} of a computed tensor: inside a compiled function gradients do not pass through it one operation at a time; "
+                f"return it, and call {name} on the result"
+            )
         if self._mutates(name, kwargs) and any(isinstance(x, Tensor) for x in leaves((args, kwargs))):
             raise fail(
                 f"{name} changes a tensor in place, which a compiled function cannot; use the form that returns a new one"
             )
         if torch.is_grad_enabled() != self.grad and symbolic:
-            raise fail(
-                "torch.no_grad inside a compiled function is not supported; call the whole function under it, or compute outside"
-            )
+            raise fail(without_gradient())
         return self._record(func, name, args, kwargs)
 
     def _mutates(self, name: str, kwargs: dict[str, Any]) -> bool:
@@ -318,7 +332,9 @@ class Recorder:
         if attribute in ("T", "mT", "H", "mH"):
             name = "mT" if attribute[0] == "m" else "t"
             return self._record(_TRANSPOSES[name], name, (x,), {})
-        if attribute == "grad_fn" or attribute == "grad":
+        if attribute == "grad_fn":
+            check_no_legacy_hooks()
+        if attribute in ("grad_fn", "grad"):
             return None
         if attribute == "requires_grad":
             return self.grad

@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from columba.frontend.convert import Converted, convert
+from columba.frontend.effects import check_nothing_escaped, no_printing
 from columba.frontend.errors import TraceError
 from columba.frontend.guards import ARGUMENT_DEPTH, Guards, TensorGuard, environment, widened
 from columba.frontend.infer import Spaces, infer
 from columba.frontend.language import BuiltGraph, GraphSource, TracedGraph
 from columba.frontend.observe import Surroundings, check_nothing_kept, watching
-from columba.frontend.record import Record, Recorder, RecordingMode, RowCount, SymbolicTensor
+from columba.frontend.record import Record, Recorder, RecordingMode, RowCount, SymbolicTensor, is_tracing
 from columba.frontend.snapshot import Same, snapshot
 from columba.frontend.sources import Argument, Arguments, Seed, walk
 from columba.frontend.trees import mapped
@@ -288,11 +289,14 @@ def _traced(
         watching(surroundings.modules) as reads,
         torch.autocast("cpu", enabled=False),
         substituting(held),
+        no_printing(is_tracing),
         RecordingMode(recorder),
     ):
         output = fn(*symbolic[0], **symbolic[1])
     check_nothing_kept(surroundings.modules, SymbolicTensor)
+    del symbolic
     output = walk(output, (), lambda x, path: _output_leaf(recorder, x, path))
+    check_nothing_escaped(recorder.alive)
 
     graph = _one_graph(recorder, fn)
     spaces = infer(recorder.records)
