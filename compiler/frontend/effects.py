@@ -62,8 +62,9 @@ def _holder(kept: Any) -> str:
         if holder is kept or isinstance(holder, types.FrameType):
             continue
         for owner in gc.get_referrers(holder):
-            if isinstance(holder, dict) and getattr(owner, "__dict__", None) is holder:
-                name = next((k for k, v in holder.items() if v is kept[0]), "?")
+            attributes = getattr(owner, "__dict__", None)
+            if attributes is not None and attributes is holder:
+                name = next((k for k, v in attributes.items() if v is kept[0]), "?")
                 return f"in attribute {name!r} of this {type(owner).__name__}"
         return f"in a {'variable' if isinstance(holder, types.CellType) else type(holder).__name__}"
     return "somewhere"
