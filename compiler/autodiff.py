@@ -35,6 +35,7 @@ from columba.ir.interop.ops import (
 )
 from columba.ir.interop.program import Program
 from columba.ir.node import topological
+from columba.ir.types import DType
 
 Gradients = Sequence[Value | None]
 Rule = Callable[[Any, Value], Gradients]
@@ -137,12 +138,6 @@ def _reduce(op: Reduce, g: Value) -> Gradients:
     if op.op == "sum":
         return (b.lift(g, op.via),)
     lifted = b.lift(op, op.via)
-    if op.op == "logsumexp":
-        # The weights sum to one but for the rounding of the log-sum-exp, a factor that all of them share: divided out, so that the
-        # terms of a softmax's gradient cancel as they should. (Any bound will do that keeps owners without members finite.)
-        weights = b.pointwise("exp", b.pointwise("sub", op.x, lifted))
-        share = b.pointwise("div", g, b.pointwise("maximum", b.reduce_sum(weights, op.via), 0.5))
-        return (b.pointwise("mul", b.lift(share, op.via), weights),)
     # The extremum's gradient is shared evenly among the rows that attain it, as torch.scatter_reduce does.
     attains = b.pointwise("eq", op.x, lifted)
     one, zero = b.constant_like(op.x, 1.0), b.constant_like(op.x, 0.0)
@@ -153,9 +148,10 @@ def _reduce(op: Reduce, g: Value) -> Gradients:
 
 @gradient(Softmax)
 def _softmax(op: Softmax, g: Value) -> Gradients:
-    weighted = b.pointwise("mul", op, g)
-    total = b.lift(b.reduce_sum(weighted, op.via), op.via)
-    return (b.pointwise("sub", weighted, b.pointwise("mul", op, total)),)
+    narrow = op.dtype in (DType.BF16, DType.F16)
+    weights, wide = (b.cast(v, DType.F32) if narrow else v for v in (op, g))
+    mean = b.reduce_sum(b.pointwise("mul", weights, wide), op.via)
+    return (b.cast(b.pointwise("mul", weights, b.pointwise("sub", wide, b.lift(mean, op.via))), op.dtype),)
 
 
 @gradient(Linear)

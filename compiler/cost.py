@@ -150,8 +150,7 @@ class _Count:
             case FeatureReduce():
                 return Work(pointwise=float(rows * v.x.type.size))
             case Reduce():
-                each = 20 if v.op == "logsumexp" else 1
-                return Work(pointwise=float(self.rows(v.x.space) * v.x.type.size * each))
+                return Work(pointwise=float(self.rows(v.x.space) * v.x.type.size))
             case Uniform():
                 return Work(pointwise=10.0 * rows * v.type.size)
             case Product():

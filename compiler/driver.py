@@ -26,6 +26,7 @@ from columba.ir.intraop.verify import verify as verify_plan
 from columba.ir.types import DType
 from columba.lowering import lower
 from columba.partition import Source, partition
+from columba.passes.interop.expand_softmax import ExpandSoftmax
 from columba.passes.intraop.sort_rows import SortRows, sort_saved
 from columba.pipeline import Pipeline, parse_passes
 from columba.runtime.graph import Graph
@@ -38,10 +39,10 @@ if TYPE_CHECKING:
     from columba.codegen.triton import Schedules
 
 LEVEL_1 = (
-    "canonicalize,expand_softmax,legalize_linear,split_linear,common_subexpressions,merge_reductions,reorder_linear,"
+    "canonicalize,legalize_linear,split_linear,common_subexpressions,merge_reductions,reorder_linear,"
     "reassociate_products,fold_factors,merge_linears{wide=False},merge_pads,compact_materialization,aggregate_first{edges_only=True},"
     "aggregate_first{end='src',edges_only=True},hoist_factors,canonicalize,common_subexpressions,pull_negations,"
-    "reuse_weighted_sums,factor_sums,compact_materialization,canonicalize,sink_lifts,inline_thin_linear,"
+    "reuse_weighted_sums,factor_sums,expand_softmax,compact_materialization,canonicalize,sink_lifts,inline_thin_linear,"
     "common_subexpressions"
 )
 LEVEL_2 = "fuse_traversals,fuse_epilogues,group_kernels,order_kernels,sort_rows,round_stored"
@@ -55,8 +56,12 @@ class Recipe:
     level2: str = LEVEL_2
     verify: bool = False
 
-    def optimize(self, program: Program) -> Program:
-        return Pipeline(parse_passes(self.level1), self.verify).run(program)
+    def optimize(self, program: Program, *, to_differentiate: bool = False) -> Program:
+        """``to_differentiate``: without what is done to the joint program only."""
+        passes = parse_passes(self.level1)
+        if to_differentiate:
+            passes = tuple(p for p in passes if not isinstance(p, ExpandSoftmax))
+        return Pipeline(passes, self.verify).run(program)
 
     def schedule(self, plan: Plan) -> Plan:
         return Pipeline(parse_passes(self.level2), self.verify).run(plan)
@@ -148,7 +153,7 @@ def compile_program(
     """Compiles a level-1 program, and its gradient with respect to the inputs called ``wrt``, down to plans."""
     recipe = recipe or Recipe()
     verify_program(traced)
-    wanted = distinct(recipe.optimize(traced))
+    wanted = distinct(recipe.optimize(traced, to_differentiate=bool(wrt)))
     wanted, joint = _differentiated(wanted, wrt, recipe) if wrt else (wanted, None)
     if joint is None:
         plan = verify_plan(recipe.schedule(lower(wanted.program)))
@@ -195,8 +200,17 @@ def _differentiated(wanted: Distinct, wrt: Sequence[str], recipe: Recipe) -> tup
         )
         if len(again.program.results) == results:
             return wanted, joint
+        left = [
+            joint.results.index(r) for r in again.program.results
+        ]  # of what was differentiated, not of what became of it
         wanted = Distinct(
-            again.program, tuple(again.places[n] if kind == "output" else (kind, n) for kind, n in wanted.places)
+            Program(
+                wanted.program.name,
+                wanted.program.inputs,
+                tuple(wanted.program.results[n] for n in left),
+                tuple(wanted.program.result_names[n] for n in left),
+            ),
+            tuple(again.places[n] if kind == "output" else (kind, n) for kind, n in wanted.places),
         )
     return wanted, None
 

@@ -198,8 +198,7 @@ class _Lowering:
                 x, y = (self._row(operand, None, top=False) for operand in (v.x, v.y))
                 return GemmReduce(name, x, y, v.via, v.shared, out)
             case Reduce():
-                few = v.space in WEIGHT_SPACES and v.op != "logsumexp"
-                schedule = TraversalSchedule(split=SPLIT_MEMBERS if few else 0)
+                schedule = TraversalSchedule(split=SPLIT_MEMBERS if v.space in WEIGHT_SPACES else 0)
                 stores = (Store(out, Reduce(self._row(v.x, v.via, top=False), v.via, v.op)),)
                 return Traversal(name, v.space, v.via, stores, schedule)
             case Degree():

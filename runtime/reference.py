@@ -145,18 +145,9 @@ def _reduce(op: Reduce, graph: Structure, x: Tensor) -> Tensor:
     match op.op:
         case "sum":
             result = segment_sum(x, index, rows)
-        case "logsumexp":
-            result = _segment_logsumexp(x, index, rows)
         case _:
             result = segment_extremum(x, index, rows, op.op)
     return result[0] if op.via.coarse is Space.ONE else result
-
-
-def _segment_logsumexp(x: Tensor, index: Tensor, rows: int) -> Tensor:
-    shift = segment_extremum(x.detach(), index, rows, "max")
-    total = segment_sum((x - shift.index_select(0, index)).exp(), index, rows)
-    empty = total == 0
-    return torch.where(empty, 0.0, torch.where(empty, 1.0, total).log() + shift)
 
 
 @meaning(Softmax)

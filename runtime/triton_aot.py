@@ -140,7 +140,7 @@ def compile_plans(
             for launch in step.launches:
                 for variant in launch.variants if counts is None else [launch.variant(counts)]:
                     function = getattr(functions, launch.function)
-                    compiled = _compile(function, launch, variant, index_dtype, wanted, rounded=plan.compares_numbers)
+                    compiled = _compile(function, launch, variant, index_dtype, wanted, rounded=step.rounded)
                     yield _binary(plan.name, launch, variant, target, compiled)
 
 

@@ -135,7 +135,7 @@ class _PlanRunner:
     """One plan: its steps, and when each of its buffers is last read."""
 
     def __init__(self, plan: Plan, steps: Sequence[Step], source: str, choose: Choice) -> None:
-        self.plan, self.rounded = plan, plan.compares_numbers
+        self.plan = plan
         self.steps = steps
         self.source = source
         self.choose = choose
@@ -218,12 +218,12 @@ class _Call:
                     parts[workspace].zero_()
             for buffer in launch.zeroed:
                 self.tensors[buffer].zero_()
-            self._launch(launch, parts)
+            self._launch(launch, parts, rounded=step.rounded)
 
     def allocate(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=self.device)
 
-    def _launch(self, launch: Launch, parts: dict[Workspace, Tensor]) -> None:
+    def _launch(self, launch: Launch, parts: dict[Workspace, Tensor], *, rounded: bool) -> None:
         variant = self.runner.choose(launch, self.counts)
         grid = tuple(self._size(g) for g in variant.grid)
         if 0 in grid:
@@ -234,7 +234,7 @@ class _Call:
         constants = dict(variant.constants) | dot_constants(launch, interpreted=self.device.type == "cpu")
         function = getattr(self.functions, launch.function)
         nvidia = self.device.type == "cuda" and torch.version.hip is None
-        options = launch_options(variant, nvidia=nvidia, rounded=self.runner.rounded)
+        options = launch_options(variant, nvidia=nvidia, rounded=rounded)
         with _scratch(self.device) if launch.described else contextlib.nullcontext():
             function[grid](*arguments, **constants, **options)
 

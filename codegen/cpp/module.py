@@ -255,7 +255,7 @@ def _module(
 
 def _kernel(plan: Plan, kernel: Kernel, name: str, linkage: str, shared: Mapping[Buffer, Buffer]) -> str:
     here = {b: out for b, out in shared.items() if out in writes(kernel)}
-    names = Names(plan.buffers, plan.index_arrays, writes(kernel), here, rounded=plan.compares_numbers)
+    names = Names(plan.buffers, plan.index_arrays, writes(kernel), here, exact=plan.exact_values[kernel.name])
     found: KernelText
     match kernel:
         case Traversal():

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from columba.codegen.cpp.scalars import MASK, identifier, stored
 from columba.codegen.names import array_name
 from columba.ir.indices import IndexArray, Tiles
+from columba.ir.interop.ops import Value
+from columba.ir.intraop.exact import may_be_product
 from columba.ir.intraop.kernels import Buffer
 from columba.ir.spaces import Space
 
@@ -14,7 +16,8 @@ from columba.ir.spaces import Space
 class Names:
     """Hands out names for one kernel, and remembers which were used, so that only those are declared.
 
-    ``in_place`` are the buffers that the kernel reads in the memory of one that it writes. ``rounded``: products are rounded.
+    ``in_place`` are the buffers that the kernel reads in the memory of one that it writes. ``exact``: values that are the
+    same wherever they are computed.
     """
 
     def __init__(
@@ -24,9 +27,9 @@ class Names:
         written: Sequence[Buffer],
         in_place: Mapping[Buffer, Buffer] | None = None,
         *,
-        rounded: bool = False,
+        exact: frozenset[Value] = frozenset(),
     ) -> None:
-        self.rounded = rounded
+        self.rounded = frozenset(v for v in exact if may_be_product(v))
         self.buffer_slots = {b: n for n, b in enumerate(buffers)}
         self.array_slots = {a: n for n, a in enumerate(arrays)}
         self.written = set(written)

@@ -103,11 +103,13 @@ def local_type(dtype: DType) -> str:
 class Rows:
     """Emits code for rows into ``lines``; knows which values stand where.
 
-    ``row_number`` gives the C++ expression of a space's current row, which random numbers need; ``fresh`` numbers names. ``rounded``:
-    no product is added to another number unrounded, so that a value is the same to the last bit wherever it is computed.
+    ``row_number`` gives the C++ expression of a space's current row, which random numbers need; ``fresh`` numbers names. ``rounded``
+    values are not added to another number unrounded, so that the sum is the same to the last bit wherever it is computed.
     """
 
-    def __init__(self, row_number: Callable[[Value], str], fresh: Callable[[str], str], *, rounded: bool) -> None:
+    def __init__(
+        self, row_number: Callable[[Value], str], fresh: Callable[[str], str], *, rounded: frozenset[Value]
+    ) -> None:
         self.rounded = rounded
         self.lines: list[str] = []
         self.known: dict[Value, Access] = {}
@@ -182,7 +184,7 @@ class Rows:
         return False
 
     def _spell(self, v: Pointwise, args: Sequence[str]) -> str:
-        return spell(v.function, args, v.scalars, v.args[-1].dtype, rounded=self.rounded)
+        return spell(v.function, args, v.scalars, v.args[-1].dtype, rounded=v in self.rounded)
 
     def _pad(self, v: Pad, index: Index) -> str:
         i = index[v.axis]

@@ -6,7 +6,6 @@ import math
 import re
 from collections.abc import Callable, Sequence
 
-from columba.ir.pointwise import POINTWISE
 from columba.ir.types import DType
 
 STORED = {
@@ -105,9 +104,6 @@ SPELLINGS: dict[str, Spelling] = {
 """Functions that are operators in C++; all others are functions ``cb_<name>`` of ``prelude.h``."""
 
 
-ADDS_NOTHING = ("add", "sub", "neg", "where", "maximum", "minimum", "abs", "relu", "clamp", "sign")
-"""Functions whose result is no product that could be added to another number without being rounded."""
-
 MASK = "const int64_t mask = cb_mask();"
 """Declares what :func:`spell` needs to round products."""
 
@@ -115,10 +111,8 @@ MASK = "const int64_t mask = cb_mask();"
 def spell(function: str, args: Sequence[str], scalars: Sequence[float], dtype: DType, *, rounded: bool = False) -> str:
     """A pointwise function applied to C++ expressions; scalars are of the operands' ``dtype``.
 
-    ``rounded``: a result that may be a product is rounded whatever is added to it.
+    ``rounded``: the result is rounded whatever is added to it.
     """
     spelling = SPELLINGS.get(function) or _call(f"cb_{function}")
     text = spelling(args, [literal(s, dtype) for s in scalars])
-    if rounded and dtype.is_float and function not in ADDS_NOTHING and POINTWISE[function].result != "bool":
-        return f"cb_rounded({text}, mask)"
-    return text
+    return f"cb_rounded({text}, mask)" if rounded else text

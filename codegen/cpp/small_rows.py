@@ -7,10 +7,10 @@ once: gathered rows are first copied side by side, owner values are repeated, an
 from __future__ import annotations
 
 import math
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 
 from columba.codegen.cpp.rows import Array, Rows, Scalar, local_type
-from columba.ir.interop.ops import Cast, Constant, Expand, Lift, Pointwise, Reduce, Reshape, Value
+from columba.ir.interop.ops import Cast, Constant, Expand, Lift, Pointwise, Reshape, Value
 from columba.ir.intraop.kernels import Load
 from columba.ir.types import DType
 
@@ -76,17 +76,3 @@ def steps(size: int, statements: Sequence[str]) -> list[str]:
         "  }",
         "}",
     ]
-
-
-def weights_of(r: Reduce, kept: Container[Value], values: Sequence[Value]) -> Value | None:
-    """Among the values that are kept, the ``exp(x - logsumexp(x))`` of a log-sum-exp."""
-    if r.op != "logsumexp":
-        return None
-    for v in values:
-        if v in kept and isinstance(v, Pointwise) and v.function == "exp":
-            (difference,) = v.args
-            if isinstance(difference, Pointwise) and difference.function == "sub" and not difference.scalars:
-                x, total = difference.args
-                if x is r.x and isinstance(total, Lift) and total.x is r and v.shape == r.shape:
-                    return v
-    return None

@@ -12,7 +12,7 @@ from columba.codegen.cpp.reductions import Accumulator, fold_scratch
 from columba.codegen.cpp.rows import Array, Rows, Scalar
 from columba.codegen.cpp.scalars import computed, stored, widened
 from columba.codegen.cpp.slots import Slots, unknown_below
-from columba.codegen.cpp.small_rows import common_size, repeated, step_of, steps, weights_of
+from columba.codegen.cpp.small_rows import common_size, repeated, step_of, steps
 from columba.ir.indices import Lookup, Order, Segments, Tiles
 from columba.ir.interop.ops import Degree, Lift, Reduce, Reshape, Slice, Uniform, Value
 from columba.ir.intraop.kernels import Buffer, GemmSchedule, Load, Store, Traversal, TraversalSchedule, values_of
@@ -165,7 +165,6 @@ class _OverMembers:
         self.slots = Slots(kernel)
         self.outer = self.places.rows()
         self.accumulators: dict[Reduce, Accumulator] = {}
-        self.normalized: dict[Value, str] = {}
         self.more: list[tuple[str, str, int]] = []
         self.scratch = {
             v: Array(
@@ -231,22 +230,12 @@ class _OverMembers:
         for r in wide_folds:
             self.accumulators[r] = Accumulator(r, self.places.fresh("total"))
             self.accumulators[r].start(self.outer)
-        self._normalize(slot)
         if not self._small_rows(slot):
             self._loop(slot, wide_folds)
         for r in wide_folds:
             self.accumulators[r].finish(self.outer)
         for r in self.slots.folds(slot, small=True):
-            # Divided weights are not, to the last bit, the exponentials that other kernels compute.
-            weights = None if self.names.rounded else weights_of(r, self.scratch, self.slots.values)
-            name = self.places.fresh(r.op)
-            if r.op == "logsumexp" and r.type.size > 1 and weights is None:
-                terms: Array | None = self._more_scratch(r.x, "terms")
-            else:
-                terms = None if weights is None else self.scratch[weights]
-            fold_scratch(self.outer, r, self.scratch[r.x], name, terms)
-            if weights is not None:
-                self.normalized[weights] = f"{name}_sum"
+            fold_scratch(self.outer, r, self.scratch[r.x], self.places.fresh(r.op))
 
     def _more_scratch(self, v: Value, name: str) -> Array:
         """A scratch array for a row of ``v`` a member, beside those of the slots."""
@@ -255,40 +244,14 @@ class _OverMembers:
         offset = "(k - begin)" if v.type.size == 1 else f"(k - begin) * {v.type.size}"
         return Array(name, offset, v.shape, v.dtype)
 
-    def _normalize(self, slot: int) -> None:
-        """Makes softmax weights of the exponentials that a log-sum-exp has left in their place."""
-        for v in self.slots.kept_in(slot):
-            if v not in self.normalized:
-                continue
-            total, size, place = self.normalized[v], v.type.size, self.scratch[v].base
-            inverse = self.places.fresh("inverse")
-            step = step_of(size)
-            if step is not None:
-                self.outer.lines += [
-                    f"alignas(64) {computed(v.dtype)} {inverse}[{step}];",
-                    f"for (int i = 0; i < {step}; ++i) {inverse}[i] = 1 / {total}[i % {size}];",
-                    *steps(size, [f"{place}[j + i] *= {inverse}[i];"]),
-                ]
-            elif size == 1:
-                self.outer.lines += [
-                    f"const {computed(v.dtype)} {inverse} = 1 / {total};",
-                    "#pragma omp simd",
-                    f"for (int64_t k = begin; k < end; ++k) {place}[k - begin] *= {inverse};",
-                ]
-            else:
-                self.outer.lines += [
-                    "for (int64_t k = begin; k < end; ++k)",
-                    f"  for (int i = 0; i < {size}; ++i) {place}[(k - begin) * {size} + i] /= {total}[i];",
-                ]
-
     def _small_rows(self, slot: int) -> bool:
         """Computes a small slot number by number, where that can be done."""
-        kept = [v for v in self.slots.kept_in(slot) if v not in self.normalized]
+        kept = self.slots.kept_in(slot)
         stores = self.slots.stores_in(slot)
         roots = [*kept, *(s.value for s in stores)]
         if slot % 2 == 1 or not roots:
             return False
-        before = {v: a for v, a in self.scratch.items() if self.slots.of[v] < slot or v in self.normalized}
+        before = {v: a for v, a in self.scratch.items() if self.slots.of[v] < slot}
         numbers = self.outer.child()
         numbers.known = {v: a for v, a in numbers.known.items() if v.space is not self.slots.member}
         numbers.known.update({v: Array(a.base, "j", v.shape, v.dtype) for v, a in before.items()})
@@ -340,8 +303,8 @@ class _OverMembers:
     def _loop(self, slot: int, wide_folds: list[Reduce]) -> None:
         """One loop in which a member is worked on after the other."""
         inner = self.outer.child()
-        inner.known.update({v: a for v, a in self.scratch.items() if self.slots.of[v] < slot or v in self.normalized})
-        kept = [v for v in self.slots.kept_in(slot) if v not in self.normalized]
+        inner.known.update({v: a for v, a in self.scratch.items() if self.slots.of[v] < slot})
+        kept = self.slots.kept_in(slot)
         stores = self.slots.stores_in(slot)
         wide_roots = [*(r.x for r in wide_folds), *(s.value for s in stores)]
         below = unknown_below([*kept, *wide_roots], inner.known)

@@ -87,7 +87,7 @@ class WithMembers:
         self.cut = tiles is not None
         self.values: Values | None = None
         self.folds: dict[Item, Reduce] = {}
-        self.weighted: dict[Item, Item] = {}  # sums whose weights are a softmax: its log-sum-exp
+        self.weighted: dict[Item, Item] = {}  # sums weighted by exponentials of what is below its maximum: that
         if tiles is None:
             self._whole_owners(names.count(via.coarse))
         else:
@@ -162,32 +162,37 @@ class WithMembers:
         return first, last
 
     def _weighted_sum(self, x: Item) -> Item | None:
-        """The sum of ``exp(logit - logsumexp) * value``, if ``x`` is that: taken in the loop that makes the logsumexp."""
-        assert self.values is not None
+        """The sum of ``exp(logit - maximum)``, or of that times a value, if ``x`` is that: taken in the loop that finds the maximum."""
+        maximum = self._maximum_below(x)
+        if maximum is not None:
+            return self._weighted(maximum)
         if x.text != INFIX["mul"]:
             return None
         for weight, value in (x.args, x.args[::-1]):
-            softmax = self._softmax_of(weight)
-            if softmax is None or value.phase >= softmax.phase:
-                continue
-            value = self.values.restricted(value, [self.present], "0")
-            item = self.items(
-                "weighted sum of members",
-                value,
-                softmax.args[0],
-                name="sum",
-                add=[OWNER],
-                drop=[MEMBER],
-                phase=softmax.phase,
-            )
-            self.weighted[item] = softmax
-            return item
+            maximum = self._maximum_below(weight)
+            if maximum is not None and value.phase < maximum.phase:
+                assert self.values is not None
+                return self._weighted(maximum, self.values.restricted(value, [self.present], "0"))
         return None
 
-    def _softmax_of(self, weight: Item) -> Item | None:
-        """The log-sum-exp of the members' logits, if ``weight`` is the exponential of a logit less that."""
+    def _weighted(self, maximum: Item, *value: Item) -> Item:
+        logit = maximum.args[0]
+        item = self.items(
+            "weighted sum of members",
+            *value,
+            logit,
+            name="sum",
+            add=[OWNER],
+            drop=[MEMBER],
+            phase=maximum.phase,
+        )
+        self.weighted[item] = maximum
+        return item
+
+    def _maximum_below(self, weight: Item) -> Item | None:
+        """The maximum of the members' logits, if ``weight`` is the exponential of a logit less that."""
         if weight.text != CALLS["exp"] or weight.args[0].text != INFIX["sub"]:
             return None
         logit, fold = weight.args[0].args
-        is_softmax = fold in self.folds and self.folds[fold].op == "logsumexp" and fold.args[0].args[-1:] == (logit,)
-        return fold if is_softmax else None
+        is_maximum = fold in self.folds and self.folds[fold].op == "max" and fold.args[0].args[-1:] == (logit,)
+        return fold if is_maximum else None

@@ -15,6 +15,7 @@ from columba.codegen.triton.scalars import identifier
 from columba.codegen.triton.schedule import OuterSchedule, ProductSchedule, Schedule, Schedules
 from columba.codegen.triton.summaries import summary, summary_of_parts
 from columba.codegen.triton.traversal import Function, traversal_functions
+from columba.ir.intraop.exact import may_be_product
 from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
 from columba.ir.intraop.plan import Plan
 from columba.ir.intraop.text import print_kernel
@@ -30,6 +31,7 @@ class Step:
     kernel: Kernel
     launches: tuple[Launch, ...]
     of: str  #: the kernel of the plan that this is, or is a part of
+    rounded: bool  #: whether products are rounded before they are added, so that sums are the same in every kernel
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ def emit(plans: Sequence[Plan], schedules: Schedules | None = None) -> Module:
                 )
                 for n, f in enumerate(made)
             ]
-            found.append(Step(kernel, tuple(f.launch for f in made), of))
+            rounded = any(map(may_be_product, plan.exact_values[kernel.name]))
+            found.append(Step(kernel, tuple(f.launch for f in made), of, rounded))
         steps[plan.name] = tuple(found)
     body = "\n".join(functions)
     source = template(PACKAGE, "module.py.jinja").render(

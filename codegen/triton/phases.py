@@ -1,6 +1,6 @@
 """Traversals with several loops over the members, as traversals with one loop each, whose owners can be cut into tiles.
 
-``softmax, then weighted sum --> logsumexp to a buffer; weighted sum to a buffer; what the owners make of it``
+``softmax, then weighted sum --> maximum to a buffer; sums of exponentials, weighted too, to buffers; what the owners make of them``
 """
 
 from __future__ import annotations

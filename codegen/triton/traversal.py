@@ -336,8 +336,10 @@ class _Members:
                 if MEMBER not in item.axes and (item.name or item.args):
                     writer.write([item])
         accumulators: dict[Item, _Accumulator] = {}
-        for f in folds:  # a weighted sum comes after the softmax that weighs it
+        for f in folds:  # a weighted sum comes after the maximum that its weights are below
             of = self.level.weighted.get(f)
+            if of is not None:
+                accumulators[of].weighs = True
             accumulators[f] = _Accumulator(f, self.level.folds[f], writer, None if of is None else accumulators[of])
         for a in accumulators.values():
             writer.lines += a.start()
@@ -376,44 +378,47 @@ def reduction_of(store: Store) -> Reduce:
 class _Accumulator:
     """A reduction of members in the making: each lane folds its own members, and the lanes are put together after the loop.
 
-    ``softmax``: the members are weighted by a softmax, whose log-sum-exp is in the making in the same loop. The sum is kept relative to
-    the largest logit so far, and scaled down whenever there is a larger one.
+    ``below``: the members are weighted by exponentials of logits less their maximum, which is in the making in the same loop and
+    ``weighs``. The sum is kept relative to the largest logit so far, and scaled down whenever there is a larger one.
     """
 
-    def __init__(self, item: Item, r: Reduce, writer: Writer, softmax: _Accumulator | None = None) -> None:
+    def __init__(self, item: Item, r: Reduce, writer: Writer, below: _Accumulator | None = None) -> None:
         self.item = item
         self.r = r
         self.writer = writer
-        self.softmax = softmax
+        self.below = below
         self.name = writer.fresh({"sum": "total", "max": "largest", "min": "smallest"}.get(r.op, r.op))
-        self.sum = writer.fresh("exponentials") if r.op == "logsumexp" else ""
+        self.weighs = False
         self.scale = self.weight = self.rescale = ""
 
     @property
     def what(self) -> str:
-        if self.softmax is not None:
-            return "their sum, weighted by that softmax"
-        return {"logsumexp": "the log-sum-exp of an online softmax"}.get(self.r.op, f"their {self.r.op}")
+        if self.below is not None:
+            weighted = "of products with" if len(self.item.args) > 1 else "of"
+            return f"the sum {weighted} an online softmax's exponentials"
+        return f"their {self.r.op}"
 
     def start(self) -> list[str]:
         axes = frozenset({OWNER, MEMBER}).union(*(a.axes for a in self.item.args))
         shape, kind = self.writer.layout.shape(axes), computed(self.r.dtype)
-        lines = [f"{self.name} = tl.full({shape}, {start_of(self.r.op)}, {kind})"]
-        if self.sum:
-            lines.append(f"{self.sum} = tl.full({shape}, 0, {kind})")
-        return lines
+        return [f"{self.name} = tl.full({shape}, {start_of(self.r.op)}, {kind})"]
 
     def fold(self, inner: Writer) -> list[str]:
-        x = inner.read(self.item.args[0])
-        if self.softmax is not None:
+        if self.below is not None:
+            *value, _ = self.item.args
+            more = "".join(f" * {inner.read(v):a}" for v in value)
             return [
                 "# What is summed so far shrinks where there is a new largest logit.",
-                f"{self.name} = {self.name} * {self.softmax.scale} + {self.softmax.weight} * {x:a}",
+                f"{self.name} = {self.name} * {self.below.scale} + {self.below.weight}{more}",
             ]
+        if self.weighs:
+            return self._fold_online(inner)
+        x = inner.read(self.item.args[0])
         if self.r.op == "sum":
             return [f"{self.name} += {x}"]
-        if self.r.op != "logsumexp":
-            return [f"{self.name} = tl.{self.r.op}imum({self.name}, {x}, {NAN})"]
+        return [f"{self.name} = tl.{self.r.op}imum({self.name}, {x}, {NAN})"]
+
+    def _fold_online(self, inner: Writer) -> list[str]:
         x = inner.named(self.item.args[0])
         top, base = inner.fresh("top"), inner.fresh("base")
         self.scale, self.weight = inner.fresh("scale"), inner.fresh("weight")
@@ -422,27 +427,24 @@ class _Accumulator:
             f"{base} = tl.where({top} == -float('inf'), 0, {top})",
             f"{self.scale} = tl.exp({self.name} - {base})",
             f"{self.weight} = tl.exp({x} - {base})",
-            f"{self.sum} = {self.sum} * {self.scale} + {self.weight}",
             f"{self.name} = {top}",
         ]
 
     def finish(self, some: str) -> list[str]:
         """The lanes put together; an owner without members gets 0."""
-        if self.softmax is not None:
-            total = f"sum_along({self.name} * {self.softmax.rescale}, 1) / {self.softmax.sum}"
+        if self.below is not None:
+            total = f"sum_along({self.name} * {self.below.rescale}, 1)"
             return [f"{self.name} = tl.where({some}, {total}, 0)"]
         if self.r.op == "sum":
             return [f"{self.name} = sum_along({self.name}, 1)"]
-        if self.r.op != "logsumexp":
+        if not self.weighs:
             return [f"{self.name} = tl.where({some}, {fold_of(self.r.op)}({self.name}, 1), 0)"]
-        top, base = self.writer.fresh("top"), self.writer.fresh("base")
+        top = self.writer.fresh("top")
         self.rescale = self.writer.fresh("rescale")
         return [
             f"{top} = max_along({self.name}, 1)",
-            f"{base} = tl.where({top} == -float('inf'), 0, {top})",
-            f"{self.rescale} = tl.exp({self.name} - {base})",
-            f"{self.sum} = sum_along({self.sum} * {self.rescale}, 1)",
-            f"{self.name} = tl.where({some}, {base} + tl.log({self.sum}), 0)",
+            f"{self.rescale} = tl.exp({self.name} - {top})",
+            f"{self.name} = tl.where({some}, {top}, 0)",
         ]
 
 

@@ -354,7 +354,7 @@ _FOLDS = {"sum": "sum_along", "max": "max_along", "min": "min_along"}
 
 
 def _start(op: str) -> str:
-    return {"sum": "0", "max": "-float('inf')", "min": "float('inf')", "logsumexp": "-float('inf')"}[op]
+    return {"sum": "0", "max": "-float('inf')", "min": "float('inf')"}[op]
 
 
 start_of = _start

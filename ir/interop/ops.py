@@ -20,7 +20,7 @@ from columba.ir.pointwise import POINTWISE, broadcast_shapes, pointwise_dtype
 from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType, Shape, TensorType
 
-REDUCTIONS = ("sum", "max", "min", "logsumexp")
+REDUCTIONS = ("sum", "max", "min")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -156,7 +156,7 @@ class Lift(Value):
 @operation("reduce")
 @dataclass(frozen=True, eq=False, repr=False)
 class Reduce(Value):
-    """Combines the fine rows that map to each coarse row: ``sum``, ``max``, ``min`` or ``logsumexp``.
+    """Combines the fine rows that map to each coarse row: ``sum``, ``max`` or ``min``.
 
     A reduction over nothing gives 0, whatever the operation.
     """

@@ -7,7 +7,8 @@ import itertools
 from dataclasses import dataclass
 
 from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
-from columba.ir.interop.ops import Degree, FeatureReduce, Pointwise, Reduce, Uniform, Value
+from columba.ir.interop.ops import Degree, Uniform, Value
+from columba.ir.intraop.exact import exact_values
 from columba.ir.intraop.groups import Group
 from columba.ir.intraop.groups import is_sorted as is_sorted
 from columba.ir.intraop.kernels import (
@@ -60,17 +61,9 @@ class Plan:
         return tuple((group, tuple(kernels)) for (group, _), kernels in runs)
 
     @functools.cached_property
-    def compares_numbers(self) -> bool:
-        """Whether values have to be the same to the last bit wherever they are computed.
-
-        The gradient of an extremum goes to the members that are equal to it, which are computed again for that, maybe in another plan.
-        """
-        return any(
-            (isinstance(v, (Reduce, FeatureReduce)) and v.op in ("max", "min"))
-            or (isinstance(v, Pointwise) and v.function in ("eq", "ne") and v.args[0].dtype.is_float)
-            for kernel in self.kernels
-            for v in values_of(kernel)
-        )
+    def exact_values(self) -> dict[str, frozenset[Value]]:
+        """See :func:`columba.ir.intraop.exact.exact_values`."""
+        return exact_values(self.kernels)
 
     @property
     def index_arrays(self) -> tuple[IndexArray, ...]:

@@ -1,34 +1,104 @@
-"""A segment softmax is written with its log-sum-exp."""
+"""A segment softmax is written with its maximum and its sum."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from columba.ir.interop.build import lift, pointwise
-from columba.ir.interop.ops import Cast, Reduce, Softmax
+from columba.ir.interop import build as b
+from columba.ir.interop.ops import VIEWS, Cast, Pointwise, Reduce, Softmax, Value
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite
+from columba.ir.spaces import IndexMap
 from columba.ir.types import DType
+from columba.passes.interop.hoist_factors import owner_value
 from columba.pipeline import Pass
 
 
 @dataclass(frozen=True)
 class ExpandSoftmax(Pass[Program]):
-    """``softmax(x, via) --> exp(x - lift(reduce(x, via, logsumexp)))``.
+    """``softmax(x, via) --> e * lift(1 / reduce(e, sum))`` with ``e = exp(x - lift(reduce(x, max)))``, and
+    ``reduce(softmax(x, via) * v, via) --> reduce(e * v, via) / reduce(e, sum)``.
 
-    The log-sum-exp has a row per owner, not per member: saved for the backward program, it is all that is needed to compute
-    the weights again (Dao et al. 2022, algorithm 2, does the same for attention). It is max-shifted, so it does not overflow.
-    Scores of 16 bits are taken to 32 first: an error of a 16-bit log-sum-exp would be one of all weights of its owner.
+    Maximum and sum have a row per owner, not per member: saved for the backward program, they are all that is needed to compute the
+    weights again. They stay two numbers, since their logarithmic sum ``maximum + log(sum)`` would be off by half a unit in the last place
+    of the maximum, which every weight of the owner would be multiplied by the exponential of. Sums that softmax weighs are divided
+    after, not before (Dao et al. 2022, algorithm 1). Scores of 16 bits are taken to 32 first, and so are sums of what they weigh.
+
+    A softmax is differentiated before it is expanded: nothing has to find out that the gradient of the maximum is zero.
     """
 
     def run(self, program: Program) -> Program:
+        expanded: dict[Value, _Weights] = {}
+
         def rule(node: Node) -> Node:
-            if not isinstance(node, Softmax):
-                return node
-            narrow = node.dtype in (DType.BF16, DType.F16)
-            x = Cast(node.x, DType.F32) if narrow else node.x
-            total = Reduce(x, node.via, "logsumexp")
-            weights = pointwise("exp", pointwise("sub", x, lift(total, node.via)))
-            return Cast(weights, node.dtype) if narrow else weights
+            if isinstance(node, Softmax):
+                weights = _Weights.of(node)
+                expanded[weights.product] = weights
+                return b.cast(weights.product, node.dtype)
+            if isinstance(node, Reduce) and node.op == "sum" and expanded:
+                return _divided_after(node, expanded)
+            return node
 
         return program.with_results(rewrite(program.results, rule))
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """``product`` are the weights: exponentials, multiplied by what the owner has one over the sum of them."""
+
+    product: Value
+    exponentials: Value
+    inverse: Value
+    via: IndexMap
+
+    @staticmethod
+    def of(node: Softmax) -> _Weights:
+        via, x = node.via, _wide(node.x)
+        exponentials = b.pointwise("exp", b.pointwise("sub", x, b.lift(Reduce(x, via, "max"), via)))
+        total = Reduce(exponentials, via, "sum")
+        empty = b.pointwise("le", total, 0.0)  # an owner without members: elsewhere the maximum alone contributes 1
+        inverse = b.pointwise("reciprocal", Pointwise((empty, b.constant_like(total, 1.0), total), "where"))
+        return _Weights(b.pointwise("mul", exponentials, b.lift(inverse, via)), exponentials, inverse, via)
+
+
+def _wide(x: Value) -> Value:
+    """Numbers of 16 bits in 32."""
+    return b.cast(x, DType.F32) if x.dtype in (DType.BF16, DType.F16) else x
+
+
+def _divided_after(node: Reduce, expanded: dict[Value, _Weights]) -> Value:
+    """A sum of weighted values as a sum of products with exponentials, divided by their sum."""
+    if not isinstance(node.x, Pointwise) or node.x.function != "mul":
+        return node
+    for factor, other in (node.x.args, node.x.args[::-1]):
+        inner = factor
+        while isinstance(inner, (Cast, *VIEWS)) and inner not in expanded:
+            inner = inner.x
+        if inner not in expanded:
+            continue
+        weights = expanded[inner]
+        inverse = owner_value(b.lift(weights.inverse, weights.via), node.via)
+        if inverse is None:
+            continue
+        views = _views(factor, inner)
+        products = b.pointwise("mul", _seen(weights.exponentials, views), _wide(other))
+        total = b.reduce_sum(products, node.via)
+        return b.cast(b.pointwise("mul", total, _seen(inverse, views)), node.dtype)
+    return node
+
+
+def _views(outer: Value, inner: Value) -> list[Value]:
+    """The views between a value and what it is made of, innermost first."""
+    found: list[Value] = []
+    while outer is not inner:
+        assert isinstance(outer, (Cast, *VIEWS))
+        if not isinstance(outer, Cast):
+            found.append(outer)
+        outer = outer.x
+    return found[::-1]
+
+
+def _seen(value: Value, views: list[Value]) -> Value:
+    for view in views:
+        value = view.with_children([value])  # type: ignore[assignment]
+    return value

@@ -139,9 +139,7 @@ def is_positive(value: Value) -> bool:
 
 def is_nonnegative(value: Value) -> bool:
     """Whether a value is, by its form, not below zero."""
-    if isinstance(value, (Lift, Cast, *VIEWS)) or (
-        isinstance(value, (FeatureReduce, Reduce)) and value.op != "logsumexp"
-    ):
+    if isinstance(value, (Lift, Cast, *VIEWS, FeatureReduce, Reduce)):
         return is_nonnegative(value.x)
     if isinstance(value, Degree) or is_positive(value):
         return True

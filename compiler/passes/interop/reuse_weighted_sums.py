@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from columba.ir.interop import build as b
-from columba.ir.interop.ops import Constant, Expand, FeatureReduce, Lift, Pointwise, Reduce, Reshape, Value
+from columba.ir.interop.ops import Expand, FeatureReduce, Lift, Pointwise, Reduce, Reshape, Value
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite, users, value_numbers
 from columba.ir.spaces import PAIR_SPACES, IndexMap, compose, factor
@@ -19,10 +19,9 @@ class ReuseWeightedSums(Pass[Program]):
 
     With ``p`` a softmax and ``v`` what it weighs, the left side is the correction term of the softmax's gradient, a pass over all
     edges, and ``reduce(p * v)`` is the layer's own result, with a row per destination (FlashAttention-2 computes its ``D`` so). The
-    weighted sum may also be one per (destination, relation) pair, if ``g`` is lifted through the pairs. Divided by ``reduce(p)``, which is
-    one for a softmax, the left side is the right side too: ``reduce(p * v)`` holds what rounding has left of it. It must not fire where
-    ``g`` differs among the members of an owner, where the weighted sum would have to be computed for it, or where owners without
-    members, whose empty sums would be multiplied by ``g``, are read.
+    weighted sum may also be one per (destination, relation) pair, if ``g`` is lifted through the pairs. It must not fire where ``g``
+    differs among the members of an owner, where the weighted sum would have to be computed for it, or where owners without members,
+    whose empty sums would be multiplied by ``g``, are read.
     """
 
     def run(self, program: Program) -> Program:
@@ -44,33 +43,13 @@ class _Finder:
 
     def rule(self, node: Node) -> Node:
         old = self.origins.get(node, node)
-        divisor = None
-        summed = old
-        if isinstance(old, Pointwise) and old.function == "div":
-            summed, divisor = old.args
-        if not isinstance(summed, Reduce) or summed.op != "sum" or not self._read_by_members(old, summed.via):
+        if not isinstance(old, Reduce) or old.op != "sum" or not self._read_by_members(old, old.via):
             return node
-        for weight, dot in _products(summed.x):
-            if divisor is not None and not self._is_one(divisor, weight, summed.via):
-                continue
-            found = self._match(summed, weight, dot)
+        for weight, dot in _products(old.x):
+            found = self._match(old, weight, dot)
             if found is not None:
                 return found
         return node
-
-    def _is_one(self, divisor: Value, weight: Value, via: IndexMap) -> bool:
-        """Whether ``divisor`` is the sum of the softmax ``weight``, or the larger of that and less than one."""
-        if isinstance(divisor, Pointwise) and divisor.function == "maximum":
-            divisor, least = divisor.args
-            if not isinstance(least, Constant) or least.value >= 1:
-                return False
-        return (
-            isinstance(divisor, Reduce)
-            and divisor.op == "sum"
-            and divisor.via == via
-            and self._same_elements(divisor.x, weight)
-            and _is_softmax(_unshaped(weight), via)
-        )
 
     def _read_by_members(self, node: Node, via: IndexMap) -> bool:
         """Whether every row that matters has members."""
@@ -117,18 +96,6 @@ def _onwards(total: Value, first: IndexMap, whole: IndexMap) -> Value | None:
         return total
     rest = factor(whole, first)
     return None if rest is None or compose(first, rest) != whole else b.reduce_sum(total, rest)
-
-
-def _is_softmax(weight: Value, via: IndexMap) -> bool:
-    """Whether ``weight`` is ``exp(x - lift(logsumexp(x)))``."""
-    if not isinstance(weight, Pointwise) or weight.function != "exp":
-        return False
-    shifted = weight.args[0]
-    if not isinstance(shifted, Pointwise) or shifted.function != "sub":
-        return False
-    x, lifted = shifted.args
-    fold = lifted.x if isinstance(lifted, Lift) and lifted.via == via else None
-    return isinstance(fold, Reduce) and fold.op == "logsumexp" and fold.via == via and fold.x == x
 
 
 def _is_product(value: Value) -> bool:

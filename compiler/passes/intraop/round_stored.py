@@ -7,11 +7,14 @@ from dataclasses import dataclass, replace
 
 from columba.ir.interop.ops import (
     COMPLETE_VIEWS,
+    VIEWS,
     Cast,
     Concat,
     Constant,
+    FeatureReduce,
     Lift,
-    Pointwise,
+    Pad,
+    Reduce,
     Value,
 )
 from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Load, Store, Traversal, roots_of
@@ -21,9 +24,14 @@ from columba.ir.types import DType
 from columba.pipeline import Pass
 
 HALVES = (DType.BF16, DType.F16)
-EQUALITIES = ("eq", "ne")
 UNROUNDED = (Lift, *COMPLETE_VIEWS)
 """Operations whose result is as precise as their operand."""
+
+ROUNDED = (Load, Constant, Cast)
+"""What is rounded by itself."""
+
+MOVED = (Lift, *VIEWS, Pad, Concat)
+"""What is rounded if what it is made of is."""
 
 
 @dataclass(frozen=True)
@@ -31,22 +39,24 @@ class RoundStored(Pass[Plan]):
     """``store @y = %1; f(%1)  -->  store @y = %1; f(round(%1))`` and ``%1 == %2  -->  round(%1) == round(%2)``, in 16 bits.
 
     Kernels compute in 32 bits with values of 16, and round what they store. One that stores a value and goes on with the unrounded
-    value disagrees with those that load it: the log-sum-exp of unrounded logits does not normalize exponentials of rounded ones, and
-    no member equals a minimum that was stored. ``round`` is a cast to 32 bits and back. It must not fire on what is rounded already
-    (loads, constants, casts), and on values that only their store reads.
+    value disagrees with those that load it: no member equals a minimum that was stored. What is compared with what was made of it
+    (:mod:`columba.ir.intraop.exact`) is rounded wherever it is computed, operation by operation, since other kernels may have stored any
+    of these: logits less the maximum of logits that were rounded otherwise are off by a factor of their exponentials. ``round`` is a cast
+    to 32 bits and back. It must not fire on what is rounded already (loads, constants, casts), on values that only their store reads,
+    and on the terms of a sum, which is rounded once.
     """
 
     def run(self, plan: Plan) -> Plan:
-        kernels = tuple(map(_rounded, plan.kernels))
+        kernels = tuple(_rounded(k, plan.exact_values[k.name]) for k in plan.kernels)
         if all(a is b for a, b in zip(kernels, plan.kernels, strict=True)):
             return plan
         return replace(plan, kernels=kernels)
 
 
-def _rounded(kernel: Kernel) -> Kernel:
+def _rounded(kernel: Kernel, exact: frozenset[Value]) -> Kernel:
     roots = roots_of(kernel)
     stored = {v for root in roots for v in _computed(root)} if isinstance(kernel, Traversal | Gemm) else set()
-    made = _Rounding(stored, roundings(topological(roots)))
+    made = _Rounding(stored, exact, roundings(topological(roots)))
     values = [made.stored_as(root) for root in roots]
     if all(a is b for a, b in zip(values, roots, strict=True)):
         return kernel
@@ -72,11 +82,12 @@ def roundings(values: Sequence[Node]) -> set[Node]:
 
 
 class _Rounding:
-    """The values of a kernel made anew; ``stored`` are those whose rounded numbers others see, ``rounded`` the beginnings of roundings
-    that there are."""
+    """The values of a kernel made anew; ``stored`` are those whose rounded numbers others see, ``exact`` those that are the same
+    wherever they are computed, ``rounded`` the beginnings of roundings that there are."""
 
-    def __init__(self, stored: set[Value], rounded: set[Node]) -> None:
+    def __init__(self, stored: set[Value], exact: frozenset[Value], rounded: set[Node]) -> None:
         self.stored = stored
+        self.exact = exact
         self.roundings = rounded
         self.made: dict[Value, Value] = {}
         self.rounds: dict[Value, Value] = {}
@@ -90,11 +101,12 @@ class _Rounding:
         return self._unrounded(root)
 
     def _operand(self, reader: Value, v: Value) -> Value:
-        compared = isinstance(reader, Pointwise) and reader.function in EQUALITIES
+        is_sum = isinstance(reader, (FeatureReduce, Reduce)) and reader.op == "sum"
+        seen = v in self.stored or (v in self.exact and not is_sum and not isinstance(v, MOVED))
         new = self.made[v]
         if reader in self.roundings:
             return new
-        if v.dtype not in HALVES or isinstance(v, Load | Constant | Cast) or not (compared or v in self.stored):
+        if v.dtype not in HALVES or isinstance(v, ROUNDED) or not seen:
             return new
         if new not in self.rounds:
             self.rounds[new] = Cast(Cast(new, DType.F32), v.dtype)

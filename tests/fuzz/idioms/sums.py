@@ -122,7 +122,7 @@ def _owned_factor(g: Grower) -> Value:
         x = b.pointwise("div", x, b.pointwise("exp", a)) if g.chance(0.25) else product(g, x, a)
         if g.chance(0.2):
             x = b.pointwise("neg", x)
-    total = Reduce(x, via, "sum" if g.chance(0.75) else g.rng.choice(("max", "min", "logsumexp")))
+    total = Reduce(x, via, "sum" if g.chance(0.75) else g.rng.choice(("max", "min")))
     return Lift(total, another(g, via)) if g.chance(0.4) else total
 
 
