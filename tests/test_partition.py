@@ -6,7 +6,7 @@ import pytest
 from pass_checks import graphs, random_inputs, transformed
 
 from columba.autodiff import differentiate
-from columba.driver import LEVEL_1
+from columba.driver import LEVEL_1, Recipe
 from columba.ir.interop.program import Program
 from columba.ir.interop.text import parse_program
 from columba.ir.spaces import Space
@@ -30,7 +30,7 @@ SCORES = """program p(%h: node[64] f32, %w: rel[64,64] f32, %a: rel[64] f32, %b:
 
 
 def joint_of(text: str) -> tuple[Program, int, int]:
-    program = transformed(LEVEL_1, parse_program(text))
+    program = Recipe(verify=True).optimize(parse_program(text), to_differentiate=True)
     joint = transformed(LEVEL_1, differentiate(program, [i.name for i in program.inputs]))
     return joint, len(program.inputs), len(program.results)
 
@@ -58,7 +58,7 @@ def check_same(joint: Program, parts: Partition) -> None:
 def test_the_biased_product_the_scores_and_their_sums_are_saved() -> None:
     joint, inputs, results = joint_of(SCORES)
     parts = partition(joint, inputs, results)
-    assert saved_types(parts) == ["edge[] f32", "node[64] f32", "node[] f32", "src_rel[64] f32"]
+    assert saved_types(parts) == ["edge[] f32", "node[64] f32", "node[] f32", "node[] f32", "src_rel[64] f32"]
     assert not any(v.op_name == "linear" and not v.transpose for v in parts.backward.body)  # type: ignore[attr-defined]
 
 

@@ -433,8 +433,7 @@ class _Accumulator:
     def finish(self, some: str) -> list[str]:
         """The lanes put together; an owner without members gets 0."""
         if self.below is not None:
-            total = f"sum_along({self.name} * {self.below.rescale}, 1)"
-            return [f"{self.name} = tl.where({some}, {total}, 0)"]
+            return [f"{self.name} = sum_along({self.name} * {self.below.rescale}, 1)"]
         if self.r.op == "sum":
             return [f"{self.name} = sum_along({self.name}, 1)"]
         if not self.weighs:
@@ -442,9 +441,9 @@ class _Accumulator:
         top = self.writer.fresh("top")
         self.rescale = self.writer.fresh("rescale")
         return [
-            f"{top} = max_along({self.name}, 1)",
+            f"{top} = tl.where({some}, max_along({self.name}, 1), 0)",
             f"{self.rescale} = tl.exp({self.name} - {top})",
-            f"{self.name} = tl.where({some}, {top}, 0)",
+            f"{self.name} = {top}",
         ]
 
 

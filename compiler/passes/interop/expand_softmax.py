@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from columba.ir.interop import build as b
-from columba.ir.interop.ops import VIEWS, Cast, Pointwise, Reduce, Softmax, Value
+from columba.ir.interop.ops import VIEWS, Pointwise, Reduce, Softmax, Value
 from columba.ir.interop.program import Program
 from columba.ir.node import Node, rewrite
 from columba.ir.spaces import IndexMap
@@ -22,7 +22,8 @@ class ExpandSoftmax(Pass[Program]):
     Maximum and sum have a row per owner, not per member: saved for the backward program, they are all that is needed to compute the
     weights again. They stay two numbers, since their logarithmic sum ``maximum + log(sum)`` would be off by half a unit in the last place
     of the maximum, which every weight of the owner would be multiplied by the exponential of. Sums that softmax weighs are divided
-    after, not before (Dao et al. 2022, algorithm 1). Scores of 16 bits are taken to 32 first, and so are sums of what they weigh.
+    after, not before (Dao et al. 2022, algorithm 1). Scores of 16 bits are taken to 32 first; what is weighed by weights of 16 bits is
+    not divided after, since these are rounded when they have been divided.
 
     A softmax is differentiated before it is expanded: nothing has to find out that the gradient of the maximum is zero.
     """
@@ -33,7 +34,8 @@ class ExpandSoftmax(Pass[Program]):
         def rule(node: Node) -> Node:
             if isinstance(node, Softmax):
                 weights = _Weights.of(node)
-                expanded[weights.product] = weights
+                if weights.product.dtype is node.dtype:
+                    expanded[weights.product] = weights
                 return b.cast(weights.product, node.dtype)
             if isinstance(node, Reduce) and node.op == "sum" and expanded:
                 return _divided_after(node, expanded)
@@ -53,7 +55,8 @@ class _Weights:
 
     @staticmethod
     def of(node: Softmax) -> _Weights:
-        via, x = node.via, _wide(node.x)
+        narrow = node.dtype in (DType.BF16, DType.F16)
+        via, x = node.via, b.cast(node.x, DType.F32) if narrow else node.x
         exponentials = b.pointwise("exp", b.pointwise("sub", x, b.lift(Reduce(x, via, "max"), via)))
         total = Reduce(exponentials, via, "sum")
         empty = b.pointwise("le", total, 0.0)  # an owner without members: elsewhere the maximum alone contributes 1
@@ -61,44 +64,27 @@ class _Weights:
         return _Weights(b.pointwise("mul", exponentials, b.lift(inverse, via)), exponentials, inverse, via)
 
 
-def _wide(x: Value) -> Value:
-    """Numbers of 16 bits in 32."""
-    return b.cast(x, DType.F32) if x.dtype in (DType.BF16, DType.F16) else x
-
-
 def _divided_after(node: Reduce, expanded: dict[Value, _Weights]) -> Value:
     """A sum of weighted values as a sum of products with exponentials, divided by their sum."""
     if not isinstance(node.x, Pointwise) or node.x.function != "mul":
         return node
     for factor, other in (node.x.args, node.x.args[::-1]):
+        views: list[Value] = []
         inner = factor
-        while isinstance(inner, (Cast, *VIEWS)) and inner not in expanded:
+        while isinstance(inner, VIEWS):
+            views.append(inner)
             inner = inner.x
-        if inner not in expanded:
+        weights = expanded.get(inner)
+        inverse = None if weights is None else owner_value(b.lift(weights.inverse, weights.via), node.via)
+        if weights is None or inverse is None:
             continue
-        weights = expanded[inner]
-        inverse = owner_value(b.lift(weights.inverse, weights.via), node.via)
-        if inverse is None:
-            continue
-        views = _views(factor, inner)
-        products = b.pointwise("mul", _seen(weights.exponentials, views), _wide(other))
-        total = b.reduce_sum(products, node.via)
-        return b.cast(b.pointwise("mul", total, _seen(inverse, views)), node.dtype)
+        total = b.reduce_sum(b.pointwise("mul", _seen(weights.exponentials, views), other), node.via)
+        return b.pointwise("mul", total, _seen(inverse, views))
     return node
 
 
-def _views(outer: Value, inner: Value) -> list[Value]:
-    """The views between a value and what it is made of, innermost first."""
-    found: list[Value] = []
-    while outer is not inner:
-        assert isinstance(outer, (Cast, *VIEWS))
-        if not isinstance(outer, Cast):
-            found.append(outer)
-        outer = outer.x
-    return found[::-1]
-
-
 def _seen(value: Value, views: list[Value]) -> Value:
-    for view in views:
+    """A value through views, given outermost first."""
+    for view in reversed(views):
         value = view.with_children([value])  # type: ignore[assignment]
     return value
