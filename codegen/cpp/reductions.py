@@ -53,9 +53,10 @@ def fold_scratch(rows: Rows, r: Reduce, x: Array, name: str) -> None:
         rows.lines += _scalar_fold(name, kind, r.op, x)
         rows.known[r] = Scalar(name)
         return
+    each = f"for (int i = 0; i < {size}; ++i)"
     rows.lines += [f"{kind} {name}[{size}];", *_fold(r, x, name)]
     if r.op != "sum":
-        rows.lines.append(f"if (begin == end) for (int i = 0; i < {size}; ++i) {name}[i] = 0;")
+        rows.lines.append(f"if (begin == end) {each} {name}[i] = 0;")
     rows.known[r] = Array(name, "0", r.shape, r.dtype)
 
 
@@ -92,4 +93,5 @@ def _scalar_fold(name: str, kind: str, op: str, x: Array) -> list[str]:
     if op == "sum":
         over, element = "for (int64_t k = begin; k < end; ++k)", x.flat("0")
         return [f"{kind} {name} = 0;", f"#pragma omp simd reduction(+:{name})", f"{over} {name} += {element};"]
-    return [f"{kind} {name};", _fold_lanes(kind, 1, op, x, f"&{name}"), f"if (begin == end) {name} = 0;"]
+    lines = [f"{kind} {name};", _fold_lanes(kind, 1, op, x, f"&{name}")]
+    return [*lines, f"if (begin == end) {name} = 0;"]
