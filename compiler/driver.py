@@ -200,9 +200,8 @@ def _differentiated(wanted: Distinct, wrt: Sequence[str], recipe: Recipe) -> tup
         )
         if len(again.program.results) == results:
             return wanted, joint
-        left = [
-            joint.results.index(r) for r in again.program.results
-        ]  # of what was differentiated, not of what became of it
+        # What is left of the program that was differentiated: in the joint one a softmax is no longer one operation.
+        left = [joint.results.index(r) for r in again.program.results]
         wanted = Distinct(
             Program(
                 wanted.program.name,
