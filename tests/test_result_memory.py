@@ -104,6 +104,14 @@ def test_views_of_another_graph_have_its_rows() -> None:
     compiled(G, torch.rand(4, 4).double(), torch.rand(5, 4).double())
     h, x = torch.rand(2, 4).double(), torch.rand(1, 4).double()
     torch.testing.assert_close(compiled(small, h, x), views(small, h, x))
+    w = torch.rand(6, 4).double()
+
+    def bounded(g: columba.Graph, h: Tensor) -> tuple[Tensor, ...]:
+        return g.edges.sum(g.edges.src(h)), h[: g.num_nodes], w[: h.shape[0]], w[g.num_edges :]
+
+    compiled = columba.compile(bounded, backend="torch")
+    for graph, rows in ((small, h), (G, torch.rand(4, 4).double()), (small, h)):
+        torch.testing.assert_close(compiled(graph, rows), bounded(graph, rows))
     declared = columba.compile(lambda g, h, x: (g.edges.sum(x), g.nodes(h)), backend="torch")
     assert declared(G, torch.rand(4, 4), torch.rand(5, 4))[1].shape == (4, 4)
     with pytest.raises(ValueError, match=r"shape \[3, 4\], but is used with one row per row of space node"):

@@ -365,6 +365,11 @@ class Recorder:
     def _record(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name == "type_as":  # of the other tensor only the dtype matters
             return self._record(Tensor.to, "to", (args[0], args[1].dtype), kwargs)
+        for bounds in leaves((args, kwargs)):
+            if isinstance(bounds, slice):  # replayed as it is
+                for bound in (bounds.start, bounds.stop, bounds.step):
+                    if isinstance(bound, RowCount):
+                        self.fix_count(bound)
         args, kwargs = mapped(self.operand, (args, kwargs))
         try:
             meta = self._meta(func, name, args, kwargs)
