@@ -13,24 +13,29 @@ from typing import Any
 
 from .campaign import Campaign, Found, Report
 from .check import Failure
+from .python.campaign import PythonCampaign
+from .python.campaign import Report as PythonReport
 
 Options = dict[str, Any]
-"""Arguments of :class:`Campaign`."""
+"""Arguments of a campaign."""
+
+FRONTS: dict[str, tuple[Any, Any]] = {"ir": (Campaign, Report), "python": (PythonCampaign, PythonReport)}
+"""What programs the fuzzer starts from: the campaign, and its report."""
 
 
-def _work(options: Options, job: int, jobs: int, folder: Path, out: Path, messages: Any) -> None:
+def _work(front: str, options: Options, job: int, jobs: int, folder: Path, out: Path, messages: Any) -> None:
     faulthandler.enable()
 
-    def say(report: Report, final: bool = False) -> None:
+    def say(report: Any, final: bool = False) -> None:
         messages.put((job, report.programs, len(report.signatures), report if final else None))
 
     options = {**options, "build": options["build"] // jobs}
     running = folder / f"running-{job}.txt"
     note = {"on_progress": say, "on_failure": lambda found: found.saved(out)}
-    say(Campaign(first=job, step=jobs, running=running, **note, **options).run(), final=True)
+    say(FRONTS[front][0](first=job, step=jobs, running=running, **note, **options).run(), final=True)
 
 
-def run_jobs(options: Options, jobs: int, folder: Path, out: Path) -> Report:
+def run_jobs(options: Options, jobs: int, folder: Path, out: Path, front: str = "ir") -> Any:
     """The campaigns of all jobs, each in a process of its own; their reports added up.
 
     ``folder`` is for their notes, ``out`` for failures, each saved when it is found.
@@ -38,12 +43,12 @@ def run_jobs(options: Options, jobs: int, folder: Path, out: Path) -> Report:
     context = multiprocessing.get_context("fork")  # whoever stops or kills the command finds the jobs under its name
     messages = context.Queue()
     workers = [
-        context.Process(target=_work, args=(options, job, jobs, folder, out, messages), daemon=True)
+        context.Process(target=_work, args=(front, options, job, jobs, folder, out, messages), daemon=True)
         for job in range(jobs)
     ]
     for worker in workers:
         worker.start()
-    total = Report()
+    total = FRONTS[front][1]()
     programs: Counter[int] = Counter()
     failures: Counter[int] = Counter()
     waiting = set(range(jobs))

@@ -1,0 +1,94 @@
+"""When numbers are the same: within what rounding explains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from .session import Outcome
+
+EPSILON = {"f32": 2.0**-23, "f64": 2.0**-52}
+PLAIN = 64
+"""Units in the last place of the largest number that any computation may be off by."""
+MARGIN = 32
+"""How much more than PyTorch's own rounding errors a result may be off."""
+
+
+@dataclass
+class References:
+    """What eager code gives for one call, as it is asked for: in float64, in the case's dtype, in float32, and with noise."""
+
+    dtype: str
+    exact: Outcome
+    same: Callable[[], Outcome]
+    single: Callable[[], Outcome]
+    noisy: Callable[[int], Outcome]
+    ill: list[str] = field(default_factory=list)
+
+
+def mismatch(references: References, got: Outcome, *, special: bool) -> tuple[str, str] | None:
+    """The name of the first number that is off by more than rounding explains, and what is wrong with it."""
+    exact, found = references.exact.named(), got.named()
+    if exact.keys() != found.keys():
+        return "results", f"there are {sorted(found)}, expected {sorted(exact)}"
+    for name, g in found.items():
+        why = _different(references, name, exact[name], g, special=special)
+        if why is not None:
+            return name, why
+    return None
+
+
+def _different(r: References, name: str, want: Tensor, got: Tensor, *, special: bool) -> str | None:
+    if got.shape != want.shape:
+        return f"shape {list(got.shape)}, expected {list(want.shape)}"
+    if not want.is_floating_point():
+        if torch.equal(want, got) or _depends_on_rounding(r, name, want):
+            return None
+        return f"{got}\nexpected\n{want}"
+    if special:
+        want = r.same().named()[name]
+    finite = want.isfinite()
+    if not torch.equal(finite, got.isfinite()) or not torch.equal(_kinds(want), _kinds(got)):
+        same = r.same().named()[name]
+        if not torch.equal(_kinds(same), _kinds(want)) or torch.equal(_kinds(same), _kinds(got)):
+            r.ill.append(name)
+            return None  # an overflow that wider numbers do not have
+        return f"infinities or NaN differ:\n{got}\nexpected\n{same}"
+    if not bool(finite.any()):
+        return None
+    want, got = want.double()[finite], got.double()[finite]
+    error, scale = float((got - want).abs().max()), float(want.abs().max())
+    unit = EPSILON[r.dtype]
+    if error <= PLAIN * unit * scale:
+        return None
+    single = r.single().named()[name].double()[finite]
+    off = float(torch.nan_to_num((single - want).abs(), nan=float("inf")).max())
+    if error <= MARGIN * off * (unit / EPSILON["f32"]):
+        return None
+    spread = 0.0
+    for seed in range(6):
+        noisy = r.noisy(seed).named()[name].double()[finite]
+        spread = max(spread, float(torch.nan_to_num((noisy - want).abs(), nan=float("inf")).max()))
+        if error <= MARGIN * spread:
+            if spread > 1e-3 * scale:
+                r.ill.append(name)
+            return None
+    return f"off by {error:.3g} (magnitude {scale:.3g}, rounding {spread:.2g})\n{got}\nexpected\n{want}"
+
+
+def _kinds(x: Tensor) -> Tensor:
+    """Which numbers are NaN, or infinities, of which sign."""
+    return torch.where(x.isnan(), 2, torch.where(x.isinf(), x.sign(), 0))
+
+
+def _depends_on_rounding(r: References, name: str, want: Tensor) -> bool:
+    """Whether truth values change with noise."""
+    if not torch.equal(r.same().named()[name], want) or any(
+        not torch.equal(r.noisy(seed).named()[name], want) for seed in range(6)
+    ):
+        r.ill.append(name)
+        return True
+    return False

@@ -1,0 +1,110 @@
+"""What runs plans in the fuzzer's compiled functions: the reference, or kernels of many plans that were built as one library."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from columba import driver
+from columba.codegen.cpp import emit
+from columba.driver import Planned
+from columba.ir.intraop.plan import Plan
+from columba.ir.types import DType
+from columba.runtime.build import build, load
+from columba.runtime.dtypes import torch_dtype
+from columba.runtime.graph import Graph
+from columba.runtime.launch import Executable, ExecutableLike, _PlanRunner
+
+from ..plans import run_plan
+
+Build = Callable[[Planned, DType, str], ExecutableLike]
+
+
+@contextlib.contextmanager
+def built_by(function: Build) -> Iterator[None]:
+    """Inside, ``function`` takes the place of the step that builds kernels."""
+    original = driver.build
+    driver.build = function
+    try:
+        yield
+    finally:
+        driver.build = original
+
+
+class OnGraph:
+    """The graph of the call that runs. Plans are bound to index arrays, and the reference wants the graph itself."""
+
+    graph: Graph
+
+
+@dataclass
+class Reference:
+    """An :class:`ExecutableLike` that runs plans by the reference."""
+
+    plans: tuple[Plan, ...]
+    source: str = ""
+
+    def bind(self, plan: str, index: Sequence[Tensor], counts: Sequence[int], host: Any = None) -> _ReferenceLauncher:
+        return _ReferenceLauncher(next(p for p in self.plans if p.name == plan), OnGraph.graph)
+
+
+@dataclass
+class _ReferenceLauncher:
+    plan: Plan
+    graph: Graph
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        return self.run(inputs)
+
+    def check(self, inputs: Sequence[Tensor]) -> None:
+        for b, x in zip(self.plan.inputs, inputs, strict=True):
+            assert x.dtype is torch_dtype(b.type.dtype), (b, x.dtype)
+
+    def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
+        with torch.no_grad():
+            found = run_plan(self.plan, [x.contiguous() for x in inputs], self.graph)
+            own = {
+                b: x.clone(memory_format=torch.contiguous_format) for b, x in zip(self.plan.outputs, found, strict=True)
+            }
+        return [own[b] for b in self.plan.outputs]
+
+    def packed(self, *, inputs: Sequence[int] = (), outputs: Sequence[int] = ()) -> None:
+        return None
+
+    def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        return list(inputs)
+
+
+@dataclass
+class Collector:
+    """Runs plans by the reference, and remembers them."""
+
+    seen: dict[tuple[str, ...], Planned] = field(default_factory=dict)
+
+    def __call__(self, planned: Planned, index_dtype: DType, backend: str) -> ExecutableLike:
+        self.seen[planned.plan_texts] = planned
+        return Reference(planned.plans)
+
+
+class Library:
+    """Kernels of many plans in one shared library."""
+
+    def __init__(self, wanted: Sequence[Planned]) -> None:
+        self.made: dict[tuple[str, ...], ExecutableLike] = {}
+        renamed = [
+            tuple(replace(plan, name=f"{plan.name}_{n}") for plan in planned.plans) for n, planned in enumerate(wanted)
+        ]
+        library = load(build(emit([plan for plans in renamed for plan in plans], DType.I32)))
+        for planned, plans in zip(wanted, renamed, strict=True):
+            executable = object.__new__(Executable)
+            executable.plans, executable.index_dtype, executable._emitted = plans, torch.int32, DType.I32
+            executable.runners = {p.name: _PlanRunner(p, library) for p in plans}
+            self.made[planned.plan_texts] = executable
+
+    def __call__(self, planned: Planned, index_dtype: DType, backend: str) -> ExecutableLike:
+        return self.made[planned.plan_texts]
