@@ -334,7 +334,7 @@ ERRORS: dict[str, tuple[Callable[..., Any], type[Exception], str]] = {
     "in place": (_in_place, columba.TraceError, "in place"),
     "detached": (_detached, columba.UnsupportedOperation, "detach"),
     "row index": (_row_index, columba.TraceError, "mixes the rows"),
-    "nothing": (_nothing, columba.TraceError, "computes nothing on the graph"),
+    "nothing": (_nothing, columba.TraceError, "returns nothing that it computes on the graph"),
     "wrong map": (_wrong_map, Exception, "no index map"),
 }
 

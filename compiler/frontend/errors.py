@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from pathlib import Path
+from typing import Any
 
 from columba.runtime import graph
 
@@ -31,6 +33,12 @@ def location() -> str:
             break
         frame = frame.f_back
     return "<unknown>"
+
+
+def defined(fn: Any) -> str:
+    """``file:line`` where a function is defined, for errors that are about all of it."""
+    code = getattr(inspect.unwrap(getattr(fn, "__func__", fn)), "__code__", None)
+    return "<unknown>" if code is None else f"{code.co_filename}:{code.co_firstlineno}"
 
 
 def fail(message: str, where: str | None = None) -> TraceError:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from columba.frontend.errors import TraceError, fail
 from columba.frontend.record import Record, RowCount
+from columba.frontend.trees import leaves
 from columba.ir.spaces import TYPE_SPACES, Space
 
 
@@ -168,10 +169,13 @@ def _row_operands(found: Spaces, record: Record) -> list[Record]:
         return _einsum_rows(record, plain)
     if not keeps_rows(record):
         return []
-    if record.op in _ROWS_AT:
-        first = record.operands[_ROWS_AT[record.op]]
-        return [first] if first in plain else []
     operands = record.operands
+    if record.op in _BATCHED and max(o.meta.dim() for o in operands) < 3:
+        first = operands[record.op == "__rmatmul__"]
+        return [first] if first in plain else []
+    if record.op in _ROWS_AT:
+        first = operands[_ROWS_AT[record.op]]
+        return [first] if first in plain else []
     if len(operands) == 1:
         return plain
     rank, rows = max(o.meta.dim() for o in operands), record.meta.shape[0]
@@ -194,8 +198,10 @@ def _einsum_rows(record: Record, plain: Sequence[Record]) -> list[Record]:
 def keeps_rows(record: Record) -> bool:
     """Whether an operation acts on each row of its operands alone, whatever their number, as far as its arguments tell."""
     name, args, kwargs = record.op, record.args, record.kwargs
-    if name in ROW_WISE or name in _ROWS_AT:
+    if name in ROW_WISE or name in _ROWS_AT or name in _BATCHED:
         return True
+    if name in ("max", "min") and len(record.operands) > 1:
+        return True  # the larger one of two tensors' numbers
     if name in ("view", "reshape", "flatten", "unflatten", "view_as", "reshape_as"):
         x = record.operands[0].meta
         return (
@@ -206,9 +212,9 @@ def keeps_rows(record: Record) -> bool:
         return x.dim() == record.meta.dim() and x.shape[0] == record.meta.shape[0]
     rank = record.operands[0].meta.dim() if record.operands else 0
     if name in ("transpose", "swapaxes", "swapdims", "movedim", "moveaxis"):
-        return all(isinstance(d, int) and d % max(rank, 1) for d in [*args[1:], *kwargs.values()])
+        return all(isinstance(d, int) and d % max(rank, 1) for d in leaves([*args[1:], *kwargs.values()]))
     if name == "permute":
-        order = args[1] if len(args) == 2 and not isinstance(args[1], int) else args[1:]
+        order = kwargs.get("dims", args[1] if len(args) == 2 and not isinstance(args[1], int) else args[1:])
         return len(order) > 0 and order[0] % rank == 0
     if name == "t":
         return False
@@ -216,7 +222,9 @@ def keeps_rows(record: Record) -> bool:
         return rank > 2
     if name == "__getitem__":
         index = args[1] if isinstance(args[1], tuple) else (args[1],)
-        return (index[0] is Ellipsis and len(index) <= rank) or index[0] == slice(None) if len(index) else True
+        if len(index) and index[0] is Ellipsis:
+            return sum(i is not None for i in index[1:]) < rank
+        return index[0] == slice(None) if len(index) else True
     if name in _DIMENSION:
         position, default = _DIMENSION[name]
         dim = kwargs.get("dim", kwargs.get("axis", args[position] if len(args) > position else default))
@@ -227,18 +235,35 @@ def keeps_rows(record: Record) -> bool:
 
 
 _ROWS_AT = {
-    "matmul": 0, "__matmul__": 0, "linear": 0, "typed_linear": 0, "mm": 0, "mv": 0, "addmm": 1, "layer_norm": 0, "prelu": 0,
-    "rms_norm": 0, "bmm": 0, "normalize": 0,
+    "linear": 0, "typed_linear": 0, "mm": 0, "mv": 0, "addmm": 1, "layer_norm": 0, "prelu": 0, "rms_norm": 0, "normalize": 0,
 }  # fmt: skip
 """Operations whose rows are those of one operand, and which."""
 
+_BATCHED = ("matmul", "__matmul__", "__rmatmul__", "bmm")
+"""Products of matrices, whose rows are those of the left one, or of many matrices side by side, one a row."""
+
 _DIMENSION = {
     "sum": (1, None), "mean": (1, None), "amax": (1, None), "amin": (1, None), "max": (1, None), "min": (1, None), "var": (1, None),
-    "std": (1, None), "softmax": (1, None), "log_softmax": (1, None), "logsumexp": (1, None), "norm": (2, None), "vector_norm": (2, None),
-    "cat": (1, 0), "concat": (1, 0), "stack": (1, 0), "split": (2, 0), "chunk": (2, 0), "unbind": (1, 0), "narrow": (1, None),
-    "select": (1, None), "unsqueeze": (1, None), "squeeze": (1, None),
+    "std": (1, None), "softmax": (1, None), "log_softmax": (1, None), "logsumexp": (1, None), "norm": (2, None), "vector_norm": (2,
+    None), "linalg_vector_norm": (2, None), "cat": (1, 0), "concat": (1, 0), "concatenate": (1, 0), "stack": (1, 0), "split": (2,
+    0), "chunk": (2, 0), "unbind": (1, 0), "narrow": (1, None), "select": (1, None), "unsqueeze": (1, None), "squeeze": (1, None),
 }  # fmt: skip
 """Operations along a dimension: where it is among the arguments, and its default."""
 
-ROW_WISE: set[str] = {"clone", "contiguous", "to", "type", "float", "double", "half", "bfloat16", "type_as", "dropout"}
+ROW_WISE: set[str] = {
+    "clone",
+    "contiguous",
+    "to",
+    "type",
+    "float",
+    "double",
+    "half",
+    "bfloat16",
+    "type_as",
+    "dropout",
+    "int",
+    "long",
+    "bool",
+    "detach",
+}
 """Operations of one number each; the pointwise rules add theirs."""

@@ -153,6 +153,17 @@ def _extremum(input: Any, dim: Any = (), keepdim: bool = False) -> Meta | None:
     return _reduction(input, dim, keepdim) if 0 not in input.shape else None
 
 
+@_rule("norm")
+def _norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Meta | None:
+    """The meta device refuses the norm p = inf of tensors without rows."""
+    return _reduction(input, dim, keepdim, dtype=dtype) if 0 not in input.shape[1:] and dim is not None else None
+
+
+@_rule("linalg_vector_norm")
+def _vector_norm(x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Meta | None:
+    return _norm(x, ord, dim, keepdim, dtype=dtype)
+
+
 @_rule("softmax", "log_softmax")
 def _softmax(input: Any, dim: int, _stacklevel: int = 3, dtype: Any = None) -> Meta | None:
     _dimensions(max(input.dim(), 1), (dim,))
@@ -175,7 +186,7 @@ def _normalize(input: Any, p: float = 2.0, dim: int = 1, eps: float = 1e-12) -> 
     return (input.shape, input.dtype) if _floating(input) else None
 
 
-@_rule("cat", "concat")
+@_rule("cat", "concat", "concatenate")
 def _cat(tensors: Any, dim: int = 0) -> Meta | None:
     first = tensors[0]
     (along,) = _dimensions(first.dim(), (dim,))

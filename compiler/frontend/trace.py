@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from columba.frontend.convert import Converted, convert
 from columba.frontend.effects import check_nothing_escaped, no_printing
-from columba.frontend.errors import TraceError
+from columba.frontend.errors import TraceError, defined
 from columba.frontend.guards import ARGUMENT_DEPTH, Guards, TensorGuard, environment, widened
 from columba.frontend.infer import Spaces, infer
 from columba.frontend.language import BuiltGraph, GraphSource, TracedGraph
@@ -305,7 +305,8 @@ def _traced(
     converted = convert(_name(fn, owner), recorder.records, spaces, wanted)
     if not converted.results and not converted.postlude:
         raise TraceError(
-            f"{_name(fn, owner)} computes nothing on the graph's edges or nodes that it returns; columba.compile is for functions that do"
+            f"{defined(fn)}: {_name(fn, owner)} returns nothing that it computes on the graph's edges or nodes; columba.compile is for "
+            "functions that do: return what depends on a lift or a reduction, or call the function without it"
         )
     _check_rows(converted, graph, spaces)
     guards = Guards(arguments, modes, tuple((Same(m), name, seen) for (m, name), seen in reads.items()), seen_variables)
@@ -403,10 +404,11 @@ def _one_graph(recorder: Recorder, fn: Callable[..., Any]) -> Graph:
     name = getattr(fn, "__qualname__", fn)
     if not used:
         raise TraceError(
-            f"{name} uses no columba.Graph; pass one, or build it from edge_index with columba.as_graph (the shipped layers do)"
+            f"{defined(fn)}: {name} uses no columba.Graph; pass one, or build it from edge_index with columba.as_graph "
+            "(the shipped layers do)"
         )
     if len(used) > 1:
-        raise TraceError(f"{name} uses {len(used)} graphs; compile the parts that use one graph each")
+        raise TraceError(f"{defined(fn)}: {name} uses {len(used)} graphs; compile the parts that use one graph each")
     return next(iter(used.values()))
 
 

@@ -86,9 +86,10 @@ def _swap_last(call: Call, input: Any) -> Value:
 
 
 @rule("permute")
-def _permute(call: Call, input: Any, *dims: Any) -> Value:
+def _permute(call: Call, input: Any, *order: Any, dims: Any = None) -> Value:
     call.value(input)
-    return permuted(call, input, dims[0] if len(dims) == 1 and isinstance(dims[0], (tuple, list)) else dims)
+    order = (dims,) if dims is not None else order
+    return permuted(call, input, order[0] if len(order) == 1 and isinstance(order[0], (tuple, list)) else order)
 
 
 @rule("movedim", "moveaxis")

@@ -43,6 +43,9 @@ def returned(rng: random.Random, g: Grower) -> str:
         wanted.append(str(rng.choice(g.inputs)))
     if rng.random() < 0.06:
         wanted.append(rng.choice(("3", "0.5", "g.num_edges", "None", f"{rng.choice(made)}.shape[0]")))
+    graph = _of_graph(g)
+    if graph and not graph & set(wanted) and rng.random() < 0.98:
+        wanted.append(rng.choice(sorted(graph)))
     match rng.choice(("plain", "plain", "dict", "list", "nested")):
         case "dict":
             return "{" + ", ".join(f'"r{n}": {w}' for n, w in enumerate(wanted)) + "}"
@@ -51,6 +54,16 @@ def returned(rng: random.Random, g: Grower) -> str:
         case "nested" if len(wanted) > 1:
             return f'{wanted[0]}, {{"rest": [{", ".join(wanted[1:])}]}}'
     return ", ".join(wanted)
+
+
+def _of_graph(g: Grower) -> set[str]:
+    """Names whose values depend on the graph."""
+    found: set[str] = set()
+    for line in g.lines:
+        targets, text = line.split(" = ", 1)
+        if re.search(r"\bg\.\w+[.(]", text) or found & set(NAME.findall(text)):
+            found.update(NAME.findall(targets))
+    return found
 
 
 def render(rng: random.Random, g: Grower, result: str) -> tuple[str, tuple[str, ...]]:

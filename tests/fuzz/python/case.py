@@ -98,7 +98,7 @@ def random_case(rng: random.Random) -> tuple[Case, list[str]]:
         tuple(grad) if rng.random() < 0.95 else (),
         graph,
         _like(rng, graph),
-        rng.choice(("f32", "f64", "f64")),
+        rng.choice(("f32", "f32", "f32", "f64", "f64", "f64", "f64", "f64", "f64", "mixed")),
         rng.randrange(2**31),
         special,
         rng.choice(VARIANTS) if rng.random() < 0.95 else "",

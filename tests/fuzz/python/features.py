@@ -19,7 +19,7 @@ KEPT = (
 NORMALIZED = (
     "F.softmax({0}, {d})", "{0}.softmax({d})", "torch.log_softmax({0}, {d})", "F.normalize({0}, dim={d})", "F.normalize({0}, p=1, dim={d})",
     "{0} - {0}.mean({d}, keepdim=True)", "{0} / ({0}.norm(dim={d}, keepdim=True) + 0.5)", "{0} / {0}.abs().sum({d}, keepdim=True)",
-    "F.softmin({0}, {d})", "torch.nn.Softmax({d})({0})",
+    "torch.nn.Softmax({d})({0})",
 )  # fmt: skip
 LAST = (
     "F.layer_norm({0}, ({n},))", "F.layer_norm({0}, {0}.shape[-1:])", "F.rms_norm({0}, ({n},))",

@@ -31,7 +31,7 @@ class Noise(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") not in ARITHMETIC or not isinstance(found, Tensor):
+        if getattr(func, "__name__", "") not in ARITHMETIC or type(found) is not Tensor:
             return found
         if not found.is_floating_point() or not found.numel():
             return found

@@ -103,7 +103,7 @@ def binary(g: Grower) -> Value | None:
     return g.emit(template.format(x, y), Kind(space, shape))
 
 
-@rule(0.5)
+@rule(1)
 def truth(g: Grower) -> Value | None:
     found = _pair(g)
     if found is None:
@@ -112,7 +112,7 @@ def truth(g: Grower) -> Value | None:
     return g.emit(g.rng.choice(TRUTH).format(x, y), Kind(x.kind.space, shape, is_bool=True))
 
 
-@rule(0.5)
+@rule(3)
 def choice(g: Grower) -> Value | None:
     """A choice by truth values that stand in a variable."""
     mask = g.pick(lambda v: v.kind.is_bool)

@@ -97,7 +97,7 @@ def dot_product(g: Grower) -> Value | None:
         options = [
             ("({0} * {1}).sum(-1)", ()), ('torch.einsum("nk,nk->n", {0}, {1})', ()), ('torch.einsum("ni,nj->nij", {0}, {1})', (k, k)),
             ("({0}.unsqueeze(1) @ {1}.unsqueeze(-1)).view(-1)", ()), ("{0}[:, :, None] * {1}[:, None, :]", (k, k)),
-            ("torch.bmm({0}.unsqueeze(-1), {1}.unsqueeze(1))", (k, k)), ("F.cosine_similarity({0}, {1}, dim=-1)", ()),
+            ("torch.bmm({0}.unsqueeze(-1), {1}.unsqueeze(1))", (k, k)),
         ]  # fmt: skip
     else:
         options = [

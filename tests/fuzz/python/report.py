@@ -12,7 +12,11 @@ def table(report: Report, seconds: float) -> str:
     lines += [f"  {name:24} {report.rules[name]:>7}" for name in RULES]
     lines += ["trait: how many programs have it"]
     lines += [f"  {name:24} {count:>7}" for name, count in sorted(report.traits.items())]
-    for title, counts in (("eager code refuses", report.eager), ("refused, with the line", report.refusals)):
+    for title, counts in (
+        ("eager code refuses", report.eager),
+        ("refused, with the line", report.refusals),
+        ("excluded", report.known),
+    ):
         lines += [f"{title}: {sum(counts.values())}"]
         lines += [f"  {count:>5} {said}" for said, count in counts.most_common(25)]
     eager, refused = sum(report.eager.values()), sum(report.refusals.values())

@@ -49,7 +49,7 @@ class Session:
     """The program of a case, to be called several times. ``compiled`` leaves it to Columba."""
 
     def __init__(self, case: Case, *, compiled: bool = False) -> None:
-        self.case = case
+        self.case, self.is_compiled = case, compiled
         namespace = load(case.source)
         self.is_module = "Program" in namespace
         self.target = namespace["Program" if self.is_module else "program"]

@@ -162,7 +162,7 @@ def _inputs_for_values(case: Case) -> Iterator[Case]:
             shape, is_float = tuple(value.shape), value.is_floating_point()
         except Exception:  # whatever it is, the next candidate may do
             continue
-        name = f"h{1 + max(int(re.findall(r'[0-9]+', v.name)[0]) for v in case.inputs)}"
+        name = f"h{1 + max((int(v.name[1:]) for v in case.inputs), default=0)}"
         spaces = [s for s in ROWS if shape and _count(case, s) == shape[0]]
         for kind in [*(Kind(s, shape[1:]) for s in spaces), Kind("one", shape)] if is_float else ():
             rest = [re.sub(rf"\b{targets[0]}\b", name, line) for line in (*lines[:n], *lines[n + 1 :])]

@@ -13,7 +13,10 @@ from columba.runtime.graph import Graph
 
 from .kinds import Value
 
-DTYPES = {"f32": torch.float32, "f64": torch.float64}
+DTYPES = {"f32": torch.float32, "f64": torch.float64, "mixed": torch.float64}
+DEFAULTS = {"f32": torch.float32, "f64": torch.float64, "mixed": torch.float32}
+"""The dtype of inputs, and PyTorch's default dtype, in which degrees and constants come."""
+
 SPECIAL = ("zeros", "ties", "inf", "nan", "huge", "tiny")
 """What some inputs hold: zeros of both signs among others, few different numbers, infinities, NaN, very large or small ones."""
 

@@ -1,0 +1,164 @@
+"""A short run of the fuzzer that starts from Python functions (``python -m tests.fuzz --front python``), its parts, and what it found."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from fuzz.check import Failure, Reject
+from fuzz.graphs import build
+from fuzz.python.campaign import PythonCampaign, outcome
+from fuzz.python.case import Case, random_case
+from fuzz.python.check import Refusal
+from fuzz.python.grow import RULES
+from fuzz.python.noise import Noise
+from fuzz.python.session import Session
+from fuzz.python.shrink import shrink
+from fuzz.python.values import tensors
+
+from columba.ir.interop.ops import Pointwise
+from columba.ir.interop.program import Program
+from columba.ir.node import rewrite
+from columba.passes.interop.canonicalize import Canonicalize
+
+REGRESSIONS = sorted((Path(__file__).parent / "fuzz" / "python" / "regressions").glob("*.txt"))
+
+
+@pytest.mark.parametrize("path", REGRESSIONS, ids=lambda path: path.stem)
+def test_regression(path: Path) -> None:
+    found = outcome(Case.parse(path.read_text()))
+    assert found is None, found
+
+
+def test_a_short_run_finds_nothing() -> None:
+    report = PythonCampaign(programs=50, seed=17, build=3, seconds=20).run()
+    assert not report.failures, "\n".join(f"{f.failure.message}\n{f.case}" for f in report.failures)
+    assert report.rejected + sum(report.refusals.values()) + sum(report.eager.values()) <= 0.2 * report.programs
+    assert report.built
+
+
+def test_cases_round_trip_as_text_and_every_rule_adds_lines() -> None:
+    used: set[str] = set()
+    for n in range(300):
+        case, rules = random_case(random.Random(n))
+        used.update(rules)
+        again = Case.parse(str(case))
+        assert str(again) == str(case)
+        assert again.source == case.source
+        compile(case.source, "program", "exec")
+    assert used == set(RULES)
+
+
+def _doubled(self: Canonicalize, program: Program) -> Program:
+    """Takes every tanh for a sine."""
+
+    def rule(node: object) -> object:
+        if isinstance(node, Pointwise) and node.function == "tanh":
+            return Pointwise(node.args, "sin")
+        return node
+
+    return program.with_results(rewrite(program.results, rule))  # type: ignore[arg-type]
+
+
+def test_a_wrong_pass_is_found_and_its_case_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Canonicalize, "run", _doubled)
+    case, _ = next(
+        (c, used)
+        for c, used in (random_case(random.Random(n)) for n in range(300))
+        if "tanh(" in c.source and not c.special
+    )
+    found = outcome(replace(case, phases=()))
+    assert isinstance(found, Failure), found
+
+    def fails(smaller: Case) -> bool:
+        again = outcome(smaller)
+        return isinstance(again, Failure) and again.signature == found.signature
+
+    small = shrink(replace(case, phases=()), fails, seconds=15)
+    assert len(small.source.splitlines()) <= 10, small.source
+    assert "tanh" in small.source
+
+
+CASE = """inputs: h0 node[2]; h1 node[2]
+parameters:
+grad: h0 h1
+graph: sources=3 square relations=1 types=1; edges 0-0-1 1-0-1 2-0-0; types 0 0 0 |
+second: sources=3 square relations=1 types=1; edges 0-0-1; types 0 0 0 |
+dtype: f64
+seed: 1
+special:
+variant: plain
+phases: again changed second no_grad
+backend: plans
+---
+import torch
+import torch.nn.functional as F
+import columba
+
+
+def program(g, h0, h1):
+    v0 = g.edges.sum(g.edges.src(h0))
+    return {}
+"""
+
+
+@pytest.mark.parametrize(
+    ("result", "said"),
+    [
+        ("v0", None),
+        ("v0, h1", None),
+        ("h0, {'a': [v0, 3]}", None),
+        ("v0.cumsum(-1)", Refusal),
+        ("v0.no_such_method()", Reject),
+    ],
+)
+def test_outcomes(result: str, said: type | None) -> None:
+    found = outcome(Case.parse(CASE.replace("{}", result)))
+    assert type(found) is type(None) if said is None else isinstance(found, said), found
+
+
+def test_a_result_that_shares_memory_and_an_assertion_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case.parse(CASE.replace("{}", "v0, h1 * 2"))
+
+    def call(self: Session, graph: object, given: dict[str, torch.Tensor], **options: bool) -> object:
+        got = original(self, graph, given, **options)
+        return replace(got, leaves=(got.leaves[0], got.leaves[0])) if self.is_compiled else got
+
+    original = Session.call
+    monkeypatch.setattr(Session, "call", call)
+    found = outcome(case)
+    assert isinstance(found, Failure), found
+
+    def broken(self: Session, *args: object, **options: object) -> object:
+        assert not self.is_compiled
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(Session, "call", broken)
+    found = outcome(case)
+    assert isinstance(found, Failure), found
+    assert found.kind == "AssertionError"
+
+
+def test_noise_changes_numbers_and_keeps_ties() -> None:
+    x = torch.tensor([1.5, 2.5, 1.5], dtype=torch.float64)
+    with Noise(1e-6, seed=0):
+        y = x * 3
+    assert 0 < (y - x * 3).abs().max() < 1e-5
+    assert y[0] == y[2]
+
+
+def test_special_values_are_in_the_inputs_that_are_named() -> None:
+    case = Case.parse(CASE.replace("{}", "v0"))
+    for special, found in {
+        "inf": torch.isinf,
+        "nan": torch.isnan,
+        "zeros": lambda x: x == 0,
+        "huge": lambda x: x.abs() > 1e10,
+        "tiny": lambda x: x.abs() < 1e-10,
+    }.items():
+        draws = [tensors(case.inputs, build(case.graph), "f32", n, f"{special} h1") for n in range(20)]
+        assert any(found(d["h1"]).any() for d in draws), special
+        assert not any(found(d["h0"]).any() for d in draws), special
