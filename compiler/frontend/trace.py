@@ -431,10 +431,22 @@ def _diagnose(recorder: Recorder, fn: Callable[..., Any], failed: Record) -> Non
             raise _wrong_rows(record, record.meta.shape, space, graph, spaces.why.get(record, ""))
 
 
+def _counted(recorder: Recorder, spaces: Spaces) -> set[Record]:
+    """What plain tensors are computed from whose size the function asked for, and which no call may compute again."""
+    found: set[Record] = set()
+    stack = [r for r in recorder.measured if r.source is None and r not in spaces.of]
+    while stack:
+        for operand in stack.pop().operands:
+            if operand not in found:
+                found.add(operand)
+                stack.append(operand)
+    return found
+
+
 def _tensor_guards(recorder: Recorder, converted: Converted, spaces: Spaces) -> tuple[tuple[Record, TensorGuard], ...]:
     """Guards of the tensors that the trace read, or whose sizes it asked for."""
     replayed = {o for r in (*converted.prelude, *converted.postlude) for o in r.operands}
-    needed = replayed | {r for r, _ in converted.inputs if r is not None}
+    needed = replayed | {r for r, _ in converted.inputs if r is not None} | _counted(recorder, spaces)
     guards = []
     for record in recorder.records:
         if record.source is None:
