@@ -25,7 +25,7 @@ def grow(rng: random.Random, square: bool) -> Grower:
         g.input(Kind(rng.choice(g.spaces), g.shape()))
     for _ in range(rng.choice((1, 2, 3, 4, 6, 8, 10, 14))):
         g.step()
-    while not g.has_graph:
+    while not (g.has_graph and g.lines):
         g.by(rng.choice(("lift", "reduction", "propagation")))
     return g
 

@@ -15,7 +15,7 @@ from columba.codegen.cpp import emit
 from columba.driver import Planned
 from columba.ir.intraop.plan import Plan
 from columba.ir.types import DType
-from columba.runtime.build import build, load
+from columba.runtime.build import build
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.graph import Graph
 from columba.runtime.launch import Executable, ExecutableLike, _PlanRunner
@@ -99,7 +99,7 @@ class Library:
         renamed = [
             tuple(replace(plan, name=f"{plan.name}_{n}") for plan in planned.plans) for n, planned in enumerate(wanted)
         ]
-        library = load(build(emit([plan for plans in renamed for plan in plans], DType.I32)))
+        library = build(emit([plan for plans in renamed for plan in plans], DType.I32))
         for planned, plans in zip(wanted, renamed, strict=True):
             executable = object.__new__(Executable)
             executable.plans, executable.index_dtype, executable._emitted = plans, torch.int32, DType.I32
