@@ -231,6 +231,8 @@ class CompiledFunction:
         return f"<columba.compile({getattr(self.fn, '__qualname__', self.fn)}), backend={self.options.backend!r}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():  # torch.compile would trace what traces, and look into what is kept
+            return torch._dynamo.disable(self.__call__)(*args, **kwargs)  # type: ignore[no-untyped-call]
         if is_tracing():  # part of a larger compiled function
             return self.fn(*args, **kwargs)
         owner, rest = self._split(args)
