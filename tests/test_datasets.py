@@ -37,6 +37,14 @@ def test_pycode_is_deterministic_and_hides_what_is_asked() -> None:
     assert 0 < first.majority_accuracy < 0.6
 
 
+def test_pycode_with_the_relations_of_other_packages() -> None:
+    names = datasets.pycode(["json", "argparse"]).graph.relation_names
+    names = names[: len(names) // 2]
+    part, whole = datasets.pycode(["json"], relations=names).graph, datasets.pycode(["json"]).graph
+    assert part.relation_names[: len(names)] == names
+    assert [part.relation_names[r] for r in part.edge_type] == [whole.relation_names[r] for r in whole.edge_type]
+
+
 def test_pycode_of_no_package() -> None:
     with pytest.raises(ValueError, match="no Python package 'no_such_package'"):
         datasets.pycode(["no_such_package"])
@@ -60,6 +68,15 @@ def test_rdf(rdf_folder: Path) -> None:
     assert data.labels[data.test].tolist() == [1]
 
 
+def test_rdf_with_the_relations_of_another_graph(rdf_folder: Path) -> None:
+    names = ["http://x/likes", "http://x/name", "http://x/knows"]
+    graph = datasets.rdf(rdf_folder, "person", "label", relations=names).graph
+    assert graph.relation_names == (*names, *((name, "inverse") for name in names))
+    assert graph.edge_type.tolist() == [2, 2, 1, 5, 5, 4]
+    with pytest.raises(ValueError, match="does not list 'http://x/name'"):
+        datasets.rdf(rdf_folder, "person", "label", relations=["http://x/knows"])
+
+
 def test_rdf_errors(rdf_folder: Path) -> None:
     with pytest.raises(ValueError, match="has no column colour; it has person, label"):
         datasets.rdf(rdf_folder, "person", "colour")
@@ -74,6 +91,50 @@ def test_triples(tmp_path: Path) -> None:
     graph = datasets.triples(path).graph
     assert graph.edge_index.tolist() == [[0, 1, 1, 2], [1, 2, 0, 1]]
     assert graph.edge_type.tolist() == [0, 1, 2, 3]
+
+
+def test_splits_of_triples_share_ids(tmp_path: Path) -> None:
+    texts = {
+        "train2id.txt": "2\n0 1 0\n1 2 2\n",
+        "valid2id.txt": "1\n3 0 1\n",
+        "test2id.txt": "0 1 0\n",
+        "none.txt": "0\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    paths = [tmp_path / name for name in texts]
+    train, valid, test, none = datasets.triples(paths)
+    assert [d.name for d in (train, valid, test, none)] == ["train2id", "valid2id", "test2id", "none"]
+    assert {(d.graph.num_nodes, d.graph.num_relations) for d in (train, valid, test, none)} == {(4, 6)}
+    assert train.graph.edge_type.tolist() == [0, 2, 3, 5]
+    assert valid.graph.edge_type.tolist() == [1, 4]
+    assert test.graph.edge_type.tolist() == [0, 3]
+    alone = datasets.triples(paths[2], num_nodes=4, num_relations=3).graph
+    assert alone.edge_type.tolist() == [0, 3]
+    assert (alone.num_nodes, alone.num_relations) == (4, 6)
+    with pytest.raises(ValueError, match=r"train2id\.txt: edge_type holds 2 at edge 1, but num_relations is 2"):
+        datasets.triples(paths, num_relations=2)
+    with pytest.raises(ValueError, match=r"valid2id\.txt: edge_index\[0\] holds 3"):
+        datasets.triples(paths, num_nodes=3)
+
+
+def test_names_of_triples(tmp_path: Path) -> None:
+    path, names = tmp_path / "test2id.txt", tmp_path / "relation2id.txt"
+    path.write_text("0 1 0\n")
+    names.write_text("3\n/film/genre\t1\nlikes a lot\t0\n/x\t2\n")
+    for given in (names, ["likes a lot", "/film/genre", "/x"]):
+        graph = datasets.triples(path, relations=given).graph
+        assert graph.edge_type.tolist() == [0, 3]
+        assert graph.relation_names[:4] == ("likes a lot", "/film/genre", "/x", ("likes a lot", "inverse"))
+    for text, message in (
+        ("1\na\t0\nb\t1\n", "expected 1 names, got 2"),
+        ("a\t0\nb\t0\n", "id 0 is that of 'a' and of 'b'"),
+        ("a\t0\nb\t2\n", "2 names need the ids 0 to 1; the largest is 2"),
+        ("a\n", "expected a name and its id, got 'a'"),
+    ):
+        names.write_text(text)
+        with pytest.raises(ValueError, match=message):
+            datasets.triples(path, relations=names)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +164,11 @@ def test_mag10(tmp_path: Path) -> None:
     assert graph.node_type_names == ("paper", "author", "field")
     assert graph.node_slices == {"paper": slice(0, 7001), "author": slice(7001, 7005), "field": slice(7005, 7011)}
     assert ("paper", "has", "field") in graph.relation_names
+    np.savez(tmp_path / "coo.npz", citing=np.array(edges["citing"]), writing=np.empty((2, 0)))
+    names = [("author", "writing", "paper"), ("field", "of", "paper"), ("paper", "citing", "paper")]
+    part = datasets.mag10(tmp_path, relations=names).graph
+    assert part.edge_type.tolist() == [2, 2]
+    assert part.node_slices == {"paper": slice(0, 3), "author": slice(3, 3), "field": slice(3, 3)}
 
 
 PUBLISHED_NAMES = ["aifb", "mutag", "bgs", "am", "mag", "fb15k", "biokg", "wikikg2"]

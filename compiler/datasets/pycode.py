@@ -21,7 +21,7 @@ NODE_TYPES = ("syntax", "name", "module")
 HIDDEN = "(hidden)"
 
 
-def pycode(packages: Sequence[str] = PACKAGES) -> EntityClassification:
+def pycode(packages: Sequence[str] = PACKAGES, *, relations: Sequence[str] | None = None) -> EntityClassification:
     """Syntax trees of standard-library packages; the task is the class of syntax nodes (``Call``, ``If``, ...) that are hidden.
 
     Nodes are syntax nodes, identifiers (one node a name, shared by all modules) and modules. There is a relation for each field of the
@@ -32,6 +32,7 @@ def pycode(packages: Sequence[str] = PACKAGES) -> EntityClassification:
 
     Args:
         packages: names of modules or packages of the standard library (their tests are left out).
+        relations: names by id, as the graph of other packages has them (without inverses); None: in the order in which they occur.
 
     Raises:
         ValueError: there is no such package, or it has no source.
@@ -40,7 +41,7 @@ def pycode(packages: Sequence[str] = PACKAGES) -> EntityClassification:
     for package in packages:
         for path, name in _modules(package):
             forest.add_module(name, ast.parse(path.read_text(encoding="utf-8")))
-    return forest.dataset()
+    return forest.dataset(relations)
 
 
 def _modules(package: str) -> Iterator[tuple[Path, str]]:
@@ -109,7 +110,7 @@ class _Forest:
             self.names[name] = self._node("name", "name", name)
         return self.names[name]
 
-    def dataset(self) -> EntityClassification:
+    def dataset(self, relations: Sequence[str] | None) -> EntityClassification:
         table = torch.tensor(self.edges, dtype=torch.long).reshape(-1, 3)
         graph = Graph(
             torch.stack([table[:, 0], table[:, 2]]),
@@ -120,7 +121,7 @@ class _Forest:
             num_node_types=len(NODE_TYPES),
             relation_names=list(self.relations),
             node_type_names=NODE_TYPES,
-        )
+        ).with_names(relations=relations)
         is_syntax = torch.tensor(self.kinds) == NODE_TYPES.index("syntax")
         tenth = torch.tensor([zlib.crc32(key.encode()) % 10 for key in self.keys])
         test, train = ((is_syntax & (tenth == n)).nonzero().flatten() for n in (0, 1))

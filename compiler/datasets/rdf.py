@@ -10,7 +10,7 @@ import tempfile
 import urllib.error
 import urllib.request
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
@@ -44,7 +44,14 @@ def mutag(folder: str | PathLike[str] | None = None) -> EntityClassification:
     return rdf(_folder("mutag", folder), "bond", "label_mutagenic", name="mutag")
 
 
-def rdf(folder: str | PathLike[str], entity: str, label: str, *, name: str | None = None) -> EntityClassification:
+def rdf(
+    folder: str | PathLike[str],
+    entity: str,
+    label: str,
+    *,
+    name: str | None = None,
+    relations: Sequence[str] | None = None,
+) -> EntityClassification:
     """An RDF graph with labelled entities, in the files of R-GCN's benchmarks.
 
     Every predicate is a relation, and so is its inverse. Literals are nodes like any others.
@@ -52,14 +59,16 @@ def rdf(folder: str | PathLike[str], entity: str, label: str, *, name: str | Non
     Args:
         folder: see :func:`aifb`.
         entity, label: the columns of the TSV files that hold an entity's IRI and its class.
+        name: of the data set; None: the folder's.
+        relations: IRIs of predicates, by id, as another such graph has them; None: in the order in which the statements name them.
     """
     folder = Path(folder)
     nodes: dict[str, int] = {}
-    relations: dict[str, int] = {}
+    predicates: dict[str, int] = {}
     edges: dict[tuple[int, int, int], None] = {}
     for s, p, o in _statements(_find(folder)):
         head, tail = nodes.setdefault(s, len(nodes)), nodes.setdefault(o, len(nodes))
-        edges[head, relations.setdefault(p, len(relations)), tail] = None
+        edges[head, predicates.setdefault(p, len(predicates)), tail] = None
     splits = [_split(folder / file, entity, label) for file in _SPLITS]
     classes = sorted({c for split in splits for c in split.values()})
     for split in splits:
@@ -70,9 +79,9 @@ def rdf(folder: str | PathLike[str], entity: str, label: str, *, name: str | Non
         torch.stack([table[:, 0], table[:, 2]]),
         table[:, 1],
         num_nodes=len(nodes),
-        num_relations=len(relations),
-        relation_names=list(relations),
-    )
+        num_relations=len(predicates),
+        relation_names=list(predicates),
+    ).with_names(relations=relations)
     labels = torch.full((len(nodes),), -1)
     for split in splits:
         labels[_ids(split, nodes)] = torch.tensor([classes.index(c) for c in split.values()], dtype=torch.long)
