@@ -260,10 +260,9 @@ class Graph(Conversions):
     def __getstate__(self) -> dict[str, Any]:
         topology = self._arrays.topology
         sizes = topology.num_src, topology.num_dst
-        with outside_modes():
-            edge_index = torch.stack([topology.source, topology.destination])
         arguments = {
-            "edge_index": edge_index,
+            # The graph's own tensors: a process that is spawned opens their memory after this call, when a temporary one would be gone.
+            "edge_index": (topology.source, topology.destination),
             "edge_type": topology.relation,
             "num_nodes": sizes[0] if self.is_square else sizes,
             "num_relations": self.num_relations,
@@ -277,7 +276,10 @@ class Graph(Conversions):
         return {"arguments": arguments, "own": own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        Graph.__init__(self, **state["arguments"])  # checked: what was read may be damaged
+        arguments = dict(state["arguments"])
+        with outside_modes():
+            arguments["edge_index"] = torch.stack(arguments["edge_index"])
+        Graph.__init__(self, **arguments)  # checked: what was read may be damaged
         self._set(**state["own"])
 
     def __repr__(self) -> str:
