@@ -34,7 +34,8 @@ from columba.ir.interop.ops import (
     Value,
 )
 from columba.ir.interop.program import Program
-from columba.ir.node import topological
+from columba.ir.node import Node, rewrite, topological
+from columba.ir.spaces import Space
 from columba.ir.types import DType
 
 Gradients = Sequence[Value | None]
@@ -70,12 +71,24 @@ def differentiate(program: Program, wrt: Sequence[str]) -> Program:
     ]
     found = pull_back(program.results, grads, targets)
     results = [g if g is not None else zeros(t) for g, t in zip(found, targets, strict=True)]
-    return Program(
+    joint = Program(
         program.name,
         (*program.inputs, *(g for g in grads if g is not None)),
         (*program.results, *results),
         (*program.result_names, *(f"grad_{name}" for name in wrt)),
     )
+    return without_gradients(joint)
+
+
+def without_gradients(program: Program) -> Program:
+    """``first_max(x) --> max(x)``, ``detach(x) --> x``: only gradients tell them apart."""
+
+    def rule(node: Node) -> Node:
+        if isinstance(node, FeatureReduce) and node.op.startswith("first_"):
+            return FeatureReduce(node.x, node.op.removeprefix("first_"), node.axes)
+        return node.args[0] if isinstance(node, Pointwise) and node.function == "detach" else node
+
+    return program.with_results(rewrite(program.results, rule))
 
 
 def pull_back(results: Sequence[Value], grads: Gradients, targets: Sequence[Value]) -> list[Value | None]:
@@ -138,12 +151,14 @@ def _reduce(op: Reduce, g: Value) -> Gradients:
     if op.op == "sum":
         return (b.lift(g, op.via),)
     lifted = b.lift(op, op.via)
-    # The extremum's gradient is shared evenly among the rows that attain it, as torch.scatter_reduce does.
-    attains = b.pointwise("eq", op.x, lifted)
+    # The extremum's gradient is shared evenly among the rows that attain it, as torch.scatter_reduce does. Where it is NaN nobody knows
+    # who does: NaN is everyone's share, as in torch.amax. (No member lies beyond the extremum, so one that is not within it attains it.)
+    within = b.pointwise("lt" if op.op == "max" else "gt", op.x, lifted)
     one, zero = b.constant_like(op.x, 1.0), b.constant_like(op.x, 0.0)
-    ties = b.reduce_sum(b.pointwise("where", attains, one, zero), op.via)
+    ties = b.reduce_sum(b.pointwise("where", within, zero, one), op.via)
     share = b.pointwise("div", g, b.pointwise("maximum", ties, 1.0))
-    return (b.pointwise("where", attains, b.lift(share, op.via), zero),)
+    share = b.pointwise("where", b.pointwise("ne", op, op), op, share)
+    return (b.pointwise("where", within, zero, b.lift(share, op.via)),)
 
 
 @gradient(Softmax)
@@ -181,9 +196,34 @@ def _feature_reduce(op: FeatureReduce, g: Value) -> Gradients:
     if op.op == "sum":
         return (b.expand(wide, op.x.shape),)
     attains = b.pointwise("eq", op.x, b.reshape(op, kept))
-    zero = b.constant_like(op.x, 0.0)
-    ties = b.feature_sum(b.pointwise("where", attains, b.constant_like(op.x, 1.0), zero), op.axes, keepdims=True)
-    return (b.pointwise("where", attains, b.pointwise("div", wide, ties), zero),)
+    one, zero = b.constant_like(op.x, 1.0), b.constant_like(op.x, 0.0)
+    if op.op.startswith("first"):
+        attains = b.pointwise("logical_or", attains, b.pointwise("ne", op.x, op.x))  # the first NaN, if there is one
+        return (b.pointwise("where", _first(attains, op.axes[0]), b.expand(wide, op.x.shape), zero),)
+    # Shared evenly among ties. A NaN equals nothing: 0 ties, and what is divided by them is no number.
+    attaining = b.pointwise("where", attains, one, zero)
+    ties = b.feature_sum(attaining, op.axes, keepdims=True)
+    return (b.pointwise("mul", b.pointwise("div", wide, ties), attaining),)
+
+
+def _first(condition: Value, axis: int) -> Value:
+    """Whether an element is the first of its axis where ``condition`` holds."""
+    shape = condition.shape
+    places = b.reshape(_places(condition.space, shape[axis]), tuple(n if a == axis else 1 for a, n in enumerate(shape)))
+    held = b.pointwise("where", condition, b.expand(places, shape), b.constant_like(places, math.inf))
+    return b.pointwise("eq", b.expand(places, shape), b.feature_reduce(held, "min", [axis], keepdims=True))
+
+
+def _places(space: Space, count: int) -> Value:
+    """``[0, 1, ..., count - 1]`` in float32: the sum of what the bits of a place are worth, each along an axis of its own."""
+    bits = max(count - 1, 1).bit_length()
+    zero = b.reshape(Constant(space, 0.0, DType.F32), (1,))
+    places: Value = zero
+    for bit in range(bits):
+        worth = b.reshape(Constant(space, float(2**bit), DType.F32), (1,))
+        axis = b.reshape(Concat((zero, worth), 0), tuple(2 if a == bits - 1 - bit else 1 for a in range(bits)))
+        places = b.pointwise("add", places, axis)
+    return Slice(b.reshape(places, (2**bits,)), 0, 0, count)
 
 
 @gradient(Reshape)
@@ -228,7 +268,7 @@ def _concat(op: Concat, g: Value) -> Gradients:
 @gradient(Pointwise)
 def _pointwise(op: Pointwise, g: Value) -> Gradients:
     rule = POINTWISE_RULES.get(op.function)
-    if rule is None:  # piecewise constant: comparisons, sign
+    if rule is None:  # piecewise constant, or taken to be: comparisons, sign, detach
         return tuple(None for _ in op.args)
     grads = rule(g, op, *op.args, *op.scalars)
     return tuple(
@@ -270,11 +310,20 @@ def _gelu_tanh_slope(x: Value) -> Value:
     return _p("add", left, right)
 
 
-def _extremum(g: Value, out: Value, x: Value, y: Value) -> Gradients:
-    """Ties share the gradient evenly, as in torch."""
-    half = _p("mul", g, 0.5)
-    tie = _p("eq", x, y)
-    return tuple(_select(tie, half, _select(_p("eq", side, out), g, 0.0, g), g) for side in (x, y))
+def _extremum(beyond: str) -> Callable[..., Gradients]:
+    """Ties share the gradient evenly, and who is neither ``beyond`` the other nor within it, for one is NaN, has all of it, as in torch."""
+
+    def rule(g: Value, out: Value, x: Value, y: Value) -> Gradients:
+        shared = _select(_p("eq", x, y), _p("mul", g, 0.5), g, g)
+        return (_select(_p(beyond, y, x), 0.0, shared, g), _select(_p(beyond, x, y), 0.0, shared, g))
+
+    return rule
+
+
+def _power_slope(g: Value, z: Value, x: Value, y: Value) -> Value:
+    """The gradient of ``x ** y`` with respect to ``y``: 0 where the base is 0 and the power finite, whatever the logarithm is."""
+    flat = _p("logical_and", _p("eq", x, 0.0), _p("ge", y, 0.0))
+    return _p("mul", g, _select(flat, 0.0, _p("mul", z, _p("log", x)), g))
 
 
 POINTWISE_RULES: dict[str, Callable[..., Gradients]] = {
@@ -293,9 +342,9 @@ POINTWISE_RULES: dict[str, Callable[..., Gradients]] = {
     "erf": lambda g, y, x: (_p("mul", g, _p("mul", _p("exp", _p("neg", _p("square", x))), _TWO_OVER_SQRT_PI)),),
     "tanh": lambda g, y, x: (_p("mul", g, _p("sub", b.constant_like(y, 1.0), _p("square", y))),),
     "sigmoid": lambda g, y, x: (_p("mul", g, _p("mul", y, _p("sub", b.constant_like(y, 1.0), y))),),
-    "relu": lambda g, y, x: (_select(_p("gt", x, 0.0), g, 0.0, g),),
+    "relu": lambda g, y, x: (_select(_p("le", x, 0.0), 0.0, g, g),),
     "leaky_relu": lambda g, y, x, slope: (_select(_p("gt", x, 0.0), g, _p("mul", g, slope), g),),
-    "elu": lambda g, y, x, alpha: (_select(_p("gt", x, 0.0), g, _p("mul", g, _p("add", y, alpha)), g),),
+    "elu": lambda g, y, x, alpha: (_select(_p("gt", x, 0.0), g, _p("mul", g, _p("mul", _p("exp", x), alpha)), g),),
     "silu": lambda g, y, x: (
         _p("mul", g, _p("add", _p("sigmoid", x), _p("mul", y, _p("sub", b.constant_like(x, 1.0), _p("sigmoid", x))))),
     ),
@@ -311,13 +360,13 @@ POINTWISE_RULES: dict[str, Callable[..., Gradients]] = {
     "add": lambda g, z, x, y: (g, g),
     "sub": lambda g, z, x, y: (g, _p("neg", g)),
     "mul": lambda g, z, x, y: (_p("mul", g, y), _p("mul", g, x)),
-    "div": lambda g, z, x, y: (_p("div", g, y), _p("neg", _p("div", _p("mul", g, z), y))),
+    "div": lambda g, z, x, y: (_p("div", g, y), _p("neg", _p("mul", g, _p("div", z, y)))),
     "pow": lambda g, z, x, y: (
         _select(_p("eq", y, 0.0), 0.0, _p("mul", g, _p("mul", y, _p("pow", x, _p("sub", y, 1.0)))), g),
-        _select(_p("eq", x, 0.0), 0.0, _p("mul", g, _p("mul", z, _p("log", x))), g),
+        _power_slope(g, z, x, y),
     ),
-    "maximum": _extremum,
-    "minimum": _extremum,
+    "maximum": _extremum("gt"),
+    "minimum": _extremum("lt"),
     "where": lambda g, z, c, x, y: (None, _select(c, g, 0.0, g), _select(c, 0.0, g, g)),
 }
 """(gradient, result, operands..., scalars...) -> gradients of the operands, before summing over what was broadcast."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from columba.autodiff import without_gradients
 from columba.ir.interop import build
 from columba.ir.interop.ops import (
     ROW_FUNCTIONS,
@@ -69,7 +70,7 @@ def lower(program: Program) -> Plan:
 
     Results must be distinct and not inputs; softmax and per-row matrices must have been rewritten before.
     """
-    return _Lowering(program).plan()
+    return _Lowering(without_gradients(program)).plan()
 
 
 class _Lowering:

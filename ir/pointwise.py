@@ -29,6 +29,7 @@ class PointwiseFunction:
 
 _TABLE = (
     PointwiseFunction("neg", 1, "same"),
+    PointwiseFunction("detach", 1, "same", flops=0),
     PointwiseFunction("abs", 1, "same"),
     PointwiseFunction("sign", 1, "same"),
     PointwiseFunction("square", 1, "same"),

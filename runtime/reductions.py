@@ -67,7 +67,9 @@ class _SegmentExtremum(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         x, index, output = ctx.saved_tensors
         wins = (x.detach() == output.detach().index_select(0, index)).to(_accumulator(x.dtype))
-        ties = segment_sum(wins, index, ctx.rows).clamp(min=1).index_select(0, index)
+        ties = segment_sum(wins, index, ctx.rows).index_select(
+            0, index
+        )  # none where the extremum is NaN: NaN is everyone's share
         return (wins / ties).to(grad.dtype) * grad.index_select(0, index), None, None, None
 
 

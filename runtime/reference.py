@@ -236,6 +236,8 @@ def _feature_reduce(op: FeatureReduce, graph: Structure, x: Tensor) -> Tensor:
     dims = [a + _skip(op) for a in op.axes]
     if op.op == "sum":
         return x.sum(dims)
+    if op.op.startswith("first"):
+        return (x.max(dims[0]) if op.op == "first_max" else x.min(dims[0])).values
     return torch.amax(x, dims) if op.op == "max" else torch.amin(x, dims)
 
 
@@ -292,6 +294,7 @@ def _pointwise(op: Pointwise, graph: Structure, *args: Tensor) -> Tensor:
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "neg": torch.neg,
+    "detach": torch.detach,
     "abs": torch.abs,
     "sign": torch.sign,
     "square": torch.square,

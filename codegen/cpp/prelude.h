@@ -102,8 +102,8 @@ INLINE float cb_tanh(float x) {
   p = p * z - 3.33332819422e-1f;
   const float near = p * z * x + x;
   const float a = __builtin_fabsf(x);
-  const float far = __builtin_copysignf(1.f - 2.f / (cb_exp(2.f * a) + 1.f), x);
-  return a < 0.625f ? near : (x != x ? x : far);
+  const float far = 1.f - 2.f / (cb_exp(2.f * a) + 1.f);
+  return x != x ? x : __builtin_copysignf(a < 0.625f ? near : far, x);
 }
 INLINE double cb_tanh(double x) { return __builtin_tanh(x); }
 
@@ -203,8 +203,12 @@ INLINE float cb_cos(float x) { return __builtin_cosf(x); }
 INLINE double cb_cos(double x) { return __builtin_cos(x); }
 INLINE float cb_pow(float x, float y) { return __builtin_powf(x, y); }
 INLINE double cb_pow(double x, double y) { return __builtin_pow(x, y); }
-template <class T> INLINE T cb_pow_scalar(T x, T n) { return n == 2 ? x * x : n == 1 ? x : n == 3 ? x * x * x : cb_pow(x, n); }
-template <class T> INLINE T cb_elu(T x, T alpha) { return x > 0 ? x : alpha * cb_expm1(x); }
+// Roots and reciprocals where PyTorch takes them: they and pow differ at -0 and at -infinity.
+template <class T> INLINE T cb_pow_scalar(T x, T n) {
+  return n == 2 ? x * x : n == 1 ? x : n == 3 ? x * x * x : n == (T)0.5 ? cb_sqrt(x) : n == (T)-0.5 ? cb_rsqrt(x) : n == -1 ? (T)1 / x
+       : n == -2 ? (T)1 / (x * x) : cb_pow(x, n);
+}
+template <class T> INLINE T cb_elu(T x, T alpha) { return x < 0 ? alpha * cb_expm1(x) : x; }
 template <class T> INLINE T cb_softplus(T x, T beta, T threshold) {
   return x * beta > threshold ? x : cb_log1p(cb_exp(x * beta)) / beta;
 }

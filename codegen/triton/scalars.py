@@ -96,7 +96,7 @@ CALLS = {
     "expm1": "expm1({0})",
     "log1p": "log1p({0})",
     "gelu_tanh": "gelu_tanh({0})",
-    "elu": "tl.where({0:a} > 0, {0}, {alpha:a} * expm1({0}))",
+    "elu": "tl.where({0:a} < 0, {alpha:a} * expm1({0}), {0})",
     "softplus": "softplus({0}, {beta}, {threshold})",
     "clamp": "clamp({0}, {min}, {max})",
     "pow": "power({0}, {1})",
@@ -122,9 +122,13 @@ def power_template(exponent: float) -> str:
         return " * ".join(["{0:a}"] * int(exponent))
     if exponent == -1.0:
         return "1 / {0:a}"
+    if exponent == -2.0:
+        return "1 / ({0:a} * {0:a})"
     if exponent == 0.5:
         return "tl.sqrt({0})"
-    return f"power({{0}}, {exponent!r})"
+    if exponent == -0.5:
+        return "1 / tl.sqrt({0})"
+    return f"power({{0}}, {literal(exponent, DType.F64)})"
 
 
 def scalar_fields(names: Sequence[str], scalars: Sequence[float]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType, Shape, TensorType
 
 REDUCTIONS = ("sum", "max", "min")
+FEATURE_REDUCTIONS = ("sum", "max", "min", "first_max", "first_min")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -234,14 +235,22 @@ class Cast(Value):
 @operation("feature_reduce")
 @dataclass(frozen=True, eq=False, repr=False)
 class FeatureReduce(Value):
-    """``sum``, ``max`` or ``min`` over feature axes (non-negative, ascending), which disappear."""
+    """``sum``, ``max`` or ``min`` over feature axes (non-negative, ascending), which disappear.
+
+    ``first_max`` and ``first_min``, over one axis, are those whose gradient goes to the first element that attains them; that of ``max``
+    and ``min`` is shared evenly among all that do.
+    """
 
     x: Value = field(metadata=CHILD)
     op: str
     axes: tuple[int, ...]
 
     def _infer(self) -> TensorType:
-        _require(self.op in ("sum", "max", "min"), f"feature_reduce: unknown operation {self.op!r}")
+        _require(self.op in FEATURE_REDUCTIONS, f"feature_reduce: unknown operation {self.op!r}")
+        _require(
+            len(self.axes) == 1 or not self.op.startswith("first"),
+            f"feature_reduce: {self.op} is over one axis, got {self.axes}",
+        )
         rank = len(self.x.shape)
         _require(
             list(self.axes) == sorted(set(self.axes)) and all(0 <= a < rank for a in self.axes),

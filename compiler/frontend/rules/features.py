@@ -10,6 +10,7 @@ from columba.frontend.operands import Operand, aligned, cast_to, feature_axis, m
 from columba.frontend.rules.registry import Call, rule
 from columba.ir.interop import build as b
 from columba.ir.interop.ops import Value
+from columba.ir.types import DType
 
 Dims = int | Sequence[int] | None
 
@@ -69,8 +70,9 @@ def _max(call: Call, input: Any, dim: Any = None, keepdim: bool = False) -> Valu
         return pointwise(f"{call.name}imum", (first, second))
     x = _operand(call, input)
     axes = axes_of(call, x, dim)
-    values = reduced(x.value, call.name, axes, keepdim=keepdim)
-    return values if dim is None else [values, None]
+    if dim is None:
+        return reduced(x.value, call.name, axes, keepdim=keepdim)
+    return [reduced(x.value, f"first_{call.name}", axes, keepdim=keepdim), None]
 
 
 def _moments(x: Value, axes: Sequence[int]) -> tuple[Value, Value]:
@@ -85,26 +87,60 @@ def _var(
 ) -> Value:
     x = _operand(call, input)
     axes = axes_of(call, x, dim)
-    _, centred = _moments(x.value, axes)
+    wide = (
+        cast_to(x.value, DType.F64) if x.value.dtype is DType.F32 else x.value
+    )  # as in torch: squares of tiny rows do not vanish
+    _, centred = _moments(wide, axes)
     total = reduced(pointwise("square", (centred,)), "sum", axes, keepdim=keepdim)
     correction = int(unbiased) if correction is None else correction
     count = max(math.prod(x.value.shape[a] for a in axes) - correction, 0)
     variance = pointwise("div", (total, b.constant_like(total, count)))
-    return pointwise("sqrt", (variance,)) if call.name == "std" else variance
+    return cast_to(_rooted(variance, 0.5) if call.name == "std" else variance, x.value.dtype)
+
+
+def _rooted(x: Value, exponent: float) -> Value:
+    """``x`` to a power below one, 0 where ``x`` is 0, with a gradient of 0 there, in place of an infinite one, as norms have in torch."""
+    zero, one = b.constant_like(x, 0.0), b.constant_like(x, 1.0)
+    at_zero = pointwise("eq", (x, zero))
+    safe = pointwise("where", (at_zero, one, x))
+    root = pointwise("sqrt", (safe,)) if exponent == 0.5 else pointwise("pow_scalar", (safe,), (exponent,))
+    return pointwise("where", (at_zero, zero, root))
 
 
 def _norm_over(call: Call, x: Value, p: Any, axes: Sequence[int], *, keepdim: bool) -> Value:
-    if p in (2, 2.0, None, "fro"):
-        return pointwise("sqrt", (reduced(pointwise("square", (x,)), "sum", axes, keepdim=keepdim),))
+    if p is None or p == "fro":
+        p = 2
+    if p == 2 and any(x.shape[a] != 1 for a in axes):
+        # A product, not a square: the gradient of that, g (2 x), overflows before it meets a g of 0.
+        return _rooted(reduced(pointwise("mul", (x, x)), "sum", axes, keepdim=keepdim), 0.5)
+    if not isinstance(p, (int, float)) or math.isnan(p):
+        raise call.unsupported(f"the norm of order {p!r}")
+    if p == 0:
+        nonzero = pointwise("ne", (x, b.constant_like(x, 0.0)))
+        return reduced(cast_to(nonzero, x.dtype), "sum", axes, keepdim=keepdim)
     size = pointwise("abs", (x,))
-    if p == 1:
+    if p == 1 or (p != 0 and all(x.shape[a] == 1 for a in axes)):
         return reduced(size, "sum", axes, keepdim=keepdim)
-    if p == math.inf:
-        return reduced(size, "max", axes, keepdim=keepdim)
-    if isinstance(p, (int, float)) and p > 0:
+    if math.isinf(p):
+        return _extreme_size(size, "max" if p > 0 else "min", axes, keepdim=keepdim)
+    if p > 1:
         total = reduced(pointwise("pow_scalar", (size,), (float(p),)), "sum", axes, keepdim=keepdim)
-        return pointwise("pow_scalar", (total,), (1 / float(p),))
-    raise call.unsupported(f"the norm of order {p!r}")
+        return _rooted(total, 1 / float(p))
+    # The slope at 0 is infinite; torch takes it for 0, element by element.
+    at_zero = pointwise("eq", (size, b.constant_like(size, 0.0)))
+    safe = pointwise("where", (at_zero, b.constant_like(size, 1.0), size))
+    power = pointwise("pow_scalar", (safe,), (float(p),))
+    power = pointwise("where", (at_zero, b.constant_like(size, 0.0 if p > 0 else math.inf), power))
+    return pointwise("pow_scalar", (reduced(power, "sum", axes, keepdim=keepdim),), (1 / float(p),))
+
+
+def _extreme_size(size: Value, op: str, axes: Sequence[int], *, keepdim: bool) -> Value:
+    """The norm of order inf or -inf. Where it is NaN it has a gradient of 0, in torch, unlike ``amax``."""
+    extreme = reduced(size, op, axes, keepdim=True)
+    unknown = pointwise("ne", (extreme, extreme))
+    known = reduced(pointwise("where", (unknown, b.constant_like(size, 0.0), size)), op, axes, keepdim=keepdim)
+    unknown = unknown if keepdim else on_weights(lambda v: b.reshape(v, known.shape), unknown)
+    return pointwise("where", (unknown, b.constant_like(known, math.nan), known))
 
 
 @rule("norm")
@@ -127,12 +163,17 @@ def _vector_norm(
 def _normalize(call: Call, input: Any, p: Any = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Value:
     x = _operand(call, input)
     norm = _norm_over(call, x.value, p, axes_of(call, x, dim), keepdim=True)
-    return pointwise("div", (x.value, pointwise("maximum", (norm, b.constant_like(norm, eps)))))
+    return pointwise("div", (x.value, pointwise("clamp", (norm,), (float(eps), math.inf))))
+
+
+def _largest(x: Value, axes: Sequence[int]) -> Value:
+    """The maximum, which is subtracted and has no part in the result."""
+    return pointwise("detach", (reduced(x, "max", axes, keepdim=True),))
 
 
 def _shifted_exp(x: Value, axes: Sequence[int]) -> tuple[Value, Value, Value]:
     """``x`` less its maximum, the exponential of that, and its sum."""
-    shifted = pointwise("sub", (x, reduced(x, "max", axes, keepdim=True)))
+    shifted = pointwise("sub", (x, _largest(x, axes)))
     power = pointwise("exp", (shifted,))
     return shifted, power, reduced(power, "sum", axes, keepdim=True)
 
@@ -153,9 +194,14 @@ def _softmax(call: Call, input: Any, dim: int | None = None, _stacklevel: int = 
 def _logsumexp(call: Call, input: Any, dim: Dims = None, keepdim: bool = False) -> Value:
     x = _operand(call, input)
     axes = axes_of(call, x, dim)
-    largest = reduced(x.value, "max", axes, keepdim=True)
-    _, _, total = _shifted_exp(x.value, axes)
-    result = pointwise("add", (pointwise("log", (total,)), largest))
+    largest = _largest(x.value, axes)
+    infinite = pointwise("eq", (pointwise("abs", (largest,)), b.constant_like(largest, math.inf)))
+    # Beside an infinite number all finite ones count for nothing, so that neither they nor their gradients overflow.
+    bound = pointwise("where", (infinite, largest, b.constant_like(largest, -math.inf)))
+    counted = pointwise("where", (pointwise("lt", (x.value, bound)), b.constant_like(x.value, -math.inf), x.value))
+    shift = pointwise("where", (infinite, b.constant_like(largest, 0.0), largest))
+    power = pointwise("exp", (pointwise("sub", (counted, shift)),))
+    result = pointwise("add", (pointwise("log", (reduced(power, "sum", axes, keepdim=True),)), shift))
     shape = tuple(n for a, n in enumerate(result.shape) if a not in axes)
     return result if keepdim else on_weights(lambda v: b.reshape(v, shape), result)
 

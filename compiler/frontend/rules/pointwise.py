@@ -175,12 +175,7 @@ def _masked_fill(call: Call, input: Any, mask: Any, value: Any) -> Value:
 @rule("clamp", "clip")
 def _clamp(call: Call, input: Any, min: Any = None, max: Any = None) -> Value:
     if isinstance(min, Operand) or isinstance(max, Operand):
-        result: Any = input
-        for bound, function in ((min, "maximum"), (max, "minimum")):
-            if bound is not None:
-                value = apply(call, function, result, bound)
-                result = Operand(value, call.record)
-        return call.value(result)
+        return _clamp_by_tensors(call, input, min, max)
     low, high = -math.inf if min is None else float(min), math.inf if max is None else float(max)
     return apply(call, "clamp", input, scalars=(low, high))
 
@@ -195,14 +190,42 @@ def _clamp_max(call: Call, input: Any, max: Any) -> Value:
     return _clamp(call, input, None, max)
 
 
+def _clamp_by_tensors(call: Call, input: Any, low: Any, high: Any) -> Value:
+    """Whose gradient it is at ties and crossed bounds is PyTorch's choice for clamp, which differs from that for maximum."""
+    given = [bound for bound in (low, high) if bound is not None]
+    x, *bounds = operands(call, (input, *given), call.dtype)
+    if len(bounds) == 1:
+        inward, combine = ("ge", "maximum") if high is None else ("le", "minimum")
+        value = pointwise(combine, (x, bounds[0]))
+        inside = pointwise(inward, (x, bounds[0]))
+        sources = [(pointwise("eq", (bounds[0], value)), bounds[0]), (inside, x)]
+    else:
+        low, high = bounds
+        value = pointwise("minimum", (pointwise("maximum", (x, low)), high))
+        inside = pointwise("logical_and", (pointwise("ge", (x, low)), pointwise("le", (x, high))))
+        below = pointwise("logical_and", (pointwise("lt", (x, low)), pointwise("lt", (low, high))))
+        above = pointwise("logical_or", (pointwise("gt", (x, high)), pointwise("lt", (high, low))))
+        known = [pointwise("logical_and", (a, pointwise("eq", (s, value)))) for a, s in ((above, high), (below, low))]
+        sources = [(known[0], high), (known[1], low), (inside, x)]
+    result = pointwise("detach", (value,))  # what is NaN is nobody's
+    for chosen, source in sources:
+        result = pointwise("where", (chosen, source, result))
+    return result
+
+
 @rule("relu6")
 def _relu6(call: Call, input: Any, inplace: bool = False) -> Value:
-    return _clamp(call, input, 0, 6)
+    return _hardtanh(call, input, 0.0, 6.0)
 
 
 @rule("hardtanh")
 def _hardtanh(call: Call, input: Any, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False) -> Value:
-    return _clamp(call, input, min_val, max_val)
+    """At a bound the gradient is 0, that of clamp is not."""
+    (x,) = operands(call, (input,), call.dtype)
+    low, high = (b.constant_like(x, float(bound)) for bound in (min_val, max_val))
+    inside = pointwise("logical_and", (pointwise("gt", (x, low)), pointwise("lt", (x, high))))
+    clamped = pointwise("clamp", (x,), (float(min_val), float(max_val)))
+    return pointwise("where", (inside, x, pointwise("detach", (clamped,))))
 
 
 @rule("leaky_relu")
@@ -236,8 +259,9 @@ def _softplus(call: Call, input: Any, beta: float = 1.0, threshold: float = 20.0
 
 @rule("logsigmoid", "log_sigmoid")
 def _logsigmoid(call: Call, input: Any) -> Value:
-    negative = apply(call, "neg", input)
-    return pointwise("neg", (pointwise("softplus", (negative,), (1.0, 20.0)),))
+    (x,) = operands(call, (input,), call.dtype)
+    vanishing = pointwise("exp", (pointwise("neg", (pointwise("abs", (x,)),)),))
+    return pointwise("sub", (pointwise("minimum", (x, b.constant_like(x, 0.0))), pointwise("log1p", (vanishing,))))
 
 
 @rule("mish")
@@ -255,8 +279,17 @@ def _softsign(call: Call, input: Any) -> Value:
 
 @rule("lerp")
 def _lerp(call: Call, input: Any, end: Any, weight: Any) -> Value:
+    """From the nearer end, as in PyTorch: ``x + t (y - x)`` or ``y - (1 - t)(y - x)``."""
     x, y, t = operands(call, (input, end, weight), call.dtype)
-    return pointwise("add", (x, pointwise("mul", (t, pointwise("sub", (y, x))))))
+    way, one = pointwise("sub", (y, x)), b.constant_like(t, 1.0)
+    if isinstance(weight, (int, float)):
+        if abs(weight) < 0.5:
+            return pointwise("add", (x, pointwise("mul", (t, way))))
+        return pointwise("sub", (y, pointwise("mul", (b.constant_like(t, 1.0 - weight), way))))
+    near = pointwise("lt", (pointwise("abs", (t,)), b.constant_like(t, 0.5)))
+    start = pointwise("where", (near, x, y))
+    share = pointwise("where", (near, t, pointwise("sub", (t, one))))
+    return pointwise("add", (start, pointwise("mul", (share, way))))
 
 
 @rule("prelu")
