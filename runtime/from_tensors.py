@@ -54,10 +54,12 @@ class Seen:
 
     def is_still(self, tensor: Tensor) -> bool:
         """Whether a tensor is the one that was seen, and holds what it held."""
-        if self.ref() is not tensor or tensor.shape != self.shape or tensor.dtype is not self.dtype:
+        if self.ref() is not tensor or tensor.shape != self.shape:
             return False
         if self.bytes is not None:
             return tensor.data_ptr() == self.address and bool(self.bytes.raw == self.copy)
+        if tensor.dtype is not self.dtype:
+            return False
         if self.copy is None and self.checksum is None:
             return tensor._version == self.version
         return self._has_same_contents(tensor)
