@@ -12,6 +12,7 @@ entries are kept in memory, for this process alone.
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -83,10 +84,9 @@ def _find(name: str) -> bytes | None:
         path = cache_dir()
         with cache_folder.opened(path) as folder:
             stored = cache_folder.read(name, folder, path)
-    except FileNotFoundError:
-        return None
     except OSError as e:
-        _warn_unusable(e)
+        if not _is_gone(e):
+            _warn_unusable(e)
         return None
     content = stored[:-TRAILER]
     return content if stored[-TRAILER:] == _trailer(name, content) else None
@@ -101,11 +101,16 @@ def _keep(name: str, content: bytes) -> None:
                 _remove_stale(folder)
             return
         except OSError as e:
-            if isinstance(e, FileNotFoundError) and attempt + 1 < ATTEMPTS:
+            if _is_gone(e) and attempt + 1 < ATTEMPTS:
                 continue  # others removed the folder, or the file before it was renamed
             _warn_unusable(e)
             break
     _kept[cache_dir(), name] = content
+
+
+def _is_gone(error: OSError) -> bool:
+    """Whether there is no such file, or another machine removed it while it was used."""
+    return error.errno in (errno.ENOENT, errno.ESTALE)
 
 
 def _trailer(name: str, content: bytes) -> bytes:
