@@ -13,7 +13,6 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -69,12 +68,20 @@ class Case:
         return [t.requires_grad_() for t in made[self.kind](dtype)]
 
 
-def _power(x: Tensor, exponent: float) -> Tensor:
-    return x**exponent
+def power(exponent: float) -> Callable[[Tensor], Any]:
+    return lambda x: x**exponent
 
 
-def _power_of(x: Tensor, base: float) -> Tensor:
-    return base**x
+def power_of(base: float) -> Callable[[Tensor], Any]:
+    return lambda x: base**x
+
+
+def norm(p: float) -> Callable[[Tensor], Any]:
+    return lambda x: x.norm(p, -1)
+
+
+def normalized(p: float) -> Callable[[Tensor], Any]:
+    return lambda x: F.normalize(x, p, -1)
 
 
 UNARY: dict[str, Callable[[Tensor], Any]] = {
@@ -125,11 +132,8 @@ UNARY |= {
     "inner relu": lambda x: F.relu(x - 1) * F.relu(-x),
     "silu by hand": lambda x: x * torch.sigmoid(x),
 }
-UNARY |= {
-    f"pow {n}": partial(_power, exponent=n)
-    for n in (0, 1, 2, 3, 4, 5, -1, -2, -3, 0.5, -0.5, 1.5, -1.5, 0.25, 2.5, inf, nan)
-}
-UNARY |= {f"pow of {b}": partial(_power_of, base=b) for b in (0.0, 1.0, 2.0, -2.0, 0.5, inf)}
+UNARY |= {f"pow {n}": power(n) for n in (0, 1, 2, 3, 4, 5, -1, -2, -3, 0.5, -0.5, 1.5, -1.5, 0.25, 2.5, inf, nan)}
+UNARY |= {f"pow of {b}": power_of(b) for b in (0.0, 1.0, 2.0, -2.0, 0.5, inf)}
 
 BINARY: dict[str, Callable[[Tensor, Tensor], Any]] = {
     name: getattr(torch, name)
@@ -185,10 +189,8 @@ FEATURES: dict[str, Callable[[Tensor], Any]] = {
     "linalg_vector_norm": lambda x: torch.linalg.vector_norm(x, -1.0, dim=-1),
     "norm of one": lambda x: x[..., :1].norm(dim=-1),
 }
-FEATURES |= {
-    f"norm {p}": partial(torch.norm, p=p, dim=-1) for p in (0, 0.5, 1, 1.5, 2.5, 3, 4, inf, -inf, -1, -2, -0.5)
-}
-FEATURES |= {f"normalize {p}": partial(F.normalize, p=p, dim=-1) for p in (1, 2, 3, inf)}
+FEATURES |= {f"norm {p}": norm(p) for p in (0, 0.5, 1, 1.5, 2.5, 3, 4, inf, -inf, -1, -2, -0.5)}
+FEATURES |= {f"normalize {p}": normalized(p) for p in (1, 2, 3, inf)}
 FEATURES |= {"normalize": lambda x: F.normalize(x, dim=-1)}
 
 HOMOGENEOUS = ("normalize", "layer_norm", "rms_norm")

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from compiled import assert_same, leaf, randomized, tensors_of
 from eager_graphs import NODE_TYPES, RELATIONS, bipartite_graph, square_graphs
+from extremes import CASES
+from extremes import check as check_extremes
 from fuzz.check import Reject
 from fuzz.kernels import check_kernels
 from fuzz.mutate import random_case
@@ -235,6 +237,33 @@ def test_pointwise_functions(name: str, dtype: torch.dtype) -> None:
     eps = torch.finfo(dtype).eps
     got = columba.compile(on_nodes, backend="triton")(graph, h)
     torch.testing.assert_close(got, function(h.double()).to(dtype), rtol=64 * eps, atol=4 * eps)
+
+
+def test_extreme_arguments() -> None:
+    names = (
+        "relu",
+        "tanh",
+        "elu",
+        "log1p",
+        "hardtanh",
+        "pow -0.5",
+        "pow of -2.0",
+        "maximum (pair)",
+        "pow (pair)",
+        "max (row)",
+        "logsumexp (row)",
+    )
+    for kind in ("single", "pair", "row"):
+        wrong = check_extremes([c for c in CASES if c.kind == kind and c.name in names], "triton", torch.float32)
+        assert not wrong, "\n".join(wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:(std|var).*:UserWarning")
+@pytest.mark.parametrize("kind", ["single", "pair", "row"])
+def test_all_extreme_arguments(kind: str) -> None:
+    wrong = check_extremes([c for c in CASES if c.kind == kind], "triton", torch.float32)
+    assert not wrong, "\n".join(wrong)
 
 
 def test_views_and_concatenation() -> None:
