@@ -1,7 +1,7 @@
 # make train: sets up an environment and trains on Python's own source; make test: sets it up and runs the tests.
 # make test-gpu and make bench-gpu: the numeric matrix of the Triton kernels and the benchmarks on a CUDA or ROCm GPU, with reports. Without
 # one, make test-gpu DEVICE=interpreter and make bench-gpu DEVICE=cpu ARGS="--graphs tiny" try the same code.
-# make fuzz N=100000 SEED=1: so many random programs through random passes.
+# make fuzz N=100000 SEED=1: so many random programs through random passes; with FRONT=python random Python functions.
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
@@ -24,7 +24,7 @@ test-gpu: $(READY)
 	$(BIN)/python -m pytest -m "slow or not slow" --device=$(or $(DEVICE),cuda) --report=$(RESULTS)/test-$(or $(DEVICE),cuda) $(GPU_TESTS) $(ARGS)
 
 fuzz: $(READY)
-	$(BIN)/python -m tests.fuzz --programs $(or $(N),10000) --seed $(or $(SEED),0) --build $(or $(BUILD),64) --jobs $(or $(JOBS),2)
+	$(BIN)/python -m tests.fuzz --front $(or $(FRONT),ir) --programs $(or $(N),10000) --seed $(or $(SEED),0) --build $(or $(BUILD),64) --jobs $(or $(JOBS),2)
 
 lint: $(READY)
 	$(BIN)/ruff format --check .

@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from columba.runtime.lifted import Lifted
+
 from ..check import Failure, Reject, failure_of
 from ..graphs import GraphSpec, build
 from .case import Case
@@ -221,7 +223,8 @@ def _shared(want: Outcome, got: Outcome) -> Failure | None:
 
 def _sharing(o: Outcome) -> set[tuple[str, str]]:
     named = [(f"result {n}", x) for n, x in enumerate(o.leaves) if isinstance(x, Tensor)] + list(o.inputs.items())
-    where = [(name, x.untyped_storage().data_ptr()) for name, x in named if x.numel()]
+    owned = [(name, x.base if isinstance(x, Lifted) else x) for name, x in named if x.numel()]
+    where = [(name, x.untyped_storage().data_ptr()) for name, x in owned]
     return {
         (a, b)
         for n, (a, p) in enumerate(where)
