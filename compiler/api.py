@@ -234,7 +234,7 @@ class CompiledFunction:
         if torch.compiler.is_dynamo_compiling():  # torch.compile would trace what traces, and look into what is kept
             return torch._dynamo.disable(self.__call__)(*args, **kwargs)  # type: ignore[no-untyped-call]
         if is_tracing():  # part of a larger compiled function
-            return self.fn(*args, **kwargs)
+            return self.current()(*args, **kwargs)
         owner, rest = self._split(args)
         for known in self._own if owner is None else self._of_modules.get(owner, ()):
             shortcut = known.shortcut
@@ -256,12 +256,12 @@ class CompiledFunction:
                     if n:
                         known.insert(0, known.pop(n))
                     return candidate, bound
-            fn = self.fn if owner is None else types.MethodType(self.fn, owner)
+            fn = self.current() if owner is None else types.MethodType(self.current(), owner)
             for attempt in range(
                 2
             ):  # in the second run there is what the first only sets up: a cache, a module that is built late
                 with without_transforms():  # a trace serves calls outside of them too
-                    made = _Specialization(trace(fn, owner, rest, kwargs), self.options)
+                    made = _Specialization(trace(fn, owner, rest, kwargs, self.following(owner)), self.options)
                 bound = made.trace.match(rest, kwargs)
                 if bound is not None:
                     break
@@ -277,6 +277,14 @@ class CompiledFunction:
             known.insert(0, made)
             del known[MOST_TRACES:]
             return made, bound
+
+    def current(self) -> Callable[..., Any]:
+        """The function as it is to be traced now."""
+        return self.fn
+
+    def following(self, owner: nn.Module | None) -> tuple[type, nn.Module | None] | None:
+        """For a compiled instance: the class whose ``forward`` counts, and the module that it was made of."""
+        return None
 
     def _split(self, args: tuple[Any, ...]) -> tuple[nn.Module | None, tuple[Any, ...]]:
         """The module whose method this is, if any, and the remaining arguments."""
@@ -480,13 +488,47 @@ class CompiledModule:
         return types.MethodType(part.__func__, self.original_type) if bound else part
 
 
+_originals: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakref.WeakKeyDictionary()
+"""The module that each compiled one was made of."""
+
+
+class _Forward(CompiledFunction):
+    """``forward`` of a compiled instance: what the original's class has, as it is at each call."""
+
+    def __init__(self, kind: type[nn.Module], options: Options) -> None:
+        self.kind = kind
+        super().__init__(self.current(), options)
+
+    def current(self) -> Callable[..., Any]:
+        forward: Any = self.kind.forward
+        return forward.current() if isinstance(forward, CompiledFunction) else forward  # type: ignore[no-any-return]
+
+    def following(self, owner: nn.Module | None) -> tuple[type, nn.Module | None] | None:
+        known = None if owner is None else _originals.get(owner)
+        return self.kind, None if known is None else known()
+
+    def specialize(self, *args: Any, **kwargs: Any) -> tuple[_Specialization, Bound]:
+        owner, _ = self._split(args)
+        known = None if owner is None else _originals.get(owner)
+        original = None if known is None else known()
+        if original is None or _original_type(original) is self.kind:
+            return super().specialize(*args, **kwargs)
+        assert owner is not None
+        kind: Any = _original_type(original)
+        owner.__class__ = _compiled_type(kind, self.options)  # as the original's was swapped
+        return type(owner).forward.specialize(*args, **kwargs)  # type: ignore[attr-defined, no-any-return]
+
+
+def _original_type(module: nn.Module) -> type[nn.Module]:
+    return module.original_type if isinstance(module, CompiledModule) else type(module)
+
+
 @functools.cache
 def _compiled_type(original: Any, options: Options) -> type[nn.Module]:
-    forward = original.forward.fn if isinstance(original.forward, CompiledFunction) else original.forward
     members = {
         "original_type": original,
         "options": options,
-        "forward": CompiledFunction(forward, options),
+        "forward": _Forward(original, options),
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
@@ -500,9 +542,9 @@ def _compiled_module(module: M, options: Options) -> M:
         raise TypeError(
             f"columba.compile: this {type(module).__name__} has a forward of its own, set on the instance; compile the class, or remove it"
         )
-    original = module.original_type if isinstance(module, CompiledModule) else type(module)
-    compiled = copyreg.__newobj__(_compiled_type(original, options))  # type: ignore[attr-defined, arg-type]
+    compiled = copyreg.__newobj__(_compiled_type(_original_type(module), options))  # type: ignore[attr-defined, arg-type]
     compiled.__dict__ = module.__dict__
+    _originals[compiled] = weakref.ref(module)
     return compiled
 
 

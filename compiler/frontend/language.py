@@ -299,12 +299,11 @@ def _trace_as_graph(
     with torch._C.DisableTorchFunction():
         graph = as_graph(real[0], real[1], types, **plain)  # type: ignore[arg-type]
     source = BuiltGraph((*sources[:2], tuple(sources[2:]) if pair else sources[2]), tuple(sorted(sizes.items())))
-    for known in recorder.graphs:
-        if known._real is graph:
-            return known
+    before = [known for known in recorder.graphs if known._real is graph]
     traced = TracedGraph(graph, source, recorder)
-    recorder.graphs.append(traced)
-    return traced
+    if not any(known._source == source for known in before):
+        recorder.graphs.append(traced)
+    return before[0] if before else traced
 
 
 def _check_layer_sizes(recorder: Recorder, graph: Graph, sizes: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -17,7 +18,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from columba.frontend.effects import check_no_legacy_hooks, without_gradient
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
 from columba.frontend.metadata import infer
-from columba.frontend.sources import Captured, Source
+from columba.frontend.sources import Source
 from columba.frontend.trees import leaves, mapped
 from columba.runtime.modes import disguise
 
@@ -218,6 +219,8 @@ class Recorder:
     real: dict[Record, Tensor] = field(default_factory=dict)
     symbols: list[weakref.ref[SymbolicTensor]] = field(default_factory=list)
     measured: set[Record] = field(default_factory=set)
+    exact: set[Record] = field(default_factory=set)
+    gradients: dict[Record, bool] = field(default_factory=dict)
     layer_sizes: list[dict[str, Any]] = field(default_factory=list)
     autocast: bool = False
     diagnose: Callable[[Record], None] = lambda record: None
@@ -257,7 +260,13 @@ class Recorder:
                 raise fail(
                     f"a tensor that the function did not get as an argument {why}, and would be kept: pass it in"
                 )
-            self.inputs[id(tensor)] = self.new_input(tensor, source or Captured(tensor))
+            if source is None:
+                raise fail(
+                    f"a tensor of shape {list(tensor.shape)} comes from where later calls cannot find it again (torch.from_numpy, "
+                    "torch.Tensor(...), an iterator, a C function); pass it as an argument, keep it in an attribute, a list or a dict, or "
+                    "make it with torch.tensor(...)"
+                )
+            self.inputs[id(tensor)] = self.new_input(tensor, source)
         return self.inputs[id(tensor)]
 
     def new_input(self, tensor: Tensor, source: Source) -> Record:
@@ -282,20 +291,29 @@ class Recorder:
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a torch function gives during the trace."""
         name = getattr(func, "__name__", str(func))
-        with torch._C.DisableTorchFunctionSubclass():
-            return self._call(func, name, args, kwargs)
+        profile = sys.getprofile()
+        sys.setprofile(None)  # what PyTorch does to find shapes is not what the function does
+        try:
+            with torch._C.DisableTorchFunctionSubclass():
+                return self._call(func, name, args, kwargs)
+        finally:
+            sys.setprofile(profile)
 
     def _call(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         from columba.frontend.language import LANGUAGE
 
         if func in LANGUAGE:
             return LANGUAGE[func](self, *args, **kwargs)
-        symbolic = [x for x in leaves((args, kwargs)) if isinstance(x, SymbolicTensor)]
+        tensors = [x for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
+        symbolic = [x for x in tensors if isinstance(x, SymbolicTensor)]
+        if tensors and not symbolic and all(x.is_meta and id(x) not in self.sources for x in tensors):
+            return func(*args, **kwargs)  # what a record says about itself
         if name == "__get__":
             return self._property(func, args)
         if name in ("__set__", "__delete__"):
             raise fail("attributes of a traced tensor cannot be set")
         if name in _SAME and symbolic:
+            self.measured.add(symbolic[0].record)
             return getattr(symbolic[0].record.meta, name)(*args[1:], **kwargs)
         if name in ("size", "numel", "nelement") and symbolic:
             return self._size(name, symbolic[0].record, *args[1:], **kwargs)
@@ -326,7 +344,7 @@ class Recorder:
         x = args[0]
         attribute = getattr(func.__self__, "__name__", "")
         if not isinstance(x, SymbolicTensor):
-            return func(*args)
+            return self._property_of_real(func, attribute, x)
         if attribute == "shape":
             return self._size("size", x.record)
         if attribute in ("T", "mT", "H", "mH"):
@@ -343,8 +361,24 @@ class Recorder:
         if attribute == "data":
             raise fail(".data bypasses gradients; use the tensor itself")
         if attribute in _QUERIES:
+            self.measured.add(x.record)
             return getattr(x.record.meta, attribute)
         raise UnsupportedOperation(f"{location()}: attribute {attribute!r} of a traced tensor")
+
+    def _property_of_real(self, func: Any, attribute: str, x: Tensor) -> Any:
+        """Of a tensor that the function found: what it asks for is guarded."""
+        if id(x) not in self.sources or attribute not in ("shape", "dtype", "requires_grad", "data", "ndim"):
+            return func(x)
+        record = self.input(x)
+        if attribute == "data":
+            return self._record(Tensor.detach, "detach", (x,), {})
+        if attribute == "shape":
+            return self._size("size", record)
+        if attribute == "requires_grad":
+            self.gradients[record] = x.requires_grad
+        if attribute == "ndim":
+            self.measured.add(record)
+        return func(x)
 
     def _size(self, name: str, record: Record, dim: int | None = None) -> Any:
         self.measured.add(record)
@@ -386,7 +420,19 @@ class Recorder:
             self.add(whole)
             parts = [self.add(Record("part", (whole, n), {}, m, where, lambda x, i: x[i])) for n, m in enumerate(meta)]
             return type(meta)(parts) if type(meta) in (tuple, list) else _namedtuple(meta, parts)
+        for operand in leaves((args, kwargs)):
+            if isinstance(operand, Record):
+                self._fix_shape(operand)
         return meta
+
+    def _fix_shape(self, record: Record) -> None:
+        """The trace depends on all sizes of a value, and so on those of what it is computed from."""
+        pending = [record]
+        while pending:
+            one = pending.pop()
+            if one not in self.exact:
+                self.exact.add(one)
+                pending += one.operands
 
     def _meta(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Shape and dtype of the result, as a meta tensor: by our own rules, or, where there is none, from PyTorch."""

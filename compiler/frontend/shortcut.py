@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import builtins
 import functools
+import types
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from types import CodeType
 from typing import Any
@@ -18,11 +20,32 @@ from typing import Any
 from torch import Tensor, nn
 
 from columba.distinct import copied
-from columba.frontend.guards import ARGUMENT_DEPTH, environment
+from columba.frontend.code import is_library_module
+from columba.frontend.guards import FunctionGuard, Inherited, OfType, Read, environment, found
 from columba.frontend.language import BuiltGraph
 from columba.frontend.record import Record, RowCount
-from columba.frontend.snapshot import ATOMS, is_compared_by_identity, snapshot
-from columba.frontend.sources import Argument, Attribute, Captured, Closure, Global, Seed, Source
+from columba.frontend.snapshot import (
+    ATOMS,
+    MISSING,
+    Same,
+    TooLarge,
+    is_compared_by_identity,
+    snapshot,
+)
+from columba.frontend.sources import (
+    NOT_THERE,
+    Argument,
+    Attribute,
+    Closure,
+    Global,
+    Item,
+    Member,
+    Object,
+    OfClass,
+    Registered,
+    Seed,
+    Source,
+)
 from columba.frontend.trace import Bound, Trace
 from columba.runtime.from_tensors import seen_tensors
 from columba.runtime.graph import Graph
@@ -66,7 +89,9 @@ class _Writer:
         self.constants: dict[str, Any] = {}
         self.known: dict[int, str] = {}
         self.names: dict[Record, str] = {}
-        self.modules: dict[nn.Module, str] = {}
+        self.temporaries = 0
+        self.owners: dict[int, str] = {}
+        self.dictionaries: dict[int, str] = {}
         self.on_graph = self.constant(weakref.ref(on_graph))
         self.graph = self.constant(weakref.ref(bound.graph))
 
@@ -77,7 +102,7 @@ class _Writer:
         self.arguments()
         self.write("try:")
         self.checks()
-        self.write("except (KeyError, ValueError, AttributeError): return MISSED")
+        self.write("except NOT_THERE: return MISSED")
         for record in self.trace.prelude:
             self.replay(record)
         inputs = self.inputs()
@@ -95,7 +120,10 @@ class _Writer:
         parameters = ", ".join(self.constants)
         body = "\n".join("        " + line for line in self.lines)
         text = f"def make({parameters}):\n    def shortcut(owner, args, kwargs):\n{body}\n    return shortcut\n"
-        names = {"environment": environment, "no_modes": no_modes, "snapshot": snapshot, "MISSED": MISSED}
+        names = {
+            "environment": environment, "no_modes": no_modes, "snapshot": snapshot, "MISSED": MISSED, "MISSING": MISSING,
+            "NOT_THERE": NOT_THERE, "Tensor": Tensor, "TooLarge": TooLarge,
+        }  # fmt: skip
         exec(_code(text), names)
         made: Shortcut = names["make"](**self.constants)  # type: ignore[operator]
         return made
@@ -122,11 +150,27 @@ class _Writer:
 
     def unchanged(self, expression: str, value: Any, seen: Any) -> str:
         """The condition that ``snapshot(expression)`` is still ``seen``; ``value`` is what it gave before."""
-        if isinstance(value, ATOMS):
+        if isinstance(value, Tensor):
+            return f"isinstance({expression}, Tensor)"
+        if isinstance(value, ATOMS) or value is MISSING:
             return f"{expression} is {self.constant(value)}"
-        if is_compared_by_identity(value):
+        if isinstance(seen, Same):
             return f"{expression} is {self.weakly(value)}"
+        if type(value) in _EMPTY and not value:
+            return f"type({expression}) is {self.constant(type(value))} and not {expression}"
+        if type(value) is types.MethodType:
+            return self.same_method(expression, value)
         return f"snapshot({expression}) == {self.constant(seen)}"
+
+    def same_method(self, expression: str, method: types.MethodType) -> str:
+        name = self.temporary(expression)
+        kind = f"type({name}) is {self.constant(types.MethodType)}"
+        return f"{kind} and {name}.__self__ is {self.weakly(method.__self__)} and {name}.__func__ is {self.weakly(method.__func__)}"
+
+    def temporary(self, expression: str) -> str:
+        self.temporaries += 1
+        self.write(f"    v{self.temporaries} = {expression}")
+        return f"v{self.temporaries}"
 
     # -------------------------------------------------------------------------------------------- guards
 
@@ -135,11 +179,11 @@ class _Writer:
         self.unless(f"len(args) == {len(args)}")
         self.unless(f"list(kwargs) == {self.constant(list(kwargs))}" if kwargs else "not kwargs")
         for n, value in enumerate(args):
-            self.argument(f"args[{n}]", value, ARGUMENT_DEPTH - 2)
+            self.argument(f"args[{n}]", value)
         for name, value in kwargs.items():
-            self.argument(f"kwargs[{name!r}]", value, ARGUMENT_DEPTH - 2)
+            self.argument(f"kwargs[{name!r}]", value)
 
-    def argument(self, expression: str, value: Any, depth: int) -> None:
+    def argument(self, expression: str, value: Any, depth: int = 6) -> None:
         if isinstance(value, Tensor):
             return self.unless(f"type({expression}) is {self.constant(_plain_type(value))}")
         if isinstance(value, Graph):
@@ -151,34 +195,51 @@ class _Writer:
             return None
         if isinstance(value, ATOMS):
             same, kind = self.constant(value), self.constant(type(value))
+            if value != value or value == 0:  # nan is not equal to itself, and 0.0 is to -0.0
+                return self.unless(f"{expression} is {same}")
             return self.unless(f"{expression} is {same} or (type({expression}) is {kind} and {expression} == {same})")
         if value is self.owner:
             raise _LongWay
         if is_compared_by_identity(value):
             return self.unless(f"{expression} is {self.weakly(value)}")
-        return self.unless(f"snapshot({expression}, {depth}) == {self.constant(snapshot(value, depth))}")
+        return self.unless(f"snapshot({expression}, True) == {self.constant(snapshot(value, True))}")
 
     def checks(self) -> None:
         """Attributes, variables, tensors and graphs, inside of ``try``."""
         self.write("    pass")
-        for same, name, seen in self.trace.guards.reads:
-            module = same.value
-            value = getattr(module, name, None)
+        read = {guard.source for _, guard in self.trace.tensors}
+        for check in self.trace.guards.checks:
+            owner = check.owner.value if not isinstance(check, FunctionGuard) else None
+            match check:
+                case OfType(_, kind):
+                    self.unless(f"type({self.object(owner)}) is {self.constant(kind)}", "    ")
+                case Inherited(_, name):
+                    self.unless(f"{name!r} not in {self.dictionary(owner)}", "    ")
+                case Read(_, name, seen):
+                    value = getattr(owner, name, MISSING)
+                    if isinstance(value, Tensor) and any(
+                        isinstance(r, Attribute) and r.owner.value is owner and r.name == name for r in read
+                    ):
+                        continue  # checked as a tensor
+                    if value is self.owner and value is not None:
+                        raise _LongWay
+                    self.unless(self.unchanged(self.attribute(owner, name), value, seen), "    ")
+                case FunctionGuard():
+                    self.function(check)
+        self.classes_lack()
+        for source, seen in self.trace.guards.variables:
+            if isinstance(source, OfClass) and seen is MISSING:
+                continue
+            value = found(source, self.bound.call)
             if value is self.owner and value is not None:
                 raise _LongWay
-            expression = self.attribute(module, name)
-            if expression is None:
-                who = "owner" if module is self.owner else self.weakly(module)
-                self.unless(f"snapshot(getattr({who}, {name!r}, None)) == {self.constant(seen)}", "    ")
-            else:
-                self.unless(self.unchanged(expression, value, seen), "    ")
-        for source, seen in self.trace.guards.variables:
-            self.unless(self.unchanged(self.fetch(source), source.fetch(self.bound.call), seen), "    ")
+            self.unless(self.unchanged(self.fetch(source), value, seen), "    ")
+        for source, same in self.trace.guards.graphs:
+            self.unless(f"{self.fetch(source)} is {self.weakly(same.value)}", "    ")
+        for one, other in self.trace.guards.aliases:
+            self.unless(f"{self.fetch(one)} is {self.fetch(other)}", "    ")
         needed = {r for r, _ in self.trace.converted.inputs}
-        replayed = {o for r in (*self.trace.prelude, *self.trace.postlude) for o in r.operands}
         for record, guard in self.trace.tensors:
-            if isinstance(guard.source, Captured) and record not in needed and record not in replayed:
-                continue  # one tensor, always the same, that only its dtype was asked of
             value = guard.source.fetch(self.bound.call)
             kind = _plain_type(value)
             name = self.names[record] = f"t{record.number}"
@@ -186,35 +247,68 @@ class _Writer:
             condition = f"type({name}) is {self.constant(kind)} and {name}.dtype is {self.constant(value.dtype)}"
             if guard.shape is not None or record in needed:
                 condition += f" and {name}.shape == {self.constant(value.shape)}"
+            if guard.requires_grad is not None:
+                condition += f" and {name}.requires_grad is {guard.requires_grad}"
             self.unless(f"{condition} and {name}.is_cpu", "    ")
-        for graph_source, _ in self.trace.graphs:
+        for graph_source in self.trace.graphs:
             if isinstance(graph_source, BuiltGraph):
                 self.built(graph_source)
             elif not isinstance(graph_source, Argument):
                 self.unless(f"{self.fetch(graph_source)} is graph", "    ")
 
-    def module(self, module: nn.Module) -> str:
-        """The name of a module's ``__dict__``, after the check that its class is what it was."""
-        if module not in self.modules:
-            name = self.modules[module] = f"d{len(self.modules)}"
-            expression = "owner" if module is self.owner else self.weakly(module)
-            self.unless(f"type({expression}) is {self.constant(type(module))}", "    ")
-            self.write(f"    {name} = {expression}.__dict__")
-        return self.modules[module]
+    def classes_lack(self) -> None:
+        """What instances have themselves, their classes still do not have: those that are not of a library, which are left as they are."""
+        names: dict[type, list[str]] = {}
+        for source, seen in self.trace.guards.variables:
+            if isinstance(source, OfClass) and seen is MISSING:
+                for kind in source.owner.value.__mro__:
+                    if not is_library_module(kind.__module__, classes=True):
+                        names.setdefault(kind, []).append(source.name)
+        for kind, lacking in names.items():
+            self.unless(f"{self.constant(frozenset(lacking))}.isdisjoint({self.object(kind)}.__dict__)", "    ")
 
-    def attribute(self, module: nn.Module, name: str) -> str | None:
-        """An expression that finds an attribute in the dictionary where Python finds it; None if it is computed, or of the class."""
-        kind: Any = type(module)
-        attributes = self.module(module)
-        if kind.__getattribute__ is object.__getattribute__ and not hasattr(kind, name):
-            if name in module.__dict__:
-                return f"{attributes}[{name!r}]"
-            if kind.__getattr__ is nn.Module.__getattr__:
-                for place in ("_parameters", "_buffers", "_modules"):
-                    if name in module.__dict__[place]:
-                        self.unless(f"{name!r} not in {attributes}", "    ")
-                        return f"{attributes}[{place!r}][{name!r}]"
-        return None
+    def function(self, guard: FunctionGuard) -> None:
+        function = guard.function.value
+        name = self.object(function)
+        self.unless(f"{name}.__code__ is {self.constant(guard.code)}", "    ")
+        for attribute, seen in (("__defaults__", guard.defaults), ("__kwdefaults__", guard.keyword_defaults)):
+            value = getattr(function, attribute)
+            if attribute == "__defaults__" and _is_frozen(value):
+                self.unless(f"{name}.{attribute} is {self.constant(value)}", "    ")
+            else:
+                self.unless(self.unchanged(f"{name}.{attribute}", value, seen), "    ")
+
+    def object(self, value: Any) -> str:
+        """The name of an object that is not kept alive."""
+        if value is self.owner and value is not None:
+            return "owner"
+        if id(value) not in self.owners:
+            name = self.owners[id(value)] = f"o{len(self.owners)}"
+            self.write(f"    {name} = {self.weakly(value)}")
+        return self.owners[id(value)]
+
+    def dictionary(self, owner: Any) -> str:
+        """The name of an object's ``__dict__``."""
+        if id(owner) not in self.dictionaries:
+            expression = f"{self.object(owner)}.__dict__"
+            name = self.dictionaries[id(owner)] = f"d{len(self.dictionaries)}"
+            self.write(f"    {name} = {expression}")
+        return self.dictionaries[id(owner)]
+
+    def attribute(self, owner: Any, name: str) -> str:
+        """An expression that finds an attribute: in the dictionary where Python finds it, where it does."""
+        kind: Any = type(owner)
+        usual = f"getattr({self.object(owner)}, {name!r}, MISSING)"
+        if kind.__getattribute__ is not object.__getattribute__ or hasattr(kind, name):
+            return usual
+        if name in getattr(owner, "__dict__", {}):
+            return f"{self.dictionary(owner)}[{name!r}]"
+        if isinstance(owner, nn.Module) and kind.__getattr__ is nn.Module.__getattr__:
+            for place in ("_parameters", "_buffers", "_modules"):
+                if name in owner.__dict__[place]:
+                    self.unless(f"{name!r} not in {self.dictionary(owner)}", "    ")
+                    return f"{self.dictionary(owner)}[{place!r}][{name!r}]"
+        return usual
 
     def fetch(self, source: Source) -> str:
         """What ``source.fetch`` does."""
@@ -224,35 +318,42 @@ class _Writer:
                 if not all(isinstance(k, (int, str)) for k in keys):
                     raise _LongWay
                 return ("kwargs" if which else "args") + "".join(f"[{k!r}]" for k in keys)
-            case Attribute(owner, path):
-                return self.tensor_of(owner.value, path)
+            case Attribute(owner, name):
+                return self.tensor_of(owner.value, name)
+            case Registered(owner, place, name):
+                return f"{self.dictionary(owner.value)}[{place!r}][{name!r}]"
             case Global(variables, name):
-                return f"{self.constant(variables)}[{name!r}]"
+                if name in variables:
+                    return f"{self.constant(variables)}[{name!r}]"
+                return f"{self.constant(variables)}.get({name!r}, MISSING)"
             case Closure(cell, _):
                 return f"{self.constant(cell)}.cell_contents"
-            case Captured(tensor):
-                return self.constant(tensor)
-        raise _LongWay
+            case OfClass(owner, name):
+                kind, value = owner.value, source.fetch(self.bound.call)
+                if isinstance(value, types.FunctionType) and getattr(kind, name, None) is value:
+                    return f"{self.object(kind)}.{name}"
+            case Object(same, _):
+                return self.object(same.value)
+            case Member(base, name):
+                return f"{self.fetch(base)}.{name}"
+            case Item(base, key):
+                return f"{self.fetch(base)}[{self.constant(key)}]"
+            case Seed():
+                raise _LongWay
+        return f"{self.constant(source)}.fetch((args, kwargs))"
 
-    def tensor_of(self, owner: nn.Module, path: str) -> str:
+    def tensor_of(self, owner: Any, name: str) -> str:
         """A parameter, buffer or attribute, where :meth:`Attribute.fetch` finds it."""
-        *modules, name = path.split(".")
-        module = owner
-        for part in modules:
-            inner = module._modules[part]
-            assert inner is not None
-            self.unless(f"{self.module(module)}['_modules'][{part!r}] is {self.weakly(inner)}", "    ")
-            module = inner
-        attributes = self.module(module)
-        if name in module._parameters:
+        if not isinstance(owner, nn.Module):
+            return f"{self.object(owner)}.{name}"
+        attributes = self.dictionary(owner)
+        if name in owner._parameters:
             return f"{attributes}['_parameters'][{name!r}]"
         self.unless(f"{name!r} not in {attributes}['_parameters']", "    ")
-        if name in module._buffers:
+        if name in owner._buffers:
             return f"{attributes}['_buffers'][{name!r}]"
-        if name not in module.__dict__:
-            raise _LongWay
         self.unless(f"{name!r} not in {attributes}['_buffers']", "    ")
-        return f"{attributes}[{name!r}]"
+        return f"{attributes}[{name!r}]" if name in owner.__dict__ else f"{self.object(owner)}.{name}"
 
     def built(self, source: BuiltGraph) -> None:
         """The graph is that of the same tensors, unchanged."""
@@ -314,6 +415,16 @@ class _Writer:
             case dict() if type(value) is dict:
                 return "{" + ", ".join(f"{self.constant(k)}: {self.tree(v)}" for k, v in value.items()) + "}"
         return self.constant(value)
+
+
+_EMPTY = (list, dict, set, OrderedDict)
+
+
+def _is_frozen(value: Any) -> bool:
+    """Whether a tuple, or None, holds nothing that can change."""
+    return value is None or (
+        isinstance(value, tuple) and all(isinstance(v, ATOMS) or is_compared_by_identity(v) for v in value)
+    )
 
 
 @functools.lru_cache(maxsize=256)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import CellType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from columba.frontend.snapshot import Same
+from columba.frontend.snapshot import MISSING, Same
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -34,38 +36,138 @@ class Argument:
 
 @dataclass(frozen=True)
 class Attribute:
-    """A parameter, buffer or plain tensor attribute, by its path from the module that is called, which it does not keep alive."""
+    """An attribute of an object, which it does not keep alive; ``path`` is what messages and programs call it."""
 
     owner: Same
+    name: str
     path: str
 
-    @classmethod
-    def of(cls, owner: nn.Module, path: str) -> Attribute:
-        return cls(Same(owner), path)
-
     def fetch(self, call: Arguments) -> Any:
-        *modules, name = self.path.split(".")
-        module: nn.Module = self.owner.value
-        for part in modules:
-            module = module._modules[part]  # type: ignore[assignment]
-        for place in (module._parameters, module._buffers, module.__dict__):
-            if name in place:
-                return place[name]
-        return getattr(module, name)
+        owner = self.owner.value
+        if isinstance(owner, nn.Module):
+            for place in (owner._parameters, owner._buffers, owner.__dict__):
+                if self.name in place:
+                    return place[self.name]
+        return getattr(owner, self.name)
 
     def __str__(self) -> str:
         return self.path
 
 
 @dataclass(frozen=True)
+class Registered:
+    """A parameter or buffer (``place`` says which), by the module that it is registered with."""
+
+    owner: Same
+    place: str
+    name: str
+    path: str
+
+    def fetch(self, call: Arguments) -> Any:
+        return getattr(self.owner.value, self.place)[self.name]
+
+    def __str__(self) -> str:
+        return self.path
+
+
+@dataclass(frozen=True)
+class Member:
+    """An attribute of what another source gives."""
+
+    base: Source
+    name: str
+
+    def fetch(self, call: Arguments) -> Any:
+        return getattr(self.base.fetch(call), self.name)
+
+    def __str__(self) -> str:
+        return f"{self.base}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Item:
+    """An item of what another source gives."""
+
+    base: Source
+    key: Any
+
+    def fetch(self, call: Arguments) -> Any:
+        return self.base.fetch(call)[self.key]
+
+    def __hash__(self) -> int:
+        return hash((self.base, str(self.key)))
+
+    def __str__(self) -> str:
+        return f"{self.base}[{self.key!r}]"
+
+
+@dataclass(frozen=True)
+class Referent:
+    """What the weak reference, or the context variable, that another source gives has at present."""
+
+    base: Source
+
+    def fetch(self, call: Arguments) -> Any:
+        value = self.base.fetch(call)
+        return value() if isinstance(value, weakref.ref) else value.get(MISSING)
+
+    def __str__(self) -> str:
+        return f"{self.base}()"
+
+
+@dataclass(frozen=True)
+class Object:
+    """An object itself, which it does not keep alive."""
+
+    same: Same
+    name: str
+
+    def fetch(self, call: Arguments) -> Any:
+        return self.same.value
+
+    def __str__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True)
+class OfClass:
+    """An attribute as the dictionary of a class, or of one that it is derived from, holds it, before any descriptor changes it."""
+
+    owner: Same
+    name: str
+
+    def fetch(self, call: Arguments) -> Any:
+        return in_class(self.owner.value, self.name)
+
+    def __str__(self) -> str:
+        return f"{getattr(self.owner.value, '__name__', 'class')}.{self.name}"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A variable of the environment of the process."""
+
+    name: str
+
+    def fetch(self, call: Arguments) -> Any:
+        return os.environ.get(self.name)
+
+    def __str__(self) -> str:
+        return f"os.environ[{self.name!r}]"
+
+
+@dataclass(frozen=True, eq=False)
 class Global:
-    """A global variable of the traced function."""
+    """A global variable of a traced function; MISSING where there is none of the name, so that a built-in one is found."""
 
     variables: dict[str, Any]
     name: str
 
     def fetch(self, call: Arguments) -> Any:
-        return self.variables[self.name]
+        return self.variables.get(self.name, MISSING)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Global) and other.variables is self.variables and other.name == self.name
 
     def __hash__(self) -> int:
         return hash((id(self.variables), self.name))
@@ -74,7 +176,7 @@ class Global:
         return self.name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Closure:
     """A variable of an enclosing function."""
 
@@ -84,24 +186,14 @@ class Closure:
     def fetch(self, call: Arguments) -> Any:
         return self.cell.cell_contents
 
-    def __str__(self) -> str:
-        return self.name
-
-
-@dataclass(frozen=True)
-class Captured:
-    """A tensor that came from nowhere that could be looked up again: always this one."""
-
-    tensor: Tensor
-
-    def fetch(self, call: Arguments) -> Any:
-        return self.tensor
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Closure) and other.cell is self.cell
 
     def __hash__(self) -> int:
-        return id(self.tensor)
+        return id(self.cell)
 
     def __str__(self) -> str:
-        return "captured"
+        return self.name
 
 
 @dataclass(frozen=True)
@@ -115,7 +207,31 @@ class Seed:
         return "seed"
 
 
-Source = Argument | Attribute | Global | Closure | Captured | Seed
+Source = (
+    Argument
+    | Attribute
+    | Registered
+    | Member
+    | Item
+    | Referent
+    | Object
+    | OfClass
+    | Environment
+    | Global
+    | Closure
+    | Seed
+)
+
+NOT_THERE = (AttributeError, KeyError, IndexError, TypeError, ValueError)
+"""What :meth:`fetch` raises where the way to a value has changed."""
+
+
+def in_class(kind: Any, name: str) -> Any:
+    """What the dictionaries of a class and of those that it is derived from have under a name; MISSING if nothing."""
+    for one in kind.__mro__:
+        if name in one.__dict__:
+            return one.__dict__[name]
+    return MISSING
 
 
 def walk(value: Any, path: tuple[Any, ...], visit: Callable[[Any, tuple[Any, ...]], Any]) -> Any:

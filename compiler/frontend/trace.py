@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from columba.frontend.convert import Converted, convert
 from columba.frontend.effects import check_nothing_escaped, no_printing
-from columba.frontend.errors import TraceError, defined
-from columba.frontend.guards import ARGUMENT_DEPTH, Guards, TensorGuard, environment, widened
+from columba.frontend.errors import TraceError, defined, fail
+from columba.frontend.guards import Guards, TensorGuard, environment, found, widened
 from columba.frontend.infer import Spaces, infer
 from columba.frontend.language import BuiltGraph, GraphSource, TracedGraph
-from columba.frontend.observe import Surroundings, check_nothing_kept, watching
+from columba.frontend.observe import Observer
 from columba.frontend.record import Record, Recorder, RecordingMode, RowCount, SymbolicTensor, is_tracing
-from columba.frontend.snapshot import Same, snapshot
-from columba.frontend.sources import Argument, Arguments, Seed, walk
+from columba.frontend.snapshot import Same, TooLarge, snapshot
+from columba.frontend.sources import Argument, Arguments, Seed, Source, walk
 from columba.frontend.trees import mapped
 from columba.ir.interop.program import Program
 from columba.ir.spaces import Space
@@ -53,7 +53,7 @@ class Trace:
     converted: Converted
     guards: Guards
     tensors: tuple[tuple[Record, TensorGuard], ...]
-    graphs: tuple[tuple[GraphSource, Graph | None], ...]
+    graphs: tuple[GraphSource, ...]
     is_square: bool
     layer_sizes: tuple[dict[str, Any], ...]
     fixed: dict[Any, int]
@@ -86,7 +86,7 @@ class Trace:
             return None
         values: dict[Record, Any] = {}
         for record, guard in self.tensors:
-            tensor = guard.source.fetch(call)
+            tensor = found(guard.source, call)
             if self.autocast and isinstance(tensor, Tensor):
                 tensor = widened(tensor)
             if guard.mismatch(tensor) is not None:
@@ -112,7 +112,7 @@ class Trace:
         for said in self.guards.mismatches(call):
             return said
         for _, guard in self.tensors:
-            if (mismatch := guard.mismatch(guard.source.fetch(call))) is not None:
+            if (mismatch := guard.mismatch(found(guard.source, call))) is not None:
                 return mismatch
         return "the graph is of another kind, or has other sizes where the function asked for them"
 
@@ -120,21 +120,18 @@ class Trace:
         return torch.autocast("cpu", enabled=False) if self.autocast else contextlib.nullcontext()
 
     def _graph(self, call: Arguments, values: dict[Record, Any]) -> Graph | None:
-        found: Graph | None = None
-        for source, same in self.graphs:
-            if isinstance(source, BuiltGraph):
-                graph = self._built(source, call, values)
-            else:
-                graph = source.fetch(call)
+        only: Graph | None = None
+        for source in self.graphs:
+            graph = self._built(source, call, values) if isinstance(source, BuiltGraph) else found(source, call)
             if not isinstance(graph, Graph) or graph.is_square != self.is_square:
                 return None
-            if (same is not None and graph is not same) or (found is not None and graph is not found):
+            if only is not None and graph is not only:
                 return None
-            found = graph
-        assert found is not None
+            only = graph
+        assert only is not None
         for sizes in self.layer_sizes:
-            as_graph(found, **sizes)
-        return found
+            as_graph(only, **sizes)
+        return only
 
     def _built(self, source: BuiltGraph, call: Arguments, values: dict[Record, Any]) -> Graph:
         def fetch(s: Any) -> Any:
@@ -244,13 +241,20 @@ _one_at_a_time = threading.RLock()
 """Held while user code runs on symbolic values: the modules that it reads are watched meanwhile, by one trace at a time."""
 
 
-def trace(fn: Callable[..., Any], owner: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Trace:
+def trace(
+    fn: Callable[..., Any],
+    owner: nn.Module | None,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    following: tuple[type, nn.Module | None] | None = None,
+) -> Trace:
     """Runs ``fn`` once on symbolic values.
 
     Args:
         fn: a function, or a method bound to ``owner``.
         owner: the module whose parameters and buffers the function reads, if it is a method.
         args, kwargs: of the call, without ``owner``.
+        following: for a compiled instance, the class whose ``forward`` is traced, and the module that it was made of.
 
     Raises:
         TraceError: the function does something that cannot be compiled.
@@ -258,7 +262,7 @@ def trace(fn: Callable[..., Any], owner: nn.Module | None, args: tuple[Any, ...]
     """
     recorder = Recorder()
     try:
-        return _traced(recorder, fn, owner, args, kwargs)
+        return _traced(recorder, fn, owner, args, kwargs, following)
     finally:  # however it ends
         recorder.close()
 
@@ -269,32 +273,41 @@ def _traced(
     owner: nn.Module | None,
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
+    following: tuple[type, nn.Module | None] | None,
 ) -> Trace:
-    surroundings = _surroundings(fn, owner, (args, kwargs))
-    recorder.sources = surroundings.sources
+    observer = Observer(fn, owner)
+    recorder.sources = observer.sources
     autocast = torch.is_autocast_enabled("cpu")
     recorder.autocast = autocast
     recorder.diagnose = lambda failed: _diagnose(recorder, fn, failed)
     parameters = _positional(fn, len(args))
-    symbolic = walk((args, kwargs), (), lambda x, path: _symbolic(recorder, x, _argument(path, parameters)))
 
     def held(graph: Graph) -> Graph:
-        return _held(recorder, surroundings, graph)
+        return _held(recorder, observer, graph)
 
-    seen_variables = tuple((v, snapshot(v.fetch((args, kwargs)))) for v in surroundings.variables)
-    arguments = snapshot((args, kwargs), ARGUMENT_DEPTH)
+    try:
+        arguments = snapshot((args, kwargs), by_value=True)
+    except TooLarge as e:
+        raise TraceError(
+            f"{_name(fn, owner)}: an argument {e}, which would be compared at every call; pass a tensor instead"
+        ) from e
     modes = environment()
-    with (
-        _one_at_a_time,
-        watching(surroundings.modules) as reads,
-        torch.autocast("cpu", enabled=False),
-        substituting(held),
-        no_printing(is_tracing),
-        RecordingMode(recorder),
-    ):
-        output = fn(*symbolic[0], **symbolic[1])
-    check_nothing_kept(surroundings.modules, SymbolicTensor)
-    del symbolic
+    with _one_at_a_time:
+        walk((args, kwargs), (), lambda x, path: _meet_argument(observer, x, _argument(path, parameters)))
+        symbolic = walk((args, kwargs), (), lambda x, path: _symbolic(recorder, x, _argument(path, parameters)))
+        if following is not None:
+            observer.follow(*following)
+        with (
+            observer,
+            torch.autocast("cpu", enabled=False),
+            substituting(held),
+            no_printing(is_tracing),
+            RecordingMode(recorder),
+        ):
+            output = fn(*symbolic[0], **symbolic[1])
+        observer.finish()
+        del symbolic
+        _check_nothing_kept(observer)
     output = walk(output, (), lambda x, path: _output_leaf(recorder, x, path))
     check_nothing_escaped(recorder.alive)
 
@@ -309,15 +322,18 @@ def _traced(
             "functions that do: return what depends on a lift or a reduction, or call the function without it"
         )
     _check_rows(converted, graph, spaces)
-    guards = Guards(arguments, modes, tuple((Same(m), name, seen) for (m, name), seen in reads.items()), seen_variables)
+    checks = observer.checks()
+    variables = tuple(observer.variables.items())
+    guards = Guards(
+        arguments, modes, checks, variables, _aliases(observer, recorder), _fixed_graphs(observer, recorder)
+    )
     for record in spaces.ones:
         recorder.fixed[spaces.of[record]] = graph.count(spaces.of[record])
-    graphs = ((g._source, None if isinstance(g._source, (Argument, BuiltGraph)) else g._real) for g in recorder.graphs)
     return Trace(
         converted,
         guards,
         _tensor_guards(recorder, converted, spaces),
-        tuple(graphs),
+        tuple(dict.fromkeys(g._source for g in recorder.graphs)),
         graph.is_square,
         tuple(recorder.layer_sizes),
         dict(recorder.fixed),
@@ -337,13 +353,50 @@ _LONGEST_NAME = 64
 """Characters of a program's name: it is part of names in generated code, and in messages."""
 
 
-def _surroundings(fn: Callable[..., Any], owner: nn.Module | None, call: Arguments) -> Surroundings:
-    found = Surroundings()
-    if owner is not None:
-        found.add_module(owner)
-    walk(call, (), lambda x, path: found.add_module(x) if isinstance(x, nn.Module) else None)
-    found.add_function(fn)
-    return found
+def _meet_argument(observer: Observer, value: Any, source: Argument) -> None:
+    if not isinstance(value, (Tensor, Graph)):
+        observer.arguments(value, source)
+
+
+def _check_nothing_kept(observer: Observer) -> None:
+    """TraceError if a traced tensor was stored on an object."""
+    for same in observer.objects.values():
+        owner = same.value
+        for name, value in list(getattr(owner, "__dict__", {}).items()):
+            if isinstance(value, SymbolicTensor):
+                object.__delattr__(owner, name)
+                raise fail(
+                    f"self.{name} = ... keeps a tensor of a compiled function; return it instead, and store it outside"
+                )
+
+
+def _aliases(observer: Observer, recorder: Recorder) -> tuple[tuple[Source, Source], ...]:
+    """The other places of the tensors that the trace reads: they must stay the same tensor."""
+    used = ((i, record.source) for i, record in recorder.inputs.items() if record.source is not None)
+    return tuple(
+        (source, other) for i, source in used for other in dict.fromkeys(observer.others.get(i, ())) if other != source
+    )
+
+
+_SIZES = {
+    "num_src": Space.SRC, "num_dst": Space.DST, "num_nodes": Space.NODE, "num_edges": Space.EDGE, "num_relations": Space.REL,
+    "num_node_types": Space.NTYPE,
+}  # fmt: skip
+_VIEWS = {"edges", "nodes", "src_nodes", "dst_nodes", "src_rel", "dst_rel", "is_square", "device"}
+
+
+def _fixed_graphs(observer: Observer, recorder: Recorder) -> tuple[tuple[Source, Same], ...]:
+    """Graphs that are no arguments: the sizes that were read are fixed; where anything else was, it must be the same graph."""
+    used = {id(g._real): g._real for g in recorder.graphs}
+    fixed: list[tuple[Source, Same]] = []
+    for i, sources in observer.graphs.items():
+        names = observer.asked_of_graphs.get(i, set())
+        graph = used.get(i)
+        if graph is not None and names <= _VIEWS | _SIZES.keys():
+            recorder.fixed.update({_SIZES[n]: graph.count(_SIZES[n]) for n in names & _SIZES.keys()})
+        elif names:
+            fixed += [(source, Same(source.fetch(((), {})))) for source in sources]
+    return tuple(fixed)
 
 
 def _positional(fn: Callable[..., Any], count: int) -> list[str]:
@@ -372,19 +425,19 @@ def _symbolic(recorder: Recorder, value: Any, source: Argument) -> Any:
     return value
 
 
-def _held(recorder: Recorder, surroundings: Surroundings, graph: Graph) -> Graph:
+def _held(recorder: Recorder, observer: Observer, graph: Graph) -> Graph:
     """The traced graph for one that is no argument."""
     if isinstance(graph, TracedGraph):
         return graph
-    for known in recorder.graphs:
-        if known._real is graph:
-            return known
-    source = surroundings.graphs.get(id(graph))
-    if source is None:
-        raise TraceError("a graph is made inside the compiled function; make it outside, and pass it in")
-    traced = TracedGraph(graph, source, recorder)
-    recorder.graphs.append(traced)
-    return traced
+    sources = observer.graphs.get(id(graph), ())
+    before = [known for known in recorder.graphs if known._real is graph]
+    if not sources and not before:
+        raise fail("a graph is made inside the compiled function; make it outside, and pass it in")
+    for source in sources:
+        if not any(known._source == source for known in before):
+            before.append(TracedGraph(graph, source, recorder))
+            recorder.graphs.append(before[-1])
+    return before[0]
 
 
 def _output_leaf(recorder: Recorder, value: Any, path: tuple[Any, ...]) -> Any:
@@ -456,5 +509,8 @@ def _tensor_guards(recorder: Recorder, converted: Converted, spaces: Spaces) -> 
             shape = tuple(record.meta.shape)
             if shape and (record in spaces.of or record not in needed):
                 shape = (None, *shape[1:])
-        guards.append((record, TensorGuard(record.source, record.meta.dtype, shape)))
+        if record in recorder.exact:
+            shape = tuple(record.meta.shape)
+        gradients = recorder.gradients.get(record)
+        guards.append((record, TensorGuard(record.source, record.meta.dtype, shape, gradients)))
     return tuple(guards)

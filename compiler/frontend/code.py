@@ -1,0 +1,89 @@
+"""What Python code names, and which code is of libraries that a program does not change."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+import sysconfig
+import types
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from columba import codegen, ir, runtime
+from columba.frontend import errors
+
+_LIBRARIES = ("torch", "columba", "numpy", "builtins")
+_DATA = ("argparse", "types", "collections", "configparser", "string", "optparse")
+"""Modules of the standard library with classes whose objects hold what a program puts there."""
+
+_PLACES = (
+    str(Path(errors.__file__).parent.parent) + "/",
+    *(str(Path(str(m.__file__)).parent) + "/" for m in (torch, runtime, ir, codegen, np)),
+)
+_OWN = tuple(str(Path(str(m.__file__)).parent) + "/" for m in (runtime, errors))
+_STANDARD = tuple({sysconfig.get_path("stdlib") + "/", sysconfig.get_path("platstdlib") + "/"})
+_GENERATED = ("<frozen ", "<columba ", "<__array_function__ ", "<torch")
+
+
+@dataclass(frozen=True)
+class Names:
+    """What code names: global variables, attributes, modules that it imports, and texts that may be names of attributes."""
+
+    variables: frozenset[str] = frozenset()
+    read: frozenset[str] = frozenset()
+    imports: frozenset[str] = frozenset()
+    texts: frozenset[str] = frozenset()
+
+    def __or__(self, other: Names) -> Names:
+        return Names(
+            self.variables | other.variables,
+            self.read | other.read,
+            self.imports | other.imports,
+            self.texts | other.texts,
+        )
+
+
+@functools.lru_cache(maxsize=4096)
+def names_of(code: types.CodeType) -> Names:
+    """What this code names; not what code inside it does, which is entered for itself."""
+    variables, imports = set(), set()
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            variables.add(str(instruction.argval))
+        elif instruction.opname == "IMPORT_NAME":
+            imports.add(str(instruction.argval))
+    texts = {c for c in code.co_consts if isinstance(c, str) and c.isidentifier()}
+    return Names(frozenset(variables), frozenset(code.co_names), frozenset(imports), frozenset(texts))
+
+
+@functools.lru_cache(maxsize=4096)
+def start_of(code: types.CodeType) -> int:
+    """The last instruction of a generator that has not started."""
+    return next((i.offset for i in dis.get_instructions(code) if i.opname == "RESUME"), -1)
+
+
+@functools.lru_cache(maxsize=4096)
+def is_library(filename: str) -> bool:
+    """Whether code of a file is PyTorch's, NumPy's, Columba's or the standard library's."""
+    if filename.startswith((*_PLACES, *_GENERATED)):
+        return True
+    return filename.startswith(_STANDARD) and "-packages/" not in filename
+
+
+@functools.lru_cache(maxsize=4096)
+def is_own(filename: str) -> bool:
+    """Whether code of a file is Columba's, calls no code of a user's, and is not what observes."""
+    return filename.startswith(_OWN) and not filename.endswith(("/frontend/observe.py", "/frontend/patches.py"))
+
+
+@functools.lru_cache(maxsize=4096)
+def is_library_module(name: str | None, classes: bool = False) -> bool:
+    """Whether a module belongs to a library; of the standard library's ``classes``, those that only hold data do not count."""
+    root = (name or "").split(".")[0]
+    if root in _LIBRARIES:
+        return True
+    return root in sys.stdlib_module_names and not (root == "__main__" or (classes and root in _DATA))
