@@ -7,6 +7,7 @@ import datetime
 import importlib
 import os
 import random
+import sys
 import time
 import types
 from contextvars import ContextVar
@@ -15,7 +16,8 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from columba.frontend.errors import fail
+from columba.frontend.code import is_library
+from columba.frontend.errors import TraceError, fail
 
 GET_ENVIRONMENT = type(os.environ).__getitem__.__code__
 IMPORT_MODULE = importlib.import_module.__code__
@@ -56,21 +58,21 @@ def check_call(function: Any) -> None:
     if isinstance(owner, _GENERATORS) or function in _NUMBERS:
         raise _random(f"{function.__name__} gives another number")
     if function in _CLOCKS:
-        raise fail(f"{function.__name__} reads a clock, {_ONCE}; pass the time as an argument")
+        raise _refused(f"{function.__name__} reads a clock, {_ONCE}; pass the time as an argument")
     if isinstance(owner, type) and issubclass(owner, datetime.date) and function.__name__ in ("now", "utcnow", "today"):
-        raise fail(f"{owner.__name__}.{function.__name__} reads a clock, {_ONCE}; pass the time as an argument")
+        raise _refused(f"{owner.__name__}.{function.__name__} reads a clock, {_ONCE}; pass the time as an argument")
     if function in _FILES:
-        raise fail(
+        raise _refused(
             f"{function.__name__} reads from outside of the program, {_ONCE}; read outside, and pass the result in"
         )
     if function is builtins.globals:
-        raise fail("globals() hides which variables the function depends on; name them")
+        raise _refused("globals() hides which variables the function depends on; name them")
 
 
 def check_value(value: Any, path: str) -> None:
     """TraceError if a value that traced code reads is a generator, or one of random numbers."""
     if isinstance(value, types.GeneratorType):
-        raise fail(f"{path} is a generator, which is run through {_ONCE}; make it inside, or pass what it gives")
+        raise _refused(f"{path} is a generator, which is run through {_ONCE}; make it inside, or pass what it gives")
     owner = value.__self__ if isinstance(value, types.BuiltinMethodType) else value
     if isinstance(owner, _GENERATORS) and not (owner is not value and isinstance(owner, random.Random)):
         raise _random(f"{path} gives other numbers")
@@ -89,6 +91,14 @@ _DRAWS = frozenset(
 
 
 def _random(what: str) -> Exception:
-    return fail(
+    return _refused(
         f"{what} at every call, and a traced function runs once; draw outside, and pass the numbers in (F.dropout and nn.Dropout draw anew)"
     )
+
+
+def _refused(message: str) -> TraceError:
+    """A :class:`TraceError` that names the user's line, not that of the standard library's function that it calls."""
+    frame: types.FrameType | None = sys._getframe(1)
+    while frame is not None and is_library(frame.f_code.co_filename):
+        frame = frame.f_back
+    return fail(message, None if frame is None else f"{frame.f_code.co_filename}:{frame.f_lineno}")

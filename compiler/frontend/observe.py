@@ -457,8 +457,8 @@ class Observer:
         self._guarded[id(function)] = FunctionGuard(same, code, defaults, keywords)
         for attribute, part in zip(("__defaults__", "__kwdefaults__"), parts, strict=True):
             self.meet(part, Member(Object(same, name), attribute), f"{name}.{attribute}")
-        for variable, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-            self.variable(Closure(cell, variable))
+        for index, variable in enumerate(code.co_freevars):
+            self.variable(Closure(same, index, variable))
 
     def _call_of_c(self, frame: types.FrameType, function: Any) -> None:
         if not is_library(frame.f_code.co_filename) or frame.f_code.co_filename == impure.RANDOM:

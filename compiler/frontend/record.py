@@ -367,6 +367,9 @@ class Recorder:
 
     def _property_of_real(self, func: Any, attribute: str, x: Tensor) -> Any:
         """Of a tensor that the function found: what it asks for is guarded."""
+        if attribute in ("T", "mT", "H", "mH"):
+            name = "mT" if attribute[0] == "m" else "t"
+            return self._record(_TRANSPOSES[name], name, (x,), {})
         if id(x) not in self.sources or attribute not in ("shape", "dtype", "requires_grad", "data", "ndim"):
             return func(x)
         record = self.input(x)

@@ -326,8 +326,8 @@ class _Writer:
                 if name in variables:
                     return f"{self.constant(variables)}[{name!r}]"
                 return f"{self.constant(variables)}.get({name!r}, MISSING)"
-            case Closure(cell, _):
-                return f"{self.constant(cell)}.cell_contents"
+            case Closure(function, index, _):
+                return f"{self.object(function.value)}.__closure__[{index}].cell_contents"
             case OfClass(owner, name):
                 kind, value = owner.value, source.fetch(self.bound.call)
                 if isinstance(value, types.FunctionType) and getattr(kind, name, None) is value:

@@ -6,7 +6,6 @@ import os
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
-from types import CellType
 from typing import Any
 
 import torch
@@ -176,21 +175,16 @@ class Global:
         return self.name
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Closure:
-    """A variable of an enclosing function."""
+    """A variable that a function encloses: by the function, which it does not keep alive, since what is enclosed may be a module."""
 
-    cell: CellType
+    function: Same
+    index: int
     name: str
 
     def fetch(self, call: Arguments) -> Any:
-        return self.cell.cell_contents
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Closure) and other.cell is self.cell
-
-    def __hash__(self) -> int:
-        return id(self.cell)
+        return self.function.value.__closure__[self.index].cell_contents
 
     def __str__(self) -> str:
         return self.name
