@@ -320,3 +320,20 @@ def test_arguments_count_by_value_and_what_is_made_inside_does_not_count() -> No
     assert len(f._own) == 1
     assert same(f(G, H, Config(scale=3.0)), out() * 6)
     assert len(f._own) == 2
+
+
+def test_a_captured_tensor_is_one_input() -> None:
+    """Each parameter is recorded, and so checked at every call, once."""
+    compiled = columba.compile(Scaled(), backend="torch")
+    compiled(G, H)
+    (specialization,) = type(compiled).forward._of_modules[compiled]  # type: ignore[attr-defined]
+    assert [str(guard.source) for _, guard in specialization.trace.tensors] == ["h", "weight"]
+
+
+class Scaled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(2, 2, dtype=torch.float64))
+
+    def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
+        return g.edges.sum(g.edges.src(h) * g.edges.rel(self.weight))  # taken by a lift, not by a function of torch

@@ -271,8 +271,11 @@ class Recorder:
 
     def new_input(self, tensor: Tensor, source: Source) -> Record:
         """A record for a real tensor, one for each source that it has."""
-        dtype = torch.float32 if self.autocast and tensor.dtype in (torch.float16, torch.bfloat16) else tensor.dtype
-        meta = meta_tensor(tensor.shape, dtype)
+        with torch._C.DisableTorchFunction():  # asking is not what the function asks, and would make a second record
+            shape, dtype = tensor.shape, tensor.dtype
+        if self.autocast and dtype in (torch.float16, torch.bfloat16):
+            dtype = torch.float32
+        meta = meta_tensor(shape, dtype)
         record = Record("input", (), {}, meta, location(), source=source)
         self.add(record)
         self.real[record] = tensor
