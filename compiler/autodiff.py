@@ -152,13 +152,13 @@ def _reduce(op: Reduce, g: Value) -> Gradients:
         return (b.lift(g, op.via),)
     lifted = b.lift(op, op.via)
     # The extremum's gradient is shared evenly among the rows that attain it, as torch.scatter_reduce does. Where it is NaN nobody knows
-    # who does: NaN is everyone's share, as in torch.amax. (No member lies beyond the extremum, so one that is not within it attains it.)
-    within = b.pointwise("lt" if op.op == "max" else "gt", op.x, lifted)
+    # who does: NaN is everyone's share, as in torch.amax. (Equality, which has both sides computed alike wherever that is done again.)
+    attains = b.pointwise("logical_or", b.pointwise("eq", op.x, lifted), b.pointwise("ne", lifted, lifted))
     one, zero = b.constant_like(op.x, 1.0), b.constant_like(op.x, 0.0)
-    ties = b.reduce_sum(b.pointwise("where", within, zero, one), op.via)
+    ties = b.reduce_sum(b.pointwise("where", attains, one, zero), op.via)
     share = b.pointwise("div", g, b.pointwise("maximum", ties, 1.0))
     share = b.pointwise("where", b.pointwise("ne", op, op), op, share)
-    return (b.pointwise("where", within, zero, b.lift(share, op.via)),)
+    return (b.pointwise("where", attains, b.lift(share, op.via), zero),)
 
 
 @gradient(Softmax)
