@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from columba.distinct import shares_memory
 from columba.driver import Recipe, Runnable
-from columba.frontend import Bound, Trace, TraceError, is_tracing, trace
+from columba.frontend import Bound, Trace, TraceError, hooks, is_tracing, trace
 from columba.frontend.shortcut import MISSED, Shortcut, shortcut_to
 from columba.runtime.build import BuildError, CompilerNotFound
 from columba.runtime.dtypes import ir_dtype
@@ -242,8 +242,32 @@ class CompiledFunction:
                 result = shortcut(owner, rest, kwargs)
                 if result is not MISSED:
                     return result
-        specialization, bound = self.specialize(*args, **kwargs)
+        with hooks.meeting() as met:
+            try:
+                specialization, bound = self.specialize(*args, **kwargs)
+            except Exception:
+                if not met:
+                    raise
+                return self._first_of_hooks(None, met, args, kwargs)
+        if unknown := hooks.unsettled(specialization.trace.phases):
+            return self._first_of_hooks((specialization, bound), unknown, args, kwargs)
         return specialization(bound, owner)
+
+    def _first_of_hooks(
+        self,
+        found: tuple[_Specialization, Bound] | None,
+        met: list[hooks.Met],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """The call as it is, not compiled: shows which hooks of inner modules return something, and so belong to the program."""
+        with hooks.noting():
+            result = self.current()(*args, **kwargs)
+        hooks.settle(met)
+        if found is not None:
+            found[0].trace.check_unchanged(found[1])
+        self.specialize(*args, **kwargs)  # what cannot be compiled is an error at this call, not at the next
+        return result
 
     def specialize(self, *args: Any, **kwargs: Any) -> tuple[_Specialization, Bound]:
         """The specialization that a call with these arguments runs, traced now if there is none yet, and the call bound to it."""

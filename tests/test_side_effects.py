@@ -88,18 +88,6 @@ def hooking(net: Net, g: columba.Graph, h: Tensor) -> Tensor:
     return out
 
 
-def keeping_hook(module: nn.Module, args: Any, out: Tensor) -> None:
-    LOG.append(out)
-
-
-def logging_hook(module: nn.Module, args: Any, out: Tensor) -> None:
-    LOG.append(out.shape)
-
-
-def printing_hook(module: nn.Module, args: Any, out: Tensor) -> None:
-    print(out.shape)
-
-
 def backward_hook(module: nn.Module, *grads: Any) -> None:
     LOG.append(grads)
 
@@ -120,15 +108,6 @@ REFUSED: dict[str, tuple[Callable[[], Net], str]] = {
     "autograd.Function": (
         lambda: with_forward(lambda net, g, h: Doubled.apply(plain(net, g, h))),
         "torch.autograd.Function Doubled cannot be traced",
-    ),
-    "hook that keeps": (
-        lambda: with_hook(lambda net: net.inner.register_forward_hook(keeping_hook)),
-        "is kept in a list beyond the call.*hooks on the compiled module itself",
-    ),
-    "hook that logs": (lambda: with_hook(lambda net: net.inner.register_forward_hook(logging_hook)), "LOG has changed"),
-    "hook that prints": (
-        lambda: with_hook(lambda net: net.inner.register_forward_hook(printing_hook)),
-        r"print\(\.\.\.\) inside a compiled function",
     ),
     "full backward hook": (
         lambda: with_hook(lambda net: net.inner.register_full_backward_hook(backward_hook)),

@@ -77,7 +77,9 @@ def is_library(filename: str) -> bool:
 @functools.lru_cache(maxsize=4096)
 def is_own(filename: str) -> bool:
     """Whether code of a file is Columba's, calls no code of a user's, and is not what observes."""
-    return filename.startswith(_OWN) and not filename.endswith(("/frontend/observe.py", "/frontend/patches.py"))
+    return filename.startswith(_OWN) and not filename.endswith(
+        ("/frontend/observe.py", "/frontend/patches.py", "/frontend/hooks.py")
+    )
 
 
 @functools.lru_cache(maxsize=4096)

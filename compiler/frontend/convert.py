@@ -26,7 +26,8 @@ class Converted:
     """A program, where its inputs come from, and what runs in PyTorch.
 
     ``inputs[i]`` is the record that gives input ``i`` (None: the seed of random numbers), with its space. ``results[i]`` is the record
-    that result ``i`` is. ``prelude`` runs before the program, ``postlude`` after it, in order.
+    that result ``i`` is. ``prelude`` runs before the program, ``postlude`` after it, in order. From the ``inner`` records
+    the program itself computes further ones.
     """
 
     program: Program
@@ -34,6 +35,7 @@ class Converted:
     results: list[Record]
     prelude: list[Record]
     postlude: list[Record]
+    inner: frozenset[Record]
 
 
 def convert(name: str, records: Sequence[Record], found: Spaces, wanted: Iterable[Record]) -> Converted:
@@ -52,7 +54,8 @@ def convert(name: str, records: Sequence[Record], found: Spaces, wanted: Iterabl
     roots = [r for r, _ in sources if r is not None]
     roots += [r for r in needed if r not in found.of or conversion.is_input(r)]
     prelude = _replayed(roots, lambda r: r.source is None)
-    return Converted(program, sources, results, prelude, after)
+    inner = frozenset(o for r in conversion.compiled for o in r.operands if o in conversion.compiled)
+    return Converted(program, sources, results, prelude, after, inner)
 
 
 def _is_boundary(found: Spaces, record: Record) -> bool:

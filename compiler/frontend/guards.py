@@ -151,8 +151,8 @@ class Guards:
     aliases: tuple[tuple[Source, Source], ...]
     graphs: tuple[tuple[Source, Same], ...]
 
-    def mismatches(self, call: Arguments) -> Iterator[str]:
-        """What has changed since the trace, in words."""
+    def mismatches(self, call: Arguments, but: Any = ()) -> Iterator[str]:
+        """What has changed since the trace, in words; ``but`` are classes of checks that are left out."""
         try:
             if snapshot(call, by_value=True) != self.arguments:
                 yield "the arguments differ in structure, or in a value that is no tensor"
@@ -162,7 +162,7 @@ class Guards:
         if now != self.environment:
             yield from (what for what, a, b in zip(_ENVIRONMENT, now, self.environment, strict=True) if a != b)
         for check in self.checks:
-            if (said := check.mismatch()) is not None:
+            if not isinstance(check, but) and (said := check.mismatch()) is not None:
                 yield said
         for source, seen in self.variables:
             if not _is(found(source, call), seen):

@@ -23,7 +23,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from columba.frontend import impure
+from columba.frontend import hooks, impure
 from columba.frontend.code import Names, is_library, is_library_module, is_own, names_of, start_of
 from columba.frontend.errors import TraceError, fail
 from columba.frontend.guards import FunctionGuard, Inherited, OfType, Original, Read
@@ -388,9 +388,11 @@ class Observer:
                 self.variable(Environment(frame.f_locals["key"]))
             elif code is impure.IMPORT_MODULE:
                 self._import(frame.f_locals["name"])
-            elif code is impure.CALL_MODULE and ("hooks", 0) not in self._entered:
+            elif code in (impure.CALL_MODULE, hooks.call_module.__code__) and ("hooks", 0) not in self._entered:
                 self._entered["hooks", 0] = code  # type: ignore[index]
                 for name in _GLOBAL_HOOKS:
+                    if name in hooks.FORWARD and vars(nn.modules.module)[name]:
+                        continue  # guarded where they are called
                     self.variable(Global(vars(nn.modules.module), name))
             return
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None

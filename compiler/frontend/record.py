@@ -222,6 +222,8 @@ class Recorder:
     exact: set[Record] = field(default_factory=set)
     gradients: dict[Record, bool] = field(default_factory=dict)
     layer_sizes: list[dict[str, Any]] = field(default_factory=list)
+    phases: list[Any] = field(default_factory=list)
+    hook_guards: list[Any] = field(default_factory=list)
     autocast: bool = False
     diagnose: Callable[[Record], None] = lambda record: None
     grad: bool = field(default_factory=torch.is_grad_enabled)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from columba.distinct import copied
 from columba.frontend.code import is_library_module
 from columba.frontend.guards import FunctionGuard, Inherited, OfType, Read, environment, found
+from columba.frontend.hooks import HookGuard
 from columba.frontend.language import BuiltGraph
 from columba.frontend.record import Record, RowCount
 from columba.frontend.snapshot import (
@@ -70,7 +71,7 @@ def shortcut_to(
         on_graph: what runs the call.
         places: where the results of the program are: ``("input", n)`` or ``("output", n)``.
     """
-    if trace.autocast:
+    if trace.autocast or trace.phases or any(isinstance(check, HookGuard) for check in trace.guards.checks):
         return None
     try:
         return _Writer(trace, bound, owner, on_graph).shortcut(places)

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from columba.frontend import hooks
 from columba.frontend.convert import Converted, convert
 from columba.frontend.effects import check_nothing_escaped, no_printing
 from columba.frontend.errors import TraceError, defined, fail
@@ -38,6 +39,7 @@ class Bound:
     inputs: list[Tensor]
     values: dict[Record, Any]
     call: Arguments
+    fetched: list[tuple[Tensor, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -48,6 +50,7 @@ class Trace:
         program: what is compiled.
         prelude: what PyTorch computes before it, in order: functions of weights and other plain tensors.
         postlude: what PyTorch computes after it, of values that are one for the whole graph.
+        phases: the hooks that run after all.
     """
 
     converted: Converted
@@ -60,6 +63,7 @@ class Trace:
     spaces: Spaces
     output: Any
     autocast: bool = False
+    phases: tuple[hooks.Phase, ...] = ()
     program: Program = field(init=False)
 
     def __post_init__(self) -> None:
@@ -85,8 +89,11 @@ class Trace:
         if next(self.guards.mismatches(call), None) is not None:
             return None
         values: dict[Record, Any] = {}
+        fetched: list[tuple[Tensor, int]] = []
         for record, guard in self.tensors:
             tensor = found(guard.source, call)
+            if self.phases and isinstance(tensor, Tensor):
+                fetched.append((tensor, hooks.version(tensor)))
             if self.autocast and isinstance(tensor, Tensor):
                 tensor = widened(tensor)
             if guard.mismatch(tensor) is not None:
@@ -104,7 +111,7 @@ class Trace:
             if before is not None:  # the trace that holds will draw what this one's functions have drawn
                 restore_random_states(before)
             return None
-        return Bound(graph, inputs, values, call)
+        return Bound(graph, inputs, values, call, fetched)
 
     def difference(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Why the trace does not hold for a call, in words."""
@@ -207,12 +214,33 @@ class Trace:
                 if record.op == "declare" and value.shape[0] != bound.graph.count(record.kwargs["space"]):
                     raise _wrong_rows(record.operands[0], value.shape, record.kwargs["space"], bound.graph)
 
+        if self.phases:
+            hooks.run(
+                self.phases, values, bound.graph, lambda n: self.count(n, bound.graph, values), self.converted.inner
+            )
+            self.check_unchanged(bound)
+
         def leaf(x: Any, path: Any) -> Any:
             if isinstance(x, Record):
                 return values[x]
             return self.count(x, bound.graph, values)
 
         return walk(self.output, (), leaf)
+
+    def check_unchanged(self, bound: Bound) -> None:
+        """TraceError if hooks have changed what the trace reads, for which they come too late."""
+        said = next(self.guards.mismatches(bound.call, but=hooks.HookGuard), None)
+        if said is None:
+            for (_, guard), (tensor, version) in zip(self.tensors, bound.fetched, strict=True):
+                if found(guard.source, bound.call) is not tensor or hooks.version(tensor) != version:
+                    said = f"{guard.source} has changed"
+        if said is not None:
+            names = {hooks.name_of(one.hook.value): None for phase in self.phases for one in phase.hooks}
+            raise TraceError(
+                f"a hook of a module that is called inside a compiled function ({', '.join(names)}) changes what the function reads, and "
+                f"it runs only after the program has: {said}. Return what it computes, or compute it in forward, or in a hook of the "
+                "compiled module itself"
+            )
 
 
 _DECLARED = {
@@ -302,6 +330,7 @@ def _traced(
             torch.autocast("cpu", enabled=False),
             substituting(held),
             no_printing(is_tracing),
+            hooks.intercepting(),
             RecordingMode(recorder),
         ):
             output = fn(*symbolic[0], **symbolic[1])
@@ -315,6 +344,9 @@ def _traced(
     spaces = infer(recorder.records)
     wanted: list[Record] = []
     walk(output, (), lambda x, path: wanted.append(x) if isinstance(x, Record) else None)
+    for phase in recorder.phases:
+        for one in phase.hooks:
+            mapped(lambda x: wanted.append(x) if isinstance(x, Record) else None, one.args)
     converted = convert(_name(fn, owner), recorder.records, spaces, wanted)
     if not converted.results and not converted.postlude:
         raise TraceError(
@@ -322,7 +354,7 @@ def _traced(
             "functions that do: return what depends on a lift or a reduction, or call the function without it"
         )
     _check_rows(converted, graph, spaces)
-    checks = observer.checks()
+    checks = (*observer.checks(), *recorder.hook_guards)
     variables = tuple(observer.variables.items())
     guards = Guards(
         arguments, modes, checks, variables, _aliases(observer, recorder), _fixed_graphs(observer, recorder)
@@ -340,6 +372,7 @@ def _traced(
         spaces,
         output,
         autocast,
+        tuple(recorder.phases),
     )
 
 
