@@ -159,8 +159,8 @@ class Trace:
             if of in values:
                 return int(values[of].shape[0])
             space = self.spaces.of.get(of)
-            if space is None or graph is None:
-                return int(of.meta.shape[0])
+            if space is None or space is Space.ONE or graph is None:
+                return int(of.meta.shape[0])  # of features, or of a tensor whose shape is guarded
             return graph.count(space)
         assert graph is not None
         return graph.count(of)

@@ -2,15 +2,15 @@
 
 Kernels compute many a value again that another kernel, maybe of another plan, has computed before. Where products may be added to other
 numbers without being rounded the two may differ in the last bit, which rarely matters. It does where a value is compared with what was
-made of it: the gradient of an extremum goes to the members that are *equal* to it, and the exponentials of a softmax are those of logits
-*less their maximum*, so that what is the last bit of a large logit is a factor of its weight.
+made of it: the gradient of an extremum goes to the members that are *equal* to it, or not *within* it, and the exponentials of a softmax
+are those of logits *less their maximum*, so that what is the last bit of a large logit is a factor of its weight.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from columba.ir.interop.ops import FeatureReduce, Pointwise, Reduce, Value
+from columba.ir.interop.ops import COMPLETE_VIEWS, Constant, FeatureReduce, Lift, Pointwise, Reduce, Value
 from columba.ir.intraop.kernels import (
     Buffer,
     Gemm,
@@ -29,6 +29,7 @@ from columba.ir.pointwise import POINTWISE
 
 EXTREMA = ("max", "min")
 EQUALITIES = ("eq", "ne")
+ORDERS = ("lt", "gt", "le", "ge")
 
 NO_PRODUCTS = ("add", "sub", "neg", "where", "maximum", "minimum", "abs", "relu", "clamp", "sign")
 """Functions whose result is no product that could be added to another number without being rounded."""
@@ -62,6 +63,12 @@ def may_be_product(v: Value) -> bool:
     return v.dtype.is_float and POINTWISE[v.function].result != "bool"
 
 
+def _is_constant(v: Value) -> bool:
+    while isinstance(v, (Lift, *COMPLETE_VIEWS)):
+        v = v.x
+    return isinstance(v, Constant)
+
+
 def _compared(v: Value) -> tuple[Value, ...]:
     """The operands of a value that are compared, in it or by those who read it."""
     if isinstance(v, (Reduce, FeatureReduce)) and v.op in EXTREMA:
@@ -70,6 +77,8 @@ def _compared(v: Value) -> tuple[Value, ...]:
         return ()
     if v.function in EQUALITIES and v.args[0].dtype.is_float:
         return v.args
+    if v.function in ORDERS and v.args[0].dtype.is_float and not any(map(_is_constant, v.args)):
+        return v.args  # what is compared with a constant, as for the gradient of ReLU, decides alone
     if v.function == "exp" and isinstance(v.args[0], Pointwise) and v.args[0].function == "sub":
         return v.args[0].args
     return ()
