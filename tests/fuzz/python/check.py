@@ -29,6 +29,9 @@ NOISE = 4
 REFUSALS = (RuntimeError, ValueError, TypeError, NotImplementedError)
 """Classes of errors that tell users what they may not do, if they name the line."""
 
+COMPARES = re.compile(r"(?<!soft)(max|min)|[<>]|eq\(|ne\(|==|inf")
+"""Sources in which it matters whether two numbers are equal."""
+
 INTERNAL = re.compile(
     r"lives in space one|was converted to|AssertionError|Traceback|object has no attribute|not subscriptable"
 )
@@ -163,7 +166,9 @@ class _Check:
             exact,
             lambda: once(case.dtype),
             lambda: once("f32"),
-            lambda seed: run(base, Noise(NOISE * EPSILON[case.dtype], seed)),
+            lambda seed: run(
+                base, Noise(NOISE * EPSILON[case.dtype], seed, ties=seed < 3 or bool(COMPARES.search(case.source)))
+            ),
         )
 
     # -------------------------------------------------------------------------------------------- comparisons
@@ -217,6 +222,8 @@ def _without_gradients(r: References) -> References:
 
 def _shared(want: Outcome, got: Outcome) -> Failure | None:
     """Results that share memory with inputs, or with each other, where those of eager code do not."""
+    if any(isinstance(x, Lifted) for x in want.leaves):
+        return None  # eager code copies those in functions that return other tensors as they are
     extra = _sharing(got) - _sharing(want)
     return Failure("shared memory", "", "; ".join(" and ".join(pair) for pair in sorted(extra))) if extra else None
 

@@ -1,6 +1,7 @@
 """Stochastic arithmetic: eager code whose every operation is off by a few units in the last places (Vignes 1993).
 
-What such noise changes much depends on rounding. Equal numbers get equal noise, so that ties stay ties.
+What such noise changes much depends on rounding. Equal numbers get equal noise, so that ties stay ties, unless that is not asked for: terms
+that cancel each other because they are equal then do not.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ ARITHMETIC = frozenset({
 
 
 class Noise(TorchFunctionMode):
-    """Multiplies what arithmetic gives by 1 + ``amount`` times a number in (-1, 1) that follows from the result's bits and ``seed``."""
+    """Multiplies what arithmetic gives by 1 + ``amount`` times a number in (-1, 1).
 
-    def __init__(self, amount: float, seed: int) -> None:
+    The number follows from ``seed`` and, with ``ties``, from the result's bits.
+    """
+
+    def __init__(self, amount: float, seed: int, *, ties: bool = True) -> None:
         super().__init__()
-        self.amount, self.seed = amount, seed
+        self.amount, self.seed, self.ties = amount, seed, ties
+        self.generator = torch.Generator().manual_seed(seed)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
@@ -36,7 +41,11 @@ class Noise(TorchFunctionMode):
         if not found.is_floating_point() or not found.numel():
             return found
         with torch._C.DisableTorchFunction():
-            return found * (1 + self.amount * _hashed(found.detach(), self.seed))
+            if self.ties:
+                return found * (1 + self.amount * _hashed(found.detach(), self.seed))
+            return found * (
+                1 + self.amount * (2 * torch.rand(found.shape, generator=self.generator, dtype=found.dtype) - 1)
+            )
 
 
 def _hashed(x: Tensor, seed: int) -> Tensor:
