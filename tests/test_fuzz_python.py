@@ -120,6 +120,13 @@ def test_outcomes(result: str, said: type | None) -> None:
     assert type(found) is type(None) if said is None else isinstance(found, said), found
 
 
+def test_squeezing_the_only_row_away_names_the_line() -> None:
+    one = CASE.replace("sources=3", "sources=1").replace("0-0-1 1-0-1 2-0-0", "0-0-0").replace("0-0-1", "0-0-0")
+    found = outcome(Case.parse(one.replace("types 0 0 0", "types 0").replace("{}", "v0.squeeze()")))
+    assert isinstance(found, Refusal), found
+    assert "name the dimensions" in found.message
+
+
 def test_a_result_that_shares_memory_and_an_assertion_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     case = Case.parse(CASE.replace("{}", "v0, h1 * 2"))
 

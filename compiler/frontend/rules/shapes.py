@@ -55,6 +55,10 @@ def _same_elements(call: Call, input: Any, *args: Any, **kwargs: Any) -> Value:
         dims = [*args, *kwargs.values()]
         for dim in dims[0] if dims and isinstance(dims[0], (tuple, list)) else dims:
             feature_axis(input, dim, call.name, call.where, extra=int(call.name == "unsqueeze"))
+        if not dims and input.record.meta.shape[:1] == (1,):
+            raise call.unsupported(
+                "without a dimension it would drop the rows of a graph that has one", "name the dimensions"
+            )
         if not dims:
             kept = tuple(n for n in input.value.shape if n != 1)
             return reshaped(input.value, kept)
