@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from columba.ir.counts import Counts
 from columba.ir.indices import Lookup, Order, Segments
 from columba.ir.interop.ops import FeatureReduce, Linear, OuterReduce, Pointwise, Reduce, Slice, Uniform, Value
 from columba.ir.intraop.kernels import (
@@ -38,9 +39,6 @@ from columba.ir.spaces import Space
 from columba.runtime.build import cpu
 from columba.runtime.cache import find, get_or_make, remove
 from columba.runtime.modes import outside_modes
-
-Counts = Mapping[Space, int]
-"""Rows of every space of a graph."""
 
 INDEX_BYTES = 4
 
@@ -119,12 +117,12 @@ def kernel_work(kernel: Kernel, counts: Counts, cache: float) -> Work:
         total += Work(streamed=WRITE * count.bytes(buffer))
     if isinstance(kernel, GemmReduce):
         lead = kernel.x.type.size // kernel.x.shape[-1]
-        total += Work(products=2.0 * count.rows(kernel.x.space) * lead * kernel.x.shape[-1] * kernel.y.shape[-1])
+        total += Work(products=2.0 * counts[kernel.x.space] * lead * kernel.x.shape[-1] * kernel.y.shape[-1])
     for array in index_arrays(kernel):
         if isinstance(array, (Lookup, Order)):
-            total += Work(streamed=INDEX_BYTES * count.rows(array.map.fine))
+            total += Work(streamed=INDEX_BYTES * counts[array.map.fine])
         elif isinstance(array, Segments):
-            total += Work(streamed=INDEX_BYTES * count.rows(array.map.coarse))
+            total += Work(streamed=INDEX_BYTES * counts[array.map.coarse])
     return total
 
 
@@ -136,21 +134,18 @@ class _Count:
         self.walk = kernel.via if isinstance(kernel, (Traversal, GemmReduce)) else None
         self.owner = kernel.owner if isinstance(kernel, Traversal) else None
 
-    def rows(self, space: Space) -> int:
-        return 1 if space is Space.ONE else self.counts[space]
-
     def bytes(self, buffer: Buffer) -> float:
-        return float(self.rows(buffer.type.space) * buffer.type.size * buffer.type.dtype.itemsize)
+        return float(self.counts.bytes(buffer.type))
 
     def value(self, v: Value, narrowed: Mapping[Value, int]) -> Work:
-        rows = self.rows(v.space)
+        rows = self.counts[v.space]
         match v:
             case Pointwise():
                 return Work(pointwise=float(rows * v.type.size * POINTWISE[v.function].flops))
             case FeatureReduce():
                 return Work(pointwise=float(rows * v.x.type.size))
             case Reduce():
-                return Work(pointwise=float(self.rows(v.x.space) * v.x.type.size))
+                return Work(pointwise=float(self.counts[v.x.space] * v.x.type.size))
             case Uniform():
                 return Work(pointwise=10.0 * rows * v.type.size)
             case Product():
@@ -187,14 +182,13 @@ def _host_work(kernel: HostCall, counts: Counts) -> Work:
     """PyTorch runs operation by operation."""
     total = Work()
     for v in kernel.program.body:
-        rows = 1 if v.space is Space.ONE else counts[v.space]
-        moved = 2.0 * rows * v.type.size * v.dtype.itemsize
+        rows = counts[v.space]
+        moved = 2.0 * counts.bytes(v.type)
         total += Work(streamed=moved, kernels=1)
         if isinstance(v, Linear):
             total += Work(products=2.0 * rows * v.x.type.size * v.shape[-1])
         if isinstance(v, OuterReduce):
-            fine = 1 if v.x.space is Space.ONE else counts[v.x.space]
-            total += Work(products=2.0 * fine * v.x.type.size * v.y.shape[-1])
+            total += Work(products=2.0 * counts[v.x.space] * v.x.type.size * v.y.shape[-1])
     return total
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from columba.autodiff import differentiate
 from columba.codegen.cpp import emit
 from columba.distinct import Distinct, Place, copied, distinct
+from columba.ir.counts import SPACES
 from columba.ir.interop.program import Program
 from columba.ir.interop.verify import verify as verify_program
 from columba.ir.intraop.plan import Plan, spaces_of
@@ -32,7 +33,7 @@ from columba.pipeline import Pipeline, parse_passes
 from columba.runtime.graph import Graph
 from columba.runtime.host import run_host_program
 from columba.runtime.launch import Executable, ExecutableLike, Launcher
-from columba.runtime.operators import SPACES, CompiledProgram, Direction, ProgramOnGraph
+from columba.runtime.operators import CompiledProgram, Direction, ProgramOnGraph
 from columba.saving import Saving
 
 if TYPE_CHECKING:

@@ -8,23 +8,20 @@ compare the two. PyTorch's allocator rounds sizes up and keeps what is free, whi
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from columba.codegen.triton import emit
 from columba.codegen.triton.launches import GridSize, Workspace
 from columba.codegen.triton.module import Step
 from columba.driver import Compilation
+from columba.ir.counts import Counts
 from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
 from columba.ir.interop.ops import VIEWS, Input, Value
 from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, WEIGHT_SPACES, IndexMap, Space
-from columba.ir.types import TensorType
 from columba.runtime.placement import Placement
-
-Counts = Mapping[Space, int]
-"""Rows of every space of a graph."""
 
 INDEX_BYTES = 4
 """Of an id or an offset, as a graph holds them."""
@@ -113,34 +110,16 @@ def footprint(compilation: Compilation, counts: Counts, backend: str = "triton")
     arrays = dict.fromkeys(a for plan in plans for a in plan.index_arrays)
     training = compilation.backward_plan is not None
     return Footprint(
-        weights=_sum(counts, (t for t in inputs if t.space in WEIGHT_SPACES)),
-        features=_sum(counts, (t for t in inputs if t.space not in WEIGHT_SPACES)),
+        weights=counts.total(t for t in inputs if t.space in WEIGHT_SPACES),
+        features=counts.total(t for t in inputs if t.space not in WEIGHT_SPACES),
         graph=graph_bytes(arrays, counts),
-        results=_sum(counts, results),
-        saved=_sum(counts, outputs) - _sum(counts, results),
-        result_gradients=_sum(counts, results) if training else 0,
+        results=counts.total(results),
+        saved=counts.total(outputs) - counts.total(results),
+        result_gradients=counts.total(results) if training else 0,
         gradients=memories[1].outputs if training else 0,
         forward=memories[0],
         backward=memories[1] if training else None,
     )
-
-
-def _sum(counts: Counts, types: Iterable[TensorType]) -> int:
-    return sum(tensor_bytes(t, counts) for t in types)
-
-
-def rows(space: Space, counts: Counts) -> int:
-    """Rows of a space; KeyError that says so where ``counts`` lacks it."""
-    if space is Space.ONE:
-        return 1
-    if space not in counts:
-        raise KeyError(f"the number of {space} rows is not given")
-    return counts[space]
-
-
-def tensor_bytes(t: TensorType, counts: Counts) -> int:
-    """Bytes of a tensor."""
-    return rows(t.space, counts) * t.size * t.dtype.itemsize
 
 
 # ------------------------------------------------------------------------------------------------ plans
@@ -152,7 +131,7 @@ def triton_memory(plan: Plan, steps: Sequence[Step], counts: Counts) -> PlanMemo
     alive: dict[Buffer, int] = {}
     peak = 0
     for n, step in enumerate(steps):
-        alive |= {b: tensor_bytes(b.type, counts) for b in writes(step.kernel)}
+        alive |= {b: counts.bytes(b.type) for b in writes(step.kernel)}
         passing = sum(_workspace(w, counts) for launch in step.launches for w in launch.workspaces)
         if isinstance(step.kernel, HostCall):
             passing = _host_bytes(step.kernel, counts)
@@ -172,18 +151,18 @@ def cpp_memory(plan: Plan, counts: Counts, spare: Sequence[int] = ()) -> PlanMem
     ``spare`` are the inputs whose memory is used again once they have been read, or taken over by outputs, by position.
     """
     placement = Placement(plan)
-    layout = placement.layout([counts.get(space, 0) for space in Space], spare)
+    layout = placement.layout(counts, spare)
     made = [b for n, b in enumerate(placement.tensors, len(plan.inputs)) if n not in layout.heirs]
-    tensors = _sum(counts, (b.type for b in (*made, *placement.from_host)))
+    tensors = counts.total(b.type for b in (*made, *placement.from_host))
     passing = max((_host_bytes(k, counts) for k in plan.kernels if isinstance(k, HostCall)), default=0)
-    outputs = _sum(counts, (b.type for b in dict.fromkeys(plan.outputs) if b not in plan.inputs))
+    outputs = counts.total(b.type for b in dict.fromkeys(plan.outputs) if b not in plan.inputs)
     return PlanMemory(outputs, tensors + passing + layout.size)
 
 
 def _host_bytes(kernel: HostCall, counts: Counts) -> int:
     """Intermediate values of a host call, which PyTorch holds until it is done."""
     made = [v for v in kernel.program.body if isinstance(v, Value) and not isinstance(v, (Input, *VIEWS))]
-    return _sum(counts, (v.type for v in made if v not in kernel.program.results))
+    return counts.total(v.type for v in made if v not in kernel.program.results)
 
 
 def _workspace(workspace: Workspace, counts: Counts) -> int:
@@ -194,13 +173,13 @@ def grid_size(size: GridSize, counts: Counts) -> int:
     """How many programs, or parts, a launch has; tiles are counted as :func:`tile_count` does."""
     if isinstance(size.of, int):
         return -(-size.of // size.by)
-    of = rows(size.of, counts) if isinstance(size.of, Space) else tile_count(size.of, counts)
+    of = counts[size.of] if isinstance(size.of, Space) else tile_count(size.of, counts)
     return -(-of // size.by)
 
 
 def tile_count(tiles: Tiles, counts: Counts) -> int:
     """The most tiles that a table can have: full ones, and one that is not for every segment."""
-    fine, coarse = rows(tiles.map.fine, counts), rows(tiles.map.coarse, counts)
+    fine, coarse = counts[tiles.map.fine], counts[tiles.map.coarse]
     return min(fine, fine // tiles.rows + coarse)
 
 
@@ -216,7 +195,7 @@ def graph_bytes(arrays: Iterable[IndexArray], counts: Counts) -> int:
     ]  # they are the lookups of edges, whether or not these are read
     if counts.get(Space.NTYPE, 1) > 1:
         ids += [("ntype", space) for space in NODE_SPACES if space in counts]
-    unread = sum(rows(space, counts) for name, space in ids if (name, space) not in lookups)
+    unread = sum(counts[space] for name, space in ids if (name, space) not in lookups)
     return INDEX_BYTES * (unread + sum(array_length(array, counts) for array in closed))
 
 
@@ -224,13 +203,13 @@ def array_length(array: IndexArray | Space, counts: Counts) -> int:
     """Elements of an index array; of a pair space, those of its node and its relation, and of its edges' pair and order."""
     match array:
         case Space():
-            return 3 * rows(array, counts) + 1 + 2 * rows(Space.EDGE, counts)
+            return 3 * counts[array] + 1 + 2 * counts[Space.EDGE]
         case Segments():
-            return rows(array.map.coarse, counts) + 1
+            return counts[array.map.coarse] + 1
         case Tiles():
             return 3 * tile_count(array, counts)
         case _:
-            return rows(array.map.fine, counts)
+            return counts[array.map.fine]
 
 
 def _parts(array: IndexArray) -> Iterator[IndexArray | Space]:

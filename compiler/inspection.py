@@ -6,7 +6,7 @@ compute, move and keep. The graph need not be there either: its counts are enoug
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from columba.chips import CHIPS, Chip
 from columba.datasets.statistics import GraphStatistics
 from columba.driver import Compilation
 from columba.explain import compile_for, variants_for
-from columba.ir.spaces import Space
+from columba.ir.counts import Counts
 from columba.ir.types import DType
 from columba.prediction import Prediction, predict
 from columba.resources import PROCESSORS, KernelReport, occupancy, reports
@@ -106,7 +106,7 @@ def inspection(
     return Inspection(name, chip, prediction, found, target)
 
 
-def choose(variants: Variants, counts: Mapping[Space, int], chip: Chip) -> tuple[str, Compilation]:
+def choose(variants: Variants, counts: Counts, chip: Chip) -> tuple[str, Compilation]:
     """The variant that the cost model takes for the fastest on a chip, and its name; KeyError where a count is missing."""
     try:
         name = variants.best(counts, rates_of(chip))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from columba.chips import CHIPS, Chip
 from columba.driver import Compilation
 from columba.footprint import Footprint, footprint
-from columba.ir.spaces import Space
+from columba.ir.counts import Counts
 from columba.resources import KernelReport
 from columba.roofline import KernelCost, plan_costs, total_seconds
 
@@ -27,7 +27,7 @@ class Prediction:
     ``precision`` is how fp32 products multiply: ``"ieee"`` or ``"tf32"``.
     """
 
-    counts: Mapping[Space, int]
+    counts: Counts
     costs: tuple[KernelCost, ...]
     footprint: Footprint
     precision: str = "ieee"
@@ -120,7 +120,7 @@ class Prediction:
         ]
 
 
-def predict(compilation: Compilation, counts: Mapping[Space, int], precision: str = "ieee") -> Prediction:
+def predict(compilation: Compilation, counts: Counts, precision: str = "ieee") -> Prediction:
     """What ``compilation`` takes as the Triton backend runs it, on a graph with ``counts`` rows.
 
     Raises:

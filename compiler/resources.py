@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from columba.codegen.triton import emit
 from columba.driver import Compilation
+from columba.ir.counts import Counts
 from columba.ir.intraop.plan import spaces_of
 from columba.ir.spaces import Space
 from columba.ir.types import DType
@@ -60,7 +61,7 @@ class KernelReport:
 
 
 def reports(
-    compilation: Compilation, counts: Mapping[Space, int], target: str, index_dtype: DType = DType.I32
+    compilation: Compilation, counts: Counts, target: str, index_dtype: DType = DType.I32
 ) -> Iterator[KernelReport]:
     """Compiles the kernels of a program for an architecture, one after the other, in the variants that a graph with ``counts`` runs.
 

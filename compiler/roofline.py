@@ -15,7 +15,8 @@ from columba.chips import Chip
 from columba.codegen.triton import emit
 from columba.codegen.triton.module import Step
 from columba.cost import Rates, kernel_work, narrowed_loads
-from columba.footprint import INDEX_BYTES, Counts, array_length, rows, tensor_bytes
+from columba.footprint import INDEX_BYTES, array_length
+from columba.ir.counts import Counts
 from columba.ir.interop.ops import VIEWS, Constant, Input, Value
 from columba.ir.intraop.kernels import (
     Buffer,
@@ -129,21 +130,21 @@ def _traffic(kernel: Kernel, counts: Counts) -> tuple[float, tuple[Gather, ...]]
     """Bytes in order, and gathers, one for each table."""
     values = values_of(kernel)
     weights = dict.fromkeys(v.w for v in values if isinstance(v, Product))
-    streamed = sum(tensor_bytes(b.type, counts) for b in (*writes(kernel), *weights))
+    streamed = sum(counts.bytes(b.type) for b in (*writes(kernel), *weights))
     streamed += INDEX_BYTES * sum(array_length(a, counts) for a in index_arrays(kernel))
     sizes = narrowed_loads(values)
     in_order: dict[Buffer, float] = {}
     scattered: dict[Buffer, list[tuple[float, float]]] = {}
     for load in (v for v in values if isinstance(v, Load)):
         row = sizes.get(load, load.type.size) * load.dtype.itemsize
-        reached = float(row * min(rows(load.at, counts), rows(load.buffer.type.space, counts)))
+        reached = float(row * min(counts[load.at], counts[load.buffer.type.space]))
         if _is_gathered(load, kernel):
-            scattered.setdefault(load.buffer, []).append((float(row * rows(load.at, counts)), reached))
+            scattered.setdefault(load.buffer, []).append((float(row * counts[load.at]), reached))
         else:
             in_order[load.buffer] = max(reached, in_order.get(load.buffer, 0.0))
     gathers = []
     for buffer, reads in scattered.items():
-        table = float(tensor_bytes(buffer.type, counts))
+        table = float(counts.bytes(buffer.type))
         left = max(0.0, table - in_order.get(buffer, 0.0))
         gathers.append(Gather(table, sum(m for m, _ in reads), min(left, sum(once for _, once in reads))))
     return streamed + sum(in_order.values()), tuple(gathers)
@@ -162,4 +163,4 @@ def _host_traffic(kernel: HostCall, counts: Counts) -> tuple[float, int]:
     """PyTorch reads operands and writes a result, operation by operation; views are free."""
     made = [v for v in kernel.program.body if isinstance(v, Value) and not isinstance(v, (Input, Constant, *VIEWS))]
     touched = [t for v in made for t in (v, *v.children) if isinstance(t, Value)]
-    return float(sum(tensor_bytes(v.type, counts) for v in touched)), len(made)
+    return float(sum(counts.bytes(v.type) for v in touched)), len(made)

@@ -10,10 +10,11 @@ PyTorch's AOTAutograd).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from columba.ir.counts import TYPICAL, Counts
 from columba.ir.interop.ops import (
     VIEWS,
     Constant,
@@ -34,19 +35,6 @@ from columba.ir.spaces import Space
 
 if TYPE_CHECKING:
     import networkx as nx
-
-TYPICAL: dict[Space, int] = {
-    Space.ONE: 1,
-    Space.NTYPE: 4,
-    Space.REL: 64,
-    Space.NODE: 1 << 15,
-    Space.SRC: 1 << 15,
-    Space.DST: 1 << 15,
-    Space.SRC_REL: 1 << 17,
-    Space.DST_REL: 1 << 17,
-    Space.EDGE: 1 << 19,
-}
-"""Rows of the spaces where no graph is at hand, in the proportions of knowledge graphs."""
 
 PRODUCT_FLOPS = 5.0
 """Floating-point operations of a matrix product in the time of a byte."""
@@ -74,7 +62,7 @@ class Saving:
     else: where it is low, more is saved.
     """
 
-    counts: Mapping[Space, int] = field(default_factory=lambda: TYPICAL)
+    counts: Counts = TYPICAL
     budget: int | None = None
     price: float = 1.0
 
@@ -110,7 +98,7 @@ class Saving:
         return sum(self._bytes(v) for v in values)
 
     def _bytes(self, value: Value) -> int:
-        return self.counts[value.space] * value.type.size * value.dtype.itemsize
+        return self.counts.bytes(value.type)
 
     # -------------------------------------------------------------------------------------------- the cut
 

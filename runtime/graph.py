@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from columba.ir.counts import Counts
 from columba.ir.indices import IndexArray
 from columba.ir.spaces import Space
 from columba.runtime.checks import checked_topology
@@ -163,11 +164,11 @@ class Graph(Conversions):
         """Rows of a space."""
         return self._arrays.count(space)
 
-    def counts(self) -> dict[Space, int]:
+    def counts(self) -> Counts:
         """Rows of every space that the graph has. Counting pairs builds them, on the first call."""
         nodes = (Space.NODE,) if self.is_square else (Space.SRC, Space.DST)
         spaces = (*nodes, Space.EDGE, Space.REL, Space.NTYPE, Space.SRC_REL, Space.DST_REL, Space.ONE)
-        return self.keep("counts", lambda: {space: self.count(space) for space in spaces})
+        return self.keep("counts", lambda: Counts({space: self.count(space) for space in spaces}))
 
     @property
     def index_dtype(self) -> torch.dtype:

@@ -16,17 +16,16 @@ import torch
 from torch import Tensor
 
 from columba.codegen.cpp import Stage, emit, emit_parts, stages
+from columba.ir.counts import Counts
 from columba.ir.interop.program import Program
 from columba.ir.intraop.kernels import Buffer, HostCall
 from columba.ir.intraop.plan import Plan
-from columba.ir.spaces import Space
+from columba.ir.spaces import WEIGHT_SPACES
 from columba.ir.types import DType
 from columba.runtime.build import BuildError, build_emitted
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.memory import ALIGNMENT, Pooled, pooled, scratch
-from columba.runtime.placement import SPACES as SPACES
-from columba.runtime.placement import Placement, bytes_of
-from columba.runtime.placement import shape_of as shape_of
+from columba.runtime.placement import Placement
 from columba.runtime.sorts import start_building_sorts
 
 HostRunner = Callable[[Program, Sequence[Tensor]], list[Tensor]]
@@ -180,12 +179,12 @@ class _PlanRunner:
 class Packing:
     """Buffers that stand in one tensor of bytes, each at its offset. None stands for that tensor among others."""
 
-    def __init__(self, buffers: Sequence[Buffer], counts: Sequence[int]) -> None:
+    def __init__(self, buffers: Sequence[Buffer], counts: Counts) -> None:
         self.offsets: dict[Buffer, int] = {}
         self.size = 0
         for b in buffers:
             self.offsets[b] = self.size
-            self.size += -(-bytes_of(b.type, counts) // ALIGNMENT) * ALIGNMENT
+            self.size += -(-counts.bytes(b.type) // ALIGNMENT) * ALIGNMENT
 
     def first_of(self, buffer: Buffer | None) -> Buffer:
         """The buffer that begins where a tensor does."""
@@ -214,14 +213,15 @@ class Launch:
         if host is None and any(isinstance(step, HostCall) for step in runner.steps):
             raise ValueError(f"plan {runner.plan.name} has host calls; give run(host=...)")
         self.runner, self.host = runner, host
-        self.packing = packing = packing or Packing((), counts)
+        self.counts = Counts(counts)
+        self.packing = packing = packing or Packing((), self.counts)
         self.index = tuple(index)
         self.arrays = (ctypes.c_void_p * max(1, len(index)))(*[a.data_ptr() for a in index])
         self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
         self.arrays_at, self.sizes_at = ctypes.addressof(self.arrays), ctypes.addressof(self.sizes)
         inputs, made = packing.left(runner.plan.inputs), packing.left(runner.tensors)
-        self.checks = [("saved" if b is None else b.name, *_about(b, packing, counts)) for b in inputs]
-        self.made = [_Made(*_about(b, packing, counts)) for b in made]
+        self.checks = [("saved" if b is None else b.name, *_about(b, packing, self.counts)) for b in inputs]
+        self.made = [_Made(*_about(b, packing, self.counts)) for b in made]
         self.makes_small = all(about.size < Pooled.SMALL for about in self.made)
         self.patterns: list[Tensor] = []
         self.number = {b: n for n, b in enumerate((*inputs, *made, *runner.from_host))}
@@ -229,15 +229,13 @@ class Launch:
         self.first_slots = len(self.slots) if self.slots == list(range(len(self.slots))) else 0
         self.outputs = [self.number[b] for b in packing.left(runner.plan.outputs)]
         self.temporaries = [runner.position[b] for b in runner.temporaries]
-        self.counts = tuple(counts)
         self.layouts: dict[tuple[int, tuple[int, ...]], _Layout] = {}
-        self.is_small = self._elements(counts) < SMALL
+        self.is_small = self._elements() < SMALL
 
-    def _elements(self, counts: Sequence[int]) -> int:
+    def _elements(self) -> int:
         """How much a call reads and writes, in elements: of index arrays, and of buffers with a row per row of the graph."""
-        per_graph = (Space.ONE, Space.REL, Space.NTYPE)
-        rows = (shape_of(b.type, counts) for b in self.runner.plan.buffers if b.type.space not in per_graph)
-        return sum(map(math.prod, rows)) + sum(a.numel() for a in self.index)
+        types = [b.type for b in self.runner.plan.buffers if b.type.space not in WEIGHT_SPACES]
+        return sum(self.counts[t.space] * t.size for t in types) + sum(a.numel() for a in self.index)
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         self.check(inputs)
@@ -279,7 +277,7 @@ class Launch:
             *(plan.inputs if inputs else self.runner.tensors)
         }:
             return None
-        return Launch(self.runner, self.index, self.counts, self.host, Packing(buffers, self.counts))
+        return Launch(self.runner, self.index, self.counts.in_order, self.host, Packing(buffers, self.counts))
 
     def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """See :meth:`Launcher.unpacked`."""
@@ -389,11 +387,11 @@ class _Made:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def _about(buffer: Buffer | None, packing: Packing, counts: Sequence[int]) -> tuple[torch.dtype, tuple[int, ...]]:
+def _about(buffer: Buffer | None, packing: Packing, counts: Counts) -> tuple[torch.dtype, tuple[int, ...]]:
     """Type and shape of the tensor of a buffer, or of the one that packed buffers stand in."""
     if buffer is None:
         return torch.uint8, (packing.size,)
-    return torch_dtype(buffer.type.dtype), shape_of(buffer.type, counts)
+    return torch_dtype(buffer.type.dtype), counts.shape(buffer.type)
 
 
 def _pattern(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

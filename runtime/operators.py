@@ -20,9 +20,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from columba.ir.counts import Counts
 from columba.ir.types import TensorType
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.launch import SPACES, Launcher, shape_of
+from columba.runtime.launch import Launcher
 
 
 class Binder(Protocol):
@@ -80,7 +81,8 @@ def program(key: str) -> CompiledProgram:
 
 
 def _empty(outputs: Sequence[TensorType], counts: Sequence[int], device: torch.device) -> list[Tensor]:
-    return [torch.empty(shape_of(t, counts), dtype=torch_dtype(t.dtype), device=device) for t in outputs]
+    rows = Counts(counts)
+    return [torch.empty(rows.shape(t), dtype=torch_dtype(t.dtype), device=device) for t in outputs]
 
 
 def _bind(direction: Direction, index: Sequence[Tensor], counts: Sequence[int]) -> Launcher:
@@ -332,7 +334,6 @@ class _ShortWay(torch.autograd.Function):
 
 
 __all__ = [
-    "SPACES",
     "Binder",
     "CompiledProgram",
     "Direction",
@@ -341,5 +342,4 @@ __all__ = [
     "forward",
     "no_modes",
     "program",
-    "shape_of",
 ]

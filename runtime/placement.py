@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
+from columba.ir.counts import Counts
 from columba.ir.intraop.groups import rooms
 from columba.ir.intraop.in_place import in_place
 from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
 from columba.ir.intraop.plan import Plan
-from columba.ir.spaces import Space
-from columba.ir.types import TensorType
 from columba.runtime.memory import ALIGNMENT
-
-SPACES = tuple(Space)
 
 SMALLEST_SPARE = 2**18
 """Bytes from which a tensor's memory is worth reusing."""
@@ -93,7 +89,7 @@ class Placement:
         inputs = len(self.plan.inputs)
         return {inputs + n: standing.get(b, written[b]) for n, b in enumerate(self.tensors) if b in self.plan.outputs}
 
-    def layout(self, counts: Sequence[int], spare: Sequence[int] = (), threads: int | None = None) -> Layout:
+    def layout(self, counts: Counts, spare: Sequence[int] = (), threads: int | None = None) -> Layout:
         """Where the temporaries stand, how large a block they need, and which outputs take over the memory of inputs.
 
         Temporaries that never live together share memory. ``spare`` are positions of inputs whose memory is free once their last
@@ -102,7 +98,7 @@ class Placement:
         """
         threads = torch.get_num_threads() if threads is None else threads
         sizes = [_aligned(self.size_of(b, counts, threads)) for b in self.temporaries]
-        wide = {n: bytes_of(b.type, counts) for n, b in enumerate((*self.plan.inputs, *self.tensors))}
+        wide = {n: counts.bytes(b.type) for n, b in enumerate((*self.plan.inputs, *self.tensors))}
         wide = {n: size for n, size in wide.items() if size >= SMALLEST_SPARE}
         free = {n: self._last_read(self.plan.inputs[n]) for n in spare if n in wide}
         best = self._fitted(sizes, wide, free, {})
@@ -116,13 +112,13 @@ class Placement:
                     best = found
         return best
 
-    def size_of(self, buffer: Buffer, counts: Sequence[int], threads: int) -> int:
+    def size_of(self, buffer: Buffer, counts: Counts, threads: int) -> int:
         """Bytes of a temporary."""
         group = self.group_of.get(buffer)
         if group is None:
-            return bytes_of(buffer.type, counts)
+            return counts.bytes(buffer.type)
         room = rooms(group, self.plan.kernels, threads)[buffer]
-        return room.of(counts[SPACES.index(group.space)]) * buffer.type.size * buffer.type.dtype.itemsize
+        return room.of(counts[group.space]) * buffer.type.size * buffer.type.dtype.itemsize
 
     def _last_read(self, buffer: Buffer) -> int:
         return max((self.spans[n][1] for n, k in enumerate(self.plan.kernels) if buffer in reads(k)), default=-1)
@@ -177,13 +173,3 @@ def _first_fit(taken: Sequence[_Taken], size: int, life: tuple[int, int]) -> int
 
 def _aligned(size: int) -> int:
     return -(-max(1, size) // ALIGNMENT) * ALIGNMENT
-
-
-def bytes_of(t: TensorType, counts: Sequence[int]) -> int:
-    """Bytes of a buffer."""
-    return math.prod(shape_of(t, counts)) * t.dtype.itemsize
-
-
-def shape_of(t: TensorType, counts: Sequence[int]) -> tuple[int, ...]:
-    """The tensor shape of a value: rows of its space, then features; a plain value has no rows."""
-    return t.shape if t.space is Space.ONE else (counts[SPACES.index(t.space)], *t.shape)

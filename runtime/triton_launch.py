@@ -31,13 +31,14 @@ from columba.codegen.triton import (
     emit,
 )
 from columba.codegen.triton.launches import Argument, GridSize
+from columba.ir.counts import Counts
 from columba.ir.indices import IndexArray
 from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.launch import SPACES, HostRunner, Launcher, check_inputs, collecting, shape_of
+from columba.runtime.launch import HostRunner, Launcher, check_inputs, collecting
 
 Choice = Callable[[Launch, Mapping[Space, int]], Variant]
 """Which variant of a launch runs on a graph with given row counts."""
@@ -109,7 +110,8 @@ class _BoundPlan:
         self, runner: _PlanRunner, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
     ) -> None:
         self.runner, self.index, self.counts, self.host = runner, index, counts, host
-        self.checks = [(b.name, torch_dtype(b.type.dtype), shape_of(b.type, counts)) for b in runner.plan.inputs]
+        rows = Counts(counts)
+        self.checks = [(b.name, torch_dtype(b.type.dtype), rows.shape(b.type)) for b in runner.plan.inputs]
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         self.check(inputs)
@@ -180,8 +182,7 @@ class _Call:
         self.runner = runner
         self.tensors = tensors
         self.index = index
-        self.given_counts = tuple(counts)
-        self.counts = dict(zip(SPACES, counts, strict=True))
+        self.counts = Counts(counts)
         self.device = device
         self.functions = load_functions(runner.source, interpreted=device.type == "cpu")
 
@@ -206,9 +207,7 @@ class _Call:
             self.tensors.update(zip(step.kernel.results, results, strict=True))
             return
         for buffer in writes(step.kernel):
-            self.tensors[buffer] = self.allocate(
-                shape_of(buffer.type, self.given_counts), torch_dtype(buffer.type.dtype)
-            )
+            self.tensors[buffer] = self.allocate(self.counts.shape(buffer.type), torch_dtype(buffer.type.dtype))
         parts: dict[Workspace, Tensor] = {}
         for launch in step.launches:
             for workspace in launch.workspaces:

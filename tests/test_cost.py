@@ -12,6 +12,7 @@ import torch
 import columba
 from columba.cost import Rates, kernel_work, machine_rates, plan_seconds
 from columba.driver import compile_program
+from columba.ir.counts import Counts
 from columba.ir.interop.text import parse_program
 from columba.ir.spaces import Space
 from columba.nn import HGTConv, RGATConv, RGCNConv
@@ -41,7 +42,7 @@ def test_work_of_a_product_and_of_a_sum() -> None:
       return out=%3
     }""")
     plan = compile_program(program).forward_plan
-    counts = {Space.NODE: 10, Space.EDGE: 100, Space.REL: 3, Space.SRC_REL: 20, Space.ONE: 1}
+    counts = Counts({Space.NODE: 10, Space.EDGE: 100, Space.REL: 3, Space.SRC_REL: 20})
     product, total = (kernel_work(k, counts, 1e9) for k in plan.kernels)
     assert product.products == 2 * 20 * 8 * 4
     assert product.near == 20 * 8 * 4  # gathered rows of x
@@ -102,7 +103,7 @@ def test_forced_variants_compute_the_same(kind: str, passes: str) -> None:
 def saved_bytes(explanation: columba.Explanation, g: columba.Graph) -> int:
     compilation, counts = explanation.compilation, g.counts()
     kept = compilation.forward_plan.outputs[compilation.results :]
-    return sum(counts[b.type.space] * b.type.size * b.type.dtype.itemsize for b in kept)
+    return counts.total(b.type for b in kept)
 
 
 def test_a_memory_budget_is_kept() -> None:

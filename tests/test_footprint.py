@@ -16,6 +16,7 @@ import columba
 from columba import Graph, footprint
 from columba.footprint import footprint as footprint_of
 from columba.footprint import graph_bytes, peak_bytes, tile_count
+from columba.ir.counts import Counts
 from columba.ir.indices import Tiles
 from columba.ir.spaces import PAIR_SPACES, Space
 from columba.nn.samples import LAYERS, sample
@@ -171,7 +172,7 @@ def test_graph_bytes_are_those_of_its_arrays(layer: str, monkeypatch: pytest.Mon
     x = torch.randn(small.num_nodes, 64).requires_grad_()
     compilation = columba.explain(columba.compile(model, passes=PAIRS), x, small).compilation
     arrays = dict.fromkeys(a for plan in compilation.plans for a in plan.index_arrays)
-    counts = {space: graph.count(space) for space in (Space.NODE, Space.EDGE, Space.REL, Space.NTYPE, *PAIR_SPACES)}
+    counts = Counts({s: graph.count(s) for s in (Space.NODE, Space.EDGE, Space.REL, Space.NTYPE, *PAIR_SPACES)})
     fresh = Graph(graph.edge_index, graph.edge_type, num_nodes=300, num_relations=5, node_type=graph.node_type)
     for array in arrays:
         fresh.index(array)
@@ -187,12 +188,12 @@ def test_a_missing_count_is_named() -> None:
     model, x, graph = sample("rgcn", features=4)
     compilation = columba.explain(model, x, graph).compilation
     with pytest.raises(KeyError, match="number of .* rows is not given"):
-        peak_bytes(compilation, {Space.EDGE: 3})
+        peak_bytes(compilation, Counts({Space.EDGE: 3}))
 
 
 def test_inference_needs_no_more_than_training() -> None:
     model, x, graph = sample("hgt")
-    counts = {**columba.datasets.statistics("fb15k").counts(), Space.NTYPE: 2}
+    counts = Counts({**columba.datasets.statistics("fb15k").counts(), Space.NTYPE: 2})
     training = columba.explain(columba.compile(model, passes=PAIRS), x, graph).compilation
     with torch.no_grad():
         inference = columba.explain(columba.compile(model, passes=PAIRS), x, graph).compilation

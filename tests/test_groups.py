@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import columba
 from columba.driver import Compilation, Recipe
+from columba.ir.counts import Counts
 from columba.ir.interop.verify import VerificationError
 from columba.ir.intraop.groups import rooms
 from columba.ir.intraop.kernels import Gemm, GemmReduce, GemmSchedule, Traversal
@@ -206,7 +207,8 @@ def test_scattered_sums_are_checked() -> None:
 def test_local_buffers_take_memory_for_some_rows_only() -> None:
     plan = run("group_kernels{parts=2}", parse_plan(BEFORE))
     rows = 100_000
-    counts = [{Space.NODE: 1000, Space.REL: 5, Space.EDGE: 300_000}.get(space, rows) for space in Space]
+    given = {Space.NODE: 1000, Space.REL: 5, Space.EDGE: 300_000}
+    counts = Counts([given.get(space, rows) for space in Space])
     found = {b.name: room for b, room in rooms(plan.groups[0], plan.kernels, 4).items()}
     assert (found["t"].of(rows), found["y"].of(rows)) == (4 * 512, 4 * 2 * 512)
     assert found["t"].of(100) == 100

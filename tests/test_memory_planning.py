@@ -15,13 +15,14 @@ from torch import Tensor, nn
 
 import columba
 from columba.driver import Compilation
+from columba.ir.counts import Counts
 from columba.ir.intraop.kernels import Buffer, HostCall, Kernel, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
 from columba.passes.intraop.order_kernels import OrderKernels
 from columba.runtime import placement
 from columba.runtime.memory import Pooled, pooled
-from columba.runtime.placement import Placement, bytes_of
+from columba.runtime.placement import Placement
 
 GRAPH = square_graphs()["random"]
 WIDTH = 64
@@ -37,7 +38,7 @@ FB15K = {
     Space.DST_REL: 149_689,
     Space.EDGE: 544_230,
 }
-COUNTS = [FB15K[space] for space in Space]
+COUNTS = Counts(FB15K)
 TABLE = FB15K[Space.SRC_REL] * WIDTH * 4
 """Bytes of a row of features for each pair."""
 
@@ -64,11 +65,11 @@ def test_a_training_step_holds_few_tables_of_pairs(layer: str, tables: int) -> N
     """At the fullest moment, beside tables with a row a pair: twice what the user gives and gets, and two numbers a head of an edge."""
     c = compilation(layer)
     assert c.backward_plan is not None
-    kept = sum(bytes_of(b.type, COUNTS) for b in c.forward_plan.outputs[c.results :])
+    kept = sum(COUNTS.bytes(b.type) for b in c.forward_plan.outputs[c.results :])
     forward = Placement(c.forward_plan).layout(COUNTS).size
     backward = Placement(c.backward_plan).layout(COUNTS, c.spare).size
     inputs, outputs = c.forward_plan.inputs, (*c.forward_plan.outputs[: c.results], *c.backward_plan.outputs)
-    compulsory = sum(bytes_of(b.type, COUNTS) for b in (*inputs, *outputs))
+    compulsory = sum(COUNTS.bytes(b.type) for b in (*inputs, *outputs))
     edges = 2 * 4 * 4 * FB15K[Space.EDGE]
     assert kept + max(forward, backward) <= tables * TABLE + 2 * compulsory + edges
     assert kept + max(forward, backward) > (tables - 1) * TABLE
@@ -123,7 +124,7 @@ def test_what_lives_together_stands_apart(layer: str, seed: int, monkeypatch: py
     monkeypatch.setattr(placement, "SMALLEST_SPARE", 1)
     generator = random.Random(seed)
     plan = backward_plan(layer)
-    counts = [generator.choice([0, 1, 7, 1000, 5000]) for _ in Space]
+    counts = Counts([generator.choice([0, 1, 7, 1000, 5000]) for _ in Space])
     spare = tuple(n for n in range(len(plan.inputs)) if generator.random() < 0.5)
     where = Placement(plan)
     layout = where.layout(counts, spare, 2)
@@ -132,14 +133,14 @@ def test_what_lives_together_stands_apart(layer: str, seed: int, monkeypatch: py
     held = []
     for n, buffer in enumerate(tensors):
         room = layout.heirs.get(n, n)
-        size = bytes_of(buffer.type, counts)
-        assert size <= bytes_of(tensors[room].type, counts)
+        size = counts.bytes(buffer.type)
+        assert size <= counts.bytes(tensors[room].type)
         if n >= len(plan.inputs) or n in spare:
             held.append((room, 0, size, used(plan, buffer), buffer))
     for buffer, (place, at) in zip(where.temporaries, layout.places, strict=True):
         size = where.size_of(buffer, counts, 2)
         assert at % 64 == 0
-        assert at + size <= (layout.size if place is None else bytes_of(tensors[place].type, counts))
+        assert at + size <= (layout.size if place is None else counts.bytes(tensors[place].type))
         assert place is None or place >= len(plan.inputs) or place in spare
         room = None if place is None else layout.heirs.get(place, place)
         held.append((room, at, at + size, where.lives[buffer], buffer))

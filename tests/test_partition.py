@@ -7,12 +7,13 @@ from pass_checks import graphs, random_inputs, transformed
 
 from columba.autodiff import differentiate
 from columba.driver import LEVEL_1, Recipe
+from columba.ir.counts import TYPICAL, Counts
 from columba.ir.interop.program import Program
 from columba.ir.interop.text import parse_program
 from columba.ir.spaces import Space
 from columba.partition import Partition, partition
 from columba.runtime.reference import evaluate
-from columba.saving import TYPICAL, Saving
+from columba.saving import Saving
 
 SCORES = """program p(%h: node[64] f32, %w: rel[64,64] f32, %a: rel[64] f32, %b: rel[64] f32) {
   %0: src_rel[64] f32 = lift(%h, via=src:src_rel->node)
@@ -84,7 +85,7 @@ def test_a_budget_is_kept_and_costs_no_more_than_needed() -> None:
 def test_counts_decide() -> None:
     """A sum over few edges is cheaper to go through again than to keep for many nodes."""
     joint, inputs, results = joint_of(SCORES)
-    few = Saving({**TYPICAL, Space.EDGE: 1 << 10})
+    few = Saving(Counts({**TYPICAL, Space.EDGE: 1 << 10}))
     assert "node[] f32" in saved_types(partition(joint, inputs, results))
     assert "node[] f32" not in saved_types(partition(joint, inputs, results, few))
 

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import columba
 from columba import api, nn
+from columba.ir.counts import SPACES
 from columba.runtime import build, launch, operators
 
 G = square_graphs()["random"]
@@ -82,7 +83,7 @@ def test_opcheck() -> None:
     specialization, bound = api.CompiledFunction.specialize(type(layer).forward, layer, x, G)
     runnable = specialization.runnable(G, bound.inputs)
     index = [G.index(a) for a in runnable.arrays]
-    counts = [G.count(space) if space in runnable.spaces else 0 for space in operators.SPACES]
+    counts = [G.count(space) if space in runnable.spaces else 0 for space in SPACES]
     key = runnable.program.key
     inputs = [t.detach().clone().requires_grad_(t.requires_grad) for t in bound.inputs]
     torch.library.opcheck(torch.ops.columba.forward, (key, inputs, index, counts))
@@ -93,7 +94,7 @@ def test_torch_compile_and_export_go_through_the_operator() -> None:
     specialization, bound = api.CompiledFunction.specialize(type(layer).forward, layer, leaf(N, 4), G)
     runnable = specialization.runnable(G, bound.inputs)
     index = [G.index(a) for a in runnable.arrays]
-    counts = [G.count(space) if space in runnable.spaces else 0 for space in operators.SPACES]
+    counts = [G.count(space) if space in runnable.spaces else 0 for space in SPACES]
 
     def program(*inputs: Tensor) -> Tensor:
         return operators.forward(runnable.program.key, list(inputs), index, counts)[0] * 2

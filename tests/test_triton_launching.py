@@ -27,12 +27,12 @@ pytest.importorskip("triton")
 from triton_matrix import INTERPRETED, PASSES, PROGRAMS, Pair, graphs, random_graph, tensors_of
 
 import columba
+from columba.ir.counts import Counts
 from columba.ir.intraop.plan import spaces_of
 from columba.ir.spaces import Space
 from columba.runtime import operators, triton_launch
 from columba.runtime.graph import Graph
 from columba.runtime.host import run_host_program
-from columba.runtime.launch import shape_of
 from columba.runtime.triton_launch import TritonExecutable, _Call
 
 pytestmark = [
@@ -200,18 +200,19 @@ def watch_fake(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for plan in executable.plans:
             used = spaces_of(plan)
             counts = [graph.count(space) if space in used else 0 for space in Space]
+            shape = Counts(counts).shape
             index = [graph.index(a) for a in plan.index_arrays]
             seen = _Operators()
             with FakeTensorMode(allow_non_fake_inputs=False), seen:
                 arrays = [torch.empty(a.shape, dtype=a.dtype, device="cuda") for a in index]
                 inputs = [
-                    torch.empty(shape_of(b.type, counts), dtype=triton_launch.torch_dtype(b.type.dtype), device="cuda")
+                    torch.empty(shape(b.type), dtype=triton_launch.torch_dtype(b.type.dtype), device="cuda")
                     for b in plan.inputs
                 ]
                 host = functools.partial(run_host_program, counts=counts)
                 outputs = executable.bind(plan.name, arrays, counts, host)(inputs)
             assert all(o.device.type == "cuda" for o in outputs)
-            assert [tuple(o.shape) for o in outputs] == [shape_of(b.type, counts) for b in plan.outputs]
+            assert [tuple(o.shape) for o in outputs] == [shape(b.type) for b in plan.outputs]
     wanted = {n.function for steps in executable.module.steps.values() for s in steps for n in s.launches}
     assert set(kernels.launches) == wanted
 

@@ -15,6 +15,7 @@ import columba
 from columba.cost import Rates
 from columba.driver import Compilation, Runnable, compile_program
 from columba.explain import tunable
+from columba.ir.counts import Counts
 from columba.ir.intraop.kernels import Gemm, GemmReduce, GemmSchedule, HostCall, Traversal, TraversalSchedule
 from columba.ir.intraop.text import parse_plan, plans_equal
 from columba.ir.intraop.verify import verify
@@ -30,7 +31,9 @@ from columba.tuning.space import choices, default_decision, plan_candidates, pla
 from columba.variants import Variants, parse_choices
 
 RATES = Rates(1e11, 1e9, 1e10, 5e9, 2e9, 1e-5, 1e7)
-COUNTS = {Space.NODE: 1000, Space.EDGE: 9000, Space.REL: 9, Space.NTYPE: 2, Space.SRC_REL: 4000, Space.DST_REL: 5000}
+COUNTS = Counts(
+    {Space.NODE: 1000, Space.EDGE: 9000, Space.REL: 9, Space.NTYPE: 2, Space.SRC_REL: 4000, Space.DST_REL: 5000}
+)
 
 
 def graph() -> columba.Graph:

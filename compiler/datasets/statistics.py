@@ -15,6 +15,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from columba.ir.counts import Counts
 from columba.ir.spaces import Space
 
 KINDS = ("counted", "scaled", "bound", "estimated")
@@ -47,9 +48,9 @@ class GraphStatistics:
     source: str = ""
     method: str = ""
 
-    def counts(self) -> dict[Space, int]:
+    def counts(self) -> Counts:
         """Rows of every space that the graph has, as :meth:`columba.Graph.counts` gives them."""
-        return {Space.ONE: 1, **self.rows}
+        return Counts(self.rows)
 
     def compaction(self, space: Space) -> float:
         """Pairs for each edge."""

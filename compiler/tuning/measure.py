@@ -16,11 +16,12 @@ import torch
 from torch import Tensor
 
 from columba.driver import Runnable
+from columba.ir.counts import Counts
 from columba.ir.interop.program import Program
 from columba.ir.types import TensorType
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.graph import Graph
-from columba.runtime.launch import SPACES, kernel_times, shape_of
+from columba.runtime.launch import kernel_times
 from columba.runtime.modes import outside_modes
 from columba.tuning.decisions import DIRECTIONS
 
@@ -50,7 +51,7 @@ class Workload:
 
     def __init__(self, program: Program, wrt: Sequence[str], graph: Graph) -> None:
         self.graph, self.wrt = graph, tuple(wrt)
-        counts = [graph.count(s) if s in {i.space for i in program.inputs} else 0 for s in SPACES]
+        counts = Counts({s: graph.count(s) for s in {i.space for i in program.inputs}})
         with outside_modes():
             generator = torch.Generator(graph.device).manual_seed(0)
             self.inputs = [_made_up(i.type, counts, graph.device, generator) for i in program.inputs]
@@ -78,8 +79,8 @@ class Workload:
             torch.cuda.synchronize(self.graph.device)
 
 
-def _made_up(t: TensorType, counts: Sequence[int], device: torch.device, generator: torch.Generator) -> Tensor:
-    shape, dtype = shape_of(t, counts), torch_dtype(t.dtype)
+def _made_up(t: TensorType, counts: Counts, device: torch.device, generator: torch.Generator) -> Tensor:
+    shape, dtype = counts.shape(t), torch_dtype(t.dtype)
     if not dtype.is_floating_point:
         return torch.zeros(shape, dtype=dtype, device=device)
     return (

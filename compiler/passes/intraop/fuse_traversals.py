@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from columba.ir.counts import TYPICAL
 from columba.ir.interop.ops import Lift, Reduce, Value
 from columba.ir.intraop.kernels import (
     Buffer,
@@ -24,7 +25,6 @@ from columba.ir.node import Node, rewrite, topological
 from columba.ir.spaces import WEIGHT_SPACES
 from columba.lowering import load, schedule_order
 from columba.pipeline import Pass
-from columba.saving import TYPICAL
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from columba.ir.counts import TYPICAL
 from columba.ir.intraop.kernels import Buffer, HostCall, Kernel, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import PAIR_SPACES
 from columba.pipeline import Pass
-from columba.saving import TYPICAL
 
 
 @dataclass(frozen=True)
@@ -107,4 +107,4 @@ def _rank(b: _Beginning) -> tuple[int, int, tuple[int, ...]]:
 
 
 def _bytes(buffer: Buffer) -> int:
-    return TYPICAL[buffer.type.space] * buffer.type.size * buffer.type.dtype.itemsize
+    return TYPICAL.bytes(buffer.type)

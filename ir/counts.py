@@ -1,0 +1,83 @@
+"""How many rows the spaces of a graph have, and what values take on it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from columba.ir.spaces import Space
+from columba.ir.types import TensorType
+
+SPACES = tuple(Space)
+"""All spaces, in the order in which kernels are given their numbers of rows."""
+
+
+class Counts(Mapping[Space, int]):
+    """Rows of the spaces of a graph.
+
+    Args:
+        rows: numbers of rows by space; or a number for every space, in the order of :data:`SPACES`. Space ``one`` has one row.
+
+    >>> counts = Counts({Space.EDGE: 10, Space.NODE: 4})
+    >>> counts.shape(TensorType(Space.NODE, (3,), DType.F32)), counts.bytes(TensorType(Space.ONE, (2, 2), DType.F64))
+    ((4, 3), 32)
+    """
+
+    __slots__ = ("_rows",)
+
+    def __init__(self, rows: Mapping[Space, int] | Sequence[int]) -> None:
+        given = rows if isinstance(rows, Mapping) else dict(zip(SPACES, rows, strict=True))
+        self._rows: dict[Space, int] = {**given, Space.ONE: 1}
+
+    def __getitem__(self, space: Space) -> int:
+        try:
+            return self._rows[space]
+        except KeyError:
+            raise KeyError(f"the number of {space} rows is not given") from None
+
+    def __contains__(self, space: object) -> bool:
+        return space in self._rows
+
+    def __iter__(self) -> Iterator[Space]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __hash__(self) -> int:
+        return hash(frozenset(self._rows.items()))
+
+    def __repr__(self) -> str:
+        return f"Counts({', '.join(f'{space}={n}' for space, n in self._rows.items())})"
+
+    @property
+    def in_order(self) -> tuple[int, ...]:
+        """A number for every space, in the order of :data:`SPACES`; 0 where none is given."""
+        return tuple(self._rows.get(space, 0) for space in SPACES)
+
+    def shape(self, t: TensorType) -> tuple[int, ...]:
+        """The shape of a value's tensor: rows of its space, then features; a plain value has no rows."""
+        return t.shape if t.space is Space.ONE else (self[t.space], *t.shape)
+
+    def bytes(self, t: TensorType) -> int:
+        """Bytes of a value's tensor."""
+        return math.prod(self.shape(t)) * t.dtype.itemsize
+
+    def total(self, types: Iterable[TensorType]) -> int:
+        """Bytes of the tensors of several values."""
+        return sum(map(self.bytes, types))
+
+
+TYPICAL = Counts(
+    {
+        Space.NTYPE: 4,
+        Space.REL: 64,
+        Space.NODE: 1 << 15,
+        Space.SRC: 1 << 15,
+        Space.DST: 1 << 15,
+        Space.SRC_REL: 1 << 17,
+        Space.DST_REL: 1 << 17,
+        Space.EDGE: 1 << 19,
+    }
+)
+"""Rows of the spaces where no graph is at hand, in the proportions of knowledge graphs."""
