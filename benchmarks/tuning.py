@@ -23,9 +23,9 @@ from rich.console import Console
 import columba
 from benchmarks.cases import LAYERS, Case, load_graph, make_input, make_layer
 from columba.cost import machine_rates
-from columba.driver import Runnable
 from columba.explain import tunable
 from columba.runtime.dtypes import ir_dtype
+from columba.runtime.program import Runnable
 from columba.tuning.decisions import Decision, parse_decision
 from columba.tuning.measure import Workload, compare
 from columba.tuning.search import Outcome
@@ -73,7 +73,7 @@ def tune_case(case: Case, mode: str, budget: float) -> Tuned:
     workload = Workload(variants.program, variants.wrt, graph)
 
     def built(decision: Decision) -> Runnable:
-        return Runnable(decision.compile(variants.program, tuple(variants.wrt)), ir_dtype(graph.index_dtype))
+        return Runnable(decision.compile(variants.program, tuple(variants.wrt)).planned, ir_dtype(graph.index_dtype))
 
     rivals = {} if winner == default else {"tuned": built(winner)}
     measured, reference = compare(workload.run, built(default), rivals, CHECK_SECONDS, CHECK_ROUNDS if rivals else 3)

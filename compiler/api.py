@@ -17,13 +17,14 @@ import torch
 from torch import Tensor, nn
 
 from columba.distinct import shares_memory
-from columba.driver import Recipe, Runnable
+from columba.driver import Recipe
 from columba.frontend import Bound, Trace, TraceError, hooks, is_tracing, trace
 from columba.frontend.shortcut import MISSED, Shortcut, shortcut_to
 from columba.runtime.build import BuildError, CompilerNotFound
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
 from columba.runtime.modes import without_transforms
+from columba.runtime.program import Runnable
 from columba.runtime.records import RecordsError
 from columba.runtime.reference import evaluate
 from columba.runtime.sorts import start_building_sorts

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from columba.ir.interop.ops import Cast, Expand, Input, Lift, Permute, Reshape, Slice, Value
 from columba.ir.interop.program import Program
+from columba.ir.intraop.planned import Place
 from columba.ir.spaces import Space
-
-Place = tuple[Literal["input", "output"], int]
 
 
 @dataclass(frozen=True)
@@ -39,15 +36,6 @@ def distinct(program: Program) -> Distinct:
         places.append(("output", positions[result]))
     smaller = Program(program.name, program.inputs, tuple(positions), tuple(names))
     return Distinct(smaller, tuple(places))
-
-
-def copied(places: Sequence[tuple[str, int]]) -> list[bool]:
-    """Which results have to be copied to where they are handed out, so that each owns its memory: inputs, and what was handed out before.
-
-    >>> copied([("output", 0), ("input", 1), ("output", 1), ("output", 0)])
-    [False, True, False, True]
-    """
-    return [place[0] == "input" or place in places[:n] for n, place in enumerate(places)]
 
 
 def shares_memory(program: Program) -> list[bool]:

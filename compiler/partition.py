@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from columba.ir.interop.ops import Constant, Input, Value
 from columba.ir.interop.program import Program
+from columba.ir.intraop.planned import Source
 from columba.ir.node import Node, rewrite, topological
 from columba.saving import Saving
-
-Source = tuple[Literal["input", "result", "grad"], int]
-"""Where a backward input comes from: an input or a result of the forward program, or the gradient of a result, by position."""
 
 
 @dataclass(frozen=True)

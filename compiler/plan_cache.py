@@ -12,8 +12,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from columba.driver import Compilation, Planned, Recipe
+from columba.driver import Compilation, Recipe
 from columba.ir.interop.program import Program
+from columba.ir.intraop.planned import Planned
 from columba.ir.intraop.text import parse_plan
 from columba.runtime.cache import find, get_or_make, remove
 from columba.runtime.fingerprint import fingerprint

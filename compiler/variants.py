@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 
 from columba import plan_cache
 from columba.cost import TYPICAL_RATES, Rates, known_rates, machine_rates, plan_seconds, rates_key
-from columba.driver import LEVEL_1, LEVEL_2, Compilation, Planned, Recipe, compile_program
+from columba.driver import LEVEL_1, LEVEL_2, Compilation, Recipe, compile_program
 from columba.ir.counts import Counts
 from columba.ir.interop.program import Program
+from columba.ir.intraop.planned import Planned
 from columba.pipeline import discover
 from columba.saving import Saving
 

@@ -5,30 +5,25 @@ from __future__ import annotations
 import ctypes
 import functools
 import math
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from columba.codegen.cpp import Stage, emit, emit_parts, stages
 from columba.ir.counts import Counts
-from columba.ir.interop.program import Program
 from columba.ir.intraop.kernels import Buffer, HostCall
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import WEIGHT_SPACES
 from columba.ir.types import DType
 from columba.runtime.build import BuildError, build_emitted
 from columba.runtime.dtypes import torch_dtype
+from columba.runtime.executable import HostRunner, collecting
 from columba.runtime.memory import ALIGNMENT, Pooled, pooled, scratch
 from columba.runtime.placement import Placement
 from columba.runtime.sorts import start_building_sorts
-
-HostRunner = Callable[[Program, Sequence[Tensor]], list[Tensor]]
 
 SMALL = 2**17
 """Calls that touch fewer elements than this run on one thread: waking another costs more than it does."""
@@ -41,74 +36,7 @@ class KernelError(RuntimeError):
     """A kernel could not do its work (it ran out of memory)."""
 
 
-KernelTimes = dict[str, dict[str, list[float]]]
-"""Seconds of each run of each kernel, by the names of plan and kernel."""
-
-_times: ContextVar[KernelTimes | None] = ContextVar("columba_kernel_times", default=None)
-
-
-@contextmanager
-def kernel_times() -> Iterator[KernelTimes]:
-    """Collects how long every kernel runs that is called, in this thread, inside the block.
-
-    The backward pass runs in the calling thread too where PyTorch's engine does so, which is the case on the CPU.
-    """
-    times: KernelTimes = {}
-    token = _times.set(times)
-    try:
-        yield times
-    finally:
-        _times.reset(token)
-
-
-def collecting() -> KernelTimes | None:
-    """Where the times of kernels are collected at the moment, if they are."""
-    return _times.get()
-
-
-class Launcher(Protocol):
-    """A plan on one graph. A call, which is ``check`` and ``run``, takes tensors for ``plan.inputs`` and gives ``plan.outputs``."""
-
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
-
-    def check(self, inputs: Sequence[Tensor]) -> None: ...
-
-    def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
-        """The outputs for inputs that passed ``check``. Inputs at the positions ``spare`` may be overwritten once they have been read."""
-        ...
-
-    def packed(self, *, inputs: Sequence[int] = (), outputs: Sequence[int] = ()) -> Launcher | None:
-        """The same plan, some of whose inputs or outputs, by their positions, stand in one tensor of bytes, which comes last.
-
-        Buffers of the same types that are packed in the same order stand at the same places. None where that gains nothing.
-        """
-        ...
-
-    def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The inputs of the plan that nothing is packed of."""
-        ...
-
-
-class ExecutableLike(Protocol):
-    """The kernels of some plans, whatever they are made of. ``plans`` say which index arrays they read."""
-
-    plans: tuple[Plan, ...]
-
-    @property
-    def source(self) -> str: ...
-
-    def bind(
-        self,
-        plan: str,
-        index: Sequence[Tensor],
-        counts: Sequence[int],
-        host: HostRunner | None = None,
-    ) -> Launcher:
-        """The plan called ``plan``, prepared for one graph: its index arrays, and the rows of every space."""
-        ...
-
-
-class Executable:
+class CppExecutable:
     """The built kernels of some plans."""
 
     def __init__(self, plans: Sequence[Plan], index_dtype: DType, texts: Sequence[str] | None = None) -> None:
@@ -326,7 +254,7 @@ class Launch:
                     pointers[n] = block.base + offset
             for n, room, offset in layout.in_tensors:
                 pointers[n] = tensors[room].data_ptr() + offset
-            times = _times.get()
+            times = collecting()
             for step in self.runner.steps:
                 if isinstance(step, HostCall):
                     self._host(step, tensors, pointers)

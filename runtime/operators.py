@@ -23,7 +23,7 @@ from torch import Tensor
 from columba.ir.counts import Counts
 from columba.ir.types import TensorType
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.launch import Launcher
+from columba.runtime.executable import Launcher
 
 
 class Binder(Protocol):

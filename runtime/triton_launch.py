@@ -38,7 +38,8 @@ from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.launch import HostRunner, Launcher, check_inputs, collecting
+from columba.runtime.executable import HostRunner, Launcher, collecting
+from columba.runtime.launch import check_inputs
 
 Choice = Callable[[Launch, Mapping[Space, int]], Variant]
 """Which variant of a launch runs on a graph with given row counts."""
@@ -86,7 +87,7 @@ class TritonExecutable:
         *,
         host: HostRunner | None = None,
     ) -> list[Tensor]:
-        """The outputs of a plan: see :meth:`columba.runtime.launch.Executable.run`.
+        """The outputs of a plan: see :meth:`columba.runtime.launch.CppExecutable.run`.
 
         Nothing here waits for the device or looks at what tensors hold: grids come from ``counts`` and from lengths.
         """
@@ -99,7 +100,7 @@ class TritonExecutable:
         counts: Sequence[int],
         host: HostRunner | None = None,
     ) -> Launcher:
-        """The plan prepared for one graph: see :meth:`columba.runtime.launch.Executable.bind`."""
+        """The plan prepared for one graph: see :meth:`columba.runtime.launch.CppExecutable.bind`."""
         return _BoundPlan(self.runners[plan], index, counts, host)
 
 

@@ -26,8 +26,9 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.pipeline import Pipeline, parse_passes
 from columba.runtime import launch
+from columba.runtime.executable import HostRunner, kernel_times
 from columba.runtime.graph import Graph
-from columba.runtime.launch import Executable, kernel_times
+from columba.runtime.launch import CppExecutable
 from columba.runtime.placement import Placement
 from columba.variants import parse_choices, recipe_of
 
@@ -258,8 +259,8 @@ def with_small_tiles(plan: Plan, rows: int) -> Plan:
 
 
 @functools.cache
-def executable(text: str, index_dtype: DType) -> Executable:
-    return Executable([parse_plan(text)], index_dtype)
+def executable(text: str, index_dtype: DType) -> CppExecutable:
+    return CppExecutable([parse_plan(text)], index_dtype)
 
 
 def results(plan: Plan, graph: Graph, index_dtype: DType, inputs: list[Tensor]) -> list[Tensor]:
@@ -269,7 +270,7 @@ def results(plan: Plan, graph: Graph, index_dtype: DType, inputs: list[Tensor]) 
     return executable(str(plan), index_dtype).run(plan.name, inputs, index, counts, host=host(counts))
 
 
-def host(counts: list[int]) -> launch.HostRunner:
+def host(counts: list[int]) -> HostRunner:
     from columba.runtime.host import run_host_program
 
     return lambda program, inputs: run_host_program(program, inputs, counts)

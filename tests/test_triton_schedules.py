@@ -14,7 +14,7 @@ from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 pytest.importorskip("triton")
 
 import columba
-from columba import driver, nn
+from columba import nn
 from columba.codegen.triton import (
     INTERPRETER,
     DegreeSchedule,
@@ -34,7 +34,9 @@ from columba.codegen.triton import (
 )
 from columba.driver import Compilation
 from columba.ir.intraop.kernels import Gemm, Kernel, Traversal
+from columba.ir.intraop.planned import Planned
 from columba.ir.types import DType
+from columba.runtime.backends import TritonBackend
 from columba.runtime.triton_launch import TritonExecutable
 
 pytestmark = [
@@ -72,7 +74,7 @@ def scheduled(monkeypatch: pytest.MonkeyPatch) -> Callable[[Choose], list[Schedu
     def use(choose: Choose) -> list[Schedule]:
         used: list[Schedule] = []
 
-        def build(planned: driver.Planned, index_dtype: DType, backend: str) -> TritonExecutable:
+        def build(backend: TritonBackend, planned: Planned, index_dtype: DType) -> TritonExecutable:
             schedules, plans = {}, planned.plans
             for plan in plans:
                 for kernel in plan.kernels:
@@ -82,7 +84,7 @@ def scheduled(monkeypatch: pytest.MonkeyPatch) -> Callable[[Choose], list[Schedu
             used.extend(schedules.values())
             return TritonExecutable(plans, index_dtype, schedules=schedules)
 
-        monkeypatch.setattr(driver, "build", build)
+        monkeypatch.setattr(TritonBackend, "executable", build)
         return used
 
     return use

@@ -13,7 +13,7 @@ import torch
 
 import columba
 from columba.cost import Rates
-from columba.driver import Compilation, Runnable, compile_program
+from columba.driver import Compilation, compile_program
 from columba.explain import tunable
 from columba.ir.counts import Counts
 from columba.ir.intraop.kernels import Gemm, GemmReduce, GemmSchedule, HostCall, Traversal, TraversalSchedule
@@ -21,6 +21,7 @@ from columba.ir.intraop.text import parse_plan, plans_equal
 from columba.ir.intraop.verify import verify
 from columba.ir.spaces import Space
 from columba.runtime.dtypes import ir_dtype
+from columba.runtime.program import Runnable
 from columba.runtime.records import Records
 from columba.tuning import search, space
 from columba.tuning.cases import bucket, case_of, program_hash
@@ -422,7 +423,7 @@ def test_triton_kernels_are_timed_one_by_one() -> None:
     pytest.importorskip("triton")
     found, g = variants()
     compilation = compile_program(found.program, found.wrt)
-    runnable = Runnable(compilation, ir_dtype(g.index_dtype), "triton")
+    runnable = Runnable(compilation.planned, ir_dtype(g.index_dtype), "triton")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that this is slow is said once a process
         times = Workload(found.program, found.wrt, g).run(runnable)

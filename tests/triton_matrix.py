@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
 import torch
 from compiled import randomized, tensors_of
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
@@ -27,7 +28,7 @@ from strangers import CompositionConv, GatedRelationalConv, RelationPooling, Sou
 from torch import Tensor
 
 import columba
-from columba import driver, nn
+from columba import nn
 from columba.codegen.triton import (
     INTERPRETER,
     DegreeSchedule,
@@ -41,7 +42,9 @@ from columba.codegen.triton import (
     is_legal,
 )
 from columba.ir.intraop.kernels import Kernel, Traversal
+from columba.ir.intraop.planned import Planned
 from columba.ir.types import DType
+from columba.runtime.backends import TritonBackend
 from columba.runtime.graph import Graph
 from columba.runtime.triton_launch import TritonExecutable
 
@@ -297,8 +300,7 @@ def scheduled(choose: Choose, target: str) -> Iterator[list[Schedule]]:
     """Inside, kernels that are built run as ``choose`` says where that is legal; gives the schedules that were used."""
     used: list[Schedule] = []
 
-    def build(planned: driver.Planned, index_dtype: DType, backend: str) -> TritonExecutable:
-        assert backend == "triton"
+    def build(backend: TritonBackend, planned: Planned, index_dtype: DType) -> TritonExecutable:
         plans = planned.plans
         schedules = {
             (plan.name, kernel.name): schedule
@@ -309,11 +311,9 @@ def scheduled(choose: Choose, target: str) -> Iterator[list[Schedule]]:
         used.extend(schedules.values())
         return TritonExecutable(plans, index_dtype, schedules=schedules)
 
-    before, driver.build = driver.build, build
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TritonBackend, "executable", build)
         yield used
-    finally:
-        driver.build = before
 
 
 @dataclass

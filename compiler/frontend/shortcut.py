@@ -19,7 +19,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from columba.distinct import copied
 from columba.frontend.code import is_library_module
 from columba.frontend.guards import FunctionGuard, Inherited, OfType, Read, environment, found
 from columba.frontend.hooks import HookGuard
@@ -48,6 +47,7 @@ from columba.frontend.sources import (
     Source,
 )
 from columba.frontend.trace import Bound, Trace
+from columba.ir.intraop.planned import copied
 from columba.runtime.from_tensors import seen_tensors
 from columba.runtime.graph import Graph
 from columba.runtime.operators import PLAIN, ProgramOnGraph, no_modes

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from columba.cost import machine_rates
-from columba.driver import Runnable
 from columba.ir.interop.program import Program
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
+from columba.runtime.program import Runnable
 from columba.runtime.records import Case, Damaged, Record, Records, Trial
 from columba.tuning.cases import architecture, case_of, versions
 from columba.tuning.decisions import BadDecision, Changes, Decision, parse_decision
@@ -253,7 +253,7 @@ class Search:
         index_dtype = ir_dtype(self.graph.index_dtype)
         compiled = [d.compile(self.program, self.wrt) for d in missing]
         with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
-            made = list(pool.map(lambda c: Runnable(c, index_dtype, self.backend), compiled))
+            made = list(pool.map(lambda c: Runnable(c.planned, index_dtype, self.backend), compiled))
         self.built.update(zip(map(str, missing), made, strict=True))
         return [self.built[str(d)] for d in decisions]
 

@@ -17,8 +17,9 @@ from columba.ir.intraop.plan import Plan, spaces_of
 from columba.ir.node import topological
 from columba.ir.spaces import Space
 from columba.ir.types import DType
+from columba.runtime.executable import Executable
 from columba.runtime.host import run_host_program
-from columba.runtime.launch import Executable, ExecutableLike
+from columba.runtime.launch import CppExecutable
 
 from .case import Case
 from .check import Failure, Reject, compare, expected, failure_of
@@ -70,10 +71,10 @@ def plan_features(compilation: Compilation) -> set[str]:
     return found
 
 
-Build = Callable[[Sequence[Plan], DType], ExecutableLike]
+Build = Callable[[Sequence[Plan], DType], Executable]
 
 
-def check_kernels(cases: Sequence[Case], build: Build = Executable) -> list[Failure | Reject | None]:
+def check_kernels(cases: Sequence[Case], build: Build = CppExecutable) -> list[Failure | Reject | None]:
     """Compiles all cases into one library and runs each; what went wrong with each, if anything did."""
     found: list[Failure | Reject | None] = [None] * len(cases)
     compiled: dict[int, Compilation] = {}
@@ -100,7 +101,7 @@ def check_kernels(cases: Sequence[Case], build: Build = Executable) -> list[Fail
     return found
 
 
-def _check(case: Case, compilation: Compilation, executable: ExecutableLike) -> Failure | None:
+def _check(case: Case, compilation: Compilation, executable: Executable) -> Failure | None:
     want = expected(case)
     with _threads(random.Random(case.seed).randint(1, 3)), _poisoned():
         results, gradients = _run(case, compilation, functools.partial(_run_kernels, case, executable))
@@ -111,7 +112,7 @@ RunPlan = Callable[[Plan, Sequence[Tensor]], list[Tensor]]
 
 
 def _run(case: Case, compilation: Compilation, run: RunPlan) -> tuple[list[Tensor], list[Tensor]]:
-    """Results and gradients, as :class:`columba.driver.Runnable` and its operators find them."""
+    """Results and gradients, as :class:`columba.runtime.program.Runnable` and its operators find them."""
     given = case.inputs()
     inputs = [given[i.name] for i in compilation.traced.inputs]
     outputs = run(compilation.forward_plan, inputs)
@@ -143,7 +144,7 @@ def _run(case: Case, compilation: Compilation, run: RunPlan) -> tuple[list[Tenso
     return results, gradients
 
 
-def _run_kernels(case: Case, executable: ExecutableLike, plan: Plan, inputs: Sequence[Tensor]) -> list[Tensor]:
+def _run_kernels(case: Case, executable: Executable, plan: Plan, inputs: Sequence[Tensor]) -> list[Tensor]:
     graph = build_graph(case.graph)
     (plan,) = (p for p in executable.plans if p.name == plan.name)
     used = spaces_of(plan)

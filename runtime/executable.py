@@ -1,0 +1,81 @@
+"""What running asks of built kernels, whatever they are made of: executables, and launchers of one plan on one graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Protocol
+
+from torch import Tensor
+
+from columba.ir.interop.program import Program
+from columba.ir.intraop.plan import Plan
+
+HostRunner = Callable[[Program, Sequence[Tensor]], list[Tensor]]
+
+KernelTimes = dict[str, dict[str, list[float]]]
+"""Seconds of each run of each kernel, by the names of plan and kernel."""
+
+_times: ContextVar[KernelTimes | None] = ContextVar("columba_kernel_times", default=None)
+
+
+@contextmanager
+def kernel_times() -> Iterator[KernelTimes]:
+    """Collects how long every kernel runs that is called, in this thread, inside the block.
+
+    The backward pass runs in the calling thread too where PyTorch's engine does so, which is the case on the CPU.
+    """
+    times: KernelTimes = {}
+    token = _times.set(times)
+    try:
+        yield times
+    finally:
+        _times.reset(token)
+
+
+def collecting() -> KernelTimes | None:
+    """Where the times of kernels are collected at the moment, if they are."""
+    return _times.get()
+
+
+class Launcher(Protocol):
+    """A plan on one graph. A call, which is ``check`` and ``run``, takes tensors for ``plan.inputs`` and gives ``plan.outputs``."""
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
+
+    def check(self, inputs: Sequence[Tensor]) -> None: ...
+
+    def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
+        """The outputs for inputs that passed ``check``. Inputs at the positions ``spare`` may be overwritten once they have been read."""
+        ...
+
+    def packed(self, *, inputs: Sequence[int] = (), outputs: Sequence[int] = ()) -> Launcher | None:
+        """The same plan, some of whose inputs or outputs, by their positions, stand in one tensor of bytes, which comes last.
+
+        Buffers of the same types that are packed in the same order stand at the same places. None where that gains nothing.
+        """
+        ...
+
+    def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """The inputs of the plan that nothing is packed of."""
+        ...
+
+
+class Executable(Protocol):
+    """The kernels of some plans, whatever they are made of. ``plans`` say which index arrays they read."""
+
+    plans: tuple[Plan, ...]
+
+    @property
+    def source(self) -> str: ...
+
+    def bind(
+        self,
+        plan: str,
+        index: Sequence[Tensor],
+        counts: Sequence[int],
+        host: HostRunner | None = None,
+    ) -> Launcher:
+        """The plan called ``plan``, prepared for one graph: its index arrays, and the rows of every space."""
+        ...

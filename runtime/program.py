@@ -1,0 +1,72 @@
+"""Compiled programs with their kernels built, to be called on graphs and tensors."""
+
+from __future__ import annotations
+
+import functools
+import threading
+import weakref
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from columba.ir.counts import SPACES
+from columba.ir.intraop.plan import Plan, spaces_of
+from columba.ir.intraop.planned import Planned, copied
+from columba.ir.types import DType
+from columba.runtime.backends import backend_named
+from columba.runtime.executable import Launcher
+from columba.runtime.graph import Graph
+from columba.runtime.host import run_host_program
+from columba.runtime.operators import CompiledProgram, Direction, ProgramOnGraph
+
+
+class Runnable:
+    """Plans with their kernels built, to be called on a graph and on tensors.
+
+    Args:
+        planned: what to run.
+        index_dtype: of the index arrays of the graphs that it will run on.
+        backend: the name of what builds the kernels.
+    """
+
+    def __init__(self, planned: Planned, index_dtype: DType, backend: str = "cpp") -> None:
+        self.planned = planned
+        self.copied = copied(planned.places)
+        self.executable = backend_named(backend).executable(planned, index_dtype)
+        plans = self.executable.plans
+        self.arrays = tuple(dict.fromkeys(a for plan in plans for a in plan.index_arrays))
+        self._lock = threading.Lock()
+        self._on: weakref.WeakKeyDictionary[Graph, ProgramOnGraph] = weakref.WeakKeyDictionary()
+        self.spaces = {space for plan in plans for space in spaces_of(plan)}
+        forward = self._direction(plans[0])
+        backward = self._direction(plans[1]) if len(plans) > 1 else None
+        self.program = CompiledProgram(
+            planned.name, forward, planned.results, backward, planned.sources, planned.gradients, planned.spare
+        )
+
+    def _direction(self, plan: Plan) -> Direction:
+        def bind(index: Sequence[Tensor], counts: Sequence[int]) -> Launcher:
+            host = functools.partial(run_host_program, counts=counts)
+            return self.executable.bind(plan.name, index, counts, host)
+
+        index = tuple(self.arrays.index(a) for a in plan.index_arrays)
+        return Direction(bind, index, tuple(b.type for b in plan.outputs))
+
+    def on(self, graph: Graph) -> ProgramOnGraph:
+        """The program prepared for a graph: made on the first call, kept as long as both live."""
+        with self._lock:
+            if graph not in self._on:
+                self._on[graph] = self._prepare(graph)
+            return self._on[graph]
+
+    def _prepare(self, graph: Graph) -> ProgramOnGraph:
+        index = [graph.structure.index(a) for a in self.arrays]
+        counts = [graph.count(space) if space in self.spaces else 0 for space in SPACES]
+        return ProgramOnGraph(self.program, index, counts)
+
+    def __call__(self, inputs: Sequence[Tensor], graph: Graph) -> list[Tensor]:
+        """Results of the traced program."""
+        outputs = self.on(graph)(inputs) if self.planned.results else []
+        found = {"input": inputs, "output": outputs}
+        results = [found[kind][n] for kind, n in self.planned.places]
+        return [x.clone() if copy else x for x, copy in zip(results, self.copied, strict=True)]
