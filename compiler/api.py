@@ -17,9 +17,9 @@ import torch
 from torch import Tensor, nn
 
 from columba.distinct import shares_memory
-from columba.driver import Recipe
 from columba.frontend import Bound, Trace, TraceError, hooks, is_tracing, trace
 from columba.frontend.shortcut import MISSED, Shortcut, shortcut_to
+from columba.recipes import Recipe
 from columba.runtime.build import BuildError, CompilerNotFound
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
@@ -140,7 +140,7 @@ def compile(
             for each graph: whether to aggregate before the products, and whether to compute once for each (node, relation) pair.
         memory_budget: the most bytes that the forward pass may save for the backward one beside inputs and results; what does not fit is
             computed again. None: whatever is fastest.
-        recipe: instead of ``passes``, all passes in order (:class:`columba.driver.Recipe`).
+        recipe: instead of ``passes``, all passes in order (:class:`columba.recipes.Recipe`).
         autotune: where no tuning record exists for a program and graphs of this size, candidates are measured at the first call, for about
             half a minute, and the winner is recorded (see :func:`columba.tune`).
 

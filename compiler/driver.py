@@ -21,39 +21,10 @@ from columba.ir.intraop.verify import verify as verify_plan
 from columba.ir.types import DType
 from columba.lowering import lower
 from columba.partition import partition
-from columba.passes.interop.expand_softmax import ExpandSoftmax
 from columba.passes.intraop.sort_rows import SortRows, sort_saved
-from columba.pipeline import Pipeline, parse_passes
+from columba.recipes import Recipe
 from columba.runtime.backends import backend_named
 from columba.saving import Saving
-
-LEVEL_1 = (
-    "canonicalize,legalize_linear,split_linear,common_subexpressions,merge_reductions,reorder_linear,"
-    "reassociate_products,fold_factors,merge_linears{wide=False},merge_pads,compact_materialization,aggregate_first{edges_only=True},"
-    "aggregate_first{end='src',edges_only=True},hoist_factors,canonicalize,common_subexpressions,pull_negations,"
-    "reuse_weighted_sums,factor_sums,expand_softmax,compact_materialization,canonicalize,sink_lifts,inline_thin_linear,"
-    "common_subexpressions"
-)
-LEVEL_2 = "fuse_traversals,fuse_epilogues,group_kernels,order_kernels,sort_rows,round_stored"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """Which passes run, in their command-line spelling, and whether every one is followed by the verifier."""
-
-    level1: str = LEVEL_1
-    level2: str = LEVEL_2
-    verify: bool = False
-
-    def optimize(self, program: Program, *, to_differentiate: bool = False) -> Program:
-        """``to_differentiate``: without what is done to the joint program only."""
-        passes = parse_passes(self.level1)
-        if to_differentiate:
-            passes = tuple(p for p in passes if not isinstance(p, ExpandSoftmax))
-        return Pipeline(passes, self.verify).run(program)
-
-    def schedule(self, plan: Plan) -> Plan:
-        return Pipeline(parse_passes(self.level2), self.verify).run(plan)
 
 
 @dataclass(frozen=True)
@@ -125,7 +96,7 @@ def compile_program(
     by_name = dict(zip(wrt, backward.places, strict=True))
     gradients = tuple(_gradient(by_name.get(i.name), parts.sources) for i in traced.inputs)
     forward_plan, backward_plan = (recipe.schedule(lower(p)) for p in (parts.forward, backward.program))
-    if SortRows() in parse_passes(recipe.level2):
+    if SortRows() in recipe.level2:
         internal = [
             (forward_plan.outputs[source[1]], backward_plan.inputs[n])
             for n, source in enumerate(parts.sources)

@@ -49,8 +49,42 @@ class Pass(Generic[IR]):
         return self.name + (f"{{{','.join(changed)}}}" if changed else "")
 
 
+class Passes(tuple[Pass[IR], ...]):
+    """Passes in the order in which they run.
+
+    >>> print(parse_passes("canonicalize,sink_lifts").after("canonicalize", *parse_passes("merge_pads")).configured("sink_lifts", small=8))
+    canonicalize,merge_pads,sink_lifts{small=8}
+    """
+
+    __slots__ = ()
+
+    def without(self, *passes: Pass[IR]) -> Passes[IR]:
+        """All but ``passes``, as they are configured."""
+        return Passes(p for p in self if p not in passes)
+
+    def after(self, name: str, *passes: Pass[IR]) -> Passes[IR]:
+        """With ``passes`` behind each pass called ``name``."""
+        found: list[Any] = []
+        for p in self:
+            found += (p, *passes) if p.name == name else (p,)
+        return Passes(found)
+
+    def configured(self, name: str, **options: Any) -> Passes[IR]:
+        """With these options set of all passes called ``name``."""
+        return Passes(dataclasses.replace(p, **options) if p.name == name else p for p in self)
+
+    def plus(self, *passes: Pass[IR]) -> Passes[IR]:
+        """With ``passes`` at the end."""
+        found: list[Any] = [*self]
+        return Passes(found + [*passes])
+
+    def __str__(self) -> str:
+        """The spelling on the command line."""
+        return ",".join(map(str, self))
+
+
 @functools.cache
-def parse_passes(text: str) -> tuple[Pass[Any], ...]:
+def parse_passes(text: str) -> Passes[Any]:
     """Passes from their command-line spelling, separated by commas.
 
     >>> [str(p) for p in parse_passes("canonicalize,common_subexpressions")]
@@ -64,7 +98,7 @@ def parse_passes(text: str) -> tuple[Pass[Any], ...]:
             raise ValueError(f"unknown pass {name!r}; there are {', '.join(sorted(Pass.registry))}")
         pairs = (part.split("=", 1) for part in (options or "").split(",") if part.strip())
         found.append(Pass.registry[name](**{key.strip(): ast.literal_eval(value) for key, value in pairs}))
-    return tuple(found)
+    return Passes(found)
 
 
 @functools.cache

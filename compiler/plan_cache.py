@@ -12,10 +12,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from columba.driver import Compilation, Recipe
+from columba.driver import Compilation
 from columba.ir.interop.program import Program
 from columba.ir.intraop.planned import Planned
 from columba.ir.intraop.text import parse_plan
+from columba.recipes import Recipe
 from columba.runtime.cache import find, get_or_make, remove
 from columba.runtime.fingerprint import fingerprint
 from columba.saving import Saving

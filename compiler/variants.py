@@ -9,11 +9,13 @@ from dataclasses import dataclass, field
 
 from columba import plan_cache
 from columba.cost import TYPICAL_RATES, Rates, known_rates, machine_rates, plan_seconds, rates_key
-from columba.driver import LEVEL_1, LEVEL_2, Compilation, Recipe, compile_program
+from columba.driver import Compilation, compile_program
 from columba.ir.counts import Counts
 from columba.ir.interop.program import Program
 from columba.ir.intraop.planned import Planned
+from columba.passes.interop.merge_linears import MergeLinears
 from columba.pipeline import discover
+from columba.recipes import LEVEL_1, LEVEL_2, Recipe
 from columba.saving import Saving
 
 REQUIRED = ("expand_softmax", "legalize_linear")
@@ -53,26 +55,20 @@ def recipe_of(choices: Mapping[str, bool], *, verify: bool = False) -> Recipe:
     ``compact_materialization=False`` still hoists what reads one endpoint alone to that endpoint, but makes no rows for pairs;
     ``merge_linears=True`` merges products of any width, where the standard recipe merges narrow ones.
     """
-    level1 = []
-    for spelling in LEVEL_1.split(","):
-        name = spelling.partition("{")[0]
-        if name == "merge_linears" and choices.get(name, False):
-            level1.append(name)
-        elif name == "merge_linears" and not choices.get(name, True):
-            continue
-        elif spelling == "compact_materialization" and not choices.get(spelling, True):
-            level1.append("compact_materialization{pairs=False}")
-        elif choices.get(spelling, True):
-            level1.append(spelling)
-        if spelling == AFTER and choices.get("aggregate_first", False):
-            level1.append("aggregate_first")
-    extra = [
-        n
-        for n, on in choices.items()
-        if on and n not in (*level1, *LEVEL_2.split(","), "aggregate_first", *LEVEL_1.split(","))
-    ]
-    level2 = [spelling for spelling in LEVEL_2.split(",") if choices.get(spelling, True)]
-    return Recipe(",".join([*level1, *extra]), ",".join(level2), verify)
+    settled = {name: discover()[name]() for name in choices}
+    level1, level2 = LEVEL_1, LEVEL_2
+    if choices.get("aggregate_first", False):
+        level1 = level1.after(AFTER, settled["aggregate_first"])
+    if choices.get("merge_linears", False):
+        level1 = level1.configured("merge_linears", wide=True)
+    elif "merge_linears" in choices:
+        level1 = level1.without(MergeLinears(wide=False))
+    if not choices.get("compact_materialization", True):
+        level1 = level1.configured("compact_materialization", pairs=False)
+    forbidden = [settled[name] for name, on in choices.items() if not on]
+    level1, level2 = level1.without(*forbidden), level2.without(*forbidden)
+    extra = [settled[name] for name, on in choices.items() if on and settled[name] not in (*level1, *level2)]
+    return Recipe(level1.plus(*extra), level2, verify)
 
 
 MARGIN = 0.1

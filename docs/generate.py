@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import columba
-from columba.driver import Compilation, Recipe
+from columba.driver import Compilation
 from columba.frontend.rules import RULES
 from columba.ir.interop.program import Program
 from columba.ir.intraop.kernels import writes
 from columba.ir.spaces import Space
-from columba.pipeline import Pass, Pipeline, parse_passes
+from columba.pipeline import Pass, Pipeline
+from columba.recipes import LEVEL_1
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -73,7 +74,7 @@ def passes() -> str:
 
     traced = compilation().traced
     rows.append(f"| (traced) | {' | '.join(map(str, count(traced)))} |")
-    Pipeline(parse_passes(Recipe().level1), verify=True, on_pass=on_pass).run(traced)
+    Pipeline(LEVEL_1, verify=True, on_pass=on_pass).run(traced)
     return "\n".join(rows) + "\n"
 
 

@@ -11,10 +11,11 @@ from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 
 import columba
 from columba import nn
-from columba.driver import LEVEL_1, Recipe
 from columba.ir.interop.ops import Linear
 from columba.ir.interop.program import Program
 from columba.ir.spaces import Space
+from columba.pipeline import parse_passes
+from columba.recipes import LEVEL_1, Recipe
 
 GRAPHS = square_graphs()
 
@@ -29,7 +30,7 @@ CLEAN = "canonicalize,common_subexpressions"
 
 
 def recipe(*passes: str) -> Recipe:
-    return Recipe(level1=",".join((LEVEL_1, *passes, CLEAN)), verify=True)
+    return Recipe(LEVEL_1.plus(*parse_passes(",".join((*passes, CLEAN)))), verify=True)
 
 
 def products_in(program: Program, space: Space) -> int:

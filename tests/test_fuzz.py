@@ -23,7 +23,7 @@ from columba.ir.intraop.kernels import Kernel, Load, Store, Traversal, roots_of,
 from columba.ir.intraop.verify import verify as verify_plan
 from columba.ir.node import rewrite
 from columba.lowering import load
-from columba.passes.interop.dead_code import DeadCode
+from columba.passes.interop.merge_pads import MergePads
 
 
 def some_cases(count: int) -> list[Case]:
@@ -122,7 +122,7 @@ def test_a_schedule_changes_only_kernels_that_can_run_so() -> None:
         verify_plan(plan)
 
 
-def wrong_pass(self: DeadCode, program: Program) -> Program:
+def wrong_pass(self: MergePads, program: Program) -> Program:
     """Takes every sum for a difference."""
 
     def rule(node: object) -> object:
@@ -134,9 +134,9 @@ def wrong_pass(self: DeadCode, program: Program) -> Program:
 
 
 def test_a_wrong_pass_is_found_and_its_case_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(DeadCode, "run", wrong_pass)
+    monkeypatch.setattr(MergePads, "run", wrong_pass)
     for case in some_cases(200):
-        wrong = replace(case, wrt=(), second=(), first=("canonicalize", "dead_code", "common_subexpressions"))
+        wrong = replace(case, wrt=(), second=(), first=("canonicalize", "merge_pads", "common_subexpressions"))
         try:
             found = check(wrong)
         except Reject:
@@ -151,7 +151,7 @@ def test_a_wrong_pass_is_found_and_its_case_shrinks(monkeypatch: pytest.MonkeyPa
         return isinstance(again, Failure) and again.kind == "wrong result"
 
     small = shrink(wrong, fails, seconds=10)
-    assert small.first == ("dead_code",)
+    assert small.first == ("merge_pads",)
     assert small.second == small.third == ()
     assert len(small.program.results) == 1
     assert len(small.program.body) <= 3

@@ -14,7 +14,7 @@ from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 from torch import Tensor, nn
 
 import columba
-from columba.driver import Compilation, Recipe
+from columba.driver import Compilation
 from columba.ir.counts import Counts
 from columba.ir.interop.verify import VerificationError
 from columba.ir.intraop.groups import rooms
@@ -25,6 +25,7 @@ from columba.ir.intraop.verify import verify
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.pipeline import Pipeline, parse_passes
+from columba.recipes import Recipe
 from columba.runtime import launch
 from columba.runtime.executable import HostRunner, kernel_times
 from columba.runtime.graph import Graph
@@ -243,7 +244,7 @@ def threads() -> Iterator[Callable[[int], None]]:
 
 def recipe(choices: str, grouping: str) -> Recipe:
     found = recipe_of(parse_choices(choices), verify=True)
-    return replace(found, level2=found.level2.replace("group_kernels", grouping))
+    return replace(found, level2=parse_passes(str(found.level2).replace("group_kernels", grouping)))
 
 
 def compilation(layer: nn.Module, graph: Graph, recipe: Recipe, dtype: torch.dtype) -> Compilation:

@@ -6,12 +6,12 @@ import pytest
 from pass_checks import graphs, random_inputs, transformed
 
 from columba.autodiff import differentiate
-from columba.driver import LEVEL_1, Recipe
 from columba.ir.counts import TYPICAL, Counts
 from columba.ir.interop.program import Program
 from columba.ir.interop.text import parse_program
 from columba.ir.spaces import Space
 from columba.partition import Partition, partition
+from columba.recipes import LEVEL_1, Recipe
 from columba.runtime.reference import evaluate
 from columba.saving import Saving
 
@@ -32,7 +32,7 @@ SCORES = """program p(%h: node[64] f32, %w: rel[64,64] f32, %a: rel[64] f32, %b:
 
 def joint_of(text: str) -> tuple[Program, int, int]:
     program = Recipe(verify=True).optimize(parse_program(text), to_differentiate=True)
-    joint = transformed(LEVEL_1, differentiate(program, [i.name for i in program.inputs]))
+    joint = transformed(str(LEVEL_1), differentiate(program, [i.name for i in program.inputs]))
     return joint, len(program.inputs), len(program.results)
 
 

@@ -406,20 +406,12 @@ def test_legalize_rewrites_matrices_of_single_rows_only() -> None:
     )
 
 
-def test_dead_code_drops_unread_inputs() -> None:
-    check(
-        "dead_code",
-        "program p(%a: node[1] f32, %b: node[1] f32) { return out=%a }",
-        "program p(%a: node[1] f32) { return out=%a }",
-    )
-
-
 # ------------------------------------------------------------------------------------------------ the pass manager
 
 
 def test_pass_spelling_round_trips() -> None:
     text = "canonicalize,compact_materialization{pairs=False},sink_lifts{small=8,flops=2}"
-    assert ",".join(map(str, parse_passes(text))) == text
+    assert str(parse_passes(text)) == text
 
 
 def test_unknown_passes_are_named() -> None:

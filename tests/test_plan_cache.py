@@ -15,10 +15,11 @@ from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 import columba
 from columba import plan_cache, variants
 from columba.codegen.cpp import emit, emit_parts
-from columba.driver import Recipe, compile_program
+from columba.driver import compile_program
 from columba.ir.interop.program import Program
 from columba.ir.intraop.kernels import Gemm, GemmReduce
 from columba.ir.types import DType
+from columba.recipes import Recipe
 from columba.runtime import build, cache, fingerprint
 from columba.variants import Variants, recipes_for
 

@@ -11,9 +11,9 @@ from eager_graphs import square_graphs
 from interpreter_rounding import round_as_gpus_do
 
 import columba
-from columba.driver import LEVEL_2
 from columba.ir.intraop.text import parse_plan
 from columba.pipeline import Pipeline, parse_passes
+from columba.recipes import LEVEL_2
 from columba.runtime.graph import Graph
 
 
@@ -185,4 +185,4 @@ def test_both_directions_see_the_same_values(function: object, backend: str) -> 
 
 def test_it_runs_last() -> None:
     """What is fused before it is read unrounded."""
-    assert LEVEL_2.split(",")[-1] == "round_stored"
+    assert LEVEL_2[-1].name == "round_stored"

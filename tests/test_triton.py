@@ -26,9 +26,11 @@ pytest.importorskip("triton")
 import columba
 from columba import nn
 from columba.codegen.triton import Launch, emit
-from columba.driver import Compilation, Recipe
+from columba.driver import Compilation
 from columba.ir.spaces import Space
 from columba.ir.types import DType
+from columba.pipeline import parse_passes
+from columba.recipes import Recipe
 from columba.runtime import triton_launch
 from columba.runtime.graph import Graph
 from columba.runtime.triton_aot import Binary, UnknownTarget, compile_plans
@@ -110,7 +112,7 @@ def test_other_layers(name: str) -> None:
 def test_fused_epilogues(name: str) -> None:
     """Matrix products with pointwise work on the product, and without (Recipe decides)."""
     for level2 in ("fuse_traversals,fuse_epilogues", ""):
-        check(LAYERS[name](7, 3), 7, torch.float64, ["random", "no_edges"], recipe=Recipe(level2=level2))
+        check(LAYERS[name](7, 3), 7, torch.float64, ["random", "no_edges"], recipe=Recipe(level2=parse_passes(level2)))
 
 
 def _heads(g: Graph, h: Tensor, w: Tensor) -> Tensor:
@@ -135,7 +137,9 @@ def mixed_heads(g: Graph, h: Tensor, w: Tensor, b: Tensor) -> Tensor:
 @pytest.mark.parametrize("function", [normalized_heads, transposed_heads, mixed_heads])
 def test_epilogues_across_matrices(function: Callable[..., Any]) -> None:
     """The product of all heads in one block; where its elements are needed in an order that no block has, in a buffer."""
-    compiled = columba.compile(function, backend="triton", recipe=Recipe(level2="fuse_traversals,fuse_epilogues"))
+    compiled = columba.compile(
+        function, backend="triton", recipe=Recipe(level2=parse_passes("fuse_traversals,fuse_epilogues"))
+    )
     for name in ("random", "one_node", "no_nodes"):
         g = GRAPHS[name]
         args = [g, leaf(g.num_nodes, 12), leaf(NODE_TYPES, 3, 4, 5, seed=1), leaf(15, seed=2)]

@@ -20,6 +20,7 @@ from columba.ir.intraop.kernels import Gemm, GemmReduce, GemmSchedule, HostCall,
 from columba.ir.intraop.text import parse_plan, plans_equal
 from columba.ir.intraop.verify import verify
 from columba.ir.spaces import Space
+from columba.recipes import Recipe
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.program import Runnable
 from columba.runtime.records import Records
@@ -366,7 +367,7 @@ def test_interpreted_kernels_are_not_timed() -> None:
 
 
 def test_autotune_and_what_settles_the_choice_exclude_each_other() -> None:
-    for options in ({"passes": "aggregate_first"}, {"memory_budget": 0}, {"recipe": columba.driver.Recipe()}):
+    for options in ({"passes": "aggregate_first"}, {"memory_budget": 0}, {"recipe": Recipe()}):
         with pytest.raises(ValueError, match="autotune"):
             columba.compile(columba.nn.RGCNConv(2, 2, 2), autotune=True, **options)  # type: ignore[call-overload]
 

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from columba.driver import LEVEL_1, LEVEL_2
 from columba.ir.interop.program import Program
 from columba.ir.spaces import Space
+from columba.recipes import LEVEL_1, LEVEL_2
 from columba.runtime.build import cpu
 from columba.runtime.records import FORMAT, Case
 

@@ -13,11 +13,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from columba.driver import Compilation, Recipe, compile_program
+from columba.driver import Compilation, compile_program
 from columba.ir.interop.program import Program
 from columba.ir.intraop.kernels import HostCall, Kernel
 from columba.ir.intraop.plan import Plan
 from columba.ir.intraop.verify import verify
+from columba.recipes import Recipe
 from columba.saving import Saving
 from columba.variants import parse_choices, recipe_of
 

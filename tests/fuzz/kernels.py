@@ -11,12 +11,14 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from columba.driver import Compilation, Recipe, compile_program
+from columba.driver import Compilation, compile_program
 from columba.ir.intraop.kernels import Traversal, roots_of
 from columba.ir.intraop.plan import Plan, spaces_of
 from columba.ir.node import topological
 from columba.ir.spaces import Space
 from columba.ir.types import DType
+from columba.pipeline import parse_passes
+from columba.recipes import Recipe
 from columba.runtime.executable import Executable
 from columba.runtime.host import run_host_program
 from columba.runtime.launch import CppExecutable
@@ -33,8 +35,7 @@ LOWERABLE = ("expand_softmax", "legalize_linear")
 
 def compile_case(case: Case, name: str = "fuzz") -> Compilation:
     """The plans of a case; ``first`` serves for the forward and for the joint program."""
-    passes = [p for p in case.first if p != "dead_code"]  # an operator keeps its inputs
-    recipe = Recipe(",".join([*passes, *LOWERABLE]), ",".join(case.third))
+    recipe = Recipe(parse_passes(",".join([*case.first, *LOWERABLE])), parse_passes(",".join(case.third)))
     compilation = compile_program(replace(case.program, name=name), case.wrt, recipe)
     backward = compilation.backward_plan
     return replace(

@@ -8,12 +8,12 @@ import random
 from dataclasses import replace
 from typing import Any
 
-from columba.driver import LEVEL_1, LEVEL_2
 from columba.ir.interop.verify import VerificationError
 from columba.ir.intraop.kernels import HostCall, Kernel
 from columba.ir.intraop.plan import Plan
 from columba.ir.intraop.verify import check_groups, check_scatter, check_split
 from columba.pipeline import Pass, discover, parse_passes
+from columba.recipes import LEVEL_1, LEVEL_2
 
 Names = tuple[str, ...]
 
@@ -66,7 +66,7 @@ def random_passes(rng: random.Random, level: str, longest: int = 4) -> Names:
     """The standard sequence, a shuffle of all passes, or a few at random."""
     kind = rng.random()
     if kind < 0.08:
-        return split(LEVEL_1 if level == "interop" else LEVEL_2)
+        return tuple(map(str, LEVEL_1 if level == "interop" else LEVEL_2))
     if kind < 0.16:
         every = [cls.name for cls in passes_of(level)]
         return tuple(rng.sample(every, len(every)))
