@@ -15,6 +15,7 @@ from columba.frontend import Bound
 from columba.ir.intraop.kernels import HostCall, Kernel
 from columba.prediction import predict
 from columba.resources import reports
+from columba.runtime.backends import backend_shown
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
 from columba.runtime.modes import random_states_kept
@@ -103,7 +104,7 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
     compiled, specialization, bound = _specialized(target, args, kwargs)
     variant, variants = specialization.explain(bound.graph, bound.inputs)
     compilation = variants.compilation(variant)
-    source = compilation.source(ir_dtype(bound.graph.index_dtype), compiled.options.backend)
+    source = compilation.source(ir_dtype(bound.graph.index_dtype), backend_shown(compiled.options.backend).name)
     replayed = [*specialization.trace.prelude, *specialization.trace.postlude]
     return Explanation(
         compilation,

@@ -36,6 +36,7 @@ from columba.ir.interop.ops import (
     Value,
 )
 from columba.ir.interop.program import Program
+from columba.ir.intraop.dataflow import schedule_order
 from columba.ir.intraop.kernels import (
     Buffer,
     Gemm,
@@ -47,8 +48,6 @@ from columba.ir.intraop.kernels import (
     Store,
     Traversal,
     TraversalSchedule,
-    reads,
-    writes,
 )
 from columba.ir.intraop.plan import Plan
 from columba.ir.node import Node, rewrite, topological, users
@@ -338,28 +337,3 @@ def load(buffer: Buffer, via: IndexMap | None, along: IndexMap | None) -> Value:
         return Lift(Load(buffer, None, along.coarse), along)
     rest = factor(via, along)
     return Load(buffer, via, via.fine) if rest is None else Lift(Load(buffer, rest, along.coarse), along)
-
-
-def schedule_order(kernels: Sequence[Kernel]) -> list[Kernel]:
-    """A reproducible order in which every kernel comes after those whose buffers it reads.
-
-    Among the kernels that can run, host calls go first if none has run yet, and last otherwise, so that the runs of compiled
-    kernels between them are long.
-    """
-    waiting = list(kernels)
-    writer = {buffer: k.name for k in kernels for buffer in writes(k)}
-    needs = {k.name: {writer[b] for b in reads(k) if b in writer} for k in kernels}
-    done: set[str] = set()
-    order: list[Kernel] = []
-    while waiting:
-        ready = [k for k in waiting if needs[k.name] <= done]
-        if not ready:
-            raise ValueError(f"kernels wait for each other: {', '.join(k.name for k in waiting)}")
-        hosts = [k for k in ready if isinstance(k, HostCall)]
-        others = [k for k in ready if not isinstance(k, HostCall)]
-        started = any(not isinstance(k, HostCall) for k in order)
-        chosen = (others or hosts) if started else (hosts or others)
-        order.append(chosen[0])
-        done.add(chosen[0].name)
-        waiting.remove(chosen[0])
-    return order

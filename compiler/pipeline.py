@@ -76,7 +76,7 @@ class Passes(tuple[Pass[IR], ...]):
     def plus(self, *passes: Pass[IR]) -> Passes[IR]:
         """With ``passes`` at the end."""
         found: list[Any] = [*self]
-        return Passes(found + [*passes])
+        return Passes([*found, *passes])
 
     def __str__(self) -> str:
         """The spelling on the command line."""

@@ -80,6 +80,11 @@ BACKENDS: Mapping[str, Backend] = {backend.name: backend for backend in (CppBack
 """By name."""
 
 
+def backend_shown(choice: str) -> Backend:
+    """The backend whose kernels are shown of what ``columba.compile(backend=choice)`` makes: C++ where none is named."""
+    return BACKENDS.get(choice, BACKENDS[CppBackend.name])
+
+
 def backend_named(name: str) -> Backend:
     """The backend of that name; ValueError if there is none."""
     try:

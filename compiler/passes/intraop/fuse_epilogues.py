@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from columba.ir.intraop.dataflow import all_needs, passes_between, schedule_order
 from columba.ir.intraop.kernels import Gemm, Kernel, Store, Traversal, product_of, reads, writes
 from columba.ir.intraop.plan import Plan
-from columba.lowering import schedule_order
-from columba.passes.intraop.fuse_traversals import dataflow, drop_unread, merged, passes_between, substitute
+from columba.passes.intraop.merging import drop_unread, merged, substitute
 from columba.pipeline import Pass
 
 
@@ -30,14 +30,14 @@ class FuseEpilogues(Pass[Plan]):
 
 
 def _fuse_one(kernels: Sequence[Kernel]) -> list[Kernel] | None:
-    flow = dataflow(kernels)
+    needs = all_needs(kernels)
     for i, gemm in enumerate(kernels):
         if not isinstance(gemm, Gemm):
             continue
         for after in kernels[i + 1 :]:
             if not isinstance(after, Traversal) or after.via is not None or after.owner is not product_of(gemm).space:
                 continue
-            if not set(writes(gemm)) & set(reads(after)) or passes_between(flow, gemm.name, after.name):
+            if not set(writes(gemm)) & set(reads(after)) or passes_between(needs, gemm.name, after.name):
                 continue
             written = {store.buffer: store.value for store in gemm.stores}
             stores = list(gemm.stores)
@@ -48,5 +48,5 @@ def _fuse_one(kernels: Sequence[Kernel]) -> list[Kernel] | None:
                 stores.append(Store(store.buffer, value))
             else:
                 fused = replace(gemm, stores=merged(stores))
-                return [fused if k is gemm else k for k in kernels if k is not after]
+                return schedule_order([fused if k is gemm else k for k in kernels if k is not after])
     return None

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 from columba.ir.counts import TYPICAL
-from columba.ir.interop.ops import Lift, Reduce, Value
+from columba.ir.interop.ops import Lift, Reduce
+from columba.ir.intraop.dataflow import all_needs, passes_between, schedule_order
 from columba.ir.intraop.kernels import (
-    Buffer,
-    Gemm,
     Kernel,
     Load,
     Store,
@@ -23,7 +21,8 @@ from columba.ir.intraop.kernels import (
 from columba.ir.intraop.plan import Plan
 from columba.ir.node import Node, rewrite, topological
 from columba.ir.spaces import WEIGHT_SPACES
-from columba.lowering import load, schedule_order
+from columba.lowering import load
+from columba.passes.intraop.merging import drop_unread, merged, substitute
 from columba.pipeline import Pass
 
 
@@ -57,7 +56,7 @@ _Pairs = dict[tuple[int, int], tuple[Traversal, Traversal]]
 
 def _fuse_one(kernels: Sequence[Kernel], apart: _Pairs) -> list[Kernel] | None:
     """The kernels with the first one fused that can be, with what suits it best."""
-    flow = dataflow(kernels)
+    needs = all_needs(kernels)
     for i, first in enumerate(kernels):
         if not isinstance(first, Traversal):
             continue
@@ -65,7 +64,7 @@ def _fuse_one(kernels: Sequence[Kernel], apart: _Pairs) -> list[Kernel] | None:
         for second in kernels[i + 1 :]:
             if not isinstance(second, Traversal) or (id(first), id(second)) in apart:
                 continue
-            if passes_between(flow, first.name, second.name):
+            if passes_between(needs, first.name, second.name):
                 continue
             fused = _fuse(first, second)
             if fused is None:
@@ -95,26 +94,6 @@ def _loaded(kernel: Traversal) -> int:
     """Bytes that a traversal loads on a graph of typical counts."""
     loads = {v for v in values_of(kernel) if isinstance(v, Load)}
     return sum(TYPICAL[v.at] * v.type.size * v.dtype.itemsize for v in loads)
-
-
-Dataflow = dict[str, set[str]]
-"""By the name of a kernel, those of all kernels whose results it needs, directly or not."""
-
-
-def dataflow(kernels: Sequence[Kernel]) -> Dataflow:
-    """What needs what among kernels that stand in an order in which they can run."""
-    writer: dict[Buffer, str] = {}
-    needs: Dataflow = {}
-    for k in kernels:
-        sources = {writer[b] for b in reads(k) if b in writer}
-        needs[k.name] = sources.union(*(needs[s] for s in sources))
-        writer.update(dict.fromkeys(writes(k), k.name))
-    return needs
-
-
-def passes_between(flow: Dataflow, first: str, second: str) -> bool:
-    """Whether a third kernel needs the first and is needed by the second."""
-    return any(first in flow[middle] for middle in flow[second])
 
 
 def _fuse(first: Traversal, second: Traversal) -> Traversal | None:
@@ -174,23 +153,6 @@ def _reframed(kernel: Traversal, frame: Traversal) -> tuple[Store, ...]:
     return tuple(Store(s.buffer, v) for s, v in zip(kernel.stores, values, strict=True))
 
 
-def substitute(value: Value, written: dict[Buffer, Value]) -> Value | None:
-    """``value`` with loads of written buffers replaced by what was written; None if it reads another row of one."""
-    possible = True
-
-    def rule(node: Node) -> Node:
-        nonlocal possible
-        if isinstance(node, Load) and node.buffer in written:
-            if node.via is not None:
-                possible = False
-                return node
-            return written[node.buffer]
-        return node
-
-    (result,) = rewrite((value,), rule)
-    return result if possible else None
-
-
 def _can_split(stores: Sequence[Store], frame: Traversal) -> bool:
     """Whether no member needs a reduction of its owner and nothing follows a reduction."""
     for store in stores:
@@ -200,33 +162,3 @@ def _can_split(stores: Sequence[Store], frame: Traversal) -> bool:
         if store.value.space is frame.owner and not isinstance(store.value, Reduce):
             return False
     return True
-
-
-def merged(stores: Sequence[Store]) -> tuple[Store, ...]:
-    """Equal values of all stores made one."""
-    seen: dict[Any, Node] = {}
-
-    def rule(node: Node) -> Node:
-        key = (type(node), tuple(map(id, node.children)), tuple(node.data.items()))
-        return seen.setdefault(key, node)
-
-    values = rewrite([s.value for s in stores], rule)
-    return tuple(Store(s.buffer, v) for s, v in zip(stores, values, strict=True))
-
-
-def drop_unread(kernels: Sequence[Kernel], outputs: Sequence[Buffer]) -> list[Kernel]:
-    """Without the stores that nobody reads, and the kernels left with none."""
-    kept = list(kernels)
-    while True:
-        read = {*outputs, *(b for k in kept for b in reads(k))}
-        smaller: list[Kernel] = []
-        for k in kept:
-            if not isinstance(k, (Traversal, Gemm)):
-                smaller.append(k)
-                continue
-            stores = tuple(s for s in k.stores if s.buffer in read)
-            if stores:
-                smaller.append(k if len(stores) == len(k.stores) else replace(k, stores=stores))
-        if len(smaller) == len(kept) and all(a is b for a, b in zip(smaller, kept, strict=True)):
-            return smaller
-        kept = smaller

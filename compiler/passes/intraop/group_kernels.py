@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 
 import networkx as nx
 
+from columba.ir.intraop.dataflow import direct_needs, grouped_order, schedule_order
 from columba.ir.intraop.groups import Group, GroupSchedule, NoGroup, check, rows_of, scattered_sums
 from columba.ir.intraop.kernels import Buffer, Kernel, Traversal, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, WEIGHT_SPACES, Space
-from columba.lowering import schedule_order
 from columba.pipeline import Pass
 
 PART_BYTES = 2**17
@@ -49,7 +49,7 @@ class GroupKernels(Pass[Plan]):
                     groups.append(group)
         if not groups:
             return plan
-        return replace(plan, kernels=tuple(arranged(kernels, groups)), groups=tuple(groups))
+        return replace(plan, kernels=tuple(grouped_order(kernels, groups)), groups=tuple(groups))
 
 
 class _Growth:
@@ -164,8 +164,7 @@ def _flow(kernels: Sequence[Kernel]) -> nx.DiGraph:
     """Kernel names, and an edge from the writer of a buffer to each reader."""
     graph = nx.DiGraph()
     graph.add_nodes_from(k.name for k in kernels)
-    writer = {buffer: k.name for k in kernels for buffer in writes(k)}
-    graph.add_edges_from((writer[b], k.name) for k in kernels for b in reads(k) if b in writer)
+    graph.add_edges_from((source, name) for name, sources in direct_needs(kernels).items() for source in sources)
     return graph
 
 
@@ -198,18 +197,3 @@ def _cut(
     if any(k.name == name for k in kernels):
         name = f"{name}_first"
     return replace(kernel, name=name, stores=early), replace(kernel, stores=rest)
-
-
-def arranged(kernels: Sequence[Kernel], groups: Sequence[Group]) -> list[Kernel]:
-    """An order in which every kernel comes after those whose buffers it reads, and the kernels of a group stand together."""
-    of = {name: group.kernels for group in groups for name in group.kernels}
-    by_name = {k.name: k for k in kernels}
-    waiting = list(dict.fromkeys(of.get(k.name, (k.name,)) for k in kernels))
-    writer = {b: k.name for k in kernels for b in writes(k)}
-    needs = {u: {writer[b] for n in u for b in reads(by_name[n]) if b in writer} - set(u) for u in waiting}
-    order: list[str] = []
-    while waiting:
-        unit = next(u for u in waiting if needs[u] <= set(order))
-        order += unit
-        waiting.remove(unit)
-    return [by_name[name] for name in order]

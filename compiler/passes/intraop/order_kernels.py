@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from columba.ir.counts import TYPICAL
+from columba.ir.intraop.dataflow import direct_needs
 from columba.ir.intraop.kernels import Buffer, HostCall, Kernel, reads, writes
 from columba.ir.intraop.plan import Plan
 from columba.ir.spaces import PAIR_SPACES
@@ -58,11 +59,12 @@ class _Search:
         for n, read in enumerate(self.read):
             for b in read:
                 self.readers.setdefault(b, set()).add(n)
-        writer = {b: n for n, made in enumerate(self.made) for b in made}
-        self.needs = [{writer[b] for b in read if b in writer} for read in self.read]
+        unit_of = {k.name: n for n, unit in enumerate(units) for k in unit}
+        needs = direct_needs([k for unit in units for k in unit])
+        self.needs = [{unit_of[name] for k in unit for name in needs[k.name]} - {n} for n, unit in enumerate(units)]
         self._keep_host_calls(units)
         saved = {b for b in plan.inputs if b.type.space in PAIR_SPACES}
-        self.dies = saved | (set(writer) - set(plan.outputs))
+        self.dies = saved | ({b for made in self.made for b in made} - set(plan.outputs))
         self.start = _Beginning((), 0, sum(map(_bytes, saved)))
 
     def _keep_host_calls(self, units: Sequence[tuple[Kernel, ...]]) -> None:
