@@ -14,8 +14,8 @@ from typing import Any
 
 from columba.driver import Compilation
 from columba.ir.interop.program import Program
+from columba.ir.intraop.parsing import parse_plan
 from columba.ir.intraop.planned import Planned
-from columba.ir.intraop.text import parse_plan
 from columba.recipes import Recipe
 from columba.runtime.cache import find, get_or_make, remove
 from columba.runtime.fingerprint import fingerprint

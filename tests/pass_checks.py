@@ -10,8 +10,8 @@ from eager_graphs import square_graphs
 from torch import Tensor
 
 from columba.autodiff import differentiate
+from columba.ir.interop.parsing import parse_program
 from columba.ir.interop.program import Program
-from columba.ir.interop.text import parse_program
 from columba.ir.spaces import Space
 from columba.pipeline import Pipeline, parse_passes
 from columba.runtime.dtypes import torch_dtype

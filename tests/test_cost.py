@@ -13,7 +13,7 @@ import columba
 from columba.cost import Rates, kernel_work, machine_rates, plan_seconds
 from columba.driver import compile_program
 from columba.ir.counts import Counts
-from columba.ir.interop.text import parse_program
+from columba.ir.interop.parsing import parse_program
 from columba.ir.spaces import Space
 from columba.nn import HGTConv, RGATConv, RGCNConv
 from columba.variants import Variants, parse_choices, recipe_of, recipes_for

@@ -16,8 +16,8 @@ from fuzz.mutate import mutate, random_case
 from fuzz.shrink import shrink
 
 from columba.ir.interop.ops import Pointwise
+from columba.ir.interop.parsing import parse_program
 from columba.ir.interop.program import Program
-from columba.ir.interop.text import parse_program
 from columba.ir.interop.verify import verify
 from columba.ir.intraop.kernels import Kernel, Load, Store, Traversal, roots_of, values_of
 from columba.ir.intraop.verify import verify as verify_plan

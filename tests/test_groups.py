@@ -19,8 +19,8 @@ from columba.ir.counts import Counts
 from columba.ir.interop.verify import VerificationError
 from columba.ir.intraop.groups import rooms
 from columba.ir.intraop.kernels import Gemm, GemmReduce, GemmSchedule, Traversal
-from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.text import parse_plan, plans_equal
+from columba.ir.intraop.parsing import parse_plan
+from columba.ir.intraop.plan import Plan, plans_equal
 from columba.ir.intraop.verify import verify
 from columba.ir.spaces import Space
 from columba.ir.types import DType

@@ -17,11 +17,12 @@ from columba.autodiff import POINTWISE_RULES, RULES
 from columba.codegen.cpp import scalars
 from columba.driver import Compilation
 from columba.ir.interop.ops import OPS, Input, Lift, Linear, Pointwise, Reduce, Value
+from columba.ir.interop.parsing import ParseError, parse_program
 from columba.ir.interop.program import Program
-from columba.ir.interop.text import ParseError, parse_program
 from columba.ir.interop.verify import VerificationError, verify
 from columba.ir.intraop.kernels import HostCall, Load, Product, Traversal
-from columba.ir.intraop.text import parse_plan, plans_equal
+from columba.ir.intraop.parsing import parse_plan
+from columba.ir.intraop.plan import plans_equal
 from columba.ir.intraop.verify import verify as verify_plan
 from columba.ir.node import structurally_equal
 from columba.ir.pointwise import POINTWISE

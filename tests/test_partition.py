@@ -7,8 +7,8 @@ from pass_checks import graphs, random_inputs, transformed
 
 from columba.autodiff import differentiate
 from columba.ir.counts import TYPICAL, Counts
+from columba.ir.interop.parsing import parse_program
 from columba.ir.interop.program import Program
-from columba.ir.interop.text import parse_program
 from columba.ir.spaces import Space
 from columba.partition import Partition, partition
 from columba.recipes import LEVEL_1, Recipe

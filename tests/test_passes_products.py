@@ -6,7 +6,7 @@ import pytest
 from pass_checks import check, same_meaning, transformed, unchanged
 
 from columba.ir.interop.ops import Linear
-from columba.ir.interop.text import parse_program
+from columba.ir.interop.parsing import parse_program
 
 # ------------------------------------------------------------------------------------------------ aggregate first
 

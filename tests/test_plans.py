@@ -15,7 +15,7 @@ from torch import Tensor, nn
 import columba
 from columba.driver import Compilation
 from columba.ir.interop.ops import FeatureReduce
-from columba.ir.interop.text import parse_program
+from columba.ir.interop.parsing import parse_program
 from columba.ir.intraop.kernels import Buffer, Gemm, GemmReduce, Load, Traversal, product_of, reads, values_of, writes
 from columba.ir.spaces import Space
 from columba.lowering import lower

@@ -11,7 +11,7 @@ from eager_graphs import square_graphs
 from interpreter_rounding import round_as_gpus_do
 
 import columba
-from columba.ir.intraop.text import parse_plan
+from columba.ir.intraop.parsing import parse_plan
 from columba.pipeline import Pipeline, parse_passes
 from columba.recipes import LEVEL_2
 from columba.runtime.graph import Graph

@@ -14,8 +14,8 @@ from columba.codegen.cpp import emit
 from columba.ir.indices import Order
 from columba.ir.interop.verify import VerificationError
 from columba.ir.intraop.orders import in_own_order, reordered
-from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.text import parse_plan, plans_equal
+from columba.ir.intraop.parsing import parse_plan
+from columba.ir.intraop.plan import Plan, plans_equal
 from columba.ir.intraop.verify import verify
 from columba.ir.spaces import Space, index_map
 from columba.ir.types import DType

@@ -17,7 +17,8 @@ from columba.driver import Compilation, compile_program
 from columba.explain import tunable
 from columba.ir.counts import Counts
 from columba.ir.intraop.kernels import Gemm, GemmReduce, GemmSchedule, HostCall, Traversal, TraversalSchedule
-from columba.ir.intraop.text import parse_plan, plans_equal
+from columba.ir.intraop.parsing import parse_plan
+from columba.ir.intraop.plan import plans_equal
 from columba.ir.intraop.verify import verify
 from columba.ir.spaces import Space
 from columba.recipes import Recipe

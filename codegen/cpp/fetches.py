@@ -6,15 +6,12 @@ An owner has few members as a rule, and each leads to rows that may stand anywhe
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
+from columba.codegen.cpp.places import RowPlaces
+from columba.codegen.cpp.rows import Array
 from columba.ir.interop.ops import Slice, Value
 from columba.ir.intraop.kernels import Load, Store, TraversalSchedule
 from columba.ir.spaces import Space
-
-if TYPE_CHECKING:
-    from columba.codegen.cpp.rows import Array
-    from columba.codegen.cpp.traversal import RowPlaces
 
 LINE = 64
 """Bytes that memory hands over at a time."""

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from columba.codegen.cpp.names import Names
+from columba.codegen.cpp.places import RowPlaces
 from columba.codegen.cpp.rows import Array, Rows
 from columba.codegen.cpp.scalars import computed, is_narrow
 from columba.codegen.cpp.slots import unknown_below
-from columba.codegen.cpp.traversal import KernelText, RowPlaces, know_views, threads_of
+from columba.codegen.cpp.traversal import KernelText, know_views, threads_of
 from columba.ir.indices import Segments, Tiles
 from columba.ir.interop.ops import Reshape, Slice, Value
 from columba.ir.intraop.kernels import Gemm, GemmReduce, Load, Product, Store, product_of

@@ -17,7 +17,7 @@ from columba.ir.intraop.groups import Group, bounds_of, is_scattered, rooms
 from columba.ir.intraop.in_place import in_place
 from columba.ir.intraop.kernels import Buffer, Gemm, GemmReduce, HostCall, Kernel, Traversal, reads, writes
 from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.text import print_kernel
+from columba.ir.intraop.printing import print_kernel
 from columba.ir.types import DType
 
 PACKAGE = "columba.codegen.cpp"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from columba.codegen.cpp.names import Names
+from columba.codegen.cpp.places import RowPlaces
 from columba.codegen.cpp.rows import Array, Scalar
 from columba.codegen.cpp.scalars import computed
 from columba.codegen.cpp.slots import unknown_below
-from columba.codegen.cpp.traversal import KernelText, RowPlaces, know_views, threads_of
+from columba.codegen.cpp.traversal import KernelText, know_views, threads_of
 from columba.ir.indices import Lookup, Segments
 from columba.ir.interop.ops import Degree, Reduce
 from columba.ir.intraop.groups import scattered_sums

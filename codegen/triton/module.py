@@ -18,7 +18,7 @@ from columba.codegen.triton.traversal import Function, traversal_functions
 from columba.ir.intraop.exact import may_be_product
 from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
 from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.text import print_kernel
+from columba.ir.intraop.printing import print_kernel
 
 PACKAGE = "columba.codegen.triton"
 """Where the templates stand."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from columba.ir.interop.ops import Input, Value
+from columba.ir.interop.printing import print_operation
 from columba.ir.node import structurally_equal, topological
 
 if TYPE_CHECKING:
@@ -57,9 +58,21 @@ class Program:
     __hash__ = None  # type: ignore[assignment]
 
     def __str__(self) -> str:
-        from columba.ir.interop.text import print_program
-
-        return print_program(self)
+        """The text of the program. Values are numbered afresh, so equal programs print alike."""
+        names: dict[Value, str] = {i: f"%{i.name}" for i in self.inputs}
+        params = ", ".join(f"%{i.name}: {i.type}" for i in self.inputs)
+        lines = [f"program {self.name}({params}) {{"]
+        count = 0
+        for value in self.body:
+            if value in names:
+                continue
+            if isinstance(value, Input):
+                raise ValueError(f"input %{value.name} is used but not a parameter of program {self.name}")
+            names[value] = f"%{count}"
+            count += 1
+            lines.append(f"  {names[value]}: {value.type} = {print_operation(value, names)}")
+        results = ", ".join(f"{n}={names[v]}" for n, v in zip(self.result_names, self.results, strict=True))
+        return "\n".join([*lines, f"  return {results}", "}"])
 
     def to_networkx(self) -> nx.MultiDiGraph:
         """The dataflow graph: a node an operation (attributes ``op``, ``type``, ``data``), an edge a use.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from columba.ir.interop.ops import Input, Value
+from columba.ir.interop.printing import print_operation
 from columba.ir.interop.program import Program
 from columba.ir.spaces import Space
 
@@ -66,8 +67,6 @@ def _error(program: Program, value: Value, message: str) -> VerificationError:
 
 def excerpt(program: Program, value: Value, around: int = 3) -> str:
     """The lines around one operation, which is marked."""
-    from columba.ir.interop.text import print_operation
-
     names: dict[Value, str] = {}
     lines: list[str] = []
     mark = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import dataclass
+from typing import Any
 
 from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
 from columba.ir.interop.ops import Degree, Uniform, Value
@@ -20,8 +21,12 @@ from columba.ir.intraop.kernels import (
     Load,
     Traversal,
     product_of,
+    roots_of,
     values_of,
+    writes,
 )
+from columba.ir.intraop.printing import indented, print_declaration, print_group, print_kernel
+from columba.ir.node import value_numbers
 from columba.ir.spaces import IndexMap, Space
 
 
@@ -39,15 +44,22 @@ class Plan:
     groups: tuple[Group, ...] = ()
 
     def __str__(self) -> str:
-        from columba.ir.intraop.text import print_plan
-
-        return print_plan(self)
+        """The text of the plan."""
+        inputs = ", ".join(map(print_declaration, self.inputs))
+        outputs = ", ".join(map(print_declaration, self.outputs))
+        lines = [f"plan {self.name}({inputs}) -> ({outputs}) {{"]
+        local = {b for group in self.groups for b in group.local}
+        lines += [
+            f"  temporary {print_declaration(b)}" for b in self.buffers if b.role == "temporary" and b not in local
+        ]
+        for group, kernels in self.units:
+            body = [line for kernel in kernels for line in print_kernel(kernel).splitlines()]
+            lines += indented(body if group is None else print_group(group, body))
+        return "\n".join([*lines, "}"])
 
     @property
     def buffers(self) -> tuple[Buffer, ...]:
         """All buffers, each once: inputs, then outputs, then temporaries in order of first write."""
-        from columba.ir.intraop.kernels import writes
-
         found = dict.fromkeys((*self.inputs, *self.outputs))
         for kernel in self.kernels:
             found.update(dict.fromkeys(writes(kernel)))
@@ -141,3 +153,34 @@ def spaces_of(plan: Plan) -> tuple[Space, ...]:
     for array in plan.index_arrays:
         found.update((array.map.fine, array.map.coarse))
     return tuple(space for space in Space if space in found)
+
+
+def plans_equal(a: Plan, b: Plan) -> bool:
+    """Whether two plans run the same kernels over the same buffers."""
+    heads = [(p.name, p.inputs, p.outputs, p.groups, len(p.kernels)) for p in (a, b)]
+    if heads[0] != heads[1]:
+        return False
+    numbers: dict[Any, int] = {}
+    return all(_key(x, numbers) == _key(y, numbers) for x, y in zip(a.kernels, b.kernels, strict=True))
+
+
+def _key(kernel: Kernel, numbers: dict[Any, int]) -> tuple[Any, ...]:
+    """What a kernel says, with values numbered across both plans."""
+    if isinstance(kernel, HostCall):
+        return (kernel.name, str(kernel.program), kernel.args, kernel.results)
+    found = value_numbers(roots_of(kernel), numbers)
+    roots = tuple(found[r] for r in roots_of(kernel))
+    match kernel:
+        case Traversal():
+            return (
+                kernel.name,
+                kernel.owner,
+                kernel.via,
+                kernel.schedule,
+                tuple(s.buffer for s in kernel.stores),
+                roots,
+            )
+        case Gemm():
+            return (kernel.name, kernel.schedule, tuple(s.buffer for s in kernel.stores), roots)
+        case GemmReduce():
+            return (kernel.name, kernel.via, kernel.shared, kernel.out, kernel.schedule, roots)

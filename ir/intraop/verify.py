@@ -31,6 +31,8 @@ from columba.ir.intraop.kernels import (
     writes,
 )
 from columba.ir.intraop.plan import Plan
+from columba.ir.intraop.printing import print_kernel
+from columba.ir.node import topological
 from columba.ir.spaces import Space
 
 
@@ -199,12 +201,8 @@ def verify(plan: Plan) -> Plan:
 
 
 def _below(value: Value) -> list[Value]:
-    from columba.ir.node import topological
-
     return [v for v in topological((value,)) if isinstance(v, Value)]
 
 
 def _error(kernel: Kernel, message: str) -> VerificationError:
-    from columba.ir.intraop.text import print_kernel
-
     return VerificationError(f"kernel {kernel.name}: {message}\n{print_kernel(kernel)}")

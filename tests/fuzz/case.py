@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from columba.ir.interop.ops import Value
+from columba.ir.interop.parsing import parse_program
 from columba.ir.interop.program import Program
-from columba.ir.interop.text import parse_program
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import torch_dtype

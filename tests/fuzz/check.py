@@ -12,8 +12,8 @@ from torch import Tensor
 
 from columba.autodiff import differentiate
 from columba.ir.interop.ops import Constant, Degree, Input, Lift, Value
+from columba.ir.interop.parsing import parse_program
 from columba.ir.interop.program import Program
-from columba.ir.interop.text import parse_program
 from columba.ir.interop.verify import verify
 from columba.ir.types import DType
 from columba.partition import partition

@@ -13,8 +13,8 @@ import torch
 import columba
 from columba import nn
 from columba.codegen.triton import emit
+from columba.ir.intraop.parsing import parse_plan
 from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.text import parse_plan
 from columba.runtime.graph import Graph
 
 FOLDER = Path(__file__).parent / "triton"

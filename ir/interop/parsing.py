@@ -1,12 +1,4 @@
-"""The text form of level 1: a printer, and a parser that gives back an equal program.
-
-    program double(%h: node[4] f32) {
-      %0: node[4] f32 = pointwise(%h, %h, function=add)
-      return out=%0
-    }
-
-Operands come first, then the data fields by name. The form of a field follows from its declared type.
-"""
+"""A parser of the text form of level 1 that gives back an equal program. The form of a field follows from its declared type."""
 
 from __future__ import annotations
 
@@ -14,7 +6,6 @@ import dataclasses
 import functools
 import re
 import typing
-from enum import Enum
 from typing import Any
 
 from columba.ir.interop.ops import OPS, Input, Value
@@ -26,52 +17,6 @@ from columba.ir.types import DType, TensorType
 class ParseError(ValueError):
     """The text is not a program; the message gives the line."""
 
-
-# ------------------------------------------------------------------------------------------------ printing
-
-
-def print_program(program: Program) -> str:
-    """The text of a program. Values are numbered afresh, so equal programs print alike."""
-    names: dict[Value, str] = {i: f"%{i.name}" for i in program.inputs}
-    params = ", ".join(f"%{i.name}: {i.type}" for i in program.inputs)
-    lines = [f"program {program.name}({params}) {{"]
-    count = 0
-    for value in program.body:
-        if value in names:
-            continue
-        if isinstance(value, Input):
-            raise ValueError(f"input %{value.name} is used but not a parameter of program {program.name}")
-        names[value] = f"%{count}"
-        count += 1
-        lines.append(f"  {names[value]}: {value.type} = {print_operation(value, names)}")
-    results = ", ".join(f"{n}={names[v]}" for n, v in zip(program.result_names, program.results, strict=True))
-    return "\n".join([*lines, f"  return {results}", "}"])
-
-
-def print_operation(value: Value, names: dict[Value, str]) -> str:
-    """The right-hand side of one line, without what is None unless it is given."""
-    operands = [names[c] for c in value.children]  # type: ignore[index]
-    optional = {f.name for f in dataclasses.fields(value) if f.default is None}
-    fields = [f"{n}={print_field(x)}" for n, x in value.data.items() if x is not None or n not in optional]
-    return f"{value.op_name}({', '.join(operands + fields)})"
-
-
-def print_field(value: object) -> str:
-    """One data field: numbers, booleans, names, maps, and bracketed lists of them."""
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return "[" + ", ".join(map(print_field, value)) + "]"
-    if isinstance(value, Enum):
-        return str(value)
-    if isinstance(value, (int, float)):
-        return repr(value)
-    return str(value)
-
-
-# ------------------------------------------------------------------------------------------------ parsing
 
 _TOKEN = re.compile(
     r"\s*("

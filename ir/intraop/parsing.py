@@ -1,41 +1,13 @@
-"""The text form of level 2: a printer, and a parser that gives back an equal plan.
-
-    plan sums(@h: node[4] f32) -> (@out: node[4] f32) {
-      traversal out_kernel(owner=node, via=dst:edge->node, schedule={ahead=16}) {
-        %0: edge[4] f32 = load(buffer=@h, via=src:edge->node, at=edge)
-        %1: node[4] f32 = reduce(%0, via=dst:edge->node, op=sum)
-        store @out = %1
-      }
-    }
-
-Buffers that are neither inputs nor outputs are declared by ``temporary`` lines; ``sorted=`` and a map say in which order rows stand, if
-not in that of their space. An output that is an input is marked so. A schedule shows the fields that are not what they are by default,
-and nothing if there are none. Kernels that run part by part stand in a block, which declares the buffers that need memory for a part of
-their rows only:
-
-      group(space=src_rel, schedule={rows=1024}) {
-        local @t: src_rel[64] f32
-        traversal ...
-        gemm ...
-      }
-"""
+"""A parser of the text form of level 2 that gives back an equal plan."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 from columba.ir.interop.ops import Value
-from columba.ir.interop.text import (
-    Tokens,
-    parse_field,
-    parse_line,
-    parse_program_tokens,
-    parse_type,
-    print_field,
-    print_operation,
-)
+from columba.ir.interop.parsing import Tokens, parse_field, parse_line, parse_program_tokens, parse_type
 from columba.ir.intraop.groups import Group, GroupSchedule
 from columba.ir.intraop.kernels import (
     Buffer,
@@ -48,89 +20,14 @@ from columba.ir.intraop.kernels import (
     Store,
     Traversal,
     TraversalSchedule,
-    roots_of,
-    values_of,
 )
 from columba.ir.intraop.plan import Plan
-from columba.ir.node import value_numbers
+from columba.ir.intraop.printing import print_declaration
 from columba.ir.spaces import IndexMap, Space
-
-# ------------------------------------------------------------------------------------------------ printing
-
-
-def print_plan(plan: Plan) -> str:
-    """The text of a plan."""
-    inputs = ", ".join(map(_declaration, plan.inputs))
-    outputs = ", ".join(map(_declaration, plan.outputs))
-    lines = [f"plan {plan.name}({inputs}) -> ({outputs}) {{"]
-    local = {b for group in plan.groups for b in group.local}
-    lines += [f"  temporary {_declaration(b)}" for b in plan.buffers if b.role == "temporary" and b not in local]
-    for group, kernels in plan.units:
-        body = [line for kernel in kernels for line in print_kernel(kernel).splitlines()]
-        lines += _indented(body if group is None else _print_group(group, body))
-    return "\n".join([*lines, "}"])
-
-
-def _indented(lines: Iterable[str]) -> list[str]:
-    return [f"  {line}" for line in lines]
-
-
-def _print_group(group: Group, body: Sequence[str]) -> list[str]:
-    fields = [f"space={group.space}", *_print_schedule(group.schedule)]
-    local = [f"local {b}: {b.type}" for b in group.local]
-    return [f"group({', '.join(fields)}) {{", *_indented([*local, *body]), "}"]
-
-
-def _declaration(buffer: Buffer) -> str:
-    order = "" if buffer.order is None else f" sorted={print_field(buffer.order)}"
-    return f"{buffer}: {buffer.type}{order}"
-
-
-def print_kernel(kernel: Kernel) -> str:
-    """The text of one kernel."""
-    match kernel:
-        case Traversal():
-            head = _head("traversal", kernel, f"owner={kernel.owner}", f"via={print_field(kernel.via)}")
-            return _block(head, kernel, [(f"store {s.buffer} = ", s.value) for s in kernel.stores])
-        case Gemm():
-            return _block(_head("gemm", kernel), kernel, [(f"store {s.buffer} = ", s.value) for s in kernel.stores])
-        case GemmReduce():
-            return _block(
-                _head("gemm_reduce", kernel, f"via={kernel.via}", f"shared={print_field(kernel.shared)}"),
-                kernel,
-                [("left ", kernel.x), ("right ", kernel.y)],
-                [f"store {kernel.out}"],
-            )
-        case HostCall():
-            args, results = (", ".join(map(str, buffers)) for buffers in (kernel.args, kernel.results))
-            program = "\n".join(f"  {line}" for line in str(kernel.program).splitlines())
-            return f"host {kernel.name}({args}) -> ({results}) {{\n{program}\n}}"
-
-
-def _head(kind: str, kernel: Traversal | Gemm | GemmReduce, *fields: str) -> str:
-    return f"{kind} {kernel.name}({', '.join([*fields, *_print_schedule(kernel.schedule)])})"
-
-
-def _print_schedule(schedule: Schedule) -> list[str]:
-    changes = ", ".join(f"{name}={value}" for name, value in schedule.changes.items())
-    return [f"schedule={{{changes}}}"] if changes else []
-
-
-def _block(head: str, kernel: Kernel, roots: Sequence[tuple[str, Value]], tail: Sequence[str] = ()) -> str:
-    names: dict[Value, str] = {}
-    lines = [f"{head} {{"]
-    for value in values_of(kernel):
-        names[value] = f"%{len(names)}"
-        lines.append(f"  {names[value]}: {value.type} = {print_operation(value, names)}")
-    lines += [f"  {prefix}{names[value]}" for prefix, value in roots]
-    return "\n".join([*lines, *(f"  {line}" for line in tail), "}"])
-
-
-# ------------------------------------------------------------------------------------------------ parsing
 
 
 def parse_plan(text: str) -> Plan:
-    """The plan that ``text`` describes; :class:`columba.ir.interop.text.ParseError` if there is none."""
+    """The plan that ``text`` describes; :class:`columba.ir.interop.parsing.ParseError` if there is none."""
     tokens = Tokens(text)
     tokens.take("plan")
     name = tokens.take()
@@ -197,7 +94,7 @@ def _buffer(tokens: Tokens, role: str) -> Buffer:
     known = tokens.names.get(name)
     if known is not None:
         if (known.type, known.order) != (declared, order):
-            raise tokens.error(f"{name} is declared {_declaration(known)} and {declared}")
+            raise tokens.error(f"{name} is declared {print_declaration(known)} and {declared}")
         return known  # type: ignore[no-any-return]
     tokens.names[name] = Buffer(name[1:], declared, role, order)
     return tokens.names[name]  # type: ignore[no-any-return]
@@ -316,37 +213,3 @@ _KERNELS: dict[str, Callable[[Tokens], Kernel]] = {
     "gemm_reduce": _gemm_reduce,
     "host": _host,
 }
-
-
-# ------------------------------------------------------------------------------------------------ equality
-
-
-def plans_equal(a: Plan, b: Plan) -> bool:
-    """Whether two plans run the same kernels over the same buffers."""
-    heads = [(p.name, p.inputs, p.outputs, p.groups, len(p.kernels)) for p in (a, b)]
-    if heads[0] != heads[1]:
-        return False
-    numbers: dict[Any, int] = {}
-    return all(_key(x, numbers) == _key(y, numbers) for x, y in zip(a.kernels, b.kernels, strict=True))
-
-
-def _key(kernel: Kernel, numbers: dict[Any, int]) -> tuple[Any, ...]:
-    """What a kernel says, with values numbered across both plans."""
-    if isinstance(kernel, HostCall):
-        return (kernel.name, str(kernel.program), kernel.args, kernel.results)
-    found = value_numbers(roots_of(kernel), numbers)
-    roots = tuple(found[r] for r in roots_of(kernel))
-    match kernel:
-        case Traversal():
-            return (
-                kernel.name,
-                kernel.owner,
-                kernel.via,
-                kernel.schedule,
-                tuple(s.buffer for s in kernel.stores),
-                roots,
-            )
-        case Gemm():
-            return (kernel.name, kernel.schedule, tuple(s.buffer for s in kernel.stores), roots)
-        case GemmReduce():
-            return (kernel.name, kernel.via, kernel.shared, kernel.out, kernel.schedule, roots)
