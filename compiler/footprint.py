@@ -1,38 +1,24 @@
 """How much memory a compiled program takes on a graph of given size, found as the backends really allocate.
 
-The Triton backend makes a tensor for each buffer when its kernel runs and drops it after its last reader; partial sums between the two
-launches of a kernel live while that kernel runs. The C++ backend puts temporaries into one block, whose memory later tensors use again.
-:class:`columba.runtime.triton_launch.TritonExecutable` and :class:`columba.runtime.placement.Placement` are what is modelled here; tests
-compare the two. PyTorch's allocator rounds sizes up and keeps what is free, which is not counted.
+Every backend models what it allocates for a plan; tests compare that with what it does allocate. PyTorch's allocator rounds sizes up
+and keeps what is free, which is not counted.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from columba.codegen.triton import emit
-from columba.codegen.triton.launches import GridSize, Workspace
-from columba.codegen.triton.module import Step
+from columba.codegen.triton.launches import tile_count
 from columba.driver import Compilation
 from columba.ir.counts import Counts
 from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
-from columba.ir.interop.ops import VIEWS, Input, Value
-from columba.ir.intraop.kernels import Buffer, HostCall, reads, writes
-from columba.ir.intraop.plan import Plan
+from columba.ir.intraop.memory import PlanMemory
 from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, WEIGHT_SPACES, IndexMap, Space
-from columba.runtime.placement import Placement
+from columba.runtime.backends import backend_named
 
 INDEX_BYTES = 4
 """Of an id or an offset, as a graph holds them."""
-
-
-@dataclass(frozen=True)
-class PlanMemory:
-    """What a plan makes: ``outputs`` bytes that it returns, ``peak`` bytes at its fullest moment, outputs made until then included."""
-
-    outputs: int
-    peak: int
 
 
 @dataclass(frozen=True)
@@ -91,19 +77,9 @@ def footprint(compilation: Compilation, counts: Counts, backend: str = "triton")
     Args:
         compilation: what is run; with a backward plan, a training step is meant.
         counts: rows of every space that it uses; node types are counted if there is more than one.
-        backend: ``"triton"`` or ``"cpp"``.
+        backend: the name of what runs it.
     """
-    plans = compilation.plans
-    if backend == "triton":
-        module = emit(plans)
-        plans = module.plans
-        memories = [triton_memory(plan, module.steps[plan.name], counts) for plan in plans]
-    elif backend == "cpp":
-        memories = [
-            cpp_memory(plan, counts, spare) for plan, spare in zip(plans, ((), compilation.spare), strict=False)
-        ]
-    else:
-        raise ValueError(f"unknown backend {backend!r}; triton or cpp")
+    plans, memories = backend_named(backend).memory(compilation.planned, counts)
     inputs = [i.type for i in compilation.traced.inputs]
     outputs = [b.type for b in plans[0].outputs if b not in plans[0].inputs]
     results = [b.type for b in plans[0].outputs[: compilation.results]]
@@ -120,67 +96,6 @@ def footprint(compilation: Compilation, counts: Counts, backend: str = "triton")
         forward=memories[0],
         backward=memories[1] if training else None,
     )
-
-
-# ------------------------------------------------------------------------------------------------ plans
-
-
-def triton_memory(plan: Plan, steps: Sequence[Step], counts: Counts) -> PlanMemory:
-    """What the Triton backend allocates while it runs a plan."""
-    given, last = set(plan.inputs), _last_uses(steps)
-    alive: dict[Buffer, int] = {}
-    peak = 0
-    for n, step in enumerate(steps):
-        alive |= {b: counts.bytes(b.type) for b in writes(step.kernel)}
-        passing = sum(_workspace(w, counts) for launch in step.launches for w in launch.workspaces)
-        if isinstance(step.kernel, HostCall):
-            passing = _host_bytes(step.kernel, counts)
-        peak = max(peak, sum(alive.values()) + passing)
-        for buffer in [b for b in alive if last[b] == n and b not in plan.outputs]:
-            del alive[buffer]
-    return PlanMemory(sum(size for b, size in alive.items() if b not in given), peak)
-
-
-def _last_uses(steps: Sequence[Step]) -> dict[Buffer, int]:
-    return {b: n for n, step in enumerate(steps) for b in (*reads(step.kernel), *writes(step.kernel))}
-
-
-def cpp_memory(plan: Plan, counts: Counts, spare: Sequence[int] = ()) -> PlanMemory:
-    """What the C++ backend allocates for a plan: its tensors, all at once, and the block of temporaries.
-
-    ``spare`` are the inputs whose memory is used again once they have been read, or taken over by outputs, by position.
-    """
-    placement = Placement(plan)
-    layout = placement.layout(counts, spare)
-    made = [b for n, b in enumerate(placement.tensors, len(plan.inputs)) if n not in layout.heirs]
-    tensors = counts.total(b.type for b in (*made, *placement.from_host))
-    passing = max((_host_bytes(k, counts) for k in plan.kernels if isinstance(k, HostCall)), default=0)
-    outputs = counts.total(b.type for b in dict.fromkeys(plan.outputs) if b not in plan.inputs)
-    return PlanMemory(outputs, tensors + passing + layout.size)
-
-
-def _host_bytes(kernel: HostCall, counts: Counts) -> int:
-    """Intermediate values of a host call, which PyTorch holds until it is done."""
-    made = [v for v in kernel.program.body if isinstance(v, Value) and not isinstance(v, (Input, *VIEWS))]
-    return counts.total(v.type for v in made if v not in kernel.program.results)
-
-
-def _workspace(workspace: Workspace, counts: Counts) -> int:
-    return grid_size(workspace.tiles, counts) * workspace.size * workspace.dtype.itemsize
-
-
-def grid_size(size: GridSize, counts: Counts) -> int:
-    """How many programs, or parts, a launch has; tiles are counted as :func:`tile_count` does."""
-    if isinstance(size.of, int):
-        return -(-size.of // size.by)
-    of = counts[size.of] if isinstance(size.of, Space) else tile_count(size.of, counts)
-    return -(-of // size.by)
-
-
-def tile_count(tiles: Tiles, counts: Counts) -> int:
-    """The most tiles that a table can have: full ones, and one that is not for every segment."""
-    fine, coarse = counts[tiles.map.fine], counts[tiles.map.coarse]
-    return min(fine, fine // tiles.rows + coarse)
 
 
 # ------------------------------------------------------------------------------------------------ graphs

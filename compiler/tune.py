@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from columba.explain import tunable
+from columba.runtime.backends import BACKENDS, default_backend
 from columba.runtime.graph import Graph
 from columba.runtime.records import Record, Records
 from columba.tuning.cases import case_of
@@ -67,13 +68,14 @@ def tune(
 
 def backend_for(target: str, compiled_for: str, device: torch.device) -> str:
     """The backend that is tuned."""
-    if target not in ("auto", "cpp", "triton"):
-        raise ValueError(f"unknown target {target!r}; one of auto, cpp, triton")
-    if target == "auto":
-        wanted = compiled_for if compiled_for != "auto" else "cpp" if device.type == "cpu" else "triton"
-        if wanted == "torch":
-            raise TuningError('backend="torch" runs PyTorch\'s operations, which have nothing to tune')
-        return wanted
-    if target == "cpp" and device.type != "cpu":
-        raise TuningError(f"C++ kernels run on the CPU, and the graph is on {device}")
-    return target
+    if target != "auto" and target not in BACKENDS:
+        raise ValueError(f"unknown target {target!r}; one of auto, {', '.join(BACKENDS)}")
+    wanted = compiled_for if target == "auto" else target
+    if wanted == "auto":
+        return default_backend(device).name
+    if wanted not in BACKENDS:
+        raise TuningError(f"backend={wanted!r} runs PyTorch's operations, which have nothing to tune")
+    obstacle = BACKENDS[wanted].untimed(device)
+    if obstacle is not None:
+        raise TuningError(obstacle)
+    return wanted

@@ -1,18 +1,30 @@
-"""The backends: what emits kernels for plans, builds them and runs them.
+"""The backends: what emits kernels for plans, builds them, runs them, and knows how they may be scheduled.
 
-Everything that depends on which of them it is asks the backend: names are compared in the registry alone.
+Everything that depends on which of them it is asks the backend: names are compared in the registry alone. What a backend needs is
+imported when it is used: Triton need not be installed, and takes a while to import.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
+from columba.ir.counts import Counts
+from columba.ir.intraop.kernels import Kernel
+from columba.ir.intraop.memory import PlanMemory
+from columba.ir.intraop.plan import Plan
 from columba.ir.intraop.planned import Planned
 from columba.ir.types import DType
 from columba.runtime.executable import Executable
+
+Changes = Mapping[str, Any]
+"""What tuning changes in the schedule of one kernel, as it is written to JSON: some fields and their new values, or, with a ``kind``,
+a whole schedule."""
+
+KIND = "kind"
+"""The field that a whole schedule has."""
 
 
 class Backend(Protocol):
@@ -33,6 +45,34 @@ class Backend(Protocol):
 
     def executable(self, planned: Planned, index_dtype: DType) -> Executable:
         """The kernels, built."""
+        ...
+
+    def memory(self, planned: Planned, counts: Counts) -> tuple[tuple[Plan, ...], tuple[PlanMemory, ...]]:
+        """The plans as it runs them, and what it allocates for each on a graph."""
+        ...
+
+    def architecture(self, device: torch.device) -> str:
+        """What its kernels for a device are compiled for."""
+        ...
+
+    def untimed(self, device: torch.device) -> str | None:
+        """Why times of its kernels on a device say nothing, in a sentence; None if they do."""
+        ...
+
+    def candidates(self, kernel: Kernel, architecture: str) -> tuple[Changes, ...]:
+        """The schedules that are tried for a kernel. Those whose results differ from run to run are not."""
+        ...
+
+    def candidates_if_short(self, kernel: Kernel, seconds: float) -> tuple[Changes, ...]:
+        """What is tried for a kernel because it takes so few seconds."""
+        ...
+
+    def scheduled(self, kernel: Kernel, changes: Changes) -> tuple[Kernel, Any]:
+        """The kernel with its schedule changed, and the schedule, where it is no part of the kernel (else None).
+
+        Raises:
+            ValueError: there is no such schedule, or the kernel cannot run under it.
+        """
         ...
 
 
@@ -56,11 +96,41 @@ class CppBackend:
 
         return CppExecutable(planned.plans, index_dtype, planned.plan_texts)
 
+    def memory(self, planned: Planned, counts: Counts) -> tuple[tuple[Plan, ...], tuple[PlanMemory, ...]]:
+        from columba.runtime.cpp_footprint import cpp_memory
+
+        spares = ((), planned.spare)
+        return planned.plans, tuple(cpp_memory(p, counts, s) for p, s in zip(planned.plans, spares, strict=False))
+
+    def architecture(self, device: torch.device) -> str:
+        return "native"
+
+    def untimed(self, device: torch.device) -> str | None:
+        return None if device.type == "cpu" else f"C++ kernels run on the CPU, and the graph is on {device}"
+
+    def candidates(self, kernel: Kernel, architecture: str) -> tuple[Changes, ...]:
+        from columba.codegen.cpp.candidates import candidates
+
+        return candidates(kernel)
+
+    def candidates_if_short(self, kernel: Kernel, seconds: float) -> tuple[Changes, ...]:
+        from columba.codegen.cpp.candidates import for_short
+
+        return for_short(kernel, seconds)
+
+    def scheduled(self, kernel: Kernel, changes: Changes) -> tuple[Kernel, Any]:
+        from columba.codegen.cpp.candidates import rescheduled
+
+        return rescheduled(kernel, changes), None
+
 
 class TritonBackend:
-    """Triton kernels, for tensors on a GPU; on CPU tensors they run in Triton's interpreter. Triton is imported when it is needed."""
+    """Triton kernels, for tensors on a GPU; on CPU tensors they run in Triton's interpreter."""
 
     name = "triton"
+
+    MOST = 16
+    """Schedules of a kernel that are tried, of some dozens that are legal."""
 
     def obstacle(self, device: torch.device, dtype: torch.dtype) -> str | None:
         return None
@@ -75,14 +145,53 @@ class TritonBackend:
 
         return TritonExecutable(planned.plans, index_dtype, schedules=planned.schedules)
 
+    def memory(self, planned: Planned, counts: Counts) -> tuple[tuple[Plan, ...], tuple[PlanMemory, ...]]:
+        from columba.codegen.triton import emit
+        from columba.runtime.triton_footprint import triton_memory
 
-BACKENDS: Mapping[str, Backend] = {backend.name: backend for backend in (CppBackend(), TritonBackend())}
+        module = emit(planned.plans, planned.schedules)
+        return module.plans, tuple(triton_memory(plan, module.steps[plan.name], counts) for plan in module.plans)
+
+    def architecture(self, device: torch.device) -> str:
+        if device.type == "cpu":
+            from columba.codegen.triton import INTERPRETER
+
+            return INTERPRETER
+        if torch.version.hip:
+            return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
+        return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+
+    def untimed(self, device: torch.device) -> str | None:
+        if device.type != "cpu":
+            return None
+        return "Triton kernels run in the interpreter on the CPU, whose times say nothing; tune them on a GPU"
+
+    def candidates(self, kernel: Kernel, architecture: str) -> tuple[Changes, ...]:
+        from columba.codegen import triton
+
+        _, *others = triton.candidates(kernel, architecture) or [None]
+        legal = [triton.as_json(s) for s in others if not getattr(s, "atomic", False)]  # type: ignore[arg-type]
+        return tuple(legal[:: -(-len(legal) // self.MOST) or 1])
+
+    def candidates_if_short(self, kernel: Kernel, seconds: float) -> tuple[Changes, ...]:
+        return ()
+
+    def scheduled(self, kernel: Kernel, changes: Changes) -> tuple[Kernel, Any]:
+        """Legal on the largest GPU at least."""
+        from columba.codegen import triton
+
+        try:
+            schedule = triton.from_json(changes)
+            triton.check(kernel, schedule, triton.INTERPRETER)
+        except ValueError as e:
+            raise ValueError(f"kernel {kernel.name}: {e}") from e
+        return kernel, schedule
+
+
+CPP, TRITON = CppBackend(), TritonBackend()
+
+BACKENDS: Mapping[str, Backend] = {backend.name: backend for backend in (CPP, TRITON)}
 """By name."""
-
-
-def backend_shown(choice: str) -> Backend:
-    """The backend whose kernels are shown of what ``columba.compile(backend=choice)`` makes: C++ where none is named."""
-    return BACKENDS.get(choice, BACKENDS[CppBackend.name])
 
 
 def backend_named(name: str) -> Backend:
@@ -91,3 +200,18 @@ def backend_named(name: str) -> Backend:
         return BACKENDS[name]
     except KeyError:
         raise ValueError(f"unknown backend {name!r}; one of {', '.join(BACKENDS)}") from None
+
+
+def default_backend(device: torch.device) -> Backend:
+    """What makes kernels for a device where no backend is named."""
+    return CPP if device.type == "cpu" else TRITON
+
+
+def backend_shown(choice: str) -> Backend:
+    """The backend whose kernels are shown of what ``columba.compile(backend=choice)`` makes: C++ where none is named."""
+    return BACKENDS.get(choice, CPP)
+
+
+def backend_of(changes: Changes) -> Backend:
+    """The backend whose schedules are written like this."""
+    return TRITON if KIND in changes else CPP

@@ -14,8 +14,10 @@ from compiled import PAIRS
 
 import columba
 from columba import Graph, footprint
+from columba.codegen.triton import launches
+from columba.codegen.triton.launches import tile_count
 from columba.footprint import footprint as footprint_of
-from columba.footprint import graph_bytes, peak_bytes, tile_count
+from columba.footprint import graph_bytes, peak_bytes
 from columba.ir.counts import Counts
 from columba.ir.indices import Tiles
 from columba.ir.spaces import PAIR_SPACES, Space
@@ -59,6 +61,7 @@ def exact_tiles(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
         return found
 
     monkeypatch.setattr(footprint, "tile_count", count)
+    monkeypatch.setattr(launches, "tile_count", count)
 
 
 @pytest.mark.parametrize("heads", [1, 4])

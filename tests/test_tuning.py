@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import columba
+from columba.codegen.cpp import candidates
 from columba.cost import Rates
 from columba.driver import Compilation, compile_program
 from columba.explain import tunable
@@ -22,6 +23,7 @@ from columba.ir.intraop.plan import plans_equal
 from columba.ir.intraop.verify import verify
 from columba.ir.spaces import Space
 from columba.recipes import Recipe
+from columba.runtime.backends import CPP, TRITON
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.program import Runnable
 from columba.runtime.records import Records
@@ -30,7 +32,7 @@ from columba.tuning.cases import bucket, case_of, program_hash
 from columba.tuning.decisions import BadDecision, Decision, parse_decision, scheduled
 from columba.tuning.measure import Measured, Times, Workload, compare, is_better, noise
 from columba.tuning.search import Search, tune_variants
-from columba.tuning.space import choices, default_decision, plan_candidates, plan_decisions, sweeps
+from columba.tuning.space import default_decision, plan_candidates, plan_decisions, sweeps
 from columba.variants import Variants, parse_choices
 
 RATES = Rates(1e11, 1e9, 1e10, 5e9, 2e9, 1e-5, 1e7)
@@ -182,7 +184,7 @@ def test_schedules_that_are_tried_are_legal_and_change_the_source(compilation: C
     kernels = {
         (d, k.name): k for d, p in zip(("forward", "backward"), compilation.plans, strict=True) for k in p.kernels
     }
-    rows = sweeps(compilation, dict.fromkeys(kernels, 1.0), "cpp")
+    rows = sweeps(compilation, dict.fromkeys(kernels, 1.0), CPP, "")
     assert 4 <= len(rows) <= 12
     tried = {where: [row[where] for row in rows if where in row] for where in kernels}
     for where, kernel in kernels.items():
@@ -197,10 +199,10 @@ def test_schedules_that_are_tried_are_legal_and_change_the_source(compilation: C
 def test_only_short_kernels_are_tried_with_one_thread(compilation: Compilation) -> None:
     names = [(d, k.name) for d, p in zip(("forward", "backward"), compilation.plans, strict=True) for k in p.kernels]
     seconds = {where: 1e-6 if n % 2 else 1.0 for n, where in enumerate(names)}
-    rows = sweeps(compilation, seconds, "cpp")
+    rows = sweeps(compilation, seconds, CPP, "")
     single = {where for row in rows for where, c in row.items() if c == {"threads": 1}}
     assert single
-    assert single <= {where for where in names if seconds[where] < space.SHORT}
+    assert single <= {where for where in names if seconds[where] < candidates.SHORT}
     tuned = {where for row in rows for where, c in row.items() if c != {"threads": 1}}
     assert tuned <= {where for where in names if seconds[where] == 1.0}
 
@@ -209,7 +211,7 @@ def test_splits_are_tried_only_where_they_are_legal(compilation: Compilation) ->
     for plan in compilation.plans:
         verify(plan)
         for kernel in plan.kernels:
-            splits = [c for c in choices(kernel, "cpp") if "split" in c]
+            splits = [c for c in CPP.candidates(kernel, "") if "split" in c]
             assert bool(splits) == (isinstance(kernel, Traversal) and bool(kernel.schedule.split))
 
 
@@ -394,8 +396,8 @@ def test_tune_refuses_what_leaves_nothing_to_tune() -> None:
 def test_schedules_of_triton_kernels_are_tried_and_go_through_their_text(compilation: Compilation) -> None:
     pytest.importorskip("triton")
     names = {(d, k.name) for d, p in zip(("forward", "backward"), compilation.plans, strict=True) for k in p.kernels}
-    rows = sweeps(compilation, dict.fromkeys(names, 1.0), "sm_90")
-    assert 4 <= len(rows) <= space.MOST_OF_TRITON
+    rows = sweeps(compilation, dict.fromkeys(names, 1.0), TRITON, "sm_90")
+    assert 4 <= len(rows) <= TRITON.MOST
     for row in (rows[0], rows[-1]):
         decision = parse_decision(str(Decision().with_schedules(row)))
         assert decision.schedules == row

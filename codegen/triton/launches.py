@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from columba.codegen.triton.schedule import WARP
+from columba.ir.counts import Counts
 from columba.ir.indices import IndexArray, Tiles
 from columba.ir.intraop.kernels import Buffer
 from columba.ir.spaces import Space
@@ -128,3 +129,17 @@ class Launch:
         rows = owners if isinstance(owners, int) else counts[owners]
         average = counts[members] / max(1, rows)
         return next((v for v, limit in zip(self.variants, limits, strict=True) if average <= limit), self.variants[-1])
+
+
+def grid_size(size: GridSize, counts: Counts) -> int:
+    """How many programs, or parts, a launch has; tiles are counted as :func:`tile_count` does."""
+    if isinstance(size.of, int):
+        return -(-size.of // size.by)
+    of = counts[size.of] if isinstance(size.of, Space) else tile_count(size.of, counts)
+    return -(-of // size.by)
+
+
+def tile_count(tiles: Tiles, counts: Counts) -> int:
+    """The most tiles that a table can have: full ones, and one that is not for every segment."""
+    fine, coarse = counts[tiles.map.fine], counts[tiles.map.coarse]
+    return min(fine, fine // tiles.rows + coarse)

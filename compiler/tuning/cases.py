@@ -60,15 +60,6 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device)
 
 
-def architecture(device: torch.device) -> str:
-    """The architecture of a GPU, as ``columba inspect --target`` calls it; the interpreter for the CPU."""
-    if device.type == "cpu":
-        return "interpreter"
-    if torch.version.hip:
-        return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
-    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
-
-
 @functools.cache
 def versions() -> str:
     """What a measurement depends on beside the case: kernels of another version are other kernels."""

@@ -6,37 +6,27 @@ passes, plans, kernels and fields, and the range of every number.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from columba.driver import Compilation, compile_program
 from columba.ir.interop.program import Program
-from columba.ir.intraop.kernels import HostCall, Kernel
+from columba.ir.intraop.kernels import Kernel
 from columba.ir.intraop.plan import Plan
 from columba.ir.intraop.verify import verify
 from columba.recipes import Recipe
+from columba.runtime.backends import KIND, Changes, backend_of
 from columba.saving import Saving
 from columba.variants import parse_choices, recipe_of
 
-if TYPE_CHECKING:
-    from columba.codegen.triton import Schedule
-
 DIRECTIONS = ("forward", "backward")
-
-Changes = Mapping[str, Any]
-"""To the schedule of one kernel. For C++: some fields, and their new values. For Triton: a whole schedule, as
-:func:`columba.codegen.triton.as_json` writes it, which has a ``kind``."""
 
 Schedules = Mapping[tuple[str, str], Changes]
 """By direction and name of kernel."""
 
-
-KIND = "kind"
-"""The field that tells a schedule of Triton's."""
 
 DEEPEST = 12
 """Levels of a decision: what is nested deeper was not written by this module."""
@@ -117,60 +107,32 @@ def scheduled(compilation: Compilation, schedules: Schedules) -> Compilation:
     if not any(schedules.values()):
         return compilation
     plans = dict(zip(DIRECTIONS, (compilation.forward_plan, compilation.backward_plan), strict=True))
-    known = {(d, k.name) for d, plan in plans.items() if plan is not None for k in plan.kernels}
-    for direction, kernel in schedules:
-        if (direction, kernel) not in known:
-            raise BadDecision(f"the program has no kernel {kernel} in its {direction} plan")
-    of_triton = {w: c for w, c in schedules.items() if KIND in c}
-    if of_triton:
-        return replace(compilation, schedules=_of_triton(plans, of_triton))
-    changed = {d: None if plan is None else _scheduled_plan(plan, d, schedules) for d, plan in plans.items()}
+    kernels = {(d, k.name): k for d, plan in plans.items() if plan is not None for k in plan.kernels}
+    apart: dict[tuple[str, str], Any] = {}
+    for (direction, name), changes in schedules.items():
+        if (direction, name) not in kernels:
+            raise BadDecision(f"the program has no kernel {name} in its {direction} plan")
+        try:
+            kernel, schedule = backend_of(changes).scheduled(kernels[direction, name], changes)
+        except ValueError as e:
+            raise BadDecision(str(e)) from e
+        kernels[direction, name] = kernel
+        if schedule is not None:
+            apart[plans[direction].name, name] = schedule  # type: ignore[union-attr]
+    changed = {d: None if plan is None else _with_kernels(plan, d, kernels) for d, plan in plans.items()}
     forward = changed["forward"]
     assert forward is not None
-    return replace(compilation, forward_plan=forward, backward_plan=changed["backward"])
+    return replace(compilation, forward_plan=forward, backward_plan=changed["backward"], schedules=apart)
 
 
-def _of_triton(plans: Mapping[str, Plan | None], schedules: Schedules) -> dict[tuple[str, str], Schedule]:
-    """Triton's schedules, by plan and kernel; legal on the largest GPU at least."""
-    from columba.codegen import triton  # which takes a while to import, and is not needed on the CPU
-
-    found: dict[tuple[str, str], Schedule] = {}
-    for (direction, name), changes in schedules.items():
-        plan = plans[direction]
-        assert plan is not None
-        (kernel,) = (k for k in plan.kernels if k.name == name)
-        try:
-            found[plan.name, name] = schedule = triton.from_json(changes)
-            triton.check(kernel, schedule, triton.INTERPRETER)
-        except ValueError as e:
-            raise BadDecision(f"kernel {name}: {e}") from e
-    return found
-
-
-def _scheduled_plan(plan: Plan, direction: str, schedules: Schedules) -> Plan:
-    kernels = [_scheduled_kernel(k, schedules.get((direction, k.name), {})) for k in plan.kernels]
+def _with_kernels(plan: Plan, direction: str, kernels: Mapping[tuple[str, str], Kernel]) -> Plan:
+    found = tuple(kernels[direction, k.name] for k in plan.kernels)
+    if all(a is b for a, b in zip(found, plan.kernels, strict=True)):
+        return plan
     try:
-        return verify(replace(plan, kernels=tuple(kernels)))
+        return verify(replace(plan, kernels=found))
     except ValueError as e:
         raise BadDecision(str(e).splitlines()[0]) from e
-
-
-def _scheduled_kernel(kernel: Kernel, changes: Mapping[str, int]) -> Kernel:
-    if not changes:
-        return kernel
-    if isinstance(kernel, HostCall):
-        raise BadDecision(f"{kernel.name} is run by PyTorch and has no schedule")
-    fields = {f.name for f in dataclasses.fields(kernel.schedule)}
-    unknown = sorted(set(changes) - fields)
-    if unknown:
-        raise BadDecision(
-            f"the schedule of kernel {kernel.name} has no field {unknown[0]}; it has {', '.join(sorted(fields))}"
-        )
-    try:
-        schedule: Any = replace(kernel.schedule, **changes)  # type: ignore[arg-type]
-        return replace(kernel, schedule=schedule)
-    except ValueError as e:
-        raise BadDecision(f"kernel {kernel.name}: {e}") from e
 
 
 def parse_decision(text: str) -> Decision:

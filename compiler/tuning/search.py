@@ -13,11 +13,12 @@ from dataclasses import dataclass, field
 
 from columba.cost import machine_rates
 from columba.ir.interop.program import Program
+from columba.runtime.backends import backend_named
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graph import Graph
 from columba.runtime.program import Runnable
 from columba.runtime.records import Case, Damaged, Record, Records, Trial
-from columba.tuning.cases import architecture, case_of, versions
+from columba.tuning.cases import case_of, versions
 from columba.tuning.decisions import BadDecision, Changes, Decision, parse_decision
 from columba.tuning.measure import FEWEST, Measured, Times, Workload, compare, is_better, noise
 from columba.tuning.space import Candidate, default_decision, plan_candidates, sweeps
@@ -113,7 +114,7 @@ class Search:
     def __post_init__(self) -> None:
         self.begin = time.perf_counter()
         self.case: Case = case_of(self.program, self.wrt, self.graph.counts(), self.graph.device, self.backend)
-        self.target = "cpp" if self.backend == "cpp" else architecture(self.graph.device)
+        self.kernels = backend_named(self.backend)
         self.versions = versions()
         self.known = self.records.trials(self.case, self.versions)
         self.trials: list[tuple[str, Trial]] = []
@@ -186,7 +187,9 @@ class Search:
             self.skipped = True
             return []
         seconds = self._kernel_seconds(plan)
-        rows = sweeps(plan.compile(self.program, self.wrt), seconds, self.target)
+        rows = sweeps(
+            plan.compile(self.program, self.wrt), seconds, self.kernels, self.kernels.architecture(self.graph.device)
+        )
         trials = self._measure(plan, [plan.with_schedules(row) for row in rows], SCHEDULES)
         return [plan.with_schedules(_best_choices(trials, certain)) for certain in (False, True)]
 
@@ -295,10 +298,9 @@ def tune_variants(
         TuningError: this backend cannot be timed on this device.
         RecordsError: the database cannot be used.
     """
-    if backend == "triton" and graph.device.type == "cpu":
-        raise TuningError(
-            "Triton kernels run in the interpreter on the CPU, whose times say nothing; tune them on a GPU"
-        )
+    obstacle = backend_named(backend).untimed(graph.device)
+    if obstacle is not None:
+        raise TuningError(obstacle)
     default = default_decision(variants, graph.counts())
     search = Search(variants.program, tuple(variants.wrt), graph, default, budget, backend, report=report)
     if again:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 from columba.cost import Counts, Rates, kernel_work, plan_seconds
 from columba.driver import Compilation
 from columba.ir.interop.program import Program
-from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
+from columba.ir.intraop.kernels import HostCall
+from columba.runtime.backends import Backend
 from columba.tuning.decisions import DIRECTIONS, BadDecision, Changes, Decision, Schedules, scheduled
 from columba.variants import ALTERNATIVES, Variants, recipe_of
 
@@ -95,67 +96,13 @@ def default_decision(variants: Variants, counts: Counts) -> Decision:
 # ------------------------------------------------------------------------------------------------ schedules
 
 
-CPP_MEMBERS: tuple[Changes, ...] = (
-    {"pieces": 8},
-    {"pieces": 32},
-    {"ahead": 16, "pieces": 8},
-    {"scratch": 0, "pieces": 8},
-    {"ahead": 4},
-    {"lines": 8, "pieces": 8},
-    {"scratch": 64},
-    {"lines": 2},
-)
-"""For traversals over members, in the order in which they have proved useful."""
-
-CPP_SPLITS: tuple[Changes, ...] = ({"split": 1024}, {"split": 16384})
-"""For traversals that cut their owners."""
-
-CPP_PRODUCTS: tuple[Changes, ...] = ({"tile_rows": 1024}, {"tile_rows": 256}, {"tile_rows": 128}, {"tile_rows": 2048})
-
-CPP_OUTER: tuple[Changes, ...] = ({"tile_rows": 2048}, {"tile_rows": 1024}, {"tile_rows": 4096}, {"tile_rows": 256})
-
-ONE_THREAD: Changes = {"threads": 1}
-
-SHORT = 5e-5
-"""Seconds of a kernel for which a second thread may not pay."""
-
 NEGLIGIBLE = 0.004
 """The share of a kernel in the time of all below which its schedule is left alone, but for the number of threads."""
 
 
-MOST_OF_TRITON = 16
-"""Schedules of a kernel that are tried on a GPU, of some dozens that are legal."""
-
-
-def choices(kernel: Kernel, target: str) -> tuple[Changes, ...]:
-    """The schedules that are tried for a kernel on a target, as changes to the one that it has.
-
-    ``target``: ``"cpp"``, or the architecture of a GPU. Schedules whose results differ from run to run are not tried.
-    """
-    if target != "cpp":
-        from columba.codegen import triton
-
-        _, *others = triton.candidates(kernel, target) or [None]
-        legal = [triton.as_json(s) for s in others if not getattr(s, "atomic", False)]  # type: ignore[arg-type]
-        return tuple(legal[:: -(-len(legal) // MOST_OF_TRITON) or 1])
-    match kernel:
-        case Traversal(via=None) | HostCall():
-            return ()
-        case Traversal():
-            return _fitting(kernel, CPP_SPLITS if kernel.schedule.split else CPP_MEMBERS)
-        case Gemm():
-            return _fitting(kernel, CPP_PRODUCTS)
-        case GemmReduce():
-            return _fitting(kernel, CPP_OUTER)
-
-
-def _fitting(kernel: Traversal | Gemm | GemmReduce, wanted: Sequence[Changes]) -> tuple[Changes, ...]:
-    """The choices that change something."""
-    now = {f.name: getattr(kernel.schedule, f.name) for f in fields(kernel.schedule)}
-    return tuple(c for c in wanted if any(now[name] != value for name, value in c.items()))
-
-
-def sweeps(compilation: Compilation, seconds: Mapping[tuple[str, str], float], target: str) -> list[Schedules]:
+def sweeps(
+    compilation: Compilation, seconds: Mapping[tuple[str, str], float], backend: Backend, architecture: str
+) -> list[Schedules]:
     """Schedules for all kernels at once: the first choice of each, the second of each, and so on.
 
     Kernels are timed one by one, so that one run tries a choice of every kernel. ``seconds`` are the times of the kernels as they are.
@@ -168,8 +115,8 @@ def sweeps(compilation: Compilation, seconds: Mapping[tuple[str, str], float], t
             taken = seconds.get(where)
             if taken is None or isinstance(kernel, HostCall):
                 continue
-            one = (ONE_THREAD,) if target == "cpp" and taken < SHORT else ()
-            lists[where] = (*one, *(choices(kernel, target) if taken >= NEGLIGIBLE * total else ()))
+            found = backend.candidates(kernel, architecture) if taken >= NEGLIGIBLE * total else ()
+            lists[where] = (*backend.candidates_if_short(kernel, taken), *found)
     longest = max(map(len, lists.values()), default=0)
     rows = [{where: c[n] for where, c in lists.items() if n < len(c)} for n in range(longest)]
     return [row for row in (_legal(compilation, row) for row in rows) if row]
