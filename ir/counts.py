@@ -18,6 +18,7 @@ class Counts(Mapping[Space, int]):
     Args:
         rows: numbers of rows by space; or a number for every space, in the order of :data:`SPACES`. Space ``one`` has one row.
 
+    >>> from columba.ir.types import DType
     >>> counts = Counts({Space.EDGE: 10, Space.NODE: 4})
     >>> counts.shape(TensorType(Space.NODE, (3,), DType.F32)), counts.bytes(TensorType(Space.ONE, (2, 2), DType.F64))
     ((4, 3), 32)

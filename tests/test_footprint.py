@@ -86,7 +86,7 @@ def test_triton_allocates_what_is_predicted(layer: str, heads: int, monkeypatch:
         return made
 
     monkeypatch.setattr(triton_launch._Call, "allocate", metered)
-    monkeypatch.setattr(triton_launch._Call, "_launch", lambda *_: None)
+    monkeypatch.setattr(triton_launch._Call, "_launch", lambda *_, **__: None)
     executable = triton_launch.TritonExecutable(compilation.plans, columba.ir.types.DType.I32)
     counts = [graph.counts().get(space, 0) for space in Space]
     for plan, expected in zip(executable.plans, (predicted.forward, predicted.backward), strict=True):

@@ -121,7 +121,7 @@ def test_copies(duplicate: Callable[[columba.Graph], columba.Graph], bipartite: 
 
 def test_a_damaged_pickle_is_refused() -> None:
     state = columba.Graph(EDGES, TYPES).__getstate__()
-    state["arguments"]["edge_index"][0, 2] = 10**6
+    state["arguments"]["edge_index"][0][2] = 10**6
     graph = object.__new__(columba.Graph)
     with pytest.raises(ValueError, match=r"edge_index\[0\] holds 1000000 at edge 2, but there are 3 source nodes"):
         graph.__setstate__(state)

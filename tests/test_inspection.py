@@ -23,6 +23,7 @@ from columba.datasets import PUBLISHED, published, statistics
 from columba.explain import variants_for
 from columba.footprint import footprint
 from columba.inspection import choose, inspection
+from columba.ir.counts import Counts
 from columba.ir.spaces import PAIR_SPACES, Space
 from columba.ir.types import DType
 from columba.nn.samples import sample
@@ -72,15 +73,16 @@ def test_compulsory_bytes_and_operations_of_a_layer() -> None:
     with torch.no_grad():
         compilation = columba.explain(columba.compile(model, passes=PAIRS), x, graph).compilation
     nodes, edges, pairs, relations = 1000, 20000, 6000, 10
-    counts = {
-        Space.NODE: nodes,
-        Space.EDGE: edges,
-        Space.SRC_REL: pairs,
-        Space.DST_REL: 5000,
-        Space.REL: relations,
-        Space.NTYPE: 2,
-        Space.ONE: 1,
-    }
+    counts = Counts(
+        {
+            Space.NODE: nodes,
+            Space.EDGE: edges,
+            Space.SRC_REL: pairs,
+            Space.DST_REL: 5000,
+            Space.REL: relations,
+            Space.NTYPE: 2,
+        }
+    )
     costs = plan_costs(compilation.plans, counts)
     assert sum(c.products for c in costs) == 2 * 64 * 64 * (pairs + nodes)
     typed = max(costs, key=lambda c: c.products)

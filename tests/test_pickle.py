@@ -15,7 +15,7 @@ from torch import nn
 
 import columba
 from columba.api import CompiledFunction, Options
-from columba.driver import Recipe
+from columba.recipes import Recipe
 from tests import pickled
 
 G = columba.Graph(torch.tensor([[0, 1, 1], [1, 2, 2]]), num_nodes=3)

@@ -245,9 +245,9 @@ def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[_Call], object
     def use(what: Callable[[_Call], object]) -> None:
         launch = _Call._launch
 
-        def planted(self: _Call, *args: Any) -> None:
+        def planted(self: _Call, *args: Any, **options: Any) -> None:
             what(self)
-            launch(self, *args)
+            launch(self, *args, **options)
 
         monkeypatch.setattr(_Call, "_launch", planted)
 

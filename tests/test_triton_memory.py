@@ -110,11 +110,11 @@ def guards(monkeypatch: pytest.MonkeyPatch) -> Guards:
             found.given.append((value.data_ptr(), value.data_ptr() + value.numel() * value.element_size()))
         return value
 
-    def note_launch(self: _Call, launched: Launch, *args: Any) -> None:
+    def note_launch(self: _Call, launched: Launch, *args: Any, **options: Any) -> None:
         found.given.clear()
         found.running = launched.function
         found.launches += 1
-        launch(self, launched, *args)
+        launch(self, launched, *args, **options)
 
     monkeypatch.setattr(_PlanRunner, "run", guarded_run)
     monkeypatch.setattr(_Call, "allocate", allocate)

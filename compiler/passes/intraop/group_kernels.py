@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-
-import networkx as nx
+from typing import TYPE_CHECKING
 
 from columba.ir.intraop.dataflow import direct_needs, grouped_order, schedule_order
 from columba.ir.intraop.groups import Group, GroupSchedule, NoGroup, check, rows_of, scattered_sums
@@ -16,6 +15,9 @@ from columba.pipeline import Pass
 
 PART_BYTES = 2**17
 """Of a part of the widest local buffer: several of them fit a second-level cache."""
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class _Growth:
         """The kernels with no other between members; None if that takes more than cutting traversals of weights."""
         while between := _between(kernels, members, self.groups):
             flow = _flow(kernels)
-            after = {d for m in members for d in nx.descendants(flow, m)}
+            after = _reached(flow, members)
             late = {b for k in kernels if k.name in after | members for b in writes(k)}
             needed = {b for k in kernels if k.name in between | members for b in reads(k)}
             cuts = (_cut(k, late, needed, kernels) for k in kernels if k.name in between)
@@ -160,8 +162,17 @@ def _passing(a: Kernel, b: Kernel) -> Iterator[Buffer]:
     yield from (x for x in writes(b) if x in reads(a))
 
 
+def _reached(flow: nx.DiGraph, members: Iterable[str]) -> set[str]:
+    """What can be reached from one of the kernels."""
+    import networkx as nx
+
+    return {name for m in members for name in nx.descendants(flow, m)}
+
+
 def _flow(kernels: Sequence[Kernel]) -> nx.DiGraph:
     """Kernel names, and an edge from the writer of a buffer to each reader."""
+    import networkx as nx  # takes long to import, and plans that are cached need none of it
+
     graph = nx.DiGraph()
     graph.add_nodes_from(k.name for k in kernels)
     graph.add_edges_from((source, name) for name, sources in direct_needs(kernels).items() for source in sources)
@@ -175,8 +186,7 @@ def _between(kernels: Sequence[Kernel], members: set[str], groups: Sequence[Grou
         first, *rest = group.kernels
         flow.add_edges_from((first, name) for name in rest)
         flow.add_edges_from((name, first) for name in rest)
-    after = {d for m in members for d in nx.descendants(flow, m)}
-    before = {a for m in members for a in nx.ancestors(flow, m)}
+    after, before = _reached(flow, members), _reached(flow.reverse(copy=False), members)
     return (after & before) - members
 
 

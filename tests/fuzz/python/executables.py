@@ -7,33 +7,32 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
-from columba import driver
 from columba.codegen.cpp import emit
-from columba.driver import Planned
 from columba.ir.intraop.plan import Plan
+from columba.ir.intraop.planned import Planned
 from columba.ir.types import DType
+from columba.runtime.backends import CppBackend
 from columba.runtime.build import build
 from columba.runtime.dtypes import torch_dtype
+from columba.runtime.executable import Executable
 from columba.runtime.graph import Graph
-from columba.runtime.launch import Executable, ExecutableLike, _PlanRunner
+from columba.runtime.launch import CppExecutable, _PlanRunner
 
 from ..plans import run_plan
 
-Build = Callable[[Planned, DType, str], ExecutableLike]
+Build = Callable[[Planned, DType], Executable]
 
 
 @contextlib.contextmanager
 def built_by(function: Build) -> Iterator[None]:
     """Inside, ``function`` takes the place of the step that builds kernels."""
-    original = driver.build
-    driver.build = function
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(CppBackend, "executable", lambda backend, planned, index_dtype: function(planned, index_dtype))
         yield
-    finally:
-        driver.build = original
 
 
 class OnGraph:
@@ -44,7 +43,7 @@ class OnGraph:
 
 @dataclass
 class Reference:
-    """An :class:`ExecutableLike` that runs plans by the reference."""
+    """An :class:`Executable` that runs plans by the reference."""
 
     plans: tuple[Plan, ...]
     source: str = ""
@@ -86,7 +85,7 @@ class Collector:
 
     seen: dict[tuple[str, ...], Planned] = field(default_factory=dict)
 
-    def __call__(self, planned: Planned, index_dtype: DType, backend: str) -> ExecutableLike:
+    def __call__(self, planned: Planned, index_dtype: DType) -> Executable:
         self.seen[planned.plan_texts] = planned
         return Reference(planned.plans)
 
@@ -95,16 +94,16 @@ class Library:
     """Kernels of many plans in one shared library."""
 
     def __init__(self, wanted: Sequence[Planned]) -> None:
-        self.made: dict[tuple[str, ...], ExecutableLike] = {}
+        self.made: dict[tuple[str, ...], Executable] = {}
         renamed = [
             tuple(replace(plan, name=f"{plan.name}_{n}") for plan in planned.plans) for n, planned in enumerate(wanted)
         ]
         library = build(emit([plan for plans in renamed for plan in plans], DType.I32))
         for planned, plans in zip(wanted, renamed, strict=True):
-            executable = object.__new__(Executable)
+            executable = object.__new__(CppExecutable)
             executable.plans, executable.index_dtype, executable._emitted = plans, torch.int32, DType.I32
             executable.runners = {p.name: _PlanRunner(p, library) for p in plans}
             self.made[planned.plan_texts] = executable
 
-    def __call__(self, planned: Planned, index_dtype: DType, backend: str) -> ExecutableLike:
+    def __call__(self, planned: Planned, index_dtype: DType) -> Executable:
         return self.made[planned.plan_texts]
