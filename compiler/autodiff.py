@@ -163,8 +163,10 @@ def _reduce(op: Reduce, g: Value) -> Gradients:
 
 @gradient(Softmax)
 def _softmax(op: Softmax, g: Value) -> Gradients:
+    """In 32 bits where weights have 16: those that have been rounded do not add up to 1, and the mean would be off by that."""
     narrow = op.dtype in (DType.BF16, DType.F16)
-    weights, wide = (b.cast(v, DType.F32) if narrow else v for v in (op, g))
+    weights = Softmax(b.cast(op.x, DType.F32), op.via) if narrow else op
+    wide = b.cast(g, DType.F32) if narrow else g
     mean = b.reduce_sum(b.pointwise("mul", weights, wide), op.via)
     return (b.cast(b.pointwise("mul", weights, b.pointwise("sub", wide, b.lift(mean, op.via))), op.dtype),)
 

@@ -218,7 +218,7 @@ def test_a_gradient_takes_over_the_memory_of_a_saved_value() -> None:
     where = Placement(c.backward_plan)
     tensors = (*c.backward_plan.inputs, *where.tensors)
     named = {tensors[out].name: tensors[giver].name for out, giver in where.layout(COUNTS, c.spare).heirs.items()}
-    assert named == {"grad_x": "saved_reduce_5"}
+    assert named == {"grad_x": "saved_pointwise_6"}
     assert not where.layout(COUNTS).heirs
 
 
