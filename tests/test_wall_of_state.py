@@ -341,7 +341,7 @@ INTERRUPTED = {
     "forward": ("columba.runtime.launch.Launch", "run"),
     "variants": ("columba.variants.Variants", "names"),
     "compilation": ("columba.variants.Variants", "planned"),
-    "launch": ("columba.runtime.launch.Executable", "bind"),
+    "launch": ("columba.runtime.launch.CppExecutable", "bind"),
     "replay": ("columba.frontend.trace.Trace", "rebuild"),
 }
 
