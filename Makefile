@@ -11,11 +11,14 @@ READY := .venv/.ready
 train: $(READY)
 	$(BIN)/python examples/entity_classification.py --dataset pycode
 
+# Two workers of two threads each: threads that spin while they wait would keep the other worker from working.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
+
 test: $(READY)
-	$(BIN)/python -m pytest -n 2
+	$(PYTEST) -n 2
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -n 2 -m "slow or not slow"
+	$(PYTEST) -n 2 -m "slow or not slow"
 
 RESULTS ?= benchmarks/results
 GPU_TESTS := tests/test_triton_matrix.py tests/test_triton_device.py

@@ -66,11 +66,11 @@ class _SegmentExtremum(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         x, index, output = ctx.saved_tensors
-        wins = (x.detach() == output.detach().index_select(0, index)).to(_accumulator(x.dtype))
-        ties = segment_sum(wins, index, ctx.rows).index_select(
-            0, index
-        )  # none where the extremum is NaN: NaN is everyone's share
-        return (wins / ties).to(grad.dtype) * grad.index_select(0, index), None, None, None
+        wins = x.detach() == output.detach().index_select(0, index)
+        ties = segment_sum(wins.to(_accumulator(x.dtype)), index, ctx.rows).index_select(0, index)
+        share = (wins / ties).to(grad.dtype) * grad.index_select(0, index)
+        # Others get 0, whatever the gradient is; there are no ties where the extremum is NaN: NaN is everyone's share.
+        return torch.where(wins | (ties == 0), share, 0.0), None, None, None
 
 
 def _accumulator(dtype: torch.dtype) -> torch.dtype:

@@ -58,7 +58,7 @@ def test_doctor_without_compiler(folder: Path) -> None:
     assert "install" in result.stdout
 
 
-@pytest.mark.parametrize("target", ["my_model:layer", "my_model.py:layer"])
+@pytest.mark.parametrize("target", [pytest.param("my_model:layer", marks=pytest.mark.slow), "my_model.py:layer"])
 def test_explain(folder: Path, target: str) -> None:
     result = run("explain", target, folder=folder)
     assert result.returncode == 0, result.stderr
@@ -102,12 +102,16 @@ def test_explain_errors(folder: Path, target: str, message: str, monkeypatch: py
     assert message in result.stderr
 
 
-def test_cache(folder: Path) -> None:
-    run("doctor", folder=folder)
-    built = int(run("cache", folder=folder).stdout.split("\n")[1].split()[0])
-    assert built >= 1
-    assert "removed" in run("cache", "--clear", folder=folder).stdout
-    assert "0 entries" in run("cache", folder=folder).stdout
+def test_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "built and run" in run("doctor", folder=folder).stdout
+    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(folder / "cache"))
+
+    def cache(*args: str) -> str:
+        return CliRunner().invoke(main, ["cache", *args]).stdout
+
+    assert int(cache().split("\n")[1].split()[0]) >= 1
+    assert "removed" in cache("--clear")
+    assert "0 entries" in cache()
 
 
 def test_explain_names_inputs_as_the_code_does() -> None:

@@ -32,7 +32,7 @@ def test_quickstart_learns() -> None:
     assert losses[-1] < 0.9 * losses[0]
 
 
-@pytest.mark.parametrize("model", ["rgcn", "rgat", "hgt"])
+@pytest.mark.parametrize("model", ["rgcn", *(pytest.param(m, marks=pytest.mark.slow) for m in ("rgat", "hgt"))])
 def test_entity_classification(model: str) -> None:
     compare = "--compare" if model == "hgt" else "--no-compare"  # the others take long uncompiled
     options = ("--model", model, "--epochs", "4", "--hidden", "16", "--lr", "0.05", compare)

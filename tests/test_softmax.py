@@ -212,7 +212,7 @@ SCALES = (1.0, 1e2, 1e4, 1e6, 1e8, 1e15)
         ("cpp", torch.float32, {"memory_budget": 0}),
         ("cpp", torch.float32, {"passes": "-fuse_traversals,-compact_materialization", "memory_budget": 0}),
         ("cpp", torch.bfloat16, {"memory_budget": 0}),
-        ("triton", torch.float32, {}),
+        pytest.param("triton", torch.float32, {}, marks=pytest.mark.slow),
         pytest.param("cpp", torch.float64, {}, marks=pytest.mark.slow),
         pytest.param(
             "cpp", torch.float32, {"passes": "-hoist_factors,-reuse_weighted_sums,-factor_sums"}, marks=pytest.mark.slow

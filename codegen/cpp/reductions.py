@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from columba.codegen.cpp.rows import Array, Rows, Scalar
 from columba.codegen.cpp.scalars import computed
 from columba.codegen.cpp.small_rows import step_of
-from columba.ir.interop.ops import Reduce
+from columba.ir.interop.ops import Pointwise, Reduce
 
 START = {"sum": "0", "max": "-INFINITY", "min": "INFINITY"}
 """What a reduction starts from."""
@@ -72,9 +72,11 @@ def _fold_lanes(kind: str, size: int, op: str, x: Array, out: str) -> str:
 
 
 def _fold(r: Reduce, x: Array, name: str) -> list[str]:
-    """``name[i]`` = the combination of the numbers at ``i``. Sums of few members are as fast member by member."""
+    """``name[i]`` = the combination of the numbers at ``i``. Sums are as fast member by member, but for those of exponentials: these
+    have just been computed for several members at a time, as their maximum was."""
     kind, size = computed(r.dtype), r.type.size
-    if step_of(size) is not None and r.op != "sum":
+    exponentials = isinstance(r.x, Pointwise) and r.x.function == "exp"
+    if step_of(size) is not None and (r.op != "sum" or exponentials):
         return [_fold_lanes(kind, size, r.op, x, name)]
     each, element = f"for (int i = 0; i < {size}; ++i)", x.flat("i")
     combine = (

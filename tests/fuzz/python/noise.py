@@ -22,6 +22,9 @@ ARITHMETIC = frozenset({
 })  # fmt: skip
 """Functions whose results are rounded."""
 
+CENTERED = frozenset({"layer_norm", "var", "std"})
+"""Functions that subtract a mean, whose rounding is all that is left of rows of equal numbers: it is noise of what they are given."""
+
 
 class Noise(TorchFunctionMode):
     """Multiplies what arithmetic gives by 1 + ``amount`` times a number in (-1, 1).
@@ -35,17 +38,19 @@ class Noise(TorchFunctionMode):
         self.generator = torch.Generator().manual_seed(seed)
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = getattr(func, "__name__", "")
+        if name in CENTERED:
+            args = (self._noisy(args[0], ties=False), *args[1:])
         found = func(*args, **(kwargs or {}))
-        if getattr(func, "__name__", "") not in ARITHMETIC or type(found) is not Tensor:
-            return found
-        if not found.is_floating_point() or not found.numel():
-            return found
+        return self._noisy(found, ties=self.ties) if name in ARITHMETIC else found
+
+    def _noisy(self, x: Any, *, ties: bool) -> Any:
+        if type(x) is not Tensor or not x.is_floating_point() or not x.numel():
+            return x
         with torch._C.DisableTorchFunction():
-            if self.ties:
-                return found * (1 + self.amount * _hashed(found.detach(), self.seed))
-            return found * (
-                1 + self.amount * (2 * torch.rand(found.shape, generator=self.generator, dtype=found.dtype) - 1)
-            )
+            if ties:
+                return x * (1 + self.amount * _hashed(x.detach(), self.seed))
+            return x * (1 + self.amount * (2 * torch.rand(x.shape, generator=self.generator, dtype=x.dtype) - 1))
 
 
 def _hashed(x: Tensor, seed: int) -> Tensor:
