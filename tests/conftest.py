@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from collections import Counter
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,28 @@ def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--report")
     if path is not None:
         config.pluginmanager.register(Report(path, device), "columba-report")
+
+
+UNOPTIMIZED = Path(__file__).with_name("unoptimized.sh")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Gives tests marked ``unoptimized``, their fixtures and their child processes a compiler that does not optimize.
+
+    It takes a third of the time. Tests of what is around the kernels need them to be right, not fast; the values of
+    kernels as users get them, optimized, are compared by the tests that do not have the mark.
+    """
+    if item.get_closest_marker("unoptimized") is None:
+        return (yield)
+    from columba.runtime.build import CompilerNotFound, find_compiler
+
+    with pytest.MonkeyPatch.context() as patch:
+        try:
+            patch.setenv("CXX", f"{shlex.quote(str(UNOPTIMIZED))} {find_compiler()}")
+        except CompilerNotFound:
+            return (yield)  # which is what the test will say
+        return (yield)
 
 
 @pytest.fixture(scope="session")

@@ -17,6 +17,8 @@ from columba.ir.spaces import Space
 from columba.pipeline import parse_passes
 from columba.recipes import LEVEL_1, Recipe
 
+pytestmark = pytest.mark.unoptimized
+
 GRAPHS = square_graphs()
 
 LAYERS: dict[str, tuple[Callable[[], torch.nn.Module], int]] = {

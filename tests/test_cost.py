@@ -19,6 +19,8 @@ from columba.nn import HGTConv, RGATConv, RGCNConv
 from columba.runtime import cache
 from columba.variants import Variants, parse_choices, recipe_of, recipes_for
 
+pytestmark = pytest.mark.unoptimized
+
 RATES = Rates(products=1e11, pointwise=1e10, streamed=3e10, near=6e10, far=2e10, start=1e-5, cache=2**24)
 
 

@@ -20,6 +20,8 @@ from torch.nn.utils import parametrize
 import columba
 from columba.api import CompiledFunction
 
+pytestmark = pytest.mark.unoptimized
+
 GRAPHS = square_graphs()
 G = GRAPHS["random"]
 N = G.num_nodes

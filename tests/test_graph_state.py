@@ -22,6 +22,8 @@ from columba.ir.spaces import IndexMap, Space
 from columba.runtime import from_tensors, sorts
 from columba.runtime.from_tensors import Seen, as_graph
 
+pytestmark = pytest.mark.unoptimized
+
 EDGES = torch.tensor([[0, 1, 2, 2], [1, 2, 0, 1]])
 TYPES = torch.tensor([0, 1, 0, 1])
 H = torch.tensor([[1.0], [10.0], [100.0]])

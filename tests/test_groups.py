@@ -33,6 +33,8 @@ from columba.runtime.launch import CppExecutable
 from columba.runtime.placement import Placement
 from columba.variants import parse_choices, recipe_of
 
+pytestmark = pytest.mark.unoptimized
+
 HEAD = "plan p(@g: node[64] f32, @w: rel[64,64] f32) -> "
 
 SUM = """\

@@ -14,6 +14,8 @@ from torch.nn.modules import module as all_modules
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
 G = columba.Graph(torch.tensor([[0, 1, 2, 2, 3], [2, 2, 0, 3, 0]]), num_nodes=4)
 
 

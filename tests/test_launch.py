@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from compiled import assert_same, leaf, randomized
+from compiled import PAIRS, assert_same, leaf, randomized
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 from torch import Tensor
 
@@ -22,6 +22,8 @@ from columba.frontend import shortcut as shortcuts
 from columba.runtime import operators
 from columba.runtime.launch import _pattern, _strides
 from columba.runtime.memory import Block, Pooled, Scratch, pooled, scratch
+
+pytestmark = pytest.mark.unoptimized
 
 GRAPHS = square_graphs()
 G, HUB = GRAPHS["random"], GRAPHS["hub"]
@@ -313,7 +315,7 @@ def test_scratch_blocks() -> None:
 
 
 def test_scratch_is_kept_between_calls_and_can_be_released() -> None:
-    layer = columba.compile(layer_of("rgcn"), backend="cpp")
+    layer = columba.compile(layer_of("rgcn"), backend="cpp", passes=PAIRS)  # the other variants need none
     warm(layer, leaf(N, 4), G)
     assert scratch.kept > 0
     scratch.release()

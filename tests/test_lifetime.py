@@ -23,6 +23,8 @@ from columba import api
 from columba.runtime import operators
 from columba.runtime.from_tensors import as_graph
 
+pytestmark = pytest.mark.unoptimized
+
 G = square_graphs()["random"]
 N = G.num_nodes
 

@@ -24,6 +24,8 @@ from columba.runtime import placement
 from columba.runtime.memory import Pooled, pooled
 from columba.runtime.placement import Placement
 
+pytestmark = pytest.mark.unoptimized
+
 GRAPH = square_graphs()["random"]
 WIDTH = 64
 

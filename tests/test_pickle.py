@@ -18,6 +18,8 @@ from columba.api import CompiledFunction, Options
 from columba.recipes import Recipe
 from tests import pickled
 
+pytestmark = pytest.mark.unoptimized
+
 G = columba.Graph(torch.tensor([[0, 1, 1], [1, 2, 2]]), num_nodes=3)
 H = torch.tensor([[1.0], [10.0], [100.0]])
 ONCE = [[0.0], [1.0], [20.0]]

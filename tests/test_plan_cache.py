@@ -23,6 +23,8 @@ from columba.recipes import Recipe
 from columba.runtime import build, cache, fingerprint
 from columba.variants import Variants, recipes_for
 
+pytestmark = pytest.mark.unoptimized
+
 G = square_graphs()["random"]
 X = torch.randn(G.num_nodes, 4)
 LAYERS = {

@@ -13,6 +13,8 @@ from torch import Tensor
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
 G = columba.Graph(
     torch.tensor([[0, 1, 2, 2, 3], [2, 2, 0, 3, 0]]), torch.tensor([0, 1, 0, 0, 1]), num_nodes=4, num_relations=2
 )

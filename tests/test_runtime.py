@@ -21,6 +21,8 @@ from columba import api, nn
 from columba.ir.counts import SPACES
 from columba.runtime import build, launch, operators
 
+pytestmark = pytest.mark.unoptimized
+
 G = square_graphs()["random"]
 N = G.num_nodes
 

@@ -15,6 +15,8 @@ from torch.utils.checkpoint import checkpoint
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
 G = columba.Graph(torch.tensor([[0, 1, 2, 2, 3], [2, 2, 0, 3, 0]]), num_nodes=4)
 LOG: list[Any] = []
 

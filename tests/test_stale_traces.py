@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
 # ------------------------------------------------------------------------------------------------ modules
 
 

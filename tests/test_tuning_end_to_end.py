@@ -16,7 +16,10 @@ import pytest
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "tuning.md"
 
-pytestmark = pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler")
+pytestmark = [
+    pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler"),
+    pytest.mark.unoptimized,
+]
 
 MODEL = """
 import contextlib

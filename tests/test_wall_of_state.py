@@ -29,6 +29,8 @@ import columba
 from columba import api
 from columba.runtime import operators
 
+pytestmark = pytest.mark.unoptimized
+
 EDGES = torch.tensor([[0, 1, 2, 2, 3, 0, 4], [1, 2, 0, 1, 3, 0, 1]])
 TYPES = torch.tensor([0, 1, 0, 1, 2, 2, 1])
 NODES, RELATIONS, SIZE = 6, 3, 4
