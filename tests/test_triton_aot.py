@@ -94,7 +94,7 @@ def check_tensor_cores(binary: Binary, dtype: torch.dtype, *, tf32: bool) -> Non
 
 def check_all(
     name: str, size: int, heads: int, dtype: torch.dtype, target: str, *, tf32: bool = False, plans: int = 2
-) -> None:
+) -> list[Binary]:
     some = compilation_of(name, size, heads, dtype).plans[:plans]
     source = emit(some).source.splitlines()
     binaries = list(compile_plans(some, DType.I32, target))
@@ -103,6 +103,7 @@ def check_all(
         check_spills(binary)
         check_loads(binary, source)
         check_tensor_cores(binary, dtype, tf32=tf32)
+    return binaries
 
 
 # ------------------------------------------------------------------------------------------------ layers
@@ -125,7 +126,11 @@ CASES = [(name, size, heads) for name in LAYERS for size in (64, 128) for heads 
 
 
 def test_forward_in_16_bits() -> None:
-    check_all("rgcn", 64, 1, torch.bfloat16, "sm_90", plans=1)
+    """And the launches of all variants are compiled."""
+    binaries = check_all("rgcn", 64, 1, torch.bfloat16, "sm_90", plans=1)
+    (plan, *_) = compilation_of("rgcn", 64, 1, torch.bfloat16).plans
+    launches: list[Launch] = [x for step in emit([plan]).steps[plan.name] for x in step.launches]
+    assert [b.variant for b in binaries] == [v for x in launches for v in x.variants]
 
 
 @pytest.mark.usefixtures("tf32")
@@ -229,10 +234,3 @@ def test_sums_of_products_that_are_compared_are_rounded(reduction: str) -> None:
 def test_unknown_targets() -> None:
     with pytest.raises(UnknownTarget, match="sm_80"):
         list(compile_plans((), DType.I32, "volta"))
-
-
-def test_launches_of_all_variants_are_compiled() -> None:
-    (plan, *_) = compilation_of("rgcn", 64, 1, torch.bfloat16).plans
-    launches: list[Launch] = [x for step in emit([plan]).steps[plan.name] for x in step.launches]
-    binaries = list(compile_plans([plan], DType.I32, "sm_90"))
-    assert [b.variant for b in binaries] == [v for x in launches for v in x.variants]

@@ -115,8 +115,8 @@ def test_all_pairs_are_covered() -> None:
 def test_schedules_apply() -> None:
     """Every schedule of the matrix is one that some kernel can have: none is passed over everywhere."""
     for name in SCHEDULES:
-        used = [s for p in ("rgat", "rgcn", "hgt", "two_hops") for s in _schedules_of(p, name)]
-        assert bool(used) == (name != "default"), name
+        used = any(_schedules_of(p, name) for p in ("rgat", "rgcn", "hgt", "two_hops"))
+        assert used == (name != "default"), name
 
 
 def _schedules_of(program: str, schedule: str) -> list[object]:
