@@ -86,7 +86,11 @@ def check(
         assert_near(f, p, e, f"{where}, gradient {n}")
 
 
-@pytest.mark.parametrize("name", LAYERS)
+LONG = ("rgat 4", "hgt 1")
+"""Which differ from the others in the number of heads alone."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in LONG else n for n in LAYERS])
 def test_layers(name: str) -> None:
     narrow, wide = rounded(randomized(LAYERS[name](), torch.float32))
     for where, graph in GRAPHS.items():
