@@ -1,4 +1,4 @@
-"""The command line, in processes of its own as people run it where it can succeed."""
+"""The command line: each command that builds something in a process of its own, as people run it; the rest in this one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 import columba
 from columba.cli import main
+
+pytestmark = pytest.mark.unoptimized
 
 MODEL = """
 import torch
@@ -28,12 +31,8 @@ def nothing():
 """
 
 
-def run(
-    *args: str, folder: Path, cache: Path | None = None, path: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "COLUMBA_CACHE_DIR": str(cache or folder / "cache"), "COLUMNS": "200"}
-    if path is not None:
-        env["PATH"] = path
+def run(*args: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "COLUMBA_CACHE_DIR": str(folder / "cache"), "COLUMNS": "200"}
     command = [sys.executable, "-m", "columba.cli", *args]
     return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, timeout=300, check=False)
 
@@ -44,16 +43,32 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_doctor(folder: Path) -> None:
+@pytest.fixture
+def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+    """Runs a command in this process, as if it were in that folder."""
+    monkeypatch.chdir(folder)
+    monkeypatch.syspath_prepend(str(folder))
+    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(folder / "cache"))
+    monkeypatch.setenv("COLUMNS", "200")
+    yield lambda *args: CliRunner().invoke(main, args)
+    sys.modules.pop("my_model", None)
+
+
+def test_doctor_and_the_cache_of_what_it_built(folder: Path, here: Callable[..., Result]) -> None:
     result = run("doctor", folder=folder)
     assert result.returncode == 0, result.stderr
     assert "C++ compiler" in result.stdout
     assert "built and run" in result.stdout
+    assert int(here("cache").stdout.split("\n")[1].split()[0]) >= 1
+    assert "removed" in here("cache", "--clear").stdout
+    assert "0 entries" in here("cache").stdout
 
 
-def test_doctor_without_compiler(folder: Path) -> None:
-    result = run("doctor", folder=folder, path=str(folder))
-    assert result.returncode == 1
+def test_doctor_without_compiler(folder: Path, here: Callable[..., Result], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv("PATH", str(folder))
+    result = here("doctor")
+    assert result.exit_code == 1
     assert "missing" in result.stdout
     assert "install" in result.stdout
 
@@ -75,8 +90,9 @@ def test_explain(folder: Path, target: str) -> None:
     assert 'extern "C"' in result.stdout
 
 
-def test_explain_one_level_of_inference(folder: Path) -> None:
-    result = run("explain", "my_model:layer", "--level", "1", "--inference", folder=folder)
+def test_explain_one_level_of_inference(here: Callable[..., Result]) -> None:
+    result = here("explain", "my_model:layer", "--level", "1", "--inference")
+    assert result.exit_code == 0, result.stderr
     assert "program" in result.stdout
     assert "// backward" not in result.stdout
     assert "===" not in result.stdout
@@ -92,26 +108,10 @@ def test_explain_one_level_of_inference(folder: Path) -> None:
         ("my_model:nothing", "must return (model, *arguments), got NoneType"),
     ],
 )
-def test_explain_errors(folder: Path, target: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(folder)
-    monkeypatch.syspath_prepend(str(folder))
-    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(folder / "cache"))
-    result = CliRunner().invoke(main, ["explain", target])
-    sys.modules.pop("my_model", None)
+def test_explain_errors(target: str, message: str, here: Callable[..., Result]) -> None:
+    result = here("explain", target)
     assert result.exit_code == 2
     assert message in result.stderr
-
-
-def test_cache(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "built and run" in run("doctor", folder=folder).stdout
-    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(folder / "cache"))
-
-    def cache(*args: str) -> str:
-        return CliRunner().invoke(main, ["cache", *args]).stdout
-
-    assert int(cache().split("\n")[1].split()[0]) >= 1
-    assert "removed" in cache("--clear")
-    assert "0 entries" in cache()
 
 
 def test_explain_names_inputs_as_the_code_does() -> None:
@@ -145,7 +145,7 @@ def test_inspect_compiles_for_a_gpu_that_is_not_here(folder: Path) -> None:
         assert 0 < report["occupancy"] <= 1
 
 
-def test_inspect_names_the_architectures(folder: Path) -> None:
-    done = run("inspect", "my_model.py:layer", "--target", "pascal", folder=folder)
-    assert done.returncode == 2
+def test_inspect_names_the_architectures(here: Callable[..., Result]) -> None:
+    done = here("inspect", "my_model.py:layer", "--target", "pascal")
+    assert done.exit_code == 2
     assert "sm_90" in done.stderr

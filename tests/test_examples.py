@@ -56,9 +56,17 @@ def test_docstrings() -> None:
     assert attempted > 30
 
 
+EACH = """
+import sys
+for block in sys.argv[1:]:
+    exec(compile(block, "README.md", "exec"), {"__name__": "__main__"})
+"""
+
+
+@pytest.mark.unoptimized
 def test_readme() -> None:
+    """Each block in a namespace of its own."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     assert blocks
-    for block in blocks:
-        run("-c", block)
+    run("-c", EACH, *blocks)
