@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks.cases import Case, load_graph, make_input, make_layer
 from benchmarks.device import DEVICES, growth, require, wait_for
 from benchmarks.peers import build_peer
-from columba.runtime.memory import pooled, scratch
+from columba.runtime.cpp.memory import pooled, scratch
 
 LEAST_GROWTH = 2**20
 """The kernel counts resident pages for each thread apart and adds them up late: less than this cannot be told."""

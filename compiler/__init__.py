@@ -10,13 +10,13 @@
 """
 
 from columba import datasets, nn
-from columba.api import compile
-from columba.explain import Explanation, explain
+from columba.calls.compiling import compile
 from columba.frontend import TraceError, UnsupportedOperation
-from columba.runtime.from_tensors import as_graph
-from columba.runtime.graph import Graph
-from columba.runtime.language import linear
-from columba.runtime.names import TypeNames
+from columba.inspection.explain import Explanation, explain
+from columba.runtime.eager.views import linear
+from columba.runtime.graphs.from_tensors import as_graph
+from columba.runtime.graphs.graph import Graph
+from columba.runtime.graphs.names import TypeNames
 from columba.tune import tune
 
 __version__ = "0.1.0"

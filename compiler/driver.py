@@ -11,20 +11,20 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from columba.autodiff import differentiate
-from columba.distinct import Distinct, distinct
-from columba.ir.interop.program import Program
-from columba.ir.interop.verify import verify as verify_program
-from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.planned import Gradient, Place, Planned, Schedules, Source, is_internal
-from columba.ir.intraop.verify import verify as verify_plan
+from columba.gradient.differentiate import differentiate
+from columba.gradient.distinct import Distinct, distinct
+from columba.gradient.partition import partition
+from columba.gradient.saving import Saving
+from columba.ir.plan.plan import Plan
+from columba.ir.plan.planned import Gradient, Place, Planned, Schedules, Source, is_internal
+from columba.ir.plan.verify import verify as verify_plan
+from columba.ir.program.program import Program
+from columba.ir.program.verify import verify as verify_program
 from columba.ir.types import DType
-from columba.lowering import lower
-from columba.partition import partition
-from columba.passes.intraop.sort_rows import SortRows, sort_saved
-from columba.recipes import Recipe
+from columba.lowering.kernels import lower
+from columba.passes.plan.sort_rows import SortRows, sort_saved
+from columba.passes.recipes import Recipe
 from columba.runtime.backends import backend_named
-from columba.saving import Saving
 
 
 @dataclass(frozen=True)

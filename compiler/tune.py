@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from columba.explain import tunable
+from columba.inspection.explain import tunable
 from columba.runtime.backends import BACKENDS, default_backend
-from columba.runtime.graph import Graph
-from columba.runtime.records import Record, Records
+from columba.runtime.graphs.graph import Graph
 from columba.tuning.cases import case_of
+from columba.tuning.records import Record, Records
 from columba.tuning.search import BUDGET, Outcome, Step, TuningError, ignore, known_record, tune_variants
 
 
@@ -47,7 +47,7 @@ def tune(
 
     Raises:
         TuningError: the model cannot be tuned, or not here.
-        columba.runtime.records.RecordsError: the database cannot be used.
+        columba.tuning.records.RecordsError: the database cannot be used.
     """
     variants, given, options = tunable(model, *args, **kwargs)
     graph = given if graph is None else graph

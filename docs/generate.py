@@ -18,11 +18,11 @@ from pathlib import Path
 import columba
 from columba.driver import Compilation
 from columba.frontend.rules import RULES
-from columba.ir.interop.program import Program
-from columba.ir.intraop.kernels import writes
+from columba.ir.plan.kernels import writes
+from columba.ir.program.program import Program
 from columba.ir.spaces import Space
-from columba.pipeline import Pass, Pipeline
-from columba.recipes import LEVEL_1
+from columba.passes.pipeline import Pass, Pipeline
+from columba.passes.recipes import LEVEL_1
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent

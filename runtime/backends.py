@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import torch
 
 from columba.ir.counts import Counts
-from columba.ir.intraop.kernels import Kernel
-from columba.ir.intraop.memory import PlanMemory
-from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.planned import Planned
+from columba.ir.plan.kernels import Kernel
+from columba.ir.plan.memory import PlanMemory
+from columba.ir.plan.plan import Plan
+from columba.ir.plan.planned import Planned
 from columba.ir.types import DType
 from columba.runtime.executable import Executable
 
@@ -92,12 +92,12 @@ class CppBackend:
         return "\n".join(emit([plan], index_dtype) for plan in planned.plans)
 
     def executable(self, planned: Planned, index_dtype: DType) -> Executable:
-        from columba.runtime.launch import CppExecutable
+        from columba.runtime.cpp.launch import CppExecutable
 
         return CppExecutable(planned.plans, index_dtype, planned.plan_texts)
 
     def memory(self, planned: Planned, counts: Counts) -> tuple[tuple[Plan, ...], tuple[PlanMemory, ...]]:
-        from columba.runtime.cpp_footprint import cpp_memory
+        from columba.runtime.cpp.footprint import cpp_memory
 
         spares = ((), planned.spare)
         return planned.plans, tuple(cpp_memory(p, counts, s) for p, s in zip(planned.plans, spares, strict=False))
@@ -141,13 +141,13 @@ class TritonBackend:
         return emit(planned.plans, planned.schedules).source
 
     def executable(self, planned: Planned, index_dtype: DType) -> Executable:
-        from columba.runtime.triton_launch import TritonExecutable
+        from columba.runtime.triton.launch import TritonExecutable
 
         return TritonExecutable(planned.plans, index_dtype, schedules=planned.schedules)
 
     def memory(self, planned: Planned, counts: Counts) -> tuple[tuple[Plan, ...], tuple[PlanMemory, ...]]:
         from columba.codegen.triton import emit
-        from columba.runtime.triton_footprint import triton_memory
+        from columba.runtime.triton.footprint import triton_memory
 
         module = emit(planned.plans, planned.schedules)
         return module.plans, tuple(triton_memory(plan, module.steps[plan.name], counts) for plan in module.plans)

@@ -9,8 +9,8 @@ from typing import Protocol
 
 from torch import Tensor
 
-from columba.ir.interop.program import Program
-from columba.ir.intraop.plan import Plan
+from columba.ir.plan.plan import Plan
+from columba.ir.program.program import Program
 
 HostRunner = Callable[[Program, Sequence[Tensor]], list[Tensor]]
 

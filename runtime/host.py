@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from columba.ir.indices import IndexArray, Lookup, Order, Segments
-from columba.ir.interop.program import Program
+from columba.ir.program.program import Program
 from columba.ir.spaces import Space
 from columba.runtime.reference import evaluate
 

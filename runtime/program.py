@@ -10,12 +10,12 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from columba.ir.counts import SPACES
-from columba.ir.intraop.plan import Plan, spaces_of
-from columba.ir.intraop.planned import Planned, copied
+from columba.ir.plan.plan import Plan, spaces_of
+from columba.ir.plan.planned import Planned, copied
 from columba.ir.types import DType
 from columba.runtime.backends import backend_named
 from columba.runtime.executable import Launcher
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 from columba.runtime.host import run_host_program
 from columba.runtime.operators import CompiledProgram, Direction, ProgramOnGraph
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from columba.ir.indices import Lookup, Order, Segments
-from columba.ir.interop.ops import (
+from columba.ir.program.ops import (
     Cast,
     Concat,
     Constant,
@@ -36,11 +36,11 @@ from columba.ir.interop.ops import (
     Uniform,
     Value,
 )
-from columba.ir.interop.program import Program
+from columba.ir.program.program import Program
 from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.reductions import segment_extremum, segment_softmax, segment_sum
+from columba.runtime.eager.reductions import segment_extremum, segment_softmax, segment_sum
 from columba.runtime.structure import Structure
 
 Meaning = Callable[..., Tensor]

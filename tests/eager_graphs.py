@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 RELATIONS, NODE_TYPES = 5, 3
 

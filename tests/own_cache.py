@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from columba import api
-from columba.runtime import build, cache, sorts
+from columba.calls import compiling as api
+from columba.runtime import build, cache
+from columba.runtime.graphs import sorts
 
 
 @contextlib.contextmanager

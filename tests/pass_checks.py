@@ -9,13 +9,13 @@ import torch
 from eager_graphs import square_graphs
 from torch import Tensor
 
-from columba.autodiff import differentiate
-from columba.ir.interop.parsing import parse_program
-from columba.ir.interop.program import Program
+from columba.gradient.differentiate import differentiate
+from columba.ir.program.parsing import parse_program
+from columba.ir.program.program import Program
 from columba.ir.spaces import Space
-from columba.pipeline import Pipeline, parse_passes
+from columba.passes.pipeline import Pipeline, parse_passes
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 from columba.runtime.reference import evaluate
 
 

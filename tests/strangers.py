@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from columba.runtime.graph import Graph
-from columba.runtime.language import linear
+from columba.runtime.eager.views import linear
+from columba.runtime.graphs.graph import Graph
 
 
 def _parameter(*shape: int) -> nn.Parameter:

@@ -11,11 +11,11 @@ from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 
 import columba
 from columba import nn
-from columba.ir.interop.ops import Linear
-from columba.ir.interop.program import Program
+from columba.ir.program.ops import Linear
+from columba.ir.program.program import Program
 from columba.ir.spaces import Space
-from columba.pipeline import parse_passes
-from columba.recipes import LEVEL_1, Recipe
+from columba.passes.pipeline import parse_passes
+from columba.passes.recipes import LEVEL_1, Recipe
 
 pytestmark = pytest.mark.unoptimized
 

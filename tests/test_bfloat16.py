@@ -21,7 +21,7 @@ from columba import nn
 from columba.codegen.cpp import emit
 from columba.codegen.cpp.scalars import computed, literal, stored
 from columba.ir.types import DType
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 GRAPHS = square_graphs()
 TOLERANCE = 8 * 2.0**-8

@@ -17,8 +17,9 @@ import torch
 from own_cache import answer, entry, fresh_process, library_name, planted
 
 import columba
-from columba import api
-from columba.runtime import build, cache, library, sorts
+from columba.calls import compiling as api
+from columba.runtime import build, cache, library
+from columba.runtime.graphs import sorts
 
 
 @pytest.fixture(autouse=True)

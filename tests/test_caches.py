@@ -20,10 +20,10 @@ import pytest
 from click.testing import CliRunner
 from own_cache import answer, entry, fresh_process, library_name, planted
 
-from columba import cost
 from columba.cli import main
 from columba.runtime import build, cache, cache_folder
-from columba.runtime.records import Records, RecordsError
+from columba.selection import cost
+from columba.tuning.records import Records, RecordsError
 
 NOBODY = 65534
 KEY = "0123456789abcdef"

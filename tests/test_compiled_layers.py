@@ -14,7 +14,7 @@ from torch import Tensor
 
 import columba
 from columba import nn
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 SIZES = (1, 7, 16, 64, 100)
 GRAPHS = square_graphs()

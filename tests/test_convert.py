@@ -15,7 +15,7 @@ import torch_geometric.transforms as T
 from torch_geometric.data import Batch, Data, HeteroData
 
 import columba
-from columba.runtime.convert import add_inverse_relations
+from columba.runtime.graphs.convert import add_inverse_relations
 
 
 def edges_of(graph: columba.Graph) -> list[tuple[int, int, int]]:

@@ -10,14 +10,14 @@ import pytest
 import torch
 
 import columba
-from columba.cost import Rates, kernel_work, machine_rates, plan_seconds
 from columba.driver import compile_program
 from columba.ir.counts import Counts
-from columba.ir.interop.parsing import parse_program
+from columba.ir.program.parsing import parse_program
 from columba.ir.spaces import Space
 from columba.nn import HGTConv, RGATConv, RGCNConv
 from columba.runtime import cache
-from columba.variants import Variants, parse_choices, recipe_of, recipes_for
+from columba.selection.cost import Rates, kernel_work, machine_rates, plan_seconds
+from columba.selection.variants import Variants, parse_choices, recipe_of, recipes_for
 
 pytestmark = pytest.mark.unoptimized
 

@@ -13,16 +13,17 @@ import torch
 from compiled import PAIRS
 
 import columba
-from columba import Graph, footprint
+from columba import Graph
 from columba.codegen.triton import launches
 from columba.codegen.triton.launches import tile_count
-from columba.footprint import footprint as footprint_of
-from columba.footprint import graph_bytes, peak_bytes
+from columba.inspection import footprint
+from columba.inspection.footprint import footprint as footprint_of
+from columba.inspection.footprint import graph_bytes, peak_bytes
 from columba.ir.counts import Counts
 from columba.ir.indices import Tiles
 from columba.ir.spaces import PAIR_SPACES, Space
 from columba.nn.samples import LAYERS, sample
-from columba.runtime import memory
+from columba.runtime.cpp import memory
 
 
 def typed_graph(nodes: int = 300, edges: int = 2000, relations: int = 2, types: int = 2) -> Graph:
@@ -68,7 +69,7 @@ def exact_tiles(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_triton_allocates_what_is_predicted(layer: str, heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exactly, in forward and in backward, at the fullest moment: launches are left out, what surrounds them is not."""
-    triton_launch = pytest.importorskip("columba.runtime.triton_launch")
+    triton_launch = pytest.importorskip("columba.runtime.triton.launch")
     pytest.importorskip("triton")
     graph = typed_graph()
     exact_tiles(graph, monkeypatch)

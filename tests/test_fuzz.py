@@ -15,15 +15,15 @@ from fuzz.mutants import MUTANTS, source_of
 from fuzz.mutate import mutate, random_case
 from fuzz.shrink import shrink
 
-from columba.ir.interop.ops import Pointwise
-from columba.ir.interop.parsing import parse_program
-from columba.ir.interop.program import Program
-from columba.ir.interop.verify import verify
-from columba.ir.intraop.kernels import Kernel, Load, Store, Traversal, roots_of, values_of
-from columba.ir.intraop.verify import verify as verify_plan
 from columba.ir.node import rewrite
-from columba.lowering import load
-from columba.passes.interop.merge_pads import MergePads
+from columba.ir.plan.kernels import Kernel, Load, Store, Traversal, roots_of, values_of
+from columba.ir.plan.verify import verify as verify_plan
+from columba.ir.program.ops import Pointwise
+from columba.ir.program.parsing import parse_program
+from columba.ir.program.program import Program
+from columba.ir.program.verify import verify
+from columba.lowering.kernels import load
+from columba.passes.program.merge_pads import MergePads
 
 
 def some_cases(count: int) -> list[Case]:

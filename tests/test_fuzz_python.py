@@ -19,10 +19,10 @@ from fuzz.python.session import Session
 from fuzz.python.shrink import shrink
 from fuzz.python.values import tensors
 
-from columba.ir.interop.ops import Pointwise
-from columba.ir.interop.program import Program
 from columba.ir.node import rewrite
-from columba.passes.interop.canonicalize import Canonicalize
+from columba.ir.program.ops import Pointwise
+from columba.ir.program.program import Program
+from columba.passes.program.canonicalize import Canonicalize
 
 REGRESSIONS = sorted((Path(__file__).parent / "fuzz" / "python" / "regressions").glob("*.txt"))
 

@@ -13,7 +13,7 @@ from eager_graphs import bipartite_graph, square_graphs
 import columba
 from columba.ir.indices import Lookup, Order, Segments, Tiles
 from columba.ir.spaces import IndexMap, Space, maps_from
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 EDGES = torch.tensor([[0, 1, 2], [1, 2, 2]])
 TYPES = torch.tensor([0, 1, 0])

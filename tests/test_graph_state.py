@@ -19,8 +19,8 @@ from torch import Tensor
 import columba
 from columba.ir.indices import Lookup
 from columba.ir.spaces import IndexMap, Space
-from columba.runtime import from_tensors, sorts
-from columba.runtime.from_tensors import Seen, as_graph
+from columba.runtime.graphs import from_tensors, sorts
+from columba.runtime.graphs.from_tensors import Seen, as_graph
 
 pytestmark = pytest.mark.unoptimized
 

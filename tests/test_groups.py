@@ -16,22 +16,22 @@ from torch import Tensor, nn
 import columba
 from columba.driver import Compilation
 from columba.ir.counts import Counts
-from columba.ir.interop.verify import VerificationError
-from columba.ir.intraop.groups import rooms
-from columba.ir.intraop.kernels import Gemm, GemmReduce, GemmSchedule, Traversal
-from columba.ir.intraop.parsing import parse_plan
-from columba.ir.intraop.plan import Plan, plans_equal
-from columba.ir.intraop.verify import verify
+from columba.ir.plan.groups import rooms
+from columba.ir.plan.kernels import Gemm, GemmReduce, GemmSchedule, Traversal
+from columba.ir.plan.parsing import parse_plan
+from columba.ir.plan.plan import Plan, plans_equal
+from columba.ir.plan.verify import verify
+from columba.ir.program.verify import VerificationError
 from columba.ir.spaces import Space
 from columba.ir.types import DType
-from columba.pipeline import Pipeline, parse_passes
-from columba.recipes import Recipe
-from columba.runtime import launch
+from columba.passes.pipeline import Pipeline, parse_passes
+from columba.passes.recipes import Recipe
+from columba.runtime.cpp import launch
+from columba.runtime.cpp.launch import CppExecutable
+from columba.runtime.cpp.placement import Placement
 from columba.runtime.executable import HostRunner, kernel_times
-from columba.runtime.graph import Graph
-from columba.runtime.launch import CppExecutable
-from columba.runtime.placement import Placement
-from columba.variants import parse_choices, recipe_of
+from columba.runtime.graphs.graph import Graph
+from columba.selection.variants import parse_choices, recipe_of
 
 pytestmark = pytest.mark.unoptimized
 

@@ -9,10 +9,10 @@ from eager_graphs import RELATIONS, square_graphs
 
 import columba
 from columba.codegen.cpp import emit
-from columba.ir.intraop.in_place import in_place
-from columba.ir.intraop.parsing import parse_plan
-from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.verify import verify
+from columba.ir.plan.in_place import in_place
+from columba.ir.plan.parsing import parse_plan
+from columba.ir.plan.plan import Plan
+from columba.ir.plan.verify import verify
 from columba.ir.types import DType
 from columba.nn import RGCNConv
 

@@ -14,9 +14,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import columba
 from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
 from columba.ir.spaces import PAIR_SPACES, Space, maps_from
-from columba.runtime import index_arrays, sorts
-from columba.runtime.index_arrays import IndexArrays
-from columba.runtime.sorts import NativeSorts, TorchSorts
+from columba.runtime.graphs import index_arrays, sorts
+from columba.runtime.graphs.index_arrays import IndexArrays
+from columba.runtime.graphs.sorts import NativeSorts, TorchSorts
 
 
 def _large(edges: int, nodes: int, relations: int, seed: int = 0) -> columba.Graph:

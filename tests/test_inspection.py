@@ -16,19 +16,19 @@ from compiled import PAIRS
 
 import columba
 from benchmarks.cases import data_folder, load_graph
-from columba.chips import CHIPS, UnknownChip, chip
 from columba.cli.main import main
 from columba.codegen.triton import emit
 from columba.datasets import PUBLISHED, published, statistics
-from columba.explain import variants_for
-from columba.footprint import footprint
-from columba.inspection import choose, inspection
+from columba.inspection.chips import CHIPS, UnknownChip, chip
+from columba.inspection.explain import variants_for
+from columba.inspection.footprint import footprint
+from columba.inspection.inspection import choose, inspection
+from columba.inspection.prediction import predict
+from columba.inspection.roofline import Gather, KernelCost, plan_costs
 from columba.ir.counts import Counts
 from columba.ir.spaces import PAIR_SPACES, Space
 from columba.ir.types import DType
 from columba.nn.samples import sample
-from columba.prediction import predict
-from columba.roofline import Gather, KernelCost, plan_costs
 
 RGCN = "columba.nn.samples:rgcn"
 

@@ -13,19 +13,19 @@ from strangers import STRANGERS
 
 import columba
 from columba import nn
-from columba.autodiff import POINTWISE_RULES, RULES
 from columba.codegen.cpp import scalars
 from columba.driver import Compilation
-from columba.ir.interop.ops import OPS, Input, Lift, Linear, Pointwise, Reduce, Value
-from columba.ir.interop.parsing import ParseError, parse_program
-from columba.ir.interop.program import Program
-from columba.ir.interop.verify import VerificationError, verify
-from columba.ir.intraop.kernels import HostCall, Load, Product, Traversal
-from columba.ir.intraop.parsing import parse_plan
-from columba.ir.intraop.plan import plans_equal
-from columba.ir.intraop.verify import verify as verify_plan
+from columba.gradient.differentiate import POINTWISE_RULES, RULES
 from columba.ir.node import structurally_equal
+from columba.ir.plan.kernels import HostCall, Load, Product, Traversal
+from columba.ir.plan.parsing import parse_plan
+from columba.ir.plan.plan import plans_equal
+from columba.ir.plan.verify import verify as verify_plan
 from columba.ir.pointwise import POINTWISE
+from columba.ir.program.ops import OPS, Input, Lift, Linear, Pointwise, Reduce, Value
+from columba.ir.program.parsing import ParseError, parse_program
+from columba.ir.program.program import Program
+from columba.ir.program.verify import VerificationError, verify
 from columba.ir.spaces import Space, index_map
 from columba.ir.types import DType, TensorType
 from columba.runtime.reference import FUNCTIONS, MEANINGS

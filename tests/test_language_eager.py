@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from columba.ir.spaces import Space
-from columba.runtime.graph import Graph
-from columba.runtime.language import Lifted, NodeView, PairView, linear
+from columba.runtime.eager.views import Lifted, NodeView, PairView, linear
+from columba.runtime.graphs.graph import Graph
 
 GRAPHS = {**square_graphs(), "bipartite": bipartite_graph()}
 KINDS = ("sum", "mean", "max", "min")

@@ -17,11 +17,11 @@ from torch import Tensor
 
 import columba
 from columba import nn
+from columba.calls import shortcut as shortcuts
 from columba.frontend import Trace
-from columba.frontend import shortcut as shortcuts
 from columba.runtime import operators
-from columba.runtime.launch import _pattern, _strides
-from columba.runtime.memory import Block, Pooled, Scratch, pooled, scratch
+from columba.runtime.cpp.launch import _pattern, _strides
+from columba.runtime.cpp.memory import Block, Pooled, Scratch, pooled, scratch
 
 pytestmark = pytest.mark.unoptimized
 
@@ -202,7 +202,7 @@ def test_saved_tensors_that_were_changed_are_noticed() -> None:
 
 @pytest.mark.parametrize("small", [0, 2**17])
 def test_parameters_that_were_given_other_data_are_noticed(small: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("columba.runtime.launch.SMALL", small)
+    monkeypatch.setattr("columba.runtime.cpp.launch.SMALL", small)
     eager = layer_of("hgt")
     y = warm(columba.compile(eager, backend="cpp"), leaf(N, 4), copy.deepcopy(G))
     eager.half()  # autograd does not see that
@@ -234,7 +234,7 @@ def test_saved_values_of_a_small_call_are_one_tensor(name: str, monkeypatch: pyt
     assert [t.dtype for t in y.grad_fn.saved_tensors].count(torch.uint8) == 1
     packed = torch.autograd.grad(y.square().sum(), leaves, retain_graph=True)
     unpacked = torch.autograd.grad(y.square().sum(), leaves, create_graph=True)  # through the operators
-    monkeypatch.setattr("columba.runtime.launch.SMALL", 0)
+    monkeypatch.setattr("columba.runtime.cpp.launch.SMALL", 0)
     y = warm(layer, x, copy.deepcopy(G))
     assert all(t.dtype is not torch.uint8 for t in y.grad_fn.saved_tensors)
     apart = torch.autograd.grad(y.square().sum(), leaves)

@@ -24,7 +24,7 @@ from strangers import (
 from torch import Tensor, nn
 
 from columba.nn import HGTConv, RGATConv, RGCNConv
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 GRAPHS = {**square_graphs(), "bipartite": bipartite_graph()}
 

@@ -19,9 +19,9 @@ from eager_graphs import RELATIONS, square_graphs
 from torch import Tensor, nn
 
 import columba
-from columba import api
+from columba.calls import compiling as api
 from columba.runtime import operators
-from columba.runtime.from_tensors import as_graph
+from columba.runtime.graphs.from_tensors import as_graph
 
 pytestmark = pytest.mark.unoptimized
 

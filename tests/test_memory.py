@@ -11,7 +11,7 @@ import threading
 import pytest
 import torch
 
-from columba.runtime.memory import Block, Piece, Pooled, Scratch
+from columba.runtime.cpp.memory import Block, Piece, Pooled, Scratch
 
 PAGE = mmap.PAGESIZE
 

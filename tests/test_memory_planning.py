@@ -16,13 +16,13 @@ from torch import Tensor, nn
 import columba
 from columba.driver import Compilation
 from columba.ir.counts import Counts
-from columba.ir.intraop.kernels import Buffer, HostCall, Kernel, reads, writes
-from columba.ir.intraop.plan import Plan
+from columba.ir.plan.kernels import Buffer, HostCall, Kernel, reads, writes
+from columba.ir.plan.plan import Plan
 from columba.ir.spaces import Space
-from columba.passes.intraop.order_kernels import OrderKernels
-from columba.runtime import placement
-from columba.runtime.memory import Pooled, pooled
-from columba.runtime.placement import Placement
+from columba.passes.plan.order_kernels import OrderKernels
+from columba.runtime.cpp import placement
+from columba.runtime.cpp.memory import Pooled, pooled
+from columba.runtime.cpp.placement import Placement
 
 pytestmark = pytest.mark.unoptimized
 
@@ -176,7 +176,7 @@ def backward_plan(layer: str) -> Plan:
 def every_saved_value_is_spare(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(placement, "SMALLEST_SPARE", 1)
     monkeypatch.setattr(Pooled, "SMALL", 0)
-    monkeypatch.setattr("columba.runtime.launch.SMALL", 0)  # small calls pack what they save
+    monkeypatch.setattr("columba.runtime.cpp.launch.SMALL", 0)  # small calls pack what they save
     yield
     pooled.release()
 
@@ -250,7 +250,7 @@ def test_what_a_failed_backward_pass_used_up_is_not_read_again(monkeypatch: pyte
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("columba.runtime.launch.Launch.run", fail)
+        patch.setattr("columba.runtime.cpp.launch.Launch.run", fail)
         with pytest.raises(MemoryError):
             torch.autograd.grad(y, [x], torch.ones_like(y))
     with pytest.raises(RuntimeError, match="used up what was saved"):

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 from pass_checks import graphs, random_inputs, transformed
 
-from columba.autodiff import differentiate
+from columba.gradient.differentiate import differentiate
+from columba.gradient.partition import Partition, partition
+from columba.gradient.saving import Saving
 from columba.ir.counts import TYPICAL, Counts
-from columba.ir.interop.parsing import parse_program
-from columba.ir.interop.program import Program
+from columba.ir.program.parsing import parse_program
+from columba.ir.program.program import Program
 from columba.ir.spaces import Space
-from columba.partition import Partition, partition
-from columba.recipes import LEVEL_1, Recipe
+from columba.passes.recipes import LEVEL_1, Recipe
 from columba.runtime.reference import evaluate
-from columba.saving import Saving
 
 SCORES = """program p(%h: node[64] f32, %w: rel[64,64] f32, %a: rel[64] f32, %b: rel[64] f32) {
   %0: src_rel[64] f32 = lift(%h, via=src:src_rel->node)

@@ -6,8 +6,8 @@ import textwrap
 
 import pytest
 
-from columba.ir.interop.parsing import parse_program
-from columba.pipeline import Pipeline, parse_passes
+from columba.ir.program.parsing import parse_program
+from columba.passes.pipeline import Pipeline, parse_passes
 
 E_SRC, E_DST, E_REL = "src:edge->node", "dst:edge->node", "rel:edge->rel"
 

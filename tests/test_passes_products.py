@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pass_checks import check, same_meaning, transformed, unchanged
 
-from columba.ir.interop.ops import Linear
-from columba.ir.interop.parsing import parse_program
+from columba.ir.program.ops import Linear
+from columba.ir.program.parsing import parse_program
 
 # ------------------------------------------------------------------------------------------------ aggregate first
 

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 import columba
-from columba.api import CompiledFunction, Options
-from columba.recipes import Recipe
+from columba.calls.compiling import CompiledFunction, Options
+from columba.passes.recipes import Recipe
 from tests import pickled
 
 pytestmark = pytest.mark.unoptimized

@@ -13,15 +13,15 @@ import torch
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 
 import columba
-from columba import plan_cache, variants
 from columba.codegen.cpp import emit, emit_parts
 from columba.driver import compile_program
-from columba.ir.interop.program import Program
-from columba.ir.intraop.kernels import Gemm, GemmReduce
+from columba.ir.plan.kernels import Gemm, GemmReduce
+from columba.ir.program.program import Program
 from columba.ir.types import DType
-from columba.recipes import Recipe
+from columba.passes.recipes import Recipe
 from columba.runtime import build, cache, fingerprint
-from columba.variants import Variants, recipes_for
+from columba.selection import plan_cache, variants
+from columba.selection.variants import Variants, recipes_for
 
 pytestmark = pytest.mark.unoptimized
 
@@ -184,7 +184,7 @@ def test_the_fingerprint_covers_the_compiler() -> None:
     assert files == sorted(set(files))
     for part in (
         "/lowering.py",
-        "/passes/interop/sink_lifts.py",
+        "/passes/program/sink_lifts.py",
         "/codegen/cpp/prelude.h",
         "/ir/node.py",
         "gemm.cpp.jinja",

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 import columba
 from columba.driver import Compilation
-from columba.ir.interop.ops import FeatureReduce
-from columba.ir.interop.parsing import parse_program
-from columba.ir.intraop.kernels import Buffer, Gemm, GemmReduce, Load, Traversal, product_of, reads, values_of, writes
+from columba.ir.plan.kernels import Buffer, Gemm, GemmReduce, Load, Traversal, product_of, reads, values_of, writes
+from columba.ir.program.ops import FeatureReduce
+from columba.ir.program.parsing import parse_program
 from columba.ir.spaces import Space
-from columba.lowering import lower
-from columba.runtime.graph import Graph
+from columba.lowering.kernels import lower
+from columba.runtime.graphs.graph import Graph
 
 GRAPH = square_graphs()["random"]
 WIDTH = 32

@@ -11,10 +11,10 @@ from eager_graphs import square_graphs
 from interpreter_rounding import round_as_gpus_do
 
 import columba
-from columba.ir.intraop.parsing import parse_plan
-from columba.pipeline import Pipeline, parse_passes
-from columba.recipes import LEVEL_2
-from columba.runtime.graph import Graph
+from columba.ir.plan.parsing import parse_plan
+from columba.passes.pipeline import Pipeline, parse_passes
+from columba.passes.recipes import LEVEL_2
+from columba.runtime.graphs.graph import Graph
 
 
 def run(text: str) -> str:

@@ -17,9 +17,11 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import columba
-from columba import api, nn
+from columba import nn
+from columba.calls import compiling as api
 from columba.ir.counts import SPACES
-from columba.runtime import build, launch, operators
+from columba.runtime import build, operators
+from columba.runtime.cpp import launch
 
 pytestmark = pytest.mark.unoptimized
 

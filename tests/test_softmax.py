@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import columba
-from columba.inspection import compile_for
+from columba.inspection.inspection import compile_for
 from columba.nn import HGTConv
 
 INF = math.inf

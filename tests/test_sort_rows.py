@@ -12,14 +12,14 @@ import columba
 from columba import Graph
 from columba.codegen.cpp import emit
 from columba.ir.indices import Order
-from columba.ir.interop.verify import VerificationError
-from columba.ir.intraop.orders import in_own_order, reordered
-from columba.ir.intraop.parsing import parse_plan
-from columba.ir.intraop.plan import Plan, plans_equal
-from columba.ir.intraop.verify import verify
+from columba.ir.plan.orders import in_own_order, reordered
+from columba.ir.plan.parsing import parse_plan
+from columba.ir.plan.plan import Plan, plans_equal
+from columba.ir.plan.verify import verify
+from columba.ir.program.verify import VerificationError
 from columba.ir.spaces import Space, index_map
 from columba.ir.types import DType
-from columba.passes.intraop.sort_rows import SortRows, sort_saved
+from columba.passes.plan.sort_rows import SortRows, sort_saved
 
 GRAPHS = square_graphs()
 BY_SRC, BY_DST = (index_map(name, Space.EDGE) for name in ("src", "dst"))

@@ -29,12 +29,12 @@ from columba.codegen.triton import Launch, emit
 from columba.driver import Compilation
 from columba.ir.spaces import Space
 from columba.ir.types import DType
-from columba.pipeline import parse_passes
-from columba.recipes import Recipe
-from columba.runtime import triton_launch
-from columba.runtime.graph import Graph
-from columba.runtime.triton_aot import Binary, compile_plans
-from columba.runtime.triton_launch import TritonExecutable
+from columba.passes.pipeline import parse_passes
+from columba.passes.recipes import Recipe
+from columba.runtime.graphs.graph import Graph
+from columba.runtime.triton import launch as triton_launch
+from columba.runtime.triton.aot import Binary, compile_plans
+from columba.runtime.triton.launch import TritonExecutable
 
 round_as_gpus_do()
 

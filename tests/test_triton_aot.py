@@ -17,10 +17,10 @@ import columba
 from columba import nn
 from columba.codegen.triton import BufferArgument, Launch, candidates, emit
 from columba.driver import Compilation
-from columba.ir.intraop.kernels import Gemm, Kernel, Traversal
+from columba.ir.plan.kernels import Gemm, Kernel, Traversal
 from columba.ir.spaces import Space
 from columba.ir.types import DType
-from columba.runtime.triton_aot import Binary, UnknownTarget, compile_plans
+from columba.runtime.triton.aot import Binary, UnknownTarget, compile_plans
 
 LAYERS = ("rgcn", "rgat", "hgt")
 DTYPES = {DType.F32: torch.float32, DType.BF16: torch.bfloat16, DType.F16: torch.float16, DType.F64: torch.float64}

@@ -28,12 +28,13 @@ from triton_matrix import INTERPRETED, PASSES, PROGRAMS, Pair, graphs, random_gr
 
 import columba
 from columba.ir.counts import Counts
-from columba.ir.intraop.plan import spaces_of
+from columba.ir.plan.plan import spaces_of
 from columba.ir.spaces import Space
-from columba.runtime import operators, triton_launch
-from columba.runtime.graph import Graph
+from columba.runtime import operators
+from columba.runtime.graphs.graph import Graph
 from columba.runtime.host import run_host_program
-from columba.runtime.triton_launch import TritonExecutable, _Call
+from columba.runtime.triton import launch as triton_launch
+from columba.runtime.triton.launch import TritonExecutable, _Call
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:columba. backend=.triton. runs on CPU"),

@@ -32,7 +32,7 @@ from triton_matrix import (
 
 import columba
 from columba.codegen.triton import Launch
-from columba.runtime.triton_launch import _Call, _PlanRunner
+from columba.runtime.triton.launch import _Call, _PlanRunner
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:columba. backend=.triton. runs on CPU"),

@@ -33,11 +33,11 @@ from columba.codegen.triton import (
     is_legal,
 )
 from columba.driver import Compilation
-from columba.ir.intraop.kernels import Gemm, Kernel, Traversal
-from columba.ir.intraop.planned import Planned
+from columba.ir.plan.kernels import Gemm, Kernel, Traversal
+from columba.ir.plan.planned import Planned
 from columba.ir.types import DType
 from columba.runtime.backends import TritonBackend
-from columba.runtime.triton_launch import TritonExecutable
+from columba.runtime.triton.launch import TritonExecutable
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:columba. backend=.triton. runs on CPU"),

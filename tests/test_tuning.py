@@ -13,27 +13,27 @@ import torch
 
 import columba
 from columba.codegen.cpp import candidates
-from columba.cost import Rates
 from columba.driver import Compilation, compile_program
-from columba.explain import tunable
+from columba.inspection.explain import tunable
 from columba.ir.counts import Counts
-from columba.ir.intraop.kernels import Gemm, GemmReduce, GemmSchedule, HostCall, Traversal, TraversalSchedule
-from columba.ir.intraop.parsing import parse_plan
-from columba.ir.intraop.plan import plans_equal
-from columba.ir.intraop.verify import verify
+from columba.ir.plan.kernels import Gemm, GemmReduce, GemmSchedule, HostCall, Traversal, TraversalSchedule
+from columba.ir.plan.parsing import parse_plan
+from columba.ir.plan.plan import plans_equal
+from columba.ir.plan.verify import verify
 from columba.ir.spaces import Space
-from columba.recipes import Recipe
+from columba.passes.recipes import Recipe
 from columba.runtime.backends import CPP, TRITON
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.program import Runnable
-from columba.runtime.records import Records
+from columba.selection.cost import Rates
+from columba.selection.variants import Variants, parse_choices
 from columba.tuning import search, space
 from columba.tuning.cases import bucket, case_of, program_hash
 from columba.tuning.decisions import BadDecision, Decision, parse_decision, scheduled
 from columba.tuning.measure import Measured, Times, Workload, compare, is_better, noise
+from columba.tuning.records import Records
 from columba.tuning.search import Search, tune_variants
 from columba.tuning.space import default_decision, plan_candidates, plan_decisions, sweeps
-from columba.variants import Variants, parse_choices
 
 RATES = Rates(1e11, 1e9, 1e10, 5e9, 2e9, 1e-5, 1e7)
 COUNTS = Counts(

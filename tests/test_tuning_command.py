@@ -11,9 +11,9 @@ from click.testing import CliRunner, Result
 
 from columba.cli import main
 from columba.cli.graphs import load_graph
-from columba.runtime.records import Case, Record, Records, database, to_json
 from columba.tuning.cases import device_name, versions
 from columba.tuning.decisions import BadDecision, Decision, parse_decision
+from columba.tuning.records import Case, Record, Records, database, to_json
 
 HERE = Case("Layer", "0123", "x", "node<2^4", "f32", device_name(torch.device("cpu")), "cpp")
 DECISION = str(Decision("aggregate_first", 1.0, {("forward", "out_kernel"): {"pieces": 8}}))

@@ -28,8 +28,8 @@ import sqlite3
 import sys
 import torch
 import columba
-from columba.explain import tunable
-from columba.runtime.records import Record, Records, database
+from columba.inspection.explain import tunable
+from columba.tuning.records import Record, Records, database
 from columba.tuning import search
 from columba.tuning.cases import case_of, versions
 

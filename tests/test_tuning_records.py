@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from columba.runtime.records import Case, Damaged, Record, Records, RecordsError, Trial, from_json, to_json
+from columba.tuning.records import Case, Damaged, Record, Records, RecordsError, Trial, from_json, to_json
 
 CASE = Case("Layer", "0123", "x,weight", "node<2^4", "f32", "a processor", "cpp")
 DECISION = '{"passes": "", "price": 1.0, "schedules": {}}'

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 import columba
-from columba import api
+from columba.calls import compiling as api
 from columba.runtime import operators
 
 pytestmark = pytest.mark.unoptimized
@@ -338,12 +338,12 @@ def double_backward(m: Layer, g: columba.Graph) -> None:
 
 INTERRUPTED = {
     "trace": (api, "trace"),
-    "index arrays": ("columba.runtime.index_arrays.IndexArrays", "_build"),
+    "index arrays": ("columba.runtime.graphs.index_arrays.IndexArrays", "_build"),
     "binding": (operators.ProgramOnGraph, "__init__"),
-    "forward": ("columba.runtime.launch.Launch", "run"),
-    "variants": ("columba.variants.Variants", "names"),
-    "compilation": ("columba.variants.Variants", "planned"),
-    "launch": ("columba.runtime.launch.CppExecutable", "bind"),
+    "forward": ("columba.runtime.cpp.launch.Launch", "run"),
+    "variants": ("columba.selection.variants.Variants", "names"),
+    "compilation": ("columba.selection.variants.Variants", "planned"),
+    "launch": ("columba.runtime.cpp.launch.CppExecutable", "bind"),
     "replay": ("columba.frontend.trace.Trace", "rebuild"),
 }
 
@@ -377,7 +377,7 @@ def an_interrupted_backward(m: Layer, g: columba.Graph) -> None:
         def run(*args: Any) -> Any:
             raise KeyboardInterrupt
 
-        patch.setattr("columba.runtime.launch.Launch.run", run)
+        patch.setattr("columba.runtime.cpp.launch.Launch.run", run)
         fails(lambda: out.sum().backward())
 
 
@@ -403,7 +403,7 @@ def a_failed_build(m: Layer, g: columba.Graph) -> None:
         raise columba.runtime.build.BuildError("no")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("columba.runtime.launch.build_emitted", broken)
+        patch.setattr("columba.runtime.cpp.launch.build_emitted", broken)
         fails(lambda: other(g, features()))
 
 

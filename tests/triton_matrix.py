@@ -41,12 +41,12 @@ from columba.codegen.triton import (
     default_schedule,
     is_legal,
 )
-from columba.ir.intraop.kernels import Kernel, Traversal
-from columba.ir.intraop.planned import Planned
+from columba.ir.plan.kernels import Kernel, Traversal
+from columba.ir.plan.planned import Planned
 from columba.ir.types import DType
 from columba.runtime.backends import TritonBackend
-from columba.runtime.graph import Graph
-from columba.runtime.triton_launch import TritonExecutable
+from columba.runtime.graphs.graph import Graph
+from columba.runtime.triton.launch import TritonExecutable
 
 round_as_gpus_do()
 

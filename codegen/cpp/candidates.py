@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
-from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
+from columba.ir.plan.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
 
 Changes = Mapping[str, Any]
 """Fields of a schedule, and their new values."""

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Sequence
 
 from columba.codegen.cpp.places import RowPlaces
 from columba.codegen.cpp.rows import Array
-from columba.ir.interop.ops import Slice, Value
-from columba.ir.intraop.kernels import Load, Store, TraversalSchedule
+from columba.ir.plan.kernels import Load, Store, TraversalSchedule
+from columba.ir.program.ops import Slice, Value
 from columba.ir.spaces import Space
 
 LINE = 64

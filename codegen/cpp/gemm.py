@@ -11,8 +11,8 @@ from columba.codegen.cpp.scalars import computed, is_narrow
 from columba.codegen.cpp.slots import unknown_below
 from columba.codegen.cpp.traversal import KernelText, know_views, threads_of
 from columba.ir.indices import Segments, Tiles
-from columba.ir.interop.ops import Reshape, Slice, Value
-from columba.ir.intraop.kernels import Gemm, GemmReduce, Load, Product, Store, product_of
+from columba.ir.plan.kernels import Gemm, GemmReduce, Load, Product, Store, product_of
+from columba.ir.program.ops import Reshape, Slice, Value
 from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType
 

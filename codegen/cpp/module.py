@@ -13,11 +13,11 @@ from columba.codegen.cpp.scalars import identifier
 from columba.codegen.cpp.scatter import scatter_text
 from columba.codegen.cpp.traversal import KernelText, traversal_text
 from columba.codegen.templates import template, text
-from columba.ir.intraop.groups import Group, bounds_of, is_scattered, rooms
-from columba.ir.intraop.in_place import in_place
-from columba.ir.intraop.kernels import Buffer, Gemm, GemmReduce, HostCall, Kernel, Traversal, reads, writes
-from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.printing import print_kernel
+from columba.ir.plan.groups import Group, bounds_of, is_scattered, rooms
+from columba.ir.plan.in_place import in_place
+from columba.ir.plan.kernels import Buffer, Gemm, GemmReduce, HostCall, Kernel, Traversal, reads, writes
+from columba.ir.plan.plan import Plan
+from columba.ir.plan.printing import print_kernel
 from columba.ir.types import DType
 
 PACKAGE = "columba.codegen.cpp"

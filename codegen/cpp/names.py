@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from columba.codegen.cpp.scalars import MASK, identifier, stored
 from columba.codegen.names import array_name
 from columba.ir.indices import IndexArray, Tiles
-from columba.ir.interop.ops import Value
-from columba.ir.intraop.exact import may_be_product
-from columba.ir.intraop.kernels import Buffer
+from columba.ir.plan.exact import may_be_product
+from columba.ir.plan.kernels import Buffer
+from columba.ir.program.ops import Value
 from columba.ir.spaces import Space
 
 

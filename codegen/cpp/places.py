@@ -7,9 +7,9 @@ from typing import Any
 from columba.codegen.cpp.names import Names
 from columba.codegen.cpp.rows import Array, Rows
 from columba.ir.indices import Lookup, Order
-from columba.ir.interop.ops import Uniform, Value
-from columba.ir.intraop.kernels import Buffer, Load, Store
-from columba.ir.intraop.plan import is_sorted, stand_in
+from columba.ir.plan.kernels import Buffer, Load, Store
+from columba.ir.plan.plan import is_sorted, stand_in
+from columba.ir.program.ops import Uniform, Value
 from columba.ir.spaces import IndexMap, Space
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from columba.codegen.cpp.rows import Array, Rows, Scalar
 from columba.codegen.cpp.scalars import computed
 from columba.codegen.cpp.small_rows import step_of
-from columba.ir.interop.ops import Pointwise, Reduce
+from columba.ir.program.ops import Pointwise, Reduce
 
 START = {"sum": "0", "max": "-INFINITY", "min": "INFINITY"}
 """What a reduction starts from."""

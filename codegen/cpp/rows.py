@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from columba.codegen.cpp.scalars import computed, is_narrow, literal, spell, stored
-from columba.ir.interop.ops import (
+from columba.ir.pointwise import POINTWISE
+from columba.ir.program.ops import (
     Cast,
     Concat,
     Constant,
@@ -26,7 +27,6 @@ from columba.ir.interop.ops import (
     Uniform,
     Value,
 )
-from columba.ir.pointwise import POINTWISE
 from columba.ir.types import DType, Shape
 
 Index = tuple[str, ...]

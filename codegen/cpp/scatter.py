@@ -9,10 +9,10 @@ from columba.codegen.cpp.scalars import computed
 from columba.codegen.cpp.slots import unknown_below
 from columba.codegen.cpp.traversal import KernelText, know_views, threads_of
 from columba.ir.indices import Lookup, Segments
-from columba.ir.interop.ops import Degree, Reduce
-from columba.ir.intraop.groups import scattered_sums
-from columba.ir.intraop.in_place import starts_sum
-from columba.ir.intraop.kernels import Load, Store, Traversal
+from columba.ir.plan.groups import scattered_sums
+from columba.ir.plan.in_place import starts_sum
+from columba.ir.plan.kernels import Load, Store, Traversal
+from columba.ir.program.ops import Degree, Reduce
 
 
 def scatter_text(kernel: Traversal, names: Names) -> KernelText:

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from columba.ir.interop.ops import (
+from columba.ir.plan.kernels import Load, Store, Traversal, values_of
+from columba.ir.pointwise import POINTWISE
+from columba.ir.program.ops import (
     COMPLETE_VIEWS,
     Constant,
     FeatureReduce,
@@ -19,8 +21,6 @@ from columba.ir.interop.ops import (
     Uniform,
     Value,
 )
-from columba.ir.intraop.kernels import Load, Store, Traversal, values_of
-from columba.ir.pointwise import POINTWISE
 from columba.ir.spaces import Space
 
 LOOKUP_COST = 3

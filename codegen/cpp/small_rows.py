@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 
 from columba.codegen.cpp.rows import Array, Rows, Scalar, local_type
-from columba.ir.interop.ops import Cast, Constant, Expand, Lift, Pointwise, Reshape, Value
-from columba.ir.intraop.kernels import Load
+from columba.ir.plan.kernels import Load
+from columba.ir.program.ops import Cast, Constant, Expand, Lift, Pointwise, Reshape, Value
 from columba.ir.types import DType
 
 LANES = 16

@@ -15,8 +15,8 @@ from columba.codegen.cpp.scalars import computed, stored, widened
 from columba.codegen.cpp.slots import Slots, unknown_below
 from columba.codegen.cpp.small_rows import common_size, repeated, step_of, steps
 from columba.ir.indices import Segments, Tiles
-from columba.ir.interop.ops import Degree, Lift, Reduce, Reshape, Slice, Value
-from columba.ir.intraop.kernels import GemmSchedule, Load, Store, Traversal, TraversalSchedule, values_of
+from columba.ir.plan.kernels import GemmSchedule, Load, Store, Traversal, TraversalSchedule, values_of
+from columba.ir.program.ops import Degree, Lift, Reduce, Reshape, Slice, Value
 
 
 @dataclass(frozen=True)

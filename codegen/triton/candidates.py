@@ -29,7 +29,7 @@ from columba.codegen.triton.traversal import (
     traversal_functions,
     width_of_traversal,
 )
-from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal, product_of
+from columba.ir.plan.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal, product_of
 from columba.ir.spaces import Space
 
 INTERPRETER = "interpreter"

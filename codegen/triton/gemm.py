@@ -19,9 +19,9 @@ from columba.codegen.triton.schedule import IllegalSchedule, ProductSchedule, de
 from columba.codegen.triton.traversal import Function, write_statements
 from columba.codegen.triton.values import Row, UnsupportedValue, Values, pieces_of
 from columba.ir.indices import Tiles
-from columba.ir.interop.ops import Reshape, Value
-from columba.ir.intraop.kernels import Buffer, Gemm, GemmSchedule, Load, Product, Store, product_of, values_of
-from columba.ir.intraop.plan import is_sorted
+from columba.ir.plan.kernels import Buffer, Gemm, GemmSchedule, Load, Product, Store, product_of, values_of
+from columba.ir.plan.plan import is_sorted
+from columba.ir.program.ops import Reshape, Value
 from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType, Shape
 

@@ -16,8 +16,8 @@ from columba.codegen.triton.schedule import LEAST, OuterSchedule, default_outer,
 from columba.codegen.triton.traversal import Function, combination
 from columba.codegen.triton.values import Row, Values
 from columba.ir.indices import Tiles
-from columba.ir.interop.ops import Value
-from columba.ir.intraop.kernels import GemmReduce
+from columba.ir.plan.kernels import GemmReduce
+from columba.ir.program.ops import Value
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from columba.codegen.triton.schedule import WARP
 from columba.ir.counts import Counts
 from columba.ir.indices import IndexArray, Tiles
-from columba.ir.intraop.kernels import Buffer
+from columba.ir.plan.kernels import Buffer
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 

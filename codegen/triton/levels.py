@@ -8,9 +8,9 @@ from columba.codegen.triton.names import Names
 from columba.codegen.triton.scalars import CALLS, INFIX, computed
 from columba.codegen.triton.values import Row, UnsupportedValue, Values, start_of
 from columba.ir.indices import Lookup, Order, Segments, Tiles
-from columba.ir.interop.ops import Degree, Reduce, Value
-from columba.ir.intraop.kernels import Load
-from columba.ir.intraop.plan import is_sorted
+from columba.ir.plan.kernels import Load
+from columba.ir.plan.plan import is_sorted
+from columba.ir.program.ops import Degree, Reduce, Value
 from columba.ir.spaces import IndexMap, Space
 
 OWNER = Axis(0, "OWNERS")

@@ -15,10 +15,10 @@ from columba.codegen.triton.scalars import identifier
 from columba.codegen.triton.schedule import OuterSchedule, ProductSchedule, Schedule, Schedules
 from columba.codegen.triton.summaries import summary, summary_of_parts
 from columba.codegen.triton.traversal import Function, traversal_functions
-from columba.ir.intraop.exact import may_be_product
-from columba.ir.intraop.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
-from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.printing import print_kernel
+from columba.ir.plan.exact import may_be_product
+from columba.ir.plan.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
+from columba.ir.plan.plan import Plan
+from columba.ir.plan.printing import print_kernel
 
 PACKAGE = "columba.codegen.triton"
 """Where the templates stand."""

@@ -14,7 +14,7 @@ from columba.codegen.triton.launches import (
 )
 from columba.codegen.triton.scalars import identifier
 from columba.ir.indices import IndexArray, Tiles
-from columba.ir.intraop.kernels import Buffer
+from columba.ir.plan.kernels import Buffer
 from columba.ir.spaces import Space
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from columba.codegen.triton.items import Item, below
-from columba.ir.interop.ops import Reshape, Value
+from columba.ir.program.ops import Reshape, Value
 from columba.ir.types import Shape
 
 Parts = Mapping[int, Shape]

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from columba.codegen.triton.schedule import IllegalSchedule
-from columba.ir.interop.ops import Cast, Degree, Reduce, Value
-from columba.ir.intraop.kernels import Buffer, Load, Store, Traversal, TraversalSchedule, values_of
 from columba.ir.node import Node, rewrite, topological
+from columba.ir.plan.kernels import Buffer, Load, Store, Traversal, TraversalSchedule, values_of
+from columba.ir.program.ops import Cast, Degree, Reduce, Value
 from columba.ir.types import DType, TensorType
 
 

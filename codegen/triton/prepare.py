@@ -18,7 +18,8 @@ from columba.codegen.triton.schedule import (
     Schedules,
 )
 from columba.codegen.triton.traversal import reduction_of
-from columba.ir.intraop.kernels import (
+from columba.ir.node import Node, rewrite
+from columba.ir.plan.kernels import (
     Buffer,
     Gemm,
     GemmReduce,
@@ -31,9 +32,8 @@ from columba.ir.intraop.kernels import (
     product_of,
     roots_of,
 )
-from columba.ir.intraop.orders import in_own_order
-from columba.ir.intraop.plan import Plan
-from columba.ir.node import Node, rewrite
+from columba.ir.plan.orders import in_own_order
+from columba.ir.plan.plan import Plan
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import textwrap
 
-from columba.ir.interop.ops import FeatureReduce, Pointwise, Reduce, Value
-from columba.ir.intraop.kernels import Gemm, GemmReduce, Kernel, Load, Traversal, product_of, values_of, writes
 from columba.ir.node import topological
+from columba.ir.plan.kernels import Gemm, GemmReduce, Kernel, Load, Traversal, product_of, values_of, writes
+from columba.ir.program.ops import FeatureReduce, Pointwise, Reduce, Value
 from columba.ir.spaces import Space
 
 INDENT = 4

@@ -27,8 +27,8 @@ from columba.codegen.triton.schedule import (
 )
 from columba.codegen.triton.values import Row, Values, fold_of, pieces_of, start_of
 from columba.ir.indices import Tiles
-from columba.ir.interop.ops import Cast, Reduce
-from columba.ir.intraop.kernels import Buffer, Store, Traversal, values_of
+from columba.ir.plan.kernels import Buffer, Store, Traversal, values_of
+from columba.ir.program.ops import Cast, Reduce
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 

@@ -28,7 +28,9 @@ from columba.codegen.triton.scalars import (
     scalar_fields,
 )
 from columba.codegen.triton.schedule import power_of_two
-from columba.ir.interop.ops import (
+from columba.ir.plan.kernels import Load, Product, Store
+from columba.ir.pointwise import POINTWISE
+from columba.ir.program.ops import (
     Cast,
     Concat,
     Constant,
@@ -45,8 +47,6 @@ from columba.ir.interop.ops import (
     Uniform,
     Value,
 )
-from columba.ir.intraop.kernels import Load, Product, Store
-from columba.ir.pointwise import POINTWISE
 from columba.ir.spaces import Space
 from columba.ir.types import DType, Shape
 

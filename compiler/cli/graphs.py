@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from columba.datasets import PUBLISHED, synthetic, triples
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 FORMS = (
     f"a published graph's statistics ({', '.join(PUBLISHED)}), with a scale if wanted (am:0.1); "

@@ -14,16 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 import columba
-from columba.chips import CHIPS, UnknownChip, chip
 from columba.cli.doctor import examine
 from columba.cli.graphs import load_callable
 from columba.cli.tune import tune_command
 from columba.datasets import statistics
-from columba.escape import plain
-from columba.explain import Explanation, explain
-from columba.inspection import TARGETS, inspection
+from columba.inspection.chips import CHIPS, UnknownChip, chip
+from columba.inspection.explain import Explanation, explain
+from columba.inspection.inspection import TARGETS, inspection
 from columba.runtime.cache import cache_info, clear_cache
-from columba.runtime.triton_aot import UnknownTarget
+from columba.runtime.escape import plain
+from columba.runtime.triton.aot import UnknownTarget
 
 
 class _Main(click.Group):

@@ -16,12 +16,12 @@ from rich.table import Table
 from rich.text import Text
 
 from columba.cli.graphs import FORMS, load_graph
-from columba.escape import plain
-from columba.runtime.graph import Graph
-from columba.runtime.records import Damaged, Record, Records, RecordsError, Trial, database, from_json, to_json
+from columba.runtime.escape import plain
+from columba.runtime.graphs.graph import Graph
 from columba.tune import tune
 from columba.tuning.cases import device_name, versions
 from columba.tuning.decisions import BadDecision, parse_decision
+from columba.tuning.records import Damaged, Record, Records, RecordsError, Trial, database, from_json, to_json
 from columba.tuning.search import Outcome, Step, TuningError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

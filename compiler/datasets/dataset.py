@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 
 @dataclass(frozen=True)

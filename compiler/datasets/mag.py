@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from columba.datasets.dataset import Dataset
-from columba.runtime.convert import heterogeneous
+from columba.runtime.graphs.convert import heterogeneous
 
 _KINDS = {
     "citing": ("paper", "citing", "paper"),

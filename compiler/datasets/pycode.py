@@ -12,8 +12,8 @@ from pathlib import Path
 import torch
 
 from columba.datasets.dataset import EntityClassification
-from columba.runtime.convert import add_inverse_relations
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.convert import add_inverse_relations
+from columba.runtime.graphs.graph import Graph
 
 PACKAGES = ("json", "logging", "argparse", "dataclasses", "asyncio")
 

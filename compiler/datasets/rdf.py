@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from columba.datasets.dataset import EntityClassification
-from columba.runtime.convert import add_inverse_relations
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.convert import add_inverse_relations
+from columba.runtime.graphs.graph import Graph
 
 _URL = "https://data.dgl.ai/dataset/rdf/{name}-hetero.zip"
 _SPLITS = ("trainingSet.tsv", "testSet.tsv")

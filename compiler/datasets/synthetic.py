@@ -10,7 +10,7 @@ from torch import Tensor
 from columba.datasets.dataset import Dataset
 from columba.datasets.statistics import published
 from columba.ir.spaces import Space
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 NODE_EXPONENT = 0.8
 RELATION_EXPONENT = 1.1

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from columba.datasets.dataset import Dataset
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 AnyPath: TypeAlias = str | PathLike[str]
 

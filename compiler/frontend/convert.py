@@ -13,9 +13,9 @@ from columba.frontend.record import Record
 from columba.frontend.rules import RULES, Call
 from columba.frontend.trees import mapped
 from columba.frontend.views import left_to_pytorch
-from columba.ir.interop import build as b
-from columba.ir.interop.ops import Degree, Input, Reduce, Softmax, Value
-from columba.ir.interop.program import Program
+from columba.ir.program import build as b
+from columba.ir.program.ops import Degree, Input, Reduce, Softmax, Value
+from columba.ir.program.program import Program
 from columba.ir.spaces import Space
 from columba.ir.types import DType, TensorType
 from columba.runtime.dtypes import ir_dtype

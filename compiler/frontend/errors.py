@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from columba.runtime import graph
+from columba.runtime.graphs import graph
 
 _FRONTEND = Path(__file__).parent
 _OWN = tuple(map(str, (_FRONTEND, Path(graph.__file__).parent, _FRONTEND.parent / "api.py")))

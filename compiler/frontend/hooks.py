@@ -26,7 +26,7 @@ from columba.frontend.errors import TraceError, fail, location
 from columba.frontend.record import Record, Recorder, RowCount, current
 from columba.frontend.snapshot import Same, TooLarge, snapshot
 from columba.frontend.trees import mapped
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 _original: Callable[..., Any] = nn.Module._call_impl
 _globals = vars(nn.modules.module)

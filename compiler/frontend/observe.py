@@ -54,7 +54,7 @@ from columba.frontend.sources import (
     Source,
     in_class,
 )
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 _GLOBAL_HOOKS = tuple(
     name for name in vars(nn.modules.module) if name.startswith("_global_") and name.endswith("_hooks")

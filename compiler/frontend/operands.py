@@ -11,8 +11,8 @@ from torch import Tensor
 
 from columba.frontend.errors import TraceError
 from columba.frontend.record import Record
-from columba.ir.interop import build as b
-from columba.ir.interop.ops import Constant, Lift, Value
+from columba.ir.program import build as b
+from columba.ir.program.ops import Constant, Lift, Value
 from columba.ir.spaces import WEIGHT_SPACES, Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import ir_dtype

@@ -305,7 +305,7 @@ class Recorder:
             sys.setprofile(profile)
 
     def _call(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        from columba.frontend.language import LANGUAGE
+        from columba.frontend.symbolic import LANGUAGE
 
         if func in LANGUAGE:
             return LANGUAGE[func](self, *args, **kwargs)

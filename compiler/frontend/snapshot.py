@@ -17,8 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from columba.runtime.graph import Graph
-from columba.runtime.names import TypeNames
+from columba.runtime.graphs.graph import Graph
+from columba.runtime.graphs.names import TypeNames
 
 ATOMS: tuple[Any, ...] = (
     type(None),

@@ -18,16 +18,16 @@ from columba.frontend.effects import check_nothing_escaped, no_printing
 from columba.frontend.errors import TraceError, defined, fail
 from columba.frontend.guards import Guards, TensorGuard, environment, found, widened
 from columba.frontend.infer import Spaces, infer
-from columba.frontend.language import BuiltGraph, GraphSource, TracedGraph
 from columba.frontend.observe import Observer
 from columba.frontend.record import Record, Recorder, RecordingMode, RowCount, SymbolicTensor, is_tracing
 from columba.frontend.snapshot import Same, TooLarge, snapshot
 from columba.frontend.sources import Argument, Arguments, Seed, Source, walk
+from columba.frontend.symbolic import BuiltGraph, GraphSource, TracedGraph
 from columba.frontend.trees import mapped
-from columba.ir.interop.program import Program
+from columba.ir.program.program import Program
 from columba.ir.spaces import Space
-from columba.runtime.from_tensors import as_graph
-from columba.runtime.graph import Graph, substituting
+from columba.runtime.graphs.from_tensors import as_graph
+from columba.runtime.graphs.graph import Graph, substituting
 from columba.runtime.modes import random_states, restore_random_states
 
 

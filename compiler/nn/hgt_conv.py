@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from columba.nn.init import glorot
 from columba.nn.typed_module import TypedModule, named_count
-from columba.runtime.from_tensors import as_graph
-from columba.runtime.graph import Graph
-from columba.runtime.language import linear
+from columba.runtime.eager.views import linear
+from columba.runtime.graphs.from_tensors import as_graph
+from columba.runtime.graphs.graph import Graph
 
 
 class HGTConv(TypedModule):
@@ -46,7 +46,7 @@ class HGTConv(TypedModule):
         ``k_weight``, ``q_weight``, ``v_weight [T, in, out]``; ``out_weight [T, out, out]``; their biases
         ``[T, out]``; ``att`` and ``msg [R, H, d, d]``; ``prior [R, H]``; ``skip [T]``, if ``in == out``.
 
-    >>> from columba.runtime.graph import Graph
+    >>> from columba.runtime.graphs.graph import Graph
     >>> graph = Graph(
     ...     torch.tensor([[0, 1, 2], [1, 2, 0]]), torch.tensor([0, 1, 0]), node_type=torch.tensor([0, 0, 1])
     ... )

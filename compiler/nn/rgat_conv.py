@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from columba.nn.init import glorot
 from columba.nn.typed_module import TypedModule, named_count
-from columba.runtime.from_tensors import as_graph
-from columba.runtime.graph import Graph
-from columba.runtime.language import linear
+from columba.runtime.eager.views import linear
+from columba.runtime.graphs.from_tensors import as_graph
+from columba.runtime.graphs.graph import Graph
 
 
 class RGATConv(TypedModule):
@@ -41,7 +41,7 @@ class RGATConv(TypedModule):
     Shapes:
         ``weight [R, in, H, out]``; ``att_src`` and ``att_dst [R, H, out]``; ``bias [H * out]``, or ``[out]``.
 
-    >>> from columba.runtime.graph import Graph
+    >>> from columba.runtime.graphs.graph import Graph
     >>> graph = Graph(torch.tensor([[0, 1, 2], [1, 2, 0]]), torch.tensor([0, 1, 0]))
     >>> RGATConv(4, 8, num_relations=2, heads=3)(torch.randn(3, 4), graph).shape
     torch.Size([3, 24])

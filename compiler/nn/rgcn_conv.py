@@ -10,9 +10,9 @@ from torch import Tensor, nn
 
 from columba.nn.init import glorot
 from columba.nn.typed_module import TypedModule, named_count
-from columba.runtime.from_tensors import as_graph
-from columba.runtime.graph import Graph
-from columba.runtime.language import EdgeView, linear
+from columba.runtime.eager.views import EdgeView, linear
+from columba.runtime.graphs.from_tensors import as_graph
+from columba.runtime.graphs.graph import Graph
 
 
 class RGCNConv(TypedModule):
@@ -41,7 +41,7 @@ class RGCNConv(TypedModule):
         ``weight [R, in, out]``, or ``[num_bases, in, out]`` with ``comp [R, num_bases]``, or
         ``[R, num_blocks, in / num_blocks, out / num_blocks]``; ``root [in, out]``; ``bias [out]``.
 
-    >>> from columba.runtime.graph import Graph
+    >>> from columba.runtime.graphs.graph import Graph
     >>> graph = Graph(torch.tensor([[0, 1, 2], [1, 2, 0]]), torch.tensor([0, 1, 0]))
     >>> conv = RGCNConv(4, 8, num_relations=2)
     >>> conv(torch.randn(3, 4), graph).shape

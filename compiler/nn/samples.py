@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from columba.nn.hgt_conv import HGTConv
 from columba.nn.rgat_conv import RGATConv
 from columba.nn.rgcn_conv import RGCNConv
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 Sample = tuple[nn.Module, Tensor, Graph]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from columba.runtime.names import TypeNames
+from columba.runtime.graphs.names import TypeNames
 
 
 class TypedModule(nn.Module):

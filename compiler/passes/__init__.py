@@ -1,1 +1,1 @@
-"""Program transformations, one file each: ``interop`` on level 1, ``intraop`` on level 2."""
+"""Program transformations, one file each: ``program`` on level 1, ``plan`` on level 2."""

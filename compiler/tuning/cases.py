@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from columba.ir.interop.program import Program
+from columba.ir.program.program import Program
 from columba.ir.spaces import Space
-from columba.recipes import LEVEL_1, LEVEL_2
+from columba.passes.recipes import LEVEL_1, LEVEL_2
 from columba.runtime.build import cpu
-from columba.runtime.records import FORMAT, Case
+from columba.tuning.records import FORMAT, Case
 
 
 def case_of(

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from columba.driver import Compilation, compile_program
-from columba.ir.interop.program import Program
-from columba.ir.intraop.kernels import Kernel
-from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.verify import verify
-from columba.recipes import Recipe
+from columba.gradient.saving import Saving
+from columba.ir.plan.kernels import Kernel
+from columba.ir.plan.plan import Plan
+from columba.ir.plan.verify import verify
+from columba.ir.program.program import Program
+from columba.passes.recipes import Recipe
 from columba.runtime.backends import KIND, Changes, backend_of
-from columba.saving import Saving
-from columba.variants import parse_choices, recipe_of
+from columba.selection.variants import parse_choices, recipe_of
 
 DIRECTIONS = ("forward", "backward")
 

@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 
 import torch
 
-from columba.escape import plain
-from columba.runtime.graph import Graph
-from columba.runtime.records import Damaged, Record, Records, RecordsError
+from columba.runtime.escape import plain
+from columba.runtime.graphs.graph import Graph
+from columba.selection.variants import Variants
 from columba.tuning.cases import bucket, device_name, program_hash, versions
 from columba.tuning.decisions import BadDecision, parse_decision
-from columba.variants import Variants
+from columba.tuning.records import Damaged, Record, Records, RecordsError
 
 log = logging.getLogger("columba.tuning")
 

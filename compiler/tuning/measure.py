@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from columba.ir.counts import Counts
-from columba.ir.interop.program import Program
+from columba.ir.program.program import Program
 from columba.ir.types import TensorType
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.executable import kernel_times
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 from columba.runtime.modes import outside_modes
 from columba.runtime.program import Runnable
 from columba.tuning.decisions import DIRECTIONS

@@ -11,18 +11,18 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-from columba.cost import machine_rates
-from columba.ir.interop.program import Program
+from columba.ir.program.program import Program
 from columba.runtime.backends import backend_named
 from columba.runtime.dtypes import ir_dtype
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 from columba.runtime.program import Runnable
-from columba.runtime.records import Case, Damaged, Record, Records, Trial
+from columba.selection.cost import machine_rates
+from columba.selection.variants import Variants
 from columba.tuning.cases import case_of, versions
 from columba.tuning.decisions import BadDecision, Changes, Decision, parse_decision
 from columba.tuning.measure import FEWEST, Measured, Times, Workload, compare, is_better, noise
+from columba.tuning.records import Case, Damaged, Record, Records, Trial
 from columba.tuning.space import Candidate, default_decision, plan_candidates, sweeps
-from columba.variants import Variants
 
 PLANS, SCHEDULES = 0.45, 0.85
 """The shares of the budget after which variants of the plan, and schedules, are no longer measured; the rest is for the duel."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from columba.cost import Counts, Rates, kernel_work, plan_seconds
 from columba.driver import Compilation
-from columba.ir.interop.program import Program
-from columba.ir.intraop.kernels import HostCall
+from columba.ir.plan.kernels import HostCall
+from columba.ir.program.program import Program
 from columba.runtime.backends import Backend
+from columba.selection.cost import Counts, Rates, kernel_work, plan_seconds
+from columba.selection.variants import ALTERNATIVES, Variants, recipe_of
 from columba.tuning.decisions import DIRECTIONS, BadDecision, Changes, Decision, Schedules, scheduled
-from columba.variants import ALTERNATIVES, Variants, recipe_of
 
 OPTIONAL = (
     "reorder_linear",

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from columba.ir.interop.ops import Value
-from columba.ir.interop.parsing import parse_program
-from columba.ir.interop.program import Program
+from columba.ir.program.ops import Value
+from columba.ir.program.parsing import parse_program
+from columba.ir.program.program import Program
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import torch_dtype

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from columba.autodiff import differentiate
-from columba.ir.interop.ops import Constant, Degree, Input, Lift, Value
-from columba.ir.interop.parsing import parse_program
-from columba.ir.interop.program import Program
-from columba.ir.interop.verify import verify
+from columba.gradient.differentiate import differentiate
+from columba.gradient.partition import partition
+from columba.ir.program.ops import Constant, Degree, Input, Lift, Value
+from columba.ir.program.parsing import parse_program
+from columba.ir.program.program import Program
+from columba.ir.program.verify import verify
 from columba.ir.types import DType
-from columba.partition import partition
-from columba.pipeline import Pass, Pipeline
+from columba.passes.pipeline import Pass, Pipeline
 from columba.runtime.reference import compute, evaluate
 
 from .case import Case

@@ -9,9 +9,9 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, TypeVar
 
-from columba.ir.interop.ops import Linear, Pointwise, Reduce, Value
-from columba.ir.interop.program import Program
-from columba.pipeline import discover
+from columba.ir.program.ops import Linear, Pointwise, Reduce, Value
+from columba.ir.program.program import Program
+from columba.passes.pipeline import discover
 
 T = TypeVar("T")
 Line = tuple[str, int]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 Edge = tuple[int, int, int]
 

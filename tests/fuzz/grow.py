@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Sequence
 
-from columba.ir.interop import build as b
-from columba.ir.interop.ops import REDUCTIONS, Constant, Degree, Expand, FeatureReduce, Input, Lift, Reduce, Value
 from columba.ir.node import topological
+from columba.ir.program import build as b
+from columba.ir.program.ops import REDUCTIONS, Constant, Degree, Expand, FeatureReduce, Input, Lift, Reduce, Value
 from columba.ir.spaces import PAIR_SPACES, IndexMap, Space, maps_from
 from columba.ir.types import DType, Shape, TensorType
 

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from columba.driver import Compilation, compile_program
-from columba.ir.intraop.kernels import Traversal, roots_of
-from columba.ir.intraop.plan import Plan, spaces_of
 from columba.ir.node import topological
+from columba.ir.plan.kernels import Traversal, roots_of
+from columba.ir.plan.plan import Plan, spaces_of
 from columba.ir.spaces import Space
 from columba.ir.types import DType
-from columba.pipeline import parse_passes
-from columba.recipes import Recipe
+from columba.passes.pipeline import parse_passes
+from columba.passes.recipes import Recipe
+from columba.runtime.cpp.launch import CppExecutable
 from columba.runtime.executable import Executable
 from columba.runtime.host import run_host_program
-from columba.runtime.launch import CppExecutable
 
 from .case import Case
 from .check import Failure, Reject, compare, expected, failure_of

@@ -57,8 +57,8 @@ class Mutant:
         return source.replace(self.before, self.after)
 
 
-_LEVEL_1 = "passes.interop."
-_LEVEL_2 = "passes.intraop."
+_LEVEL_1 = "passes.program."
+_LEVEL_2 = "passes.plan."
 
 MUTANTS = (
     Mutant(
@@ -114,19 +114,19 @@ MUTANTS = (
     Mutant(f"{_LEVEL_2}merging", "            if node.via is not None:\n                possible = False", "            if False:\n                possible = False"),
     Mutant(f"{_LEVEL_2}fuse_traversals", "if along is None or kernel.via == along:", "if True:"),
     Mutant(f"{_LEVEL_2}fuse_traversals", "if frame.schedule.split and not _can_split(stores, frame):", "if False:", build=True),
-    Mutant("ir.intraop.dataflow", "return any(first in needs[middle] for middle in needs[second])", "return False"),
+    Mutant("ir.plan.dataflow", "return any(first in needs[middle] for middle in needs[second])", "return False"),
     Mutant(f"{_LEVEL_2}merging", "read = {*outputs, *(b for", "read = {*outputs[:1], *(b for"),
     Mutant(f"{_LEVEL_2}fuse_epilogues", "after.via is not None or after.owner is not product_of(gemm).space", "after.via is not None"),
     Mutant(f"{_LEVEL_2}fuse_epilogues", " or passes_between(needs, gemm.name, after.name):", ":"),
-    Mutant("partition", "found: dict[Value, None] = {v: None for v in wanted if v not in late}", "found: dict[Value, None] = {}"),
-    Mutant("partition", "forward_results.index(v)", "n % len(forward_results)"),
-    Mutant("saving", "if operand in number:", "if operand in number and isinstance(operand, Linear):"),
-    Mutant("autodiff", "Linear(g, op.w, op.via, not op.transpose)", "Linear(g, op.w, op.via, op.transpose)"),
-    Mutant("autodiff", 'share = b.pointwise("div", g, b.pointwise("maximum", ties, 1.0))', "share = g"),
-    Mutant("autodiff", "sorted(range(len(op.order)), key=lambda a: op.order[a])", "op.order"),
-    Mutant("autodiff", "(Linear(op.y, g, op.via, transpose=True), Linear(op.x, g, op.via, transpose=False))", "(Linear(op.y, g, op.via, transpose=True), None)"),
-    Mutant("lowering", "for view in reversed(views):", "for view in views:"),
-    Mutant("lowering", "return Load(buffer, via, via.fine) if rest is None else Lift(Load(buffer, rest, along.coarse), along)", "return Load(buffer, via, via.fine) if rest is None else Lift(Load(buffer, None, buffer.type.space), along)"),
+    Mutant("gradient.partition", "found: dict[Value, None] = {v: None for v in wanted if v not in late}", "found: dict[Value, None] = {}"),
+    Mutant("gradient.partition", "forward_results.index(v)", "n % len(forward_results)"),
+    Mutant("gradient.saving", "if operand in number:", "if operand in number and isinstance(operand, Linear):"),
+    Mutant("gradient.differentiate", "Linear(g, op.w, op.via, not op.transpose)", "Linear(g, op.w, op.via, op.transpose)"),
+    Mutant("gradient.differentiate", 'share = b.pointwise("div", g, b.pointwise("maximum", ties, 1.0))', "share = g"),
+    Mutant("gradient.differentiate", "sorted(range(len(op.order)), key=lambda a: op.order[a])", "op.order"),
+    Mutant("gradient.differentiate", "(Linear(op.y, g, op.via, transpose=True), Linear(op.x, g, op.via, transpose=False))", "(Linear(op.y, g, op.via, transpose=True), None)"),
+    Mutant("lowering.kernels", "for view in reversed(views):", "for view in views:"),
+    Mutant("lowering.kernels", "return Load(buffer, via, via.fine) if rest is None else Lift(Load(buffer, rest, along.coarse), along)", "return Load(buffer, via, via.fine) if rest is None else Lift(Load(buffer, None, buffer.type.space), along)"),
     Mutant("codegen.cpp.rows", "inner = f\"({i} - {v.start})\" if v.start else i", "inner = i", build=True),
     Mutant("codegen.cpp.rows", "if v.type.size not in (1, size):", "if v.type.size > size:", build=True),
     Mutant("codegen.cpp.rows", "inner = dict(zip(v.order, index, strict=True))", "inner = dict(zip(sorted(v.order, key=v.order.__getitem__), index, strict=True))", build=True),
@@ -136,7 +136,7 @@ MUTANTS = (
     Mutant("codegen.cpp.slots", "later = any(self._read_in(u) > self.of[v] for u in readers)", "later = False", build=True),
     Mutant("codegen.cpp.places", "        if self._stand_in(order):", "        if True:", build=True),
     Mutant("codegen.cpp.places", "Order(self.walk, order)", "Order(self.walk)", build=True),
-    Mutant("runtime.index_arrays", "places = self._sorts.invert(self.index(Order(within)))", "places = self.index(Order(within))", build=True),
+    Mutant("runtime.graphs.index_arrays", "places = self._sorts.invert(self.index(Order(within)))", "places = self.index(Order(within))", build=True),
     Mutant("codegen.cpp.places", "along = self.walk if in_walk and not self.sorted else None", "along = self.walk if in_walk else None", build=True),
     Mutant("codegen.cpp.gemm", '"transposed": "true" if product.transpose else "false"', '"transposed": "false"', build=True),
     Mutant("codegen.cpp.gemm", '"matrices": 1 if kernel.shared else lead', '"matrices": 1', build=True),

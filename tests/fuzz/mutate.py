@@ -6,10 +6,10 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from columba.ir.interop import build as b
-from columba.ir.interop.ops import Constant, Input, Lift, Permute, Reshape, Value
-from columba.ir.interop.program import Program
 from columba.ir.node import rewrite, topological
+from columba.ir.program import build as b
+from columba.ir.program.ops import Constant, Input, Lift, Permute, Reshape, Value
+from columba.ir.program.program import Program
 from columba.ir.types import DType
 
 from .case import Case
@@ -26,9 +26,9 @@ def random_case(rng: random.Random) -> Case:
     program, passes = random_program(rng, square)
     case = Case(
         program,
-        mixed_in(rng, random_passes(rng, "interop"), passes, 0.8),
-        mixed_in(rng, random_passes(rng, "interop"), passes, 0.5),
-        random_passes(rng, "intraop", 3),
+        mixed_in(rng, random_passes(rng, "program"), passes, 0.8),
+        mixed_in(rng, random_passes(rng, "program"), passes, 0.5),
+        random_passes(rng, "plan", 3),
         (),
         rng.random() < 0.5,
         random_graph(rng, square),
@@ -86,11 +86,11 @@ def _idiom(rng: random.Random, case: Case, other: Case) -> Case:
 def _passes(rng: random.Random, case: Case, other: Case) -> Case:
     match rng.randrange(5):
         case 0 | 1:
-            return replace(case, first=mutate_passes(rng, case.first, "interop"))
+            return replace(case, first=mutate_passes(rng, case.first, "program"))
         case 2 | 3:
-            return replace(case, second=mutate_passes(rng, case.second, "interop"))
+            return replace(case, second=mutate_passes(rng, case.second, "program"))
         case _:
-            third = mutate_passes(rng, case.third, "intraop")
+            third = mutate_passes(rng, case.third, "plan")
             return replace(case, third=third, schedule=random_schedule(rng))
 
 

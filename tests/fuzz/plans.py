@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from columba.ir.interop.ops import Input, Lift, Linear, OuterReduce, Value
-from columba.ir.intraop.kernels import Buffer, GemmReduce, HostCall, Load, Product, roots_of, writes
-from columba.ir.intraop.plan import Plan
 from columba.ir.node import topological
-from columba.runtime.graph import Graph
+from columba.ir.plan.kernels import Buffer, GemmReduce, HostCall, Load, Product, roots_of, writes
+from columba.ir.plan.plan import Plan
+from columba.ir.program.ops import Input, Lift, Linear, OuterReduce, Value
+from columba.runtime.graphs.graph import Graph
 from columba.runtime.reference import compute, evaluate
 
 Held = dict[Buffer, Tensor]

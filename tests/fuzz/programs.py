@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 
-from columba.ir.interop.ops import Input, Value
-from columba.ir.interop.program import Program
 from columba.ir.node import topological, users
+from columba.ir.program.ops import Input, Value
+from columba.ir.program.program import Program
 from columba.ir.types import DType
 
 from . import rules

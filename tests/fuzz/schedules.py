@@ -8,12 +8,12 @@ import random
 from dataclasses import replace
 from typing import Any
 
-from columba.ir.interop.verify import VerificationError
-from columba.ir.intraop.kernels import HostCall, Kernel
-from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.verify import check_groups, check_scatter, check_split
-from columba.pipeline import Pass, discover, parse_passes
-from columba.recipes import LEVEL_1, LEVEL_2
+from columba.ir.plan.kernels import HostCall, Kernel
+from columba.ir.plan.plan import Plan
+from columba.ir.plan.verify import check_groups, check_scatter, check_split
+from columba.ir.program.verify import VerificationError
+from columba.passes.pipeline import Pass, discover, parse_passes
+from columba.passes.recipes import LEVEL_1, LEVEL_2
 
 Names = tuple[str, ...]
 
@@ -23,7 +23,7 @@ NUMBERS = (0, 1, 2, 4, 8, 16, 64)
 
 @functools.cache
 def passes_of(level: str) -> tuple[type[Pass[Any]], ...]:
-    """The passes of ``interop`` or ``intraop``, by name."""
+    """The passes of ``program`` or ``plan``, by name."""
     return tuple(cls for _, cls in sorted(discover().items()) if cls.__module__.startswith(f"columba.passes.{level}."))
 
 
@@ -66,7 +66,7 @@ def random_passes(rng: random.Random, level: str, longest: int = 4) -> Names:
     """The standard sequence, a shuffle of all passes, or a few at random."""
     kind = rng.random()
     if kind < 0.08:
-        return tuple(map(str, LEVEL_1 if level == "interop" else LEVEL_2))
+        return tuple(map(str, LEVEL_1 if level == "program" else LEVEL_2))
     if kind < 0.16:
         every = [cls.name for cls in passes_of(level)]
         return tuple(rng.sample(every, len(every)))
@@ -76,7 +76,7 @@ def random_passes(rng: random.Random, level: str, longest: int = 4) -> Names:
 def mixed_in(rng: random.Random, passes: Names, more: Names, chance: float) -> Names:
     """``passes`` and, each with this chance, those called ``more`` anywhere between."""
     mixed = list(passes)
-    for cls in passes_of("interop"):
+    for cls in passes_of("program"):
         for _ in range(more.count(cls.name)):
             if rng.random() < chance:
                 mixed.insert(rng.randrange(len(mixed) + 1), _with_options(rng, cls))

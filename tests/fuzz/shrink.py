@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from columba.ir.interop.ops import Input, Value
 from columba.ir.node import topological
+from columba.ir.program.ops import Input, Value
 
 from .case import Case
 from .grow import NAMES

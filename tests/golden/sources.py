@@ -13,9 +13,9 @@ import torch
 import columba
 from columba import nn
 from columba.codegen.triton import emit
-from columba.ir.intraop.parsing import parse_plan
-from columba.ir.intraop.plan import Plan
-from columba.runtime.graph import Graph
+from columba.ir.plan.parsing import parse_plan
+from columba.ir.plan.plan import Plan
+from columba.runtime.graphs.graph import Graph
 
 FOLDER = Path(__file__).parent / "triton"
 SIZE, HEADS, RELATIONS, NODE_TYPES = 64, 4, 5, 3

@@ -14,8 +14,8 @@ from columba.frontend.operands import Operand, aligned, cast_to, mixes, on_weigh
 from columba.frontend.rules.features import reduced
 from columba.frontend.rules.registry import Call, rule
 from columba.frontend.rules.shapes import reshaped
-from columba.ir.interop import build as b
-from columba.ir.interop.ops import Lift, Linear, Value
+from columba.ir.program import build as b
+from columba.ir.program.ops import Lift, Linear, Value
 from columba.ir.spaces import WEIGHT_SPACES, IndexMap, Space
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

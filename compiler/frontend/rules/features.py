@@ -8,8 +8,8 @@ from typing import Any
 
 from columba.frontend.operands import Operand, aligned, cast_to, feature_axis, mixes, on_weights, pointwise
 from columba.frontend.rules.registry import Call, rule
-from columba.ir.interop import build as b
-from columba.ir.interop.ops import Value
+from columba.ir.program import build as b
+from columba.ir.program.ops import Value
 from columba.ir.types import DType
 
 Dims = int | Sequence[int] | None

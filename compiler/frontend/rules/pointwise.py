@@ -8,8 +8,8 @@ from typing import Any
 from columba.frontend.infer import ROW_WISE
 from columba.frontend.operands import Operand, aligned, cast_to, common_dtype, constant, on_weights, pointwise
 from columba.frontend.rules.registry import RULES, Call, rule
-from columba.ir.interop import build as b
-from columba.ir.interop.ops import Uniform, Value
+from columba.ir.program import build as b
+from columba.ir.program.ops import Uniform, Value
 from columba.ir.types import DType
 
 Number = int | float | bool

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 from columba.frontend.errors import UnsupportedOperation
 from columba.frontend.operands import Operand
 from columba.frontend.record import Record
-from columba.ir.interop.ops import Value
+from columba.ir.program.ops import Value
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import ir_dtype

@@ -11,8 +11,8 @@ import torch
 from columba.frontend.operands import Operand, cast_to, feature_axis, in_one_space, mixes, on_weights
 from columba.frontend.record import RowCount
 from columba.frontend.rules.registry import Call, rule
-from columba.ir.interop import build as b
-from columba.ir.interop.ops import Concat, Slice, Value
+from columba.ir.program import build as b
+from columba.ir.program.ops import Concat, Slice, Value
 from columba.ir.spaces import Space
 
 

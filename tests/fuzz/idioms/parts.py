@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from columba.ir.interop.ops import (
+from columba.ir.program.ops import (
     Lift,
     Pointwise,
     Value,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from columba.ir.interop import build as b
-from columba.ir.interop.ops import (
+from columba.ir.program import build as b
+from columba.ir.program.ops import (
     Concat,
     Degree,
     FeatureReduce,

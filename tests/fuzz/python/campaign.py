@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from columba.ir.intraop.planned import Planned
+from columba.ir.plan.planned import Planned
 
 from ..check import Failure, Reject, failure_of
 from .case import Case, random_case

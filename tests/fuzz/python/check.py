@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from columba.runtime.lifted import Lifted
+from columba.runtime.eager.lifted import Lifted
 
 from ..check import Failure, Reject, failure_of
 from ..graphs import GraphSpec, build

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from columba.codegen.cpp import emit
-from columba.ir.intraop.plan import Plan
-from columba.ir.intraop.planned import Planned
+from columba.ir.plan.plan import Plan
+from columba.ir.plan.planned import Planned
 from columba.ir.types import DType
 from columba.runtime.backends import CppBackend
 from columba.runtime.build import build
+from columba.runtime.cpp.launch import CppExecutable, _PlanRunner
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.executable import Executable
-from columba.runtime.graph import Graph
-from columba.runtime.launch import CppExecutable, _PlanRunner
+from columba.runtime.graphs.graph import Graph
 
 from ..plans import run_plan
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 import columba
-from columba.runtime.graph import Graph
-from columba.variants import recipes_for
+from columba.runtime.graphs.graph import Graph
+from columba.selection.variants import recipes_for
 
 from .case import Case
 from .values import direction

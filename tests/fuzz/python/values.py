@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from columba.ir.spaces import Space
-from columba.runtime.graph import Graph
+from columba.runtime.graphs.graph import Graph
 
 from .kinds import Value
 

@@ -1,0 +1,322 @@
+"""The language on symbolic values: the graph that a traced function sees, and its views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from columba.frontend.errors import fail, location
+from columba.frontend.record import Record, Recorder, RowCount, SymbolicTensor, meta_tensor
+from columba.frontend.sources import Source
+from columba.ir.spaces import IndexMap, Space, index_map
+from columba.runtime.eager.views import linear
+from columba.runtime.graphs.from_tensors import as_graph
+from columba.runtime.graphs.graph import Graph
+
+
+@dataclass(frozen=True)
+class BuiltGraph:
+    """A graph that is built from tensors at every call, as :func:`columba.as_graph` does."""
+
+    tensors: tuple[Any, ...]
+    sizes: tuple[tuple[str, Any], ...]
+
+    def __str__(self) -> str:
+        return "as_graph(...)"
+
+
+GraphSource = Source | BuiltGraph
+
+
+_NOT_TRACED = ("edge_index", "edge_type", "node_type", "node_slices", "structure", "index", "index_dtype")
+"""Attributes of graphs that depend on the edges."""
+
+
+class TracedGraph(Graph):
+    """A graph whose structure is known (square or not, typed or not) and whose sizes are not."""
+
+    def __init__(self, real: Graph, source: GraphSource, recorder: Recorder) -> None:
+        self._set(_real=real, _source=source, _recorder=recorder, is_square=real.is_square)
+
+    def _count(self, space: Space) -> RowCount:
+        return RowCount(self._real_count(space), space, self._recorder)
+
+    def _real_count(self, space: Space) -> int:
+        with torch._C.DisableTorchFunction():
+            return self._real.count(space)
+
+    num_src = property(lambda self: self._count(Space.SRC))  # type: ignore[assignment]
+    num_dst = property(lambda self: self._count(Space.DST))  # type: ignore[assignment]
+    num_edges = property(lambda self: self._count(Space.EDGE))  # type: ignore[assignment]
+    num_relations = property(lambda self: self._count(Space.REL))  # type: ignore[assignment]
+    num_node_types = property(lambda self: self._count(Space.NTYPE))  # type: ignore[assignment]
+
+    @property
+    def num_nodes(self) -> int:
+        if not self.is_square:
+            raise ValueError("a bipartite graph has no num_nodes; it has num_src and num_dst")
+        return self._count(Space.NODE)
+
+    def count(self, space: Space) -> int:
+        return self._count(space)
+
+    @property
+    def device(self) -> torch.device:
+        return self._real.device
+
+    def __getattr__(self, name: str) -> Any:
+        raise fail(
+            f"graph.{name} is not available inside a compiled function; use the views (g.edges, g.nodes, ...), or compute with it outside"
+        )
+
+    def __getattribute__(self, name: str) -> Any:
+        return self.__getattr__(name) if name in _NOT_TRACED else super().__getattribute__(name)
+
+    @property
+    def edges(self) -> Any:
+        return TracedEdges(self)
+
+    def _pair_view(self, space: Space) -> Any:
+        return TracedPairs(self, space)
+
+    def _node_view(self, space: Space) -> Any:
+        return TracedNodes(self, space)
+
+    def __repr__(self) -> str:
+        return f"<traced {self._real!r}>"
+
+
+class TracedView:
+    """Rows of one space of a traced graph."""
+
+    def __init__(self, graph: TracedGraph, space: Space) -> None:
+        self.graph = graph
+        self.space = space
+        self._recorder = graph._recorder
+
+    def _map(self, name: str) -> IndexMap:
+        try:
+            return index_map(name, self.space, square=self.graph.is_square)
+        except ValueError as e:
+            raise ValueError(f"{location()}: {e}") from e
+
+    def _rows(self, space: Space) -> tuple[int, ...]:
+        return () if space is Space.ONE else (self.graph._real_count(space),)
+
+    def _operand(self, what: str, x: Any) -> Record:
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{location()}: {what} expects a tensor, got {type(x).__name__}")
+        record: Record = self._recorder.operand(x)
+        if not record.meta.dim():
+            raise ValueError(f"{location()}: {what} expects a tensor with one row per row of a space, got a number")
+        return record
+
+    def _add(
+        self, op: str, args: tuple[Any, ...], shape: tuple[int, ...], dtype: torch.dtype, **data: Any
+    ) -> SymbolicTensor:
+        meta = meta_tensor(shape, dtype)
+        return self._recorder.add(Record(op, args, data, meta, location()))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Declares ``x`` to have one row per row of this view."""
+        record = self._operand(f"declaring a tensor of {self.space} rows", x)
+        return self._recorder.add(Record("declare", (record,), {"space": self.space}, record.meta, location(), _itself))
+
+    def _lift(self, name: str, x: Tensor) -> Tensor:
+        via = self._map(name)
+        record = self._operand(f"lifting along {name}", x)
+        shape = (*self._rows(self.space), *record.meta.shape[1:])
+        return self._add("lift", (record,), shape, record.meta.dtype, via=via)
+
+    def _reduce(self, kind: str, x: Tensor, to: str) -> Tensor:
+        via = self._map(to)
+        record = self._operand(kind, x)
+        if not record.meta.dtype.is_floating_point:
+            raise TypeError(
+                f"{location()}: {kind} expects floating point numbers inside a compiled function, got {record.meta.dtype}; convert them "
+                "first (x.float(), exact for integers up to 2**24; x.double() up to 2**53), or reduce outside"
+            )
+        shape = (*self._rows(via.coarse), *record.meta.shape[1:])
+        return self._add("reduce", (record,), shape, record.meta.dtype, via=via, kind=kind)
+
+
+def _itself(x: Tensor, space: Space) -> Tensor:
+    return x
+
+
+class TracedEdges(TracedView):
+    """``g.edges``."""
+
+    def __init__(self, graph: TracedGraph) -> None:
+        super().__init__(graph, Space.EDGE)
+
+    def src(self, x: Tensor) -> Tensor:
+        return self._lift("src", x)
+
+    def dst(self, x: Tensor) -> Tensor:
+        return self._lift("dst", x)
+
+    def rel(self, w: Tensor) -> Tensor:
+        return self._lift("rel", w)
+
+    def src_rel(self, x: Tensor) -> Tensor:
+        return self._lift("src_rel", x)
+
+    def dst_rel(self, x: Tensor) -> Tensor:
+        return self._lift("dst_rel", x)
+
+    def sum(self, x: Tensor, to: str = "dst") -> Tensor:
+        return self._reduce("sum", x, to)
+
+    def mean(self, x: Tensor, to: str = "dst") -> Tensor:
+        return self._reduce("mean", x, to)
+
+    def max(self, x: Tensor, to: str = "dst") -> Tensor:
+        return self._reduce("max", x, to)
+
+    def min(self, x: Tensor, to: str = "dst") -> Tensor:
+        return self._reduce("min", x, to)
+
+    def softmax(self, x: Tensor, by: str = "dst") -> Tensor:
+        via = self._map(by)
+        record = self._operand("softmax", x)
+        return self._add("segment_softmax", (record,), tuple(record.meta.shape), record.meta.dtype, via=via)
+
+    def degree(self, of: str = "dst", dtype: torch.dtype | None = None) -> Tensor:
+        dtype = dtype or torch.get_default_dtype()
+        return self._add("degree", (), self._rows(Space.EDGE), dtype, via=self._map(of))
+
+
+class TracedNodes(TracedView):
+    """``g.nodes``, ``g.src_nodes``, ``g.dst_nodes``."""
+
+    def type(self, w: Tensor) -> Tensor:
+        return self._lift("ntype", w)
+
+    def sum(self, x: Tensor) -> Tensor:
+        return self._reduce("sum", x, "one")
+
+    def mean(self, x: Tensor) -> Tensor:
+        return self._reduce("mean", x, "one")
+
+    def max(self, x: Tensor) -> Tensor:
+        return self._reduce("max", x, "one")
+
+    def min(self, x: Tensor) -> Tensor:
+        return self._reduce("min", x, "one")
+
+
+class TracedPairs(TracedView):
+    """``g.src_rel``, ``g.dst_rel``."""
+
+    def __init__(self, graph: TracedGraph, space: Space) -> None:
+        super().__init__(graph, space)
+        self._end = space.value[:3]
+
+    def src(self, x: Tensor) -> Tensor:
+        return self._lift("src", x)
+
+    def dst(self, x: Tensor) -> Tensor:
+        return self._lift("dst", x)
+
+    def rel(self, w: Tensor) -> Tensor:
+        return self._lift("rel", w)
+
+    def sum(self, x: Tensor, to: str | None = None) -> Tensor:
+        return self._reduce("sum", x, to or self._end)
+
+    def mean(self, x: Tensor, to: str | None = None) -> Tensor:
+        return self._reduce("mean", x, to or self._end)
+
+    def max(self, x: Tensor, to: str | None = None) -> Tensor:
+        return self._reduce("max", x, to or self._end)
+
+    def min(self, x: Tensor, to: str | None = None) -> Tensor:
+        return self._reduce("min", x, to or self._end)
+
+
+# ------------------------------------------------------------------------------------------------ functions of the language
+
+
+def has_rows(record: Record) -> bool:
+    """Whether a value has one row per row of a space because of what it was computed from (not because of how it is used)."""
+    if record.op in ("lift", "declare", "segment_softmax", "degree"):
+        return True
+    if record.op == "reduce":
+        return record.kwargs["via"].coarse is not Space.ONE
+    return any(has_rows(o) for o in record.operands)
+
+
+def _trace_linear(recorder: Recorder, x: Any, w: Any) -> Tensor:
+    x, w = recorder.operand(x), recorder.operand(w)
+    lifted = has_rows(w)
+    features = tuple(w.meta.shape[1:]) if lifted else tuple(w.meta.shape)
+    if x.meta.dim() < 2 or not features or x.meta.shape[-1] != features[0]:
+        raise ValueError(
+            f"{location()}: linear(x, w) contracts the last feature dimension of x {list(x.meta.shape[1:])} with the first of w "
+            f"{list(features)}: both must exist and be equal"
+        )
+    if x.meta.dtype != w.meta.dtype:
+        raise TypeError(
+            f"{location()}: linear(x, w) expects one dtype, got x: {x.meta.dtype} and w: {w.meta.dtype}; convert one with .to(...)"
+        )
+    meta = meta_tensor((*x.meta.shape[:-1], *features[1:]), x.meta.dtype)
+    return recorder.add(Record("typed_linear", (x, w), {}, meta, location(), linear))
+
+
+def _trace_as_graph(
+    recorder: Recorder, edge_index: Any, edge_type: Any = None, node_type: Any = None, **sizes: Any
+) -> Graph:
+    """Builds the real graph of this call, and remembers how."""
+    if isinstance(edge_index, Graph):
+        _check_layer_sizes(recorder, edge_index, sizes)
+        return edge_index
+    sizes.pop("names", None)  # tensors have none
+    flat = (edge_index, edge_type, *(node_type if isinstance(node_type, (tuple, list)) else (node_type,)))
+    sources: list[Source | None] = []
+    real: list[Tensor | None] = []
+    for t in flat:
+        record = None if t is None else recorder.operand(t)
+        if record is not None and record.source is None:
+            raise fail(
+                "the tensors that a graph is built from must be arguments or attributes, not computed inside the compiled function"
+            )
+        sources.append(None if record is None else record.source)
+        real.append(None if record is None else recorder.real[record])
+    pair = isinstance(node_type, (tuple, list))
+
+    def number(n: Any) -> Any:
+        if isinstance(n, tuple):
+            return tuple(map(number, n))
+        return int.__int__(n) if isinstance(n, RowCount) else n
+
+    plain = {k: number(v) for k, v in sizes.items()}
+    types = tuple(real[2:]) if pair else real[2]
+    with torch._C.DisableTorchFunction():
+        graph = as_graph(real[0], real[1], types, **plain)  # type: ignore[arg-type]
+    source = BuiltGraph((*sources[:2], tuple(sources[2:]) if pair else sources[2]), tuple(sorted(sizes.items())))
+    before = [known for known in recorder.graphs if known._real is graph]
+    traced = TracedGraph(graph, source, recorder)
+    if not any(known._source == source for known in before):
+        recorder.graphs.append(traced)
+    return before[0] if before else traced
+
+
+def _check_layer_sizes(recorder: Recorder, graph: Graph, sizes: dict[str, Any]) -> None:
+    real = graph._real if isinstance(graph, TracedGraph) else graph
+    kept: dict[str, Any] = {
+        k: int.__int__(v) for k, v in sizes.items() if k in ("num_relations", "num_node_types") and v is not None
+    }
+    if sizes.get("names") is not None:
+        kept["names"] = sizes["names"]
+    as_graph(real, **kept)
+    if kept and kept not in recorder.layer_sizes:
+        recorder.layer_sizes.append(kept)
+
+
+LANGUAGE: dict[Any, Callable[..., Any]] = {linear: _trace_linear, as_graph: _trace_as_graph}
+"""Functions of the language that go through PyTorch's protocol."""

@@ -1,0 +1,1 @@
+"""What the compiler made of a model, and what it takes of a machine that need not be there."""

@@ -1,0 +1,179 @@
+"""``columba.explain``: what the compiler made of a model, at every level."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from columba.calls.compiling import CompiledFunction, Options, compile
+from columba.driver import Compilation
+from columba.frontend import Bound
+from columba.inspection.chips import chip as chip_called
+from columba.inspection.prediction import predict
+from columba.inspection.resources import reports
+from columba.ir.plan.kernels import HostCall, Kernel
+from columba.runtime.backends import backend_shown
+from columba.runtime.dtypes import ir_dtype
+from columba.runtime.graphs.graph import Graph
+from columba.runtime.modes import random_states_kept
+from columba.selection.cost import kernel_work, machine_rates
+from columba.selection.variants import Variants
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """A compiled model's stages as text.
+
+    Attributes:
+        compilation: programs and plans as objects.
+        prelude: plain PyTorch operations on weights that run before the kernels, with autograd.
+        source: the source of all kernels: C++, or Triton where the model was compiled with that backend.
+    """
+
+    compilation: Compilation
+    prelude: tuple[str, ...]
+    source: str
+    variant: str
+    costs: str
+    graph: Graph
+
+    @property
+    def level1(self) -> str:
+        """The traced program, the optimized forward program, and the backward one."""
+        c = self.compilation
+        parts = [("traced", c.traced), ("forward", c.forward), ("backward", c.backward)]
+        return "\n\n".join(f"// {title}\n{program}" for title, program in parts if program is not None)
+
+    @property
+    def level2(self) -> str:
+        """The plans: which kernels run, over which buffers."""
+        return "\n\n".join(str(plan) for plan in self.compilation.plans)
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        return tuple(k for plan in self.compilation.plans for k in plan.kernels)
+
+    @property
+    def host_calls(self) -> list[str]:
+        """What PyTorch runs: the prelude, then the host calls of the plans, one operation a string."""
+        calls = [f"prelude: {line}" for line in self.prelude]
+        for kernel in self.kernels:
+            if isinstance(kernel, HostCall):
+                calls += [f"{kernel.name}: {line.strip()}" for line in str(kernel.program).splitlines()[1:-2]]
+        return calls
+
+    def gpu(self, chip: str = "h100", target: str | None = None) -> str:
+        """What the program would take of a GPU as the Triton backend runs it: work, time at the chip's limits, memory.
+
+        Args:
+            chip: by a name of :data:`columba.inspection.chips.CHIPS`.
+            target: an architecture (``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``) to compile the kernels for, ahead of time, so that
+                the table says what registers and memory they take.
+        """
+        counts = self.graph.counts()
+        prediction = predict(self.compilation, counts)
+        index_dtype = ir_dtype(self.graph.index_dtype)
+        found = [] if target is None else list(reports(self.compilation, counts, target, index_dtype))
+        return prediction.table(chip_called(chip), found)
+
+    def __str__(self) -> str:
+        host = "\n".join(self.host_calls) or "none"
+        sections = [
+            ("Level 1: programs", self.level1),
+            ("Level 2: plans", self.level2),
+            ("Run by PyTorch", host),
+            ("Cost", self.costs),
+            ("GPU", self.gpu()),
+            ("Source", self.source),
+        ]
+        return "\n\n".join(f"=== {title} ===\n{text}" for title, text in sections)
+
+
+def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
+    """Traces and compiles ``target`` for these arguments, without building or running kernels, and shows every stage.
+
+    Args:
+        target: a compiled or uncompiled module, function, or bound method, as :func:`columba.compile` takes.
+        args, kwargs: the arguments of a call. Gradients are shown for what requires them, unless under ``torch.no_grad()``.
+
+    Returns:
+        An :class:`Explanation`; ``print`` it for everything.
+    """
+    compiled, specialization, bound = _specialized(target, args, kwargs)
+    variant, variants = specialization.explain(bound.graph, bound.inputs)
+    compilation = variants.compilation(variant)
+    source = compilation.source(ir_dtype(bound.graph.index_dtype), backend_shown(compiled.options.backend).name)
+    replayed = [*specialization.trace.prelude, *specialization.trace.postlude]
+    return Explanation(
+        compilation,
+        tuple(f"%{step.number} = {step}" for step in replayed),
+        source,
+        variant,
+        _costs(variant, variants, bound.graph),
+        bound.graph,
+    )
+
+
+def _costs(chosen: str, variants: Variants, graph: Graph) -> str:
+    """The costs of all variants, and of the chosen one's kernels, as text."""
+    counts, rates = graph.counts(), machine_rates()
+    lines = [
+        f"{'*' if name == chosen else ' '} {seconds * 1e3:9.3f} ms  {name}"
+        for name, seconds in variants.costs(counts, rates).items()
+    ]
+    if chosen in variants.origins:
+        lines.append(f"* {chosen}, chosen by {variants.origins[chosen]}")
+    lines += ["", f"{'ms':>9} {'Mflop':>10} {'MB':>9}  kernel of {chosen}"]
+    for plan in variants.compilation(chosen).plans:
+        for kernel in plan.kernels:
+            work = kernel_work(kernel, counts, rates.cache)
+            moved = (work.streamed + work.near + work.far) / 1e6
+            flops = (work.products + work.pointwise) / 1e6
+            lines.append(f"{rates.seconds(work) * 1e3:9.3f} {flops:10.1f} {moved:9.2f}  {plan.name} {kernel.name}")
+    return "\n".join(lines)
+
+
+def tunable(target: Any, *args: Any, **kwargs: Any) -> tuple[Variants, Graph, Options]:
+    """The variants among which a call with these arguments chooses, the graph, and what ``columba.compile`` was asked for."""
+    compiled, specialization, bound = _specialized(target, args, kwargs)
+    return specialization.variants_for(bound.graph, bound.inputs), bound.graph, compiled.options
+
+
+def compile_for(target: Any, *args: Any, **kwargs: Any) -> tuple[Compilation, Graph]:
+    """What a target compiles to for these arguments, and the graph among them."""
+    _, specialization, bound = _specialized(target, args, kwargs)
+    variant, variants = specialization.explain(bound.graph, bound.inputs)
+    return variants.compilation(variant), bound.graph
+
+
+def variants_for(target: Any, *args: Any, **kwargs: Any) -> tuple[Variants, Graph]:
+    """The ways to compile a target for these arguments, and the graph among them."""
+    _, specialization, bound = _specialized(target, args, kwargs)
+    return specialization.explain(bound.graph, bound.inputs)[1], bound.graph
+
+
+def _specialized(target: Any, args: Any, kwargs: Any) -> tuple[CompiledFunction, Any, Bound]:
+    compiled, owner = _compiled(target)
+    call_args = args if owner is None else (owner, *args)
+    with random_states_kept():  # a call would draw seeds of dropout; this is none
+        return (compiled, *compiled.specialize(*call_args, **kwargs))
+
+
+def _compiled(target: Any) -> tuple[CompiledFunction, nn.Module | None]:
+    """The compiled function behind a target, and the module whose method it is."""
+    if isinstance(target, nn.Module):
+        return _method(type(target).forward), target
+    owner = getattr(target, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return _method(target.__func__), owner
+    return (target if isinstance(target, CompiledFunction) else compile(target)), None
+
+
+def _method(function: Any) -> CompiledFunction:
+    if isinstance(function, CompiledFunction):
+        return function
+    made: CompiledFunction = compile(function)
+    made.is_method = True
+    return made

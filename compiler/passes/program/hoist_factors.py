@@ -1,0 +1,148 @@
+"""A factor that all members of an owner share is applied to their sum."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from columba.ir.node import Node, rewrite, users
+from columba.ir.program import build as b
+from columba.ir.program.ops import (
+    VIEWS,
+    Cast,
+    Constant,
+    Degree,
+    FeatureReduce,
+    Lift,
+    Pointwise,
+    Reduce,
+    Value,
+)
+from columba.ir.program.program import Program
+from columba.ir.spaces import PAIR_SPACES, IndexMap, factor
+from columba.passes.pipeline import Pass
+
+FINITE = ("neg", "add", "sub", "mul", "maximum", "minimum", "square", "abs", "relu", "tanh", "sigmoid", "sqrt")
+"""Functions of finite values that are finite. (A root of what is negative is no number, but no number either way.)"""
+
+DIVISIONS = ("div", "reciprocal", "rsqrt", "log", "pow", "pow_scalar")
+"""Functions whose last operand must not be zero if they are to be finite."""
+
+NONNEGATIVE = ("square", "abs", "sqrt", "exp", "relu", "sigmoid", "softplus")
+
+
+@dataclass(frozen=True)
+class HoistFactors(Pass[Program]):
+    """``reduce(x * lift(a, m), m) --> reduce(x, m) * a``: one multiplication an owner, not one a member.
+
+    So too where the factor is lifted from farther away, through the owner, and for divisors and signs. It must not fire where the
+    factor depends on the member, for extrema, or where an owner without members would multiply its empty sum by a factor that
+    may be infinite (``rsqrt(degree)``): owners must be pairs, which occur, or the factor be finite by its form, or they must be
+    read by their members only and the factor not be a quotient by what may be zero.
+    """
+
+    def run(self, program: Program) -> Program:
+        readers = users(program.results)
+        results = set(program.results)
+        origins: dict[Node, Node] = {}
+
+        def rule(node: Node) -> Node:
+            if not isinstance(node, Reduce) or node.op != "sum":
+                return node
+            old = origins.get(node, node)
+            unread = old not in results and all(isinstance(u, Lift) and u.via == node.via for u in readers[old])
+            return _hoist(node, unread)
+
+        return program.with_results(rewrite(program.results, rule, origins=origins))
+
+
+def _hoist(node: Reduce, unread: bool) -> Value:
+    """``node`` with the factors of its owners taken out; ``unread``: nothing reads owners that are without members."""
+    if not isinstance(node.x, Pointwise) or node.x.function not in ("mul", "div", "neg"):
+        return node
+    args = node.x.args
+    if node.x.function == "neg":
+        return Pointwise((_hoist(Reduce(args[0], node.via, "sum"), unread),), "neg")
+    for n in (1, 0) if node.x.function == "mul" else (1,):
+        at_owner = owner_value(args[n], node.via)
+        if at_owner is None or not (node.space in PAIR_SPACES or _is_harmless(at_owner, node.x.function, unread)):
+            continue
+        return Pointwise((_hoist(Reduce(args[1 - n], node.via, "sum"), unread), at_owner), node.x.function)
+    return node
+
+
+def _is_harmless(factor: Value, function: str, unread: bool) -> bool:
+    """Whether the empty sums of owners without members may be scaled.
+
+    Not by what is infinite there, even if nothing reads the products: their gradients, which are 0, are scaled as well, and reach
+    the other factors.
+    """
+    scale = factor if function == "mul" else Pointwise((factor,), "reciprocal")
+    return is_finite(scale) or (unread and not may_be_infinite(scale))
+
+
+def owner_value(value: Value, via: IndexMap) -> Value | None:
+    """What the owner holds of a value that all of its members share; None if they do not share it."""
+    if isinstance(value, Constant):
+        return b.constant_at(via.coarse, value)
+    if isinstance(value, VIEWS):
+        inner = owner_value(value.x, via)
+        return None if inner is None else value.with_children([inner])
+    if not isinstance(value, Lift):
+        return None
+    if value.via == via:
+        return value.x
+    rest = factor(value.via, via)
+    return None if rest is None else b.lift(value.x, rest)
+
+
+def is_finite(value: Value) -> bool:
+    """Whether a value is finite whatever the inputs are: degrees, constants, and quotients by what is at least a constant."""
+    if isinstance(value, (Constant, Degree)):
+        return True
+    if isinstance(value, (Lift, Cast, *VIEWS)):
+        return is_finite(value.x)
+    if not isinstance(value, Pointwise) or value.function not in (*FINITE, *DIVISIONS):
+        return False
+    return all(map(is_finite, value.args)) and not _may_divide_by_zero(value)
+
+
+def may_be_infinite(value: Value) -> bool:
+    """Whether a quotient by what may be zero makes a value, in a row without members perhaps (``rsqrt(degree)``).
+
+    Inputs, sums and products are taken to be finite.
+    """
+    if isinstance(value, (Lift, Cast, *VIEWS)):
+        return may_be_infinite(value.x)
+    return isinstance(value, Pointwise) and (_may_divide_by_zero(value) or any(map(may_be_infinite, value.args)))
+
+
+def _may_divide_by_zero(value: Pointwise) -> bool:
+    if value.function in ("pow", "pow_scalar"):
+        return not is_positive(value.args[0]) and not (value.scalars and value.scalars[0] >= 0)
+    return value.function in DIVISIONS and not is_positive(value.args[-1])
+
+
+def is_positive(value: Value) -> bool:
+    """Whether a value is, by its form, bounded from below by a positive constant."""
+    if isinstance(value, Constant):
+        return value.value > 0
+    if isinstance(value, (Lift, Cast, *VIEWS)):
+        return is_positive(value.x)
+    if not isinstance(value, Pointwise):
+        return False
+    if value.function == "add":
+        return any(map(is_positive, value.args)) and all(map(is_nonnegative, value.args))
+    if value.function == "maximum":
+        return any(map(is_positive, value.args))
+    return value.function in ("mul", "sqrt", "square") and all(map(is_positive, value.args))
+
+
+def is_nonnegative(value: Value) -> bool:
+    """Whether a value is, by its form, not below zero."""
+    if isinstance(value, (Lift, Cast, *VIEWS, FeatureReduce, Reduce)):
+        return is_nonnegative(value.x)
+    if isinstance(value, Degree) or is_positive(value):
+        return True
+    if isinstance(value, Pointwise) and value.function in ("add", "mul", "div"):
+        return all(map(is_nonnegative, value.args))
+    return isinstance(value, Pointwise) and value.function in NONNEGATIVE

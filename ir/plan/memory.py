@@ -1,0 +1,23 @@
+"""What a plan takes of memory, whatever runs it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from columba.ir.counts import Counts
+from columba.ir.plan.kernels import HostCall
+from columba.ir.program.ops import VIEWS, Input, Value
+
+
+@dataclass(frozen=True)
+class PlanMemory:
+    """What a plan makes: ``outputs`` bytes that it returns, ``peak`` bytes at its fullest moment, outputs made until then included."""
+
+    outputs: int
+    peak: int
+
+
+def host_bytes(kernel: HostCall, counts: Counts) -> int:
+    """Intermediate values of a host call, which PyTorch holds until it is done."""
+    made = [v for v in kernel.program.body if isinstance(v, Value) and not isinstance(v, (Input, *VIEWS))]
+    return counts.total(v.type for v in made if v not in kernel.program.results)

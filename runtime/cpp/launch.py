@@ -1,0 +1,382 @@
+"""Runs plans: allocates their buffers, and calls their kernels."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from columba.codegen.cpp import Stage, emit, emit_parts, stages
+from columba.ir.counts import Counts
+from columba.ir.plan.kernels import Buffer, HostCall
+from columba.ir.plan.plan import Plan
+from columba.ir.spaces import WEIGHT_SPACES
+from columba.ir.types import DType
+from columba.runtime.build import BuildError, build_emitted
+from columba.runtime.cpp.memory import ALIGNMENT, Pooled, pooled, scratch
+from columba.runtime.cpp.placement import Placement
+from columba.runtime.dtypes import torch_dtype
+from columba.runtime.executable import HostRunner, collecting
+from columba.runtime.graphs.sorts import start_building_sorts
+
+SMALL = 2**17
+"""Calls that touch fewer elements than this run on one thread: waking another costs more than it does."""
+
+
+CPU = torch.device("cpu")
+
+
+class KernelError(RuntimeError):
+    """A kernel could not do its work (it ran out of memory)."""
+
+
+class CppExecutable:
+    """The built kernels of some plans."""
+
+    def __init__(self, plans: Sequence[Plan], index_dtype: DType, texts: Sequence[str] | None = None) -> None:
+        self.plans = tuple(plans)
+        texts = [str(plan) for plan in plans] if texts is None else texts
+        self._emitted = index_dtype
+        start_building_sorts()  # graphs will need them
+        with ThreadPoolExecutor() as pool:  # the compiler runs in a process of its own for each plan
+            libraries = list(pool.map(self._build, plans, texts))
+        self.index_dtype = torch_dtype(index_dtype)
+        self.runners = {p.name: _PlanRunner(p, library) for p, library in zip(plans, libraries, strict=True)}
+
+    def _build(self, plan: Plan, text: str) -> ctypes.CDLL:
+        return build_emitted(f"{self._emitted}\n{text}", lambda: emit_parts(plan, self._emitted))
+
+    @functools.cached_property
+    def source(self) -> str:
+        """The source of all kernels."""
+        return "\n".join(emit([plan], self._emitted) for plan in self.plans)
+
+    def run(
+        self,
+        plan: str,
+        inputs: Sequence[Tensor],
+        index: Sequence[Tensor],
+        counts: Sequence[int],
+        *,
+        host: HostRunner | None = None,
+    ) -> list[Tensor]:
+        """The outputs of a plan.
+
+        Args:
+            plan: its name.
+            inputs: tensors for ``plan.inputs``.
+            index: the graph's ``plan.index_arrays``.
+            counts: rows of every space, in the order of :class:`Space`.
+            host: runs the programs of host calls.
+        """
+        return self.bind(plan, index, counts, host)(inputs)
+
+    def bind(
+        self,
+        plan: str,
+        index: Sequence[Tensor],
+        counts: Sequence[int],
+        host: HostRunner | None = None,
+    ) -> Launch:
+        """The plan prepared for one graph, to be called many times."""
+        return Launch(self.runners[plan], index, counts, host)
+
+
+class _PlanRunner:
+    """One plan with its entries looked up."""
+
+    def __init__(self, plan: Plan, library: ctypes.CDLL) -> None:
+        self.plan = plan
+        self.position = {b: n for n, b in enumerate(plan.buffers)}
+        self.steps: list[tuple[Callable[..., int], Stage] | HostCall] = []
+        for step in stages(plan):
+            self.steps.append(step if isinstance(step, HostCall) else (_entry(library, step), step))
+        placement = Placement(plan)
+        self.tensors, self.temporaries = placement.tensors, placement.temporaries
+        self.layout = placement.layout
+        self.from_host = placement.from_host
+        self.numbered = (*plan.inputs, *self.tensors)
+
+
+class Packing:
+    """Buffers that stand in one tensor of bytes, each at its offset. None stands for that tensor among others."""
+
+    def __init__(self, buffers: Sequence[Buffer], counts: Counts) -> None:
+        self.offsets: dict[Buffer, int] = {}
+        self.size = 0
+        for b in buffers:
+            self.offsets[b] = self.size
+            self.size += -(-counts.bytes(b.type) // ALIGNMENT) * ALIGNMENT
+
+    def first_of(self, buffer: Buffer | None) -> Buffer:
+        """The buffer that begins where a tensor does."""
+        return next(iter(self.offsets)) if buffer is None else buffer
+
+    def left(self, buffers: Collection[Buffer]) -> list[Buffer | None]:
+        """The buffers that are not packed, and the tensor if any is."""
+        found: list[Buffer | None] = [b for b in buffers if b not in self.offsets]
+        return found if len(found) == len(buffers) else [*found, None]
+
+
+class Launch:
+    """A plan on one graph: all that does not change from call to call is in place. Calls may overlap, from several threads.
+
+    Call it with tensors for ``plan.inputs``; it returns those of ``plan.outputs``.
+    """
+
+    def __init__(
+        self,
+        runner: _PlanRunner,
+        index: Sequence[Tensor],
+        counts: Sequence[int],
+        host: HostRunner | None,
+        packing: Packing | None = None,
+    ) -> None:
+        if host is None and any(isinstance(step, HostCall) for step in runner.steps):
+            raise ValueError(f"plan {runner.plan.name} has host calls; give run(host=...)")
+        self.runner, self.host = runner, host
+        self.counts = Counts(counts)
+        self.packing = packing = packing or Packing((), self.counts)
+        self.index = tuple(index)
+        self.arrays = (ctypes.c_void_p * max(1, len(index)))(*[a.data_ptr() for a in index])
+        self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
+        self.arrays_at, self.sizes_at = ctypes.addressof(self.arrays), ctypes.addressof(self.sizes)
+        inputs, made = packing.left(runner.plan.inputs), packing.left(runner.tensors)
+        self.checks = [("saved" if b is None else b.name, *_about(b, packing, self.counts)) for b in inputs]
+        self.made = [_Made(*_about(b, packing, self.counts)) for b in made]
+        self.makes_small = all(about.size < Pooled.SMALL for about in self.made)
+        self.patterns: list[Tensor] = []
+        self.number = {b: n for n, b in enumerate((*inputs, *made, *runner.from_host))}
+        self.slots = [runner.position[packing.first_of(b)] for b in (*inputs, *made)]
+        self.first_slots = len(self.slots) if self.slots == list(range(len(self.slots))) else 0
+        self.outputs = [self.number[b] for b in packing.left(runner.plan.outputs)]
+        self.temporaries = [runner.position[b] for b in runner.temporaries]
+        self.layouts: dict[tuple[int, tuple[int, ...]], _Layout] = {}
+        self.is_small = self._elements() < SMALL
+
+    def _elements(self) -> int:
+        """How much a call reads and writes, in elements: of index arrays, and of buffers with a row per row of the graph."""
+        types = [b.type for b in self.runner.plan.buffers if b.type.space not in WEIGHT_SPACES]
+        return sum(self.counts[t.space] * t.size for t in types) + sum(a.numel() for a in self.index)
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        self.check(inputs)
+        return self.run(inputs)
+
+    def _layout(self, threads: int, spare: tuple[int, ...]) -> _Layout:
+        found = self.runner.layout(self.counts, spare, threads)
+        where = list(zip(self.temporaries, found.places, strict=True))
+        in_block = [(n, offset) for n, (room, offset) in where if room is None]
+        in_tensors = [
+            (self.runner.position[b], *self._place(b))
+            for b in self.packing.offsets
+            if b is not self.packing.first_of(None)
+        ]
+        for n, (room, offset) in where:
+            if room is not None:
+                tensor, begin = self._place(self.runner.numbered[room])
+                in_tensors.append((n, tensor, begin + offset))
+        inputs = len(self.runner.plan.inputs)
+        made = [(about, found.heirs.get(inputs + n)) for n, about in enumerate(self.made)] if found.heirs else []
+        return self.layouts.setdefault((threads, spare), _Layout(found.size, in_block, in_tensors, made))
+
+    def _place(self, buffer: Buffer) -> tuple[int, int]:
+        """The tensor that a buffer stands in, by its number, and at which byte."""
+        if buffer in self.packing.offsets:
+            return self.number[None], self.packing.offsets[buffer]
+        return self.number[buffer], 0
+
+    def packed(self, *, inputs: Sequence[int] = (), outputs: Sequence[int] = ()) -> Launch | None:
+        """See :meth:`Launcher.packed`.
+
+        Where calls are small, making a tensor takes as long as a kernel; elsewhere each is better freed alone.
+        """
+        plan = self.runner.plan
+        if not self.is_small or self.runner.from_host or (inputs and outputs):
+            return None
+        buffers = [*(plan.inputs[n] for n in inputs), *(plan.outputs[n] for n in outputs)]
+        if len(set(buffers)) < max(2, len(buffers)) or not set(buffers) <= {
+            *(plan.inputs if inputs else self.runner.tensors)
+        }:
+            return None
+        return Launch(self.runner, self.index, self.counts.in_order, self.host, Packing(buffers, self.counts))
+
+    def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """See :meth:`Launcher.unpacked`."""
+        found = []
+        for b in self.runner.plan.inputs:
+            tensor, begin = self._place(b)
+            if b in self.packing.offsets:
+                about = _Made(*_about(b, self.packing, self.counts))
+                found.append(inputs[tensor][begin : begin + about.size].view(about.dtype).view(about.shape))
+            else:
+                found.append(inputs[tensor])
+        return found
+
+    def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
+        """The outputs for inputs that passed :meth:`check`, or are known to.
+
+        Temporaries may stand in the memory of the inputs at the positions ``spare``, which must be contiguous, once these have been read,
+        and outputs may take it over.
+        """
+        threads = 1 if self.is_small else torch.get_num_threads()
+        layout = self.layouts.get((threads, spare)) or self._layout(threads, spare)
+        block = scratch.take(layout.size) if layout.size else None  # before tensors, which find room beside it
+        try:
+            tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
+            if layout.made:
+                tensors += [_empty(about) if n is None else _heir(tensors[n], about) for about, n in layout.made]
+            elif self.patterns:
+                tensors += map(torch.empty_like, self.patterns)
+            else:
+                tensors += map(_empty, self.made)
+                if self.makes_small:  # from now on: two thirds of the time of torch.empty
+                    self.patterns = [_pattern(about.shape, about.dtype) for about in self.made]
+            try:
+                frame = layout.frames.pop()
+            except IndexError:
+                frame = _Frame(len(self.runner.position))
+            pointers = frame.pointers
+            if self.first_slots:
+                pointers[: self.first_slots] = [x.data_ptr() for x in tensors]  # type: ignore[assignment]  # ctypes takes any sequence
+            else:
+                for n, x in zip(self.slots, tensors, strict=True):
+                    pointers[n] = x.data_ptr()
+            if block is not None and frame.base != block.base:
+                frame.base = block.base
+                for n, offset in layout.in_block:
+                    pointers[n] = block.base + offset
+            for n, room, offset in layout.in_tensors:
+                pointers[n] = tensors[room].data_ptr() + offset
+            times = collecting()
+            for step in self.runner.steps:
+                if isinstance(step, HostCall):
+                    self._host(step, tensors, pointers)
+                    continue
+                call, stage = step
+                seconds = None if times is None else (ctypes.c_double * len(stage.kernels))()
+                failed = call(frame.address, self.arrays_at, self.sizes_at, threads, seconds)
+                if failed:
+                    raise KernelError(
+                        f"columba: kernel {stage.kernels[failed - 1].name} of {self.runner.plan.name} ran out of memory"
+                    )
+                if times is not None and seconds is not None:
+                    mine = times.setdefault(self.runner.plan.name, {})
+                    for kernel, taken in zip(stage.kernels, seconds, strict=True):
+                        mine.setdefault(kernel.name, []).append(taken)
+            layout.frames.append(frame)
+            return [tensors[n] for n in self.outputs]
+        finally:
+            if block is not None:
+                scratch.give(block)
+
+    def _host(self, step: HostCall, tensors: list[Tensor], pointers: ctypes.Array[ctypes.c_void_p]) -> None:
+        """Runs a host call and appends its results to ``tensors``."""
+        assert self.host is not None
+        results = self.host(step.program, [tensors[self.number[b]] for b in step.args])
+        for buffer, result in zip(step.results, results, strict=True):
+            tensors.append(result)
+            pointers[self.runner.position[buffer]] = result.data_ptr()  # type: ignore[call-overload]
+
+    def check(self, inputs: Sequence[Tensor]) -> None:
+        """ValueError if an input has another dtype or shape than the kernels expect."""
+        check_inputs(self.runner.plan.name, inputs, self.checks)
+
+
+Expected = tuple[str, torch.dtype, tuple[int, ...]]
+"""What an input must be: its name, dtype and shape."""
+
+
+def check_inputs(plan: str, inputs: Sequence[Tensor], expected: Sequence[Expected]) -> None:
+    """ValueError if an input has another dtype or shape than expected."""
+    for x, (name, dtype, shape) in zip(inputs, expected, strict=True):
+        if x.dtype is not dtype or x.shape != shape:
+            raise ValueError(
+                f"{plan}: input {name} must be {dtype} of shape {list(shape)}, got {x.dtype} {list(x.shape)}"
+            )
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A tensor that a call makes."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+
+    @functools.cached_property
+    def size(self) -> int:
+        """Bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def _about(buffer: Buffer | None, packing: Packing, counts: Counts) -> tuple[torch.dtype, tuple[int, ...]]:
+    """Type and shape of the tensor of a buffer, or of the one that packed buffers stand in."""
+    if buffer is None:
+        return torch.uint8, (packing.size,)
+    return torch_dtype(buffer.type.dtype), counts.shape(buffer.type)
+
+
+def _pattern(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """A tensor that ``torch.empty_like`` makes contiguous ones of: one element, expanded, where that overlaps itself."""
+    return torch.empty(() if math.prod(shape) > 1 else shape, dtype=dtype, device=CPU).expand(shape)
+
+
+class _Layout:
+    """Where the temporaries stand: at offsets in a block of ``size`` bytes, or in the memory of tensors; and frames not in use.
+
+    ``made`` says of the tensors to make which input each takes over the memory of, if any does.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        in_block: list[tuple[int, int]],
+        in_tensors: list[tuple[int, int, int]],
+        made: list[tuple[_Made, int | None]],
+    ) -> None:
+        self.size, self.in_block, self.in_tensors, self.made = size, in_block, in_tensors, made
+        self.frames: list[_Frame] = []
+
+
+def _empty(about: _Made) -> Tensor:
+    return pooled.empty(about.shape, about.dtype)
+
+
+def _heir(giver: Tensor, about: _Made) -> Tensor:
+    """A tensor in the memory of another, which a program has made, so that its storage begins with it, and which nobody will read."""
+    # PyTorch's stubs of set_ do not know a storage with strides.
+    strides = _strides(about.shape)
+    return torch.empty(0, dtype=about.dtype, device=CPU).set_(giver.untyped_storage(), 0, about.shape, strides)  # type: ignore[call-overload, no-any-return]
+
+
+class _Frame:
+    """The pointers of one call under way. ``base`` is the block that the pointers of temporaries are into."""
+
+    def __init__(self, buffers: int) -> None:
+        self.pointers = (ctypes.c_void_p * max(1, buffers))()
+        self.address = ctypes.addressof(self.pointers)
+        self.base = -1
+
+
+def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Those of a contiguous tensor."""
+    found = [1]
+    for rows in reversed(shape[1:]):
+        found.append(found[-1] * max(1, rows))
+    return tuple(reversed(found[: len(shape)]))
+
+
+def _entry(library: ctypes.CDLL, stage: Stage) -> Callable[..., int]:
+    try:
+        entry = getattr(library, stage.entry)
+    except AttributeError as e:
+        raise BuildError(f"the library that the C++ compiler made has no function {stage.entry}") from e
+    entry.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p]
+    entry.restype = ctypes.c_int
+    return entry  # type: ignore[no-any-return]

@@ -1,0 +1,1 @@
+"""The language, eager: what each lift and reduction means in plain PyTorch."""

@@ -1,0 +1,172 @@
+"""Builds the index arrays of a graph on demand, in linear time, and keeps them.
+
+This is preparation, done once for a graph. On a GPU it waits for the device where a length depends on what the edges are: once for
+each pair space, once for each tile table. Launching kernels on a prepared graph never does.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+from torch import Tensor
+
+from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
+from columba.ir.spaces import PAIR_SPACES, IndexMap, Space
+from columba.runtime.graphs.sorts import NativeSorts, Pairs, Sorts, sorts_for
+from columba.runtime.modes import outside_modes
+from columba.runtime.structure import Topology
+
+
+class IndexArrays:
+    """The structure of one graph, with its index arrays. Safe to ask from several threads.
+
+    Whoever asks first, and under whatever modes: arrays serve all later calls too, so they are made outside of modes.
+    """
+
+    def __init__(self, topology: Topology, sorts: Sorts | None = None) -> None:
+        self.topology = topology
+        self.lock = threading.RLock()
+        self.given_sorts = sorts
+        self.built: dict[IndexArray, Tensor] = {}
+        self.pair_spaces: dict[Space, Pairs] = {}
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.topology.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.topology.device
+
+    def count(self, space: Space) -> int:
+        """Rows of a space."""
+        topology = self.topology
+        match space:
+            case Space.SRC:
+                return topology.num_src
+            case Space.DST:
+                return topology.num_dst
+            case Space.NODE:
+                if not topology.is_square:
+                    raise ValueError("a bipartite graph has no num_nodes; it has num_src and num_dst")
+                return topology.num_src
+            case Space.EDGE:
+                return topology.num_edges
+            case Space.REL:
+                return topology.num_relations
+            case Space.NTYPE:
+                return topology.num_node_types
+            case Space.ONE:
+                return 1
+            case Space.SRC_REL | Space.DST_REL:
+                return self.pairs(space).count
+
+    def index(self, array: IndexArray) -> Tensor:
+        """An index array, built on the first request: the tensor that kernels read, which nobody writes to."""
+        found = self.built.get(array)
+        if found is not None:
+            return found
+        with self.lock:
+            if array not in self.built:
+                with outside_modes():
+                    self.built[array] = self._build(array)
+            return self.built[array]
+
+    def known_pairs(self, space: Space) -> Pairs | None:
+        return self.pair_spaces.get(space)
+
+    def pairs(self, space: Space) -> Pairs:
+        found = self.pair_spaces.get(space)
+        if found is not None:
+            return found
+        with self.lock:
+            if space not in self.pair_spaces:
+                with outside_modes():
+                    self.pair_spaces[space] = self._build_pairs(space)
+            return self.pair_spaces[space]
+
+    @property
+    def _sorts(self) -> Sorts:
+        if self.given_sorts is not None:
+            return self.given_sorts
+        sorts = sorts_for(self.device, self.topology.num_edges)
+        if isinstance(sorts, NativeSorts):  # else they may be built by the next time
+            self.given_sorts = sorts
+        return sorts
+
+    def _build_pairs(self, space: Space) -> Pairs:
+        topology, end = self.topology, "src" if space is Space.SRC_REL else "dst"
+        node = self._edge_lookup(end)
+        nodes = topology.num_src if end == "src" else topology.num_dst
+        return self._sorts.pairs(node, self._edge_lookup("rel"), nodes, topology.num_relations)
+
+    def _build(self, array: IndexArray) -> Tensor:
+        match array:
+            case Lookup(map, None):
+                return self._lookup(map)
+            case Lookup(map, order) if order is not None:
+                return self._sorts.take(self.index(Lookup(map)), self.index(Order(order)))
+            case Order(map, None):
+                return self._order(map)
+            case Order(map, within) if within is not None:
+                places = self._sorts.invert(self.index(Order(within)))
+                return self._sorts.take(places, self.index(Order(map)))
+            case Segments(map):
+                return self._segments(map)
+            case Tiles(map, rows):
+                return self._sorts.tiles(self.index(Segments(map)), rows)
+        raise TypeError(f"unknown index array {array}")
+
+    def _lookup(self, map: IndexMap) -> Tensor:
+        """The coarse row of every fine row."""
+        if map.coarse is Space.ONE:
+            return torch.zeros(self.count(map.fine), dtype=self.dtype, device=self.device)
+        if map.name in ("src_type", "dst_type"):
+            end = map.name[:3]
+            space = Space.NODE if self.topology.is_square else Space(end)
+            types = self.index(Lookup(IndexMap("ntype", space, Space.NTYPE)))
+            return self._sorts.take(types, self.index(Lookup(IndexMap(end, map.fine, space))))
+        if map.name == "ntype":
+            return self._types(map.fine)
+        if map.fine is Space.EDGE:
+            if map.coarse in PAIR_SPACES:
+                return self.pairs(map.coarse).of_edge
+            return self._edge_lookup(map.name)
+        pairs = self.pairs(map.fine)
+        return pairs.relation if map.name == "rel" else pairs.node
+
+    def _edge_lookup(self, name: str) -> Tensor:
+        """Source, destination or relation of every edge."""
+        topology = self.topology
+        if name == "rel":
+            key, ids = Lookup(IndexMap("rel", Space.EDGE, Space.REL)), topology.relation
+        else:
+            space = Space.NODE if topology.is_square else Space(name)
+            key = Lookup(IndexMap(name, Space.EDGE, space))
+            ids = topology.source if name == "src" else topology.destination
+        return self.built.setdefault(key, ids)
+
+    def _types(self, space: Space) -> Tensor:
+        types = self.topology.node_types
+        if types is None:
+            return torch.zeros(self.count(space), dtype=self.dtype, device=self.device)
+        if isinstance(types, tuple):
+            types = types[0] if space is Space.SRC else types[1]
+        return types
+
+    def _order(self, map: IndexMap) -> Tensor:
+        if map.fine is Space.EDGE and map.coarse in PAIR_SPACES:
+            return self.pairs(map.coarse).order
+        if map.coarse is Space.ONE or (map.fine in PAIR_SPACES and map.name == "rel"):
+            return torch.arange(self.count(map.fine), dtype=self.dtype, device=self.device)
+        order, segments = self._sorts.sort(self.index(Lookup(map)), self.count(map.coarse))
+        self.built.setdefault(Segments(map), segments)
+        return order
+
+    def _segments(self, map: IndexMap) -> Tensor:
+        if map.coarse is Space.ONE:
+            return torch.arange(2, dtype=self.dtype, device=self.device) * self.count(map.fine)
+        if map.fine is Space.EDGE and map.coarse in PAIR_SPACES:
+            return self.pairs(map.coarse).segments
+        return self._sorts.segments(self.index(Lookup(map)), self.count(map.coarse))

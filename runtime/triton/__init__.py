@@ -1,0 +1,1 @@
+"""Runs plans with Triton kernels."""

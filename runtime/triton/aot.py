@@ -1,0 +1,199 @@
+"""Compiles Triton kernels ahead of time, for GPUs that need not be there, and reads from the binaries what they take."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from columba.codegen.triton import (
+    ArrayArgument,
+    BufferArgument,
+    Launch,
+    Schedules,
+    Variant,
+    WorkspaceArgument,
+    emit,
+)
+from columba.codegen.triton.launches import Argument
+from columba.ir.plan.plan import Plan
+from columba.ir.spaces import Space
+from columba.ir.types import DType
+from columba.runtime.triton.launch import dot_constants, launch_options, load_functions
+
+POINTERS = {
+    DType.F64: "*fp64",
+    DType.F32: "*fp32",
+    DType.BF16: "*bf16",
+    DType.F16: "*fp16",
+    DType.I64: "*i64",
+    DType.I32: "*i32",
+    DType.BOOL: "*i1",
+}
+
+AMD = ("gfx942",)
+
+
+class UnknownTarget(ValueError):
+    """There is no such GPU architecture, or Triton has no backend for it."""
+
+
+@dataclass(frozen=True)
+class Binary:
+    """A compiled kernel.
+
+    ``spilled`` is bytes of a thread's registers kept in memory; ``shared`` is bytes of shared memory a block takes. ``assembly`` is the
+    target's own: SASS for NVIDIA's GPUs, with the lines of the source that it comes from, GCN for AMD's.
+    """
+
+    plan: str
+    launch: Launch
+    variant: Variant
+    target: str
+    registers: int
+    spilled: int
+    shared: int
+    assembly: str = field(repr=False)
+
+    @property
+    def widest_load(self) -> int:
+        """Bits of the widest load from global memory that a thread makes."""
+        widths = [_width(load) for load in re.finditer(_LOAD, self.assembly)]
+        amd = {"dwordx4": 128, "dwordx3": 96, "dwordx2": 64, "dword": 32}
+        widths += [
+            amd[w] for w in re.findall(r"(?:global|buffer)_load_(dwordx4|dwordx3|dwordx2|dword)\b", self.assembly)
+        ]
+        return max(widths, default=0)
+
+    def loads_by_line(self) -> dict[int, list[int]]:
+        """Bits of each load from global memory, by the line of the module's source that it comes from (NVIDIA's GPUs only).
+
+        A load that the tensor memory accelerator makes counts as 128.
+        """
+        found: dict[int, list[int]] = {}
+        line = 0
+        for text in self.assembly.splitlines():
+            at = re.search(r'//## File "([^"]*)", line (\d+)', text)
+            if at is not None:
+                line = int(at.group(2)) if "triton/language" not in at.group(1) else line
+                continue
+            load = re.search(_LOAD, text)
+            if load is not None:
+                found.setdefault(line, []).append(_width(load))
+        return found
+
+    @property
+    def tensor_core_instructions(self) -> int:
+        """Matrix instructions in the code."""
+        return len(re.findall(r"\b(?:HMMA|HGMMA|DMMA|IMMA|UTCHMMA|v_mfma)", self.assembly))
+
+
+_LOAD = re.compile(r"\b(LDG|LDGSTS|UTMALDG)\.((?:\w+\.?)*)")
+
+
+def _width(load: re.Match[str]) -> int:
+    """Bits of a load, from its instruction's modifiers: ``LDG.E.128``, ``LDG.E.U16``, ``LDGSTS.E.BYPASS.128``."""
+    if load.group(1) == "UTMALDG":
+        return 128
+    sizes = {"128": 128, "64": 64, "U16": 16, "S16": 16, "U8": 8, "S8": 8}
+    return next((sizes[part] for part in load.group(2).split(".") if part in sizes), 32)
+
+
+def gpu_target(name: str) -> Any:
+    """Triton's description of an architecture: ``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``."""
+    from triton.backends.compiler import GPUTarget
+
+    if name in AMD:
+        return GPUTarget("hip", name, 64)
+    found = re.fullmatch(r"sm_(\d+)a?", name)
+    if found is None:
+        raise UnknownTarget(f"unknown GPU architecture {name!r}; e.g. sm_80, sm_90, sm_100, gfx942")
+    return GPUTarget("cuda", int(found.group(1)), 32)
+
+
+def compile_plans(
+    plans: Sequence[Plan],
+    index_dtype: DType,
+    target: str,
+    counts: Mapping[Space, int] | None = None,
+    schedules: Schedules | None = None,
+    only: Container[str] | None = None,
+) -> Iterator[Binary]:
+    """Every kernel of ``plans`` compiled for ``target``, one after the other, in all variants, or in those that a graph with ``counts``
+    rows would run. Needs no GPU. ``schedules`` say how kernels run, as :func:`columba.codegen.triton.emit` takes them; ``only`` names the
+    kernels to compile, as the prepared plans call them.
+
+    Raises:
+        UnknownTarget: there is no such architecture.
+    """
+    wanted = gpu_target(target)
+    module = emit(plans, schedules)
+    functions = load_functions(module.source, interpreted=False)
+    for plan in module.plans:
+        for step in module.steps[plan.name]:
+            if only is not None and step.kernel.name not in only:
+                continue
+            for launch in step.launches:
+                for variant in launch.variants if counts is None else [launch.variant(counts)]:
+                    function = getattr(functions, launch.function)
+                    compiled = _compile(function, launch, variant, index_dtype, wanted, rounded=step.rounded)
+                    yield _binary(plan.name, launch, variant, target, compiled)
+
+
+def _compile(function: Any, launch: Launch, variant: Variant, index_dtype: DType, target: Any, *, rounded: bool) -> Any:
+    import triton
+    from triton.compiler import ASTSource
+
+    signature = {name: _type(argument, index_dtype) for name, argument in launch.arguments}
+    constants = dict(variant.constants) | dot_constants(launch, interpreted=False)
+    signature |= dict.fromkeys(constants, "constexpr")
+    aligned = {(n,): [["tt.divisibility", 16]] for n, t in enumerate(signature.values()) if t.startswith("*")}
+    source = ASTSource(function, signature, constexprs=constants, attrs=aligned)
+    options = launch_options(variant, nvidia=target.backend == "cuda", rounded=rounded)
+    return triton.compile(source, target=target, options=options)
+
+
+def _type(argument: Argument, index_dtype: DType) -> str:
+    match argument:
+        case BufferArgument(buffer):
+            return POINTERS[buffer.type.dtype]
+        case WorkspaceArgument(workspace):
+            return POINTERS[workspace.dtype]
+        case ArrayArgument():
+            return POINTERS[index_dtype]
+        case _:
+            return "i32"
+
+
+def _binary(plan: str, launch: Launch, variant: Variant, target: str, compiled: Any) -> Binary:
+    if target in AMD:
+        text = compiled.asm["amdgcn"]
+        registers = _number(r"\.vgpr_count:\s+(\d+)", text)
+        spilled = 4 * _number(r"\.vgpr_spill_count:\s+(\d+)", text)
+        return Binary(plan, launch, variant, target, registers, spilled, compiled.metadata.shared, text)
+    usage = _nvidia_tool("cuobjdump", compiled.asm["cubin"], "-res-usage")
+    sass = _nvidia_tool("nvdisasm", compiled.asm["cubin"], "-g", "-c")
+    spilled = _number(r"STACK:(\d+)", usage) + _number(r"LOCAL:(\d+)", usage)
+    registers = _number(r"REG:(\d+)", usage)
+    return Binary(plan, launch, variant, target, registers, spilled, compiled.metadata.shared, sass)
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    if found is None:
+        raise RuntimeError(f"no {pattern} in what the tool says:\n{text[:2000]}")
+    return int(found.group(1))
+
+
+def _nvidia_tool(name: str, binary: bytes, *options: str) -> str:
+    import triton
+
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / name
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as f:
+        f.write(binary)
+        f.flush()
+        return subprocess.run([tool, *options, f.name], capture_output=True, text=True, check=True).stdout
