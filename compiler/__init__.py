@@ -10,14 +10,12 @@
 """
 
 from columba import datasets, nn
-from columba.calls.compiling import compile
+from columba.api import Explanation, compile, explain, tune
 from columba.frontend import TraceError, UnsupportedOperation
-from columba.inspection.explain import Explanation, explain
 from columba.runtime.eager.views import linear
 from columba.runtime.graphs.from_tensors import as_graph
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.graphs.names import TypeNames
-from columba.tune import tune
 
 __version__ = "0.1.0"
 

@@ -15,10 +15,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from rich.table import Table
 from rich.text import Text
 
+from columba.api import tune
 from columba.cli.graphs import FORMS, load_graph
 from columba.runtime.escape import plain
 from columba.runtime.graphs.graph import Graph
-from columba.tune import tune
 from columba.tuning.cases import device_name, versions
 from columba.tuning.decisions import BadDecision, parse_decision
 from columba.tuning.records import Damaged, Record, Records, RecordsError, Trial, database, from_json, to_json

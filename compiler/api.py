@@ -1,4 +1,4 @@
-"""``columba.tune``: finds out by measuring what is fastest for a model on a graph, and records it."""
+"""The public verbs: compile, explain, inspect, tune."""
 
 from __future__ import annotations
 
@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 
-from columba.inspection.explain import tunable
+from columba.calls.compiling import compile
+from columba.inspection.explain import Explanation, explain, tunable
+from columba.inspection.inspection import inspect
 from columba.runtime.backends import BACKENDS, default_backend
 from columba.runtime.graphs.graph import Graph
 from columba.tuning.cases import case_of
 from columba.tuning.records import Record, Records
 from columba.tuning.search import BUDGET, Outcome, Step, TuningError, ignore, known_record, tune_variants
+
+__all__ = ["Explanation", "backend_for", "compile", "explain", "inspect", "tune"]
 
 
 def tune(
