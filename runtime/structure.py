@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +24,53 @@ class Structure(Protocol):
 
     def index(self, array: IndexArray) -> Tensor:
         """An index array: the one that kernels read."""
+
+
+class GraphLike(Structure, Protocol):
+    """What the eager language needs of a graph."""
+
+    @property
+    def is_square(self) -> bool: ...
+
+    @property
+    def structure(self) -> Structure: ...
+
+
+class NamedGraph(GraphLike, Protocol):
+    """What conversions need of a graph: everything that another one is made of. See :class:`columba.Graph`."""
+
+    @property
+    def num_nodes(self) -> int: ...
+
+    @property
+    def num_src(self) -> int: ...
+
+    @property
+    def num_dst(self) -> int: ...
+
+    @property
+    def num_relations(self) -> int: ...
+
+    @property
+    def num_node_types(self) -> int: ...
+
+    @property
+    def edge_index(self) -> Tensor: ...
+
+    @property
+    def edge_type(self) -> Tensor: ...
+
+    @property
+    def node_type(self) -> Any: ...
+
+    @property
+    def relation_names(self) -> tuple[Any, ...] | None: ...
+
+    @property
+    def node_type_names(self) -> tuple[Any, ...] | None: ...
+
+    @property
+    def node_slices(self) -> Mapping[Any, slice] | None: ...
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ import torch
 
 from columba.datasets.dataset import Dataset
 from columba.runtime.graphs.convert import heterogeneous
+from columba.runtime.graphs.graph import Graph
 
 _KINDS = {
     "citing": ("paper", "citing", "paper"),
@@ -39,7 +40,7 @@ def mag10(folder: str | PathLike[str], *, relations: Sequence[Any] | None = None
         for end, kind in ((0, kinds[name][0]), (1, kinds[name][2])):
             sizes[kind] = max(sizes[kind], int(index[end].max()) + 1 if index.numel() else 0)
     by_kind = {kinds[name]: index for name, index in edges.items()}
-    return Dataset("mag10", heterogeneous(sizes, by_kind, relations=relations))
+    return Dataset("mag10", heterogeneous(Graph, sizes, by_kind, relations=relations))
 
 
 def _with_field(name: str, index: torch.Tensor) -> tuple[str, str, str]:

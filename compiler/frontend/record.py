@@ -6,7 +6,7 @@ import functools
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -209,8 +209,9 @@ _SPELLED = {
 
 @dataclass
 class Recorder:
-    """What one trace writes down."""
+    """What one trace writes down. ``language`` has what functions of the language do on symbolic tensors."""
 
+    language: Mapping[Any, Callable[..., Any]] = field(default_factory=dict)
     sources: dict[int, Source] = field(default_factory=dict)
     records: list[Record] = field(default_factory=list)
     inputs: dict[int, Record] = field(default_factory=dict)
@@ -305,10 +306,8 @@ class Recorder:
             sys.setprofile(profile)
 
     def _call(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        from columba.frontend.symbolic import LANGUAGE
-
-        if func in LANGUAGE:
-            return LANGUAGE[func](self, *args, **kwargs)
+        if func in self.language:
+            return self.language[func](self, *args, **kwargs)
         tensors = [x for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
         symbolic = [x for x in tensors if isinstance(x, SymbolicTensor)]
         if tensors and not symbolic and all(x.is_meta and id(x) not in self.sources for x in tensors):

@@ -22,7 +22,7 @@ from columba.frontend.observe import Observer
 from columba.frontend.record import Record, Recorder, RecordingMode, RowCount, SymbolicTensor, is_tracing
 from columba.frontend.snapshot import Same, TooLarge, snapshot
 from columba.frontend.sources import Argument, Arguments, Seed, Source, walk
-from columba.frontend.symbolic import BuiltGraph, GraphSource, TracedGraph
+from columba.frontend.symbolic import LANGUAGE, BuiltGraph, GraphSource, TracedGraph
 from columba.frontend.trees import mapped
 from columba.ir.program.program import Program
 from columba.ir.spaces import Space
@@ -288,7 +288,7 @@ def trace(
         TraceError: the function does something that cannot be compiled.
         ValueError, TypeError: arguments do not fit each other.
     """
-    recorder = Recorder()
+    recorder = Recorder(LANGUAGE)
     try:
         return _traced(recorder, fn, owner, args, kwargs, following)
     finally:  # however it ends

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -21,9 +21,7 @@ from torch import Tensor
 
 from columba.ir.indices import Lookup
 from columba.ir.spaces import IndexMap, Space
-
-if TYPE_CHECKING:
-    from columba.runtime.graphs.graph import Graph
+from columba.runtime.structure import GraphLike
 
 
 class Lifted(Tensor):
@@ -37,14 +35,14 @@ class Lifted(Tensor):
 
     base: Tensor
     map: IndexMap
-    graph: Graph
+    graph: GraphLike
 
     @staticmethod
-    def __new__(cls, base: Tensor, map: IndexMap, graph: Graph) -> Lifted:
+    def __new__(cls, base: Tensor, map: IndexMap, graph: GraphLike) -> Lifted:
         shape = (graph.count(map.fine), *base.shape[1:])
         return Tensor._make_wrapper_subclass(cls, shape, dtype=base.dtype, device=base.device)
 
-    def __init__(self, base: Tensor, map: IndexMap, graph: Graph) -> None:
+    def __init__(self, base: Tensor, map: IndexMap, graph: GraphLike) -> None:
         self.base = base
         self.map = map
         self.graph = graph

@@ -11,8 +11,6 @@ Code in this language needs no compiler: run undecorated, it computes what the c
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor
 
@@ -21,9 +19,7 @@ from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, IndexMap, Space, compose
 from columba.runtime.eager import reductions
 from columba.runtime.eager.contractions import linear
 from columba.runtime.eager.lifted import Lifted
-
-if TYPE_CHECKING:
-    from columba.runtime.graphs.graph import Graph
+from columba.runtime.structure import GraphLike
 
 __all__ = ["EdgeView", "Lifted", "NodeView", "PairView", "linear"]
 
@@ -52,7 +48,7 @@ _SYMBOLS = {
 class View:
     """The rows of one space of a graph: what lifts to them, and what they reduce to."""
 
-    def __init__(self, graph: Graph, space: Space, name: str) -> None:
+    def __init__(self, graph: GraphLike, space: Space, name: str) -> None:
         self.graph = graph
         self._space = space
         self._name = name
@@ -130,7 +126,7 @@ class EdgeView(View):
     _TARGETS = ("dst", "src", "dst_rel", "src_rel", "rel", "one")
     _GROUPS = ("dst", "src", "dst_rel", "src_rel")
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: GraphLike) -> None:
         super().__init__(graph, Space.EDGE, "e")
 
     def src(self, x: Tensor) -> Tensor:
@@ -228,7 +224,7 @@ class NodeView(View):
             [3., 3.]])
     """
 
-    def __init__(self, graph: Graph, space: Space) -> None:
+    def __init__(self, graph: GraphLike, space: Space) -> None:
         if space not in NODE_SPACES:
             raise ValueError(f"{space} is no space of nodes")
         super().__init__(graph, Space.NODE if graph.is_square else space, "n")
@@ -267,7 +263,7 @@ class PairView(View):
     tensor([ 0.,  0.,  0., 13.])
     """
 
-    def __init__(self, graph: Graph, space: Space) -> None:
+    def __init__(self, graph: GraphLike, space: Space) -> None:
         if space not in PAIR_SPACES:
             raise ValueError(f"{space} is no space of pairs")
         super().__init__(graph, space, space.value)

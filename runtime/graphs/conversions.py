@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from columba.runtime.graphs.graph import Graph
+from columba.runtime.graphs import convert
+from columba.runtime.graphs.convert import G
+from columba.runtime.structure import NamedGraph
 
 
 class Conversions:
@@ -16,14 +17,14 @@ class Conversions:
 
     @classmethod
     def from_pyg(
-        cls,
+        cls: type[G],
         data: Any,
         *,
         relations: Sequence[Any] | None = None,
         node_types: Sequence[Any] | None = None,
         num_relations: int | None = None,
         num_node_types: int | None = None,
-    ) -> Graph:
+    ) -> G:
         """From PyG's ``Data`` (with ``edge_type`` and ``node_type``, if it has them) or ``HeteroData``.
 
         Node types of ``HeteroData`` get contiguous ranges of ids, in the order of ``node_types``: ``graph.node_slices[name]``. Edges are
@@ -48,9 +49,8 @@ class Conversions:
         >>> Graph.from_pyg(data, relations=relations).edge_type
         tensor([1])
         """
-        from columba.runtime.graphs.convert import from_pyg
-
-        return from_pyg(
+        return convert.from_pyg(
+            cls,
             data,
             relations=relations,
             node_types=node_types,
@@ -60,14 +60,14 @@ class Conversions:
 
     @classmethod
     def from_networkx(
-        cls,
+        cls: type[G],
         graph: Any,
         relation: str = "relation",
         node_type: str | None = None,
         *,
         relations: Sequence[Any] | None = None,
         node_types: Sequence[Any] | None = None,
-    ) -> Graph:
+    ) -> G:
         """From a directed networkx graph. Nodes keep their order, also those without edges.
 
         Args:
@@ -86,27 +86,24 @@ class Conversions:
         >>> Graph.from_networkx(graph, "key", relations=["hates", "likes"]).edge_type
         tensor([1])
         """
-        from columba.runtime.graphs.convert import from_networkx
-
-        return from_networkx(graph, relation, node_type, relations=relations, node_types=node_types)
+        return convert.from_networkx(cls, graph, relation, node_type, relations=relations, node_types=node_types)
 
     @classmethod
     def from_dgl(
-        cls,
+        cls: type[G],
         graph: Any,
         *,
         relations: Sequence[Any] | None = None,
         node_types: Sequence[Any] | None = None,
         num_relations: int | None = None,
         num_node_types: int | None = None,
-    ) -> Graph:
+    ) -> G:
         """From a DGL graph: heterogeneous, or homogeneous with ``dgl.ETYPE`` and ``dgl.NTYPE`` data.
 
         Arguments as of :meth:`from_pyg`; names of relations are canonical edge types.
         """
-        from columba.runtime.graphs.convert import from_dgl
-
-        return from_dgl(
+        return convert.from_dgl(
+            cls,
             graph,
             relations=relations,
             node_types=node_types,
@@ -116,14 +113,14 @@ class Conversions:
 
     @classmethod
     def from_triples(
-        cls,
+        cls: type[G],
         triples: Any,
         *,
         num_nodes: int | None = None,
         num_relations: int | None = None,
         relations: Sequence[Any] | None = None,
         add_inverse: bool = False,
-    ) -> Graph:
+    ) -> G:
         """From ``[T, 3]`` integers: head, relation, tail.
 
         Args:
@@ -136,13 +133,11 @@ class Conversions:
         >>> Graph.from_triples([[0, 1, 2]], num_nodes=5, num_relations=4, add_inverse=True).edge_type
         tensor([1, 5])
         """
-        from columba.runtime.graphs.convert import from_triples
-
-        return from_triples(
-            triples, num_nodes=num_nodes, num_relations=num_relations, relations=relations, add_inverse=add_inverse
+        return convert.from_triples(
+            cls, triples, num_nodes=num_nodes, num_relations=num_relations, relations=relations, add_inverse=add_inverse
         )
 
-    def with_names(self, *, relations: Sequence[Any] | None = None, node_types: Sequence[Any] | None = None) -> Graph:
+    def with_names(self: G, *, relations: Sequence[Any] | None = None, node_types: Sequence[Any] | None = None) -> G:
         """The same nodes and edges, in the same order, with ids that follow lists of names.
 
         Args:
@@ -158,25 +153,16 @@ class Conversions:
         >>> graph.with_names(relations=["cites", "reads", "writes"]).edge_type
         tensor([2, 0])
         """
-        from columba.runtime.graphs.convert import with_names
+        return convert.with_names(self, relations, node_types)
 
-        graph: Any = self
-        return with_names(graph, relations, node_types)
-
-    def split_nodes(self, x: Tensor) -> dict[Any, Tensor]:
+    def split_nodes(self: NamedGraph, x: Tensor) -> dict[Any, Tensor]:
         """The rows of a node tensor by node type; for graphs whose types are ranges of ids (``node_slices``)."""
-        from columba.runtime.graphs.convert import split_nodes
+        return convert.split_nodes(self, x)
 
-        graph: Any = self
-        return split_nodes(graph, x)
-
-    def cat_nodes(self, parts: Mapping[Any, Tensor]) -> Tensor:
+    def cat_nodes(self: NamedGraph, parts: Mapping[Any, Tensor]) -> Tensor:
         """The opposite of :meth:`split_nodes`: rows in the order of the graph's nodes, whatever the order of ``parts``.
 
         Raises:
             ValueError: a type is unknown to the graph, has another number of rows than it has nodes, or is missing and has nodes.
         """
-        from columba.runtime.graphs.convert import cat_nodes
-
-        graph: Any = self
-        return cat_nodes(graph, parts)
+        return convert.cat_nodes(self, parts)

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from columba.runtime.graphs.graph import Graph
 from columba.runtime.graphs.names import listed, numbered, selected
+from columba.runtime.structure import NamedGraph
+
+G = TypeVar("G", bound=NamedGraph)
+
+Make = Callable[..., G]
+"""Makes a graph, with the arguments of :class:`columba.Graph`."""
 
 List = Sequence[Any] | None
 """Names by id, if they are given."""
 
 
 def from_pyg(
+    make: Make[G],
     data: Any,
     *,
     relations: List = None,
     node_types: List = None,
     num_relations: int | None = None,
     num_node_types: int | None = None,
-) -> Graph:
+) -> G:
     """See :meth:`columba.Graph.from_pyg`."""
     if hasattr(data, "edge_types") and hasattr(data, "node_types"):
         _refuse_counts("HeteroData", num_relations, num_node_types)
         edges = {kind: _edges_of(data[kind], f"edge type {kind}") for kind in data.edge_types}
         sizes = {kind: data[kind].num_nodes for kind in data.node_types}
-        return heterogeneous(sizes, edges, relations=relations, node_types=node_types)
+        return heterogeneous(make, sizes, edges, relations=relations, node_types=node_types)
     if getattr(data, "edge_index", None) is None and getattr(data, "adj_t", None) is None:
         raise TypeError(f"expected PyG's Data or HeteroData with an edge_index, got {type(data).__name__}")
-    graph = Graph(
+    graph = make(
         _edges_of(data, "the data"),
         getattr(data, "edge_type", None),
         num_nodes=data.num_nodes,
@@ -79,12 +85,13 @@ def _refuse_counts(what: str, num_relations: int | None, num_node_types: int | N
 
 
 def heterogeneous(
+    make: Make[G],
     sizes: Mapping[Any, int],
     edges: Mapping[tuple[Any, Any, Any], Tensor],
     *,
     relations: List = None,
     node_types: List = None,
-) -> Graph:
+) -> G:
     """One graph of all node types, each a range of ids, and of all edge types, each a relation.
 
     Args:
@@ -117,7 +124,7 @@ def heterogeneous(
         types.append(torch.full((index.shape[1],), relation, device=index.device))
     node_type = torch.repeat_interleave(torch.arange(len(kinds)), torch.tensor(list(counts.values()), dtype=torch.long))
     device = parts[0].device if parts else torch.device("cpu")
-    return Graph(
+    return make(
         torch.cat(parts, dim=1) if parts else torch.empty(2, 0, dtype=torch.long),
         torch.cat(types) if types else None,
         num_nodes=sum(counts.values()),
@@ -142,13 +149,14 @@ def _check_ends(index: Tensor, sources: int, targets: int, name: Any) -> None:
 
 
 def from_networkx(
+    make: Make[G],
     graph: Any,
     relation: str = "relation",
     node_type: str | None = None,
     *,
     relations: List = None,
     node_types: List = None,
-) -> Graph:
+) -> G:
     """See :meth:`columba.Graph.from_networkx`."""
     if not graph.is_directed():
         raise ValueError("the graph is undirected; graph.to_directed() gives each edge both directions")
@@ -165,7 +173,7 @@ def from_networkx(
     if node_type is not None:
         types = _networkx_types(graph, node_type, node_types)
     ends = [[position[u] for u, _, _ in edges], [position[v] for _, v, _ in edges]]
-    return Graph(
+    return make(
         torch.tensor(ends, dtype=torch.long).reshape(2, len(edges)),
         torch.tensor(found, dtype=torch.long),
         num_nodes=len(position),
@@ -209,13 +217,14 @@ def _labelled_edges(graph: Any, relation: str) -> list[tuple[Any, Any, Any]]:
 
 
 def from_dgl(
+    make: Make[G],
     graph: Any,
     *,
     relations: List = None,
     node_types: List = None,
     num_relations: int | None = None,
     num_node_types: int | None = None,
-) -> Graph:
+) -> G:
     """See :meth:`columba.Graph.from_dgl`."""
     if not hasattr(graph, "canonical_etypes"):
         raise TypeError(f"expected a DGL graph, got {type(graph).__name__}")
@@ -226,7 +235,7 @@ def from_dgl(
         )
     if list(graph.canonical_etypes) == [("_N", "_E", "_N")]:  # DGL's names for what has none
         source, target = graph.edges()
-        made = Graph(
+        made = make(
             torch.stack([source, target]),
             graph.edata.get("_TYPE"),
             num_nodes=graph.num_nodes(),
@@ -238,17 +247,18 @@ def from_dgl(
     _refuse_counts("a heterogeneous graph", num_relations, num_node_types)
     sizes = {kind: graph.num_nodes(kind) for kind in graph.ntypes}
     edges = {kind: torch.stack(graph.edges(etype=kind)) for kind in graph.canonical_etypes}
-    return heterogeneous(sizes, edges, relations=relations, node_types=node_types)
+    return heterogeneous(make, sizes, edges, relations=relations, node_types=node_types)
 
 
 def from_triples(
+    make: Make[G],
     triples: Any,
     *,
     num_nodes: int | None = None,
     num_relations: int | None = None,
     relations: List = None,
     add_inverse: bool = False,
-) -> Graph:
+) -> G:
     """See :meth:`columba.Graph.from_triples`."""
     try:
         table = torch.as_tensor(triples)
@@ -259,13 +269,13 @@ def from_triples(
     if table.dim() != 2 or table.shape[1] != 3:
         raise ValueError(f"triples must have shape [T, 3] (head, relation, tail), got {list(table.shape)}")
     head, relation, tail = table.unbind(1)
-    graph = Graph(
+    graph = make(
         torch.stack([head, tail]), relation, num_nodes=num_nodes, num_relations=num_relations, relation_names=relations
     )
     return add_inverse_relations(graph) if add_inverse else graph
 
 
-def with_names(graph: Graph, relations: List, node_types: List) -> Graph:
+def with_names(graph: G, relations: List, node_types: List) -> G:
     """See :meth:`columba.Graph.with_names`."""
     if relations is None and node_types is None:
         return graph
@@ -275,7 +285,8 @@ def with_names(graph: Graph, relations: List, node_types: List) -> Graph:
     if types is not None and type_ids is not None:
         renumbered = [type_ids.to(t.device)[t] for t in (types if isinstance(types, tuple) else (types,))]
         types = tuple(renumbered) if isinstance(types, tuple) else renumbered[0]
-    return Graph(
+    make: Make[G] = type(graph)
+    return make(
         graph.edge_index,
         graph.edge_type if ids is None else ids.to(graph.device)[graph.edge_type],
         num_nodes=graph.num_nodes if graph.is_square else (graph.num_src, graph.num_dst),
@@ -305,7 +316,7 @@ def _renumbering(
     return wanted, None
 
 
-def split_nodes(graph: Graph, x: Tensor) -> dict[Any, Tensor]:
+def split_nodes(graph: NamedGraph, x: Tensor) -> dict[Any, Tensor]:
     """See :meth:`columba.Graph.split_nodes`."""
     slices = _slices(graph)
     if x.shape[:1] != (graph.num_nodes,):
@@ -313,7 +324,7 @@ def split_nodes(graph: Graph, x: Tensor) -> dict[Any, Tensor]:
     return {name: x[rows] for name, rows in slices.items()}
 
 
-def cat_nodes(graph: Graph, parts: Mapping[Any, Tensor]) -> Tensor:
+def cat_nodes(graph: NamedGraph, parts: Mapping[Any, Tensor]) -> Tensor:
     """See :meth:`columba.Graph.cat_nodes`."""
     slices = _slices(graph)
     unknown = [name for name in parts if name not in slices]
@@ -330,7 +341,7 @@ def cat_nodes(graph: Graph, parts: Mapping[Any, Tensor]) -> Tensor:
     return torch.cat([parts[name] for name in slices if name in parts])
 
 
-def _slices(graph: Graph) -> Mapping[Any, slice]:
+def _slices(graph: NamedGraph) -> Mapping[Any, slice]:
     if graph.node_slices is None:
         raise ValueError(
             "this graph was not made from one with named node types (HeteroData, DGL); it has no node_slices"
@@ -338,7 +349,7 @@ def _slices(graph: Graph) -> Mapping[Any, slice]:
     return graph.node_slices
 
 
-def add_inverse_relations(graph: Graph) -> Graph:
+def add_inverse_relations(graph: G) -> G:
     """The square graph with, for every edge of relation r, one the other way of relation ``r + num_relations``.
 
     The inverse of a relation with a name is called ``(name, "inverse")``.
@@ -350,7 +361,8 @@ def add_inverse_relations(graph: Graph) -> Graph:
     if not graph.is_square:
         raise ValueError("a bipartite graph has no inverse relations: its sources are no destinations")
     names = graph.relation_names
-    return Graph(
+    make: Make[G] = type(graph)
+    return make(
         torch.cat([graph.edge_index, graph.edge_index.flip(0)], dim=1),
         torch.cat([graph.edge_type, graph.edge_type + graph.num_relations]),
         num_nodes=graph.num_nodes,

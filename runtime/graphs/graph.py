@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,14 +15,12 @@ from torch import Tensor
 from columba.ir.counts import Counts
 from columba.ir.indices import IndexArray
 from columba.ir.spaces import Space
+from columba.runtime.eager.views import EdgeView, NodeView, PairView
 from columba.runtime.graphs.checks import checked_topology
 from columba.runtime.graphs.conversions import Conversions
 from columba.runtime.graphs.index_arrays import IndexArrays
 from columba.runtime.graphs.names import listed
 from columba.runtime.modes import outside_modes
-
-if TYPE_CHECKING:
-    from columba.runtime.eager.views import EdgeView, NodeView, PairView
 
 
 class Graph(Conversions):
@@ -190,8 +188,6 @@ class Graph(Conversions):
     @property
     def edges(self) -> EdgeView:
         """Lifts to edges and reductions over them."""
-        from columba.runtime.eager.views import EdgeView
-
         graph = _substituted(self)
         return EdgeView(self) if graph is self else graph.edges
 
@@ -213,8 +209,6 @@ class Graph(Conversions):
         return self._node_view(Space.NODE if self.is_square else Space.DST)
 
     def _node_view(self, space: Space) -> NodeView:
-        from columba.runtime.eager.views import NodeView
-
         graph = _substituted(self)
         return NodeView(self, space) if graph is self else graph._node_view(space)
 
@@ -229,8 +223,6 @@ class Graph(Conversions):
         return self._pair_view(Space.DST_REL)
 
     def _pair_view(self, space: Space) -> PairView:
-        from columba.runtime.eager.views import PairView
-
         graph = _substituted(self)
         return PairView(self, space) if graph is self else graph._pair_view(space)
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import enum
 import numbers
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from columba.runtime.graphs.graph import Graph
+from columba.runtime.structure import NamedGraph
 
 Names = tuple[Any, ...]
 """Names by id."""
@@ -52,14 +51,14 @@ class TypeNames:
         """The kinds that are checked, with their names."""
         return self._names.items()
 
-    def check(self, graph: Graph) -> None:
+    def check(self, graph: NamedGraph) -> None:
         """ValueError if the graph numbers relations or node types in another way than the layer."""
         for kind, known in self._names.items():
             found = getattr(graph, _ON_GRAPHS[kind][0])
             if found is not known and found is not None and known is not None and found != known:
                 raise ValueError(_difference(kind, found, known))
 
-    def remember(self, graph: Graph) -> None:
+    def remember(self, graph: NamedGraph) -> None:
         """The names of a graph that was checked, where none are known; they are then compared by identity."""
         for kind in self._names:
             found = getattr(graph, _ON_GRAPHS[kind][0])
