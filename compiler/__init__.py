@@ -10,7 +10,7 @@
 """
 
 from columba import datasets, nn
-from columba.api import Explanation, compile, explain, tune
+from columba.api import Explanation, compile, explain, inspect, tune
 from columba.frontend import TraceError, UnsupportedOperation
 from columba.runtime.eager.views import linear
 from columba.runtime.graphs.from_tensors import as_graph
@@ -29,6 +29,7 @@ __all__ = [
     "compile",
     "datasets",
     "explain",
+    "inspect",
     "linear",
     "nn",
     "tune",

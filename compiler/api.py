@@ -2,21 +2,105 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, overload
 
 import torch
 
-from columba.calls.compiling import compile
+from columba.calls.options import Options
+from columba.calls.specialize import F, M, compiled
 from columba.inspection.explain import Explanation, explain, tunable
 from columba.inspection.inspection import inspect
-from columba.runtime.backends import BACKENDS, default_backend
+from columba.passes.recipes import Recipe
+from columba.runtime.backends import CHOICES, Backend, choice_named, default_backend
 from columba.runtime.graphs.graph import Graph
 from columba.tuning.cases import case_of
 from columba.tuning.records import Record, Records
 from columba.tuning.search import BUDGET, Outcome, Step, TuningError, ignore, known_record, tune_variants
 
 __all__ = ["Explanation", "backend_for", "compile", "explain", "inspect", "tune"]
+
+
+@overload
+def compile(
+    target: M,
+    *,
+    backend: str = ...,
+    passes: str = ...,
+    memory_budget: int | None = ...,
+    recipe: Recipe | None = ...,
+    autotune: bool = ...,
+) -> M: ...
+@overload
+def compile(
+    target: F,
+    *,
+    backend: str = ...,
+    passes: str = ...,
+    memory_budget: int | None = ...,
+    recipe: Recipe | None = ...,
+    autotune: bool = ...,
+) -> F: ...
+@overload
+def compile(
+    target: None = ...,
+    *,
+    backend: str = ...,
+    passes: str = ...,
+    memory_budget: int | None = ...,
+    recipe: Recipe | None = ...,
+    autotune: bool = ...,
+) -> Callable[[F], F]: ...
+
+
+def compile(
+    target: Any = None,
+    *,
+    backend: str = "auto",
+    passes: str = "",
+    memory_budget: int | None = None,
+    recipe: Recipe | None = None,
+    autotune: bool = False,
+) -> Any:
+    """Compiles a function, a method, a module class, or a module, written in Columba's language.
+
+    Args:
+        target: what to compile. A function or ``forward`` method (as a decorator) takes a :class:`columba.Graph` (or the tensors that
+            a shipped layer builds one from) beside tensors. A module *class* gets a compiled ``forward``. A module *instance* is
+            returned as a compiled module that shares parameters, buffers and submodules with the original: same ``state_dict``,
+            same ``train()``/``eval()`` state; the original stays as it is. Left out, the call returns a decorator.
+        backend: ``"cpp"``: generated C++ kernels, for tensors on the CPU. ``"triton"``: generated Triton kernels, for tensors on a GPU (on
+            the CPU they run in Triton's interpreter, for debugging). ``"torch"``: the traced program run by PyTorch, operation by
+            operation. ``"auto"``: ``cpp`` where it can run; where it cannot (no C++ compiler, a dtype or a device it has no kernels
+            for) ``torch``, with a warning that says why.
+        passes: passes to force and to forbid, as in ``"aggregate_first,-reorder_linear"``. What is left open is chosen by the cost model,
+            for each graph: whether to aggregate before the products, and whether to compute once for each (node, relation) pair.
+        memory_budget: the most bytes that the forward pass may save for the backward one beside inputs and results; what does not fit is
+            computed again. None: whatever is fastest.
+        recipe: instead of ``passes``, all passes in order (:class:`columba.passes.recipes.Recipe`).
+        autotune: where no tuning record exists for a program and graphs of this size, candidates are measured at the first call, for about
+            half a minute, and the winner is recorded (see :func:`columba.tune`).
+
+    What was tuned before on this machine (``columba tune``) is used, in place of the cost model's choice, unless ``passes``, a
+    ``recipe`` or a ``memory_budget`` is given.
+
+    The target is traced on its first call, and again when something that the trace depended on has changed: feature shapes, dtypes,
+    training mode, attributes that were read. New graphs do not retrace. See ``docs/language.md`` for what can be traced.
+
+    Raises:
+        columba.TraceError: at the first call, where the target does something that cannot be compiled; names the line.
+
+    >>> import torch, columba
+    >>> @columba.compile
+    ... def neighbour_sum(g, h):
+    ...     return g.edges.sum(g.edges.src(h))
+    >>> g = columba.Graph(torch.tensor([[0, 1, 2], [1, 2, 2]]))
+    >>> neighbour_sum(g, torch.tensor([[1.0], [2.0], [4.0]])).tolist()
+    [[0.0], [1.0], [6.0]]
+    """
+    options = Options(backend, passes, memory_budget, recipe, autotune)
+    return functools.partial(compiled, options=options) if target is None else compiled(target, options)
 
 
 def tune(
@@ -61,7 +145,7 @@ def tune(
         raise TuningError("the model is compiled with passes, a recipe or a memory budget, which leave nothing to tune")
     if not budget > 0:
         raise ValueError(f"budget must be a positive number of seconds, got {budget}")
-    backend = backend_for(target, options.backend, graph.device)
+    backend = backend_for(target, options.backend, graph.device).name
     if not again:
         case = case_of(variants.program, variants.wrt, graph.counts(), graph.device, backend)
         known = known_record(case, Records())
@@ -70,16 +154,17 @@ def tune(
     return tune_variants(variants, graph, backend, budget, report or ignore, again=again)
 
 
-def backend_for(target: str, compiled_for: str, device: torch.device) -> str:
-    """The backend that is tuned."""
-    if target != "auto" and target not in BACKENDS:
-        raise ValueError(f"unknown target {target!r}; one of auto, {', '.join(BACKENDS)}")
-    wanted = compiled_for if target == "auto" else target
-    if wanted == "auto":
-        return default_backend(device).name
-    if wanted not in BACKENDS:
-        raise TuningError(f"backend={wanted!r} runs PyTorch's operations, which have nothing to tune")
-    obstacle = BACKENDS[wanted].untimed(device)
+def backend_for(target: str, compiled_for: str, device: torch.device) -> Backend:
+    """The backend that is tuned: ``target``; where that is ``"auto"``, the one that the model is compiled for; else the device's."""
+    if target not in CHOICES:
+        raise ValueError(f"unknown target {target!r}; one of {', '.join(CHOICES)}")
+    wanted = choice_named(target)
+    if wanted.falls_back:
+        wanted = choice_named(compiled_for)
+    backend = default_backend(device) if wanted.falls_back else wanted.backend
+    if backend is None:
+        raise TuningError(f"backend={wanted.name!r} runs PyTorch's operations, which have nothing to tune")
+    obstacle = backend.untimed(device)
     if obstacle is not None:
         raise TuningError(obstacle)
-    return wanted
+    return backend

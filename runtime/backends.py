@@ -6,7 +6,8 @@ imported when it is used: Triton need not be installed, and takes a while to imp
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -35,8 +36,8 @@ class Backend(Protocol):
         """What users call it."""
         ...
 
-    def obstacle(self, device: torch.device, dtype: torch.dtype) -> str | None:
-        """Why it cannot run on tensors of this kind, to follow its name in a sentence; None if it can."""
+    def obstacle(self, devices: Sequence[torch.device], dtypes: Sequence[torch.dtype]) -> str | None:
+        """Why it cannot run on tensors of these devices and dtypes, to follow its name in a sentence; None if it can."""
         ...
 
     def emit(self, planned: Planned, index_dtype: DType) -> str:
@@ -81,10 +82,11 @@ class CppBackend:
 
     name = "cpp"
 
-    def obstacle(self, device: torch.device, dtype: torch.dtype) -> str | None:
-        if device.type != "cpu":
-            return f"runs on CPU tensors, not on {device}"
-        return f"has no kernels for {dtype}" if dtype is torch.float16 else None
+    def obstacle(self, devices: Sequence[torch.device], dtypes: Sequence[torch.dtype]) -> str | None:
+        for device in devices:
+            if device.type != "cpu":
+                return f"runs on CPU tensors, not on {device}"
+        return f"has no kernels for {torch.float16}" if torch.float16 in dtypes else None
 
     def emit(self, planned: Planned, index_dtype: DType) -> str:
         from columba.codegen.cpp import emit
@@ -132,7 +134,7 @@ class TritonBackend:
     MOST = 16
     """Schedules of a kernel that are tried, of some dozens that are legal."""
 
-    def obstacle(self, device: torch.device, dtype: torch.dtype) -> str | None:
+    def obstacle(self, devices: Sequence[torch.device], dtypes: Sequence[torch.dtype]) -> str | None:
         return None
 
     def emit(self, planned: Planned, index_dtype: DType) -> str:
@@ -202,14 +204,38 @@ def backend_named(name: str) -> Backend:
         raise ValueError(f"unknown backend {name!r}; one of {', '.join(BACKENDS)}") from None
 
 
+@dataclass(frozen=True)
+class Choice:
+    """What ``columba.compile(backend=name)`` leaves to choose: whose kernels run, and whether PyTorch runs what those cannot."""
+
+    name: str
+    backend: Backend | None = None
+    falls_back: bool = False
+
+
+CHOICES: Mapping[str, Choice] = {
+    choice.name: choice
+    for choice in (Choice("auto", CPP, falls_back=True), Choice("cpp", CPP), Choice("triton", TRITON), Choice("torch"))
+}
+"""By name. ``torch`` has no kernels: PyTorch runs every operation."""
+
+
+def choice_named(name: str) -> Choice:
+    """The choice of that name; ValueError if there is none."""
+    try:
+        return CHOICES[name]
+    except KeyError:
+        raise ValueError(f"unknown backend {name!r}; one of {', '.join(CHOICES)}") from None
+
+
 def default_backend(device: torch.device) -> Backend:
     """What makes kernels for a device where no backend is named."""
     return CPP if device.type == "cpu" else TRITON
 
 
 def backend_shown(choice: str) -> Backend:
-    """The backend whose kernels are shown of what ``columba.compile(backend=choice)`` makes: C++ where none is named."""
-    return BACKENDS.get(choice, CPP)
+    """The backend whose kernels are shown of what ``columba.compile(backend=choice)`` makes: C++ where it makes none."""
+    return CHOICES[choice].backend or CPP
 
 
 def backend_of(changes: Changes) -> Backend:

@@ -13,7 +13,7 @@ from columba.ir.counts import SPACES
 from columba.ir.plan.plan import Plan, spaces_of
 from columba.ir.plan.planned import Planned, copied
 from columba.ir.types import DType
-from columba.runtime.backends import backend_named
+from columba.runtime.backends import CPP, Backend
 from columba.runtime.executable import Launcher
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.host import run_host_program
@@ -26,13 +26,13 @@ class Runnable:
     Args:
         planned: what to run.
         index_dtype: of the index arrays of the graphs that it will run on.
-        backend: the name of what builds the kernels.
+        backend: what builds the kernels.
     """
 
-    def __init__(self, planned: Planned, index_dtype: DType, backend: str = "cpp") -> None:
+    def __init__(self, planned: Planned, index_dtype: DType, backend: Backend = CPP) -> None:
         self.planned = planned
         self.copied = copied(planned.places)
-        self.executable = backend_named(backend).executable(planned, index_dtype)
+        self.executable = backend.executable(planned, index_dtype)
         plans = self.executable.plans
         self.arrays = tuple(dict.fromkeys(a for plan in plans for a in plan.index_arrays))
         self._lock = threading.Lock()

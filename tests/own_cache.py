@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from columba.calls import compiling as api
+from columba.calls import warn
 from columba.runtime import build, cache
 from columba.runtime.graphs import sorts
 
@@ -26,7 +26,7 @@ def fresh_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(cache, "_kept", {})
     monkeypatch.setattr(build, "_hung", set())
     monkeypatch.setattr(sorts, "_failed", [])
-    monkeypatch.setattr(api, "_warned", set())
+    monkeypatch.setattr(warn, "_warned", set())
     build.compiler_version.cache_clear()
     signal.alarm(300)
     yield

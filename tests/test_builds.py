@@ -17,7 +17,7 @@ import torch
 from own_cache import answer, entry, fresh_process, library_name, planted
 
 import columba
-from columba.calls import compiling as api
+from columba.calls import warn
 from columba.runtime import build, cache, library
 from columba.runtime.graphs import sorts
 
@@ -134,7 +134,7 @@ def test_compilers_that_fail(folder: Path, tmp_path: Path, monkeypatch: pytest.M
 
         with pytest.raises(build.BuildError, match=message):
             columba.compile(total, backend="cpp")(graph, h)
-        api._warned.clear()
+        warn._warned.clear()
         compiled = columba.compile(total)
         with pytest.warns(RuntimeWarning, match='Falling back to backend="torch"'):
             assert compiled(graph, h).tolist() == [[2.0], [3.0]], name

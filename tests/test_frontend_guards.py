@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 import columba
-from columba.calls.compiling import CompiledFunction
+from columba.calls.function import CompiledFunction
 
 pytestmark = pytest.mark.unoptimized
 
@@ -397,7 +397,7 @@ def test_unknown_backend() -> None:
 
 
 def test_traces_do_not_grow_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("columba.calls.compiling.MOST_TRACES", 3)
+    monkeypatch.setattr("columba.calls.function.MOST_TRACES", 3)
     scaled = columba.compile(lambda g, h, by: g.edges.sum(g.edges.src(h) * by), backend="torch")
     graph, h = columba.Graph(torch.tensor([[0, 1], [1, 0]])), torch.ones(2, 1)
     for by in range(6):

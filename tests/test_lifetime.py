@@ -19,7 +19,7 @@ from eager_graphs import RELATIONS, square_graphs
 from torch import Tensor, nn
 
 import columba
-from columba.calls import compiling as api
+from columba.calls import function, warn
 from columba.runtime import operators
 from columba.runtime.graphs.from_tensors import as_graph
 
@@ -300,8 +300,8 @@ def test_methods_and_partial_functions_made_anew_do_not_retrace() -> None:
 
 
 def test_a_function_that_is_traced_again_and_again_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(api, "MANY_TRACES", 3)
-    monkeypatch.setattr(api, "_warned", set())
+    monkeypatch.setattr(function, "MANY_TRACES", 3)
+    monkeypatch.setattr(warn, "_warned", set())
 
     @columba.compile(backend="torch")
     def scaled(g: columba.Graph, h: Tensor, by: float) -> Tensor:

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 import columba
-from columba.calls.compiling import CompiledFunction, Options
+from columba.calls.function import CompiledFunction
+from columba.calls.options import Options
 from columba.passes.recipes import Recipe
 from tests import pickled
 

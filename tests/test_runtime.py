@@ -18,7 +18,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import columba
 from columba import nn
-from columba.calls import compiling as api
+from columba.calls import warn
+from columba.calls.function import CompiledFunction
 from columba.ir.counts import SPACES
 from columba.runtime import build, operators
 from columba.runtime.cpp import launch
@@ -84,7 +85,7 @@ def test_torch_runs_nothing_but_what_explain_lists(name: str) -> None:
 def test_opcheck() -> None:
     layer = columba.compile(randomized(LAYERS["rgat"](), torch.float64), backend="cpp")
     x = leaf(N, 4)
-    specialization, bound = api.CompiledFunction.specialize(type(layer).forward, layer, x, G)
+    specialization, bound = CompiledFunction.specialize(type(layer).forward, layer, x, G)
     runnable = specialization.runnable(G, bound.inputs)
     index = [G.index(a) for a in runnable.arrays]
     counts = [G.count(space) if space in runnable.spaces else 0 for space in SPACES]
@@ -95,7 +96,7 @@ def test_opcheck() -> None:
 
 def test_torch_compile_and_export_go_through_the_operator() -> None:
     layer = columba.compile(randomized(LAYERS["rgcn"](), torch.float64), backend="cpp")
-    specialization, bound = api.CompiledFunction.specialize(type(layer).forward, layer, leaf(N, 4), G)
+    specialization, bound = CompiledFunction.specialize(type(layer).forward, layer, leaf(N, 4), G)
     runnable = specialization.runnable(G, bound.inputs)
     index = [G.index(a) for a in runnable.arrays]
     counts = [G.count(space) if space in runnable.spaces else 0 for space in SPACES]
@@ -183,7 +184,7 @@ def test_dtypes_without_kernels(dtype: torch.dtype) -> None:
         columba.compile(layer, backend="cpp")(x, G)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        api._warned.clear()
+        warn._warned.clear()
         y = columba.compile(layer)(x, G)
     assert y.dtype is dtype
     assert any("Falling back" in str(w.message) for w in caught)
@@ -206,7 +207,7 @@ def test_without_a_compiler(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     x = torch.randn(N, 4)
     with pytest.raises(build.CompilerNotFound, match="Install one"):
         columba.compile(eager, backend="cpp")(x, G)
-    api._warned.clear()
+    warn._warned.clear()
     with pytest.warns(RuntimeWarning, match='Falling back to backend="torch"'):
         y = columba.compile(eager)(x, G)
     torch.testing.assert_close(y, eager(x, G))

@@ -427,7 +427,7 @@ def test_triton_kernels_are_timed_one_by_one() -> None:
     pytest.importorskip("triton")
     found, g = variants()
     compilation = compile_program(found.program, found.wrt)
-    runnable = Runnable(compilation.planned, ir_dtype(g.index_dtype), "triton")
+    runnable = Runnable(compilation.planned, ir_dtype(g.index_dtype), TRITON)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that this is slow is said once a process
         times = Workload(found.program, found.wrt, g).run(runnable)

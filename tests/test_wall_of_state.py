@@ -26,7 +26,7 @@ import torch
 from torch import Tensor, nn
 
 import columba
-from columba.calls import compiling as api
+from columba.calls import function, warn
 from columba.runtime import operators
 
 pytestmark = pytest.mark.unoptimized
@@ -337,7 +337,7 @@ def double_backward(m: Layer, g: columba.Graph) -> None:
 
 
 INTERRUPTED = {
-    "trace": (api, "trace"),
+    "trace": (function, "trace"),
     "index arrays": ("columba.runtime.graphs.index_arrays.IndexArrays", "_build"),
     "binding": (operators.ProgramOnGraph, "__init__"),
     "forward": ("columba.runtime.cpp.launch.Launch", "run"),
@@ -428,7 +428,7 @@ def retraces(m: Layer, g: columba.Graph) -> None:
 
 @disturbance
 def warnings_as_errors(m: Layer, g: columba.Graph) -> None:
-    api._warned.clear()
+    warn._warned.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         may_fail(lambda: columba.compile(Layer.forward.fn, backend="auto")(m.half(), g, features().half()))
@@ -526,7 +526,7 @@ def test_nothing_stays(name: str, fresh: list[list[float]]) -> None:
 FIRST_CALLS = """
 import random, sys
 import numpy as np, torch, columba
-from columba import cost
+from columba.selection import cost
 from columba.cli import doctor
 sys.path.insert(0, {folder!r})
 from test_wall_of_state import _random_states, features, graph, layer

@@ -7,7 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from columba.calls.compiling import CompiledFunction, Options, compile
+from columba.calls.function import CompiledFunction
+from columba.calls.options import Options
+from columba.calls.specialize import compiled as compiled_as
 from columba.driver import Compilation
 from columba.frontend import Bound
 from columba.inspection.chips import chip as chip_called
@@ -168,12 +170,12 @@ def _compiled(target: Any) -> tuple[CompiledFunction, nn.Module | None]:
     owner = getattr(target, "__self__", None)
     if isinstance(owner, nn.Module):
         return _method(target.__func__), owner
-    return (target if isinstance(target, CompiledFunction) else compile(target)), None
+    return (target if isinstance(target, CompiledFunction) else compiled_as(target, Options())), None
 
 
 def _method(function: Any) -> CompiledFunction:
     if isinstance(function, CompiledFunction):
         return function
-    made: CompiledFunction = compile(function)
+    made: CompiledFunction = compiled_as(function, Options())
     made.is_method = True
     return made

@@ -256,7 +256,7 @@ class Search:
         index_dtype = ir_dtype(self.graph.index_dtype)
         compiled = [d.compile(self.program, self.wrt) for d in missing]
         with ThreadPoolExecutor(max(1, os.cpu_count() or 1)) as pool:
-            made = list(pool.map(lambda c: Runnable(c.planned, index_dtype, self.backend), compiled))
+            made = list(pool.map(lambda c: Runnable(c.planned, index_dtype, self.kernels), compiled))
         self.built.update(zip(map(str, missing), made, strict=True))
         return [self.built[str(d)] for d in decisions]
 

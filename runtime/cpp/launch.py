@@ -23,7 +23,6 @@ from columba.runtime.cpp.memory import ALIGNMENT, Pooled, pooled, scratch
 from columba.runtime.cpp.placement import Placement
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.executable import HostRunner, collecting
-from columba.runtime.graphs.sorts import start_building_sorts
 
 SMALL = 2**17
 """Calls that touch fewer elements than this run on one thread: waking another costs more than it does."""
@@ -43,7 +42,6 @@ class CppExecutable:
         self.plans = tuple(plans)
         texts = [str(plan) for plan in plans] if texts is None else texts
         self._emitted = index_dtype
-        start_building_sorts()  # graphs will need them
         with ThreadPoolExecutor() as pool:  # the compiler runs in a process of its own for each plan
             libraries = list(pool.map(self._build, plans, texts))
         self.index_dtype = torch_dtype(index_dtype)

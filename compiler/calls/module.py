@@ -1,0 +1,106 @@
+"""Compiled instances of modules: a class made of the original's, with a compiled ``forward``, that shares the original's state."""
+
+from __future__ import annotations
+
+import copyreg
+import functools
+import types
+import weakref
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from torch import nn
+
+from columba.calls.function import CompiledFunction
+from columba.calls.options import Options
+from columba.calls.specialization import Specialization
+from columba.frontend import Bound
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class CompiledModule:
+    """Mixed into the class of a compiled instance; ``original_type`` is the class it was made from."""
+
+    original_type: type[nn.Module]
+    options: Options
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        """As the original class says, but for the class itself, which no name leads to."""
+        reduced = super().__reduce_ex__(protocol)
+        if isinstance(reduced, str):
+            return reduced
+        make, args, *rest = reduced
+        return _restore, (self.options, *map(self._of_original, (make, *args))), *rest
+
+    def _of_original(self, part: Any) -> Any:
+        """The original class for the compiled one, and its class methods."""
+        if part is type(self):
+            return self.original_type
+        bound = isinstance(part, types.MethodType) and part.__self__ is type(self)
+        return types.MethodType(part.__func__, self.original_type) if bound else part
+
+
+_originals: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakref.WeakKeyDictionary()
+"""The module that each compiled one was made of."""
+
+
+class _Forward(CompiledFunction):
+    """``forward`` of a compiled instance: what the original's class has, as it is at each call."""
+
+    def __init__(self, kind: type[nn.Module], options: Options) -> None:
+        self.kind = kind
+        super().__init__(self.current(), options)
+
+    def current(self) -> Callable[..., Any]:
+        forward: Any = self.kind.forward
+        return forward.current() if isinstance(forward, CompiledFunction) else forward  # type: ignore[no-any-return]
+
+    def following(self, owner: nn.Module | None) -> tuple[type, nn.Module | None] | None:
+        known = None if owner is None else _originals.get(owner)
+        return self.kind, None if known is None else known()
+
+    def specialize(self, *args: Any, **kwargs: Any) -> tuple[Specialization, Bound]:
+        owner, _ = self._split(args)
+        known = None if owner is None else _originals.get(owner)
+        original = None if known is None else known()
+        if original is None or _original_type(original) is self.kind:
+            return super().specialize(*args, **kwargs)
+        assert owner is not None
+        kind: Any = _original_type(original)
+        owner.__class__ = _compiled_type(kind, self.options)  # as the original's was swapped
+        return type(owner).forward.specialize(*args, **kwargs)  # type: ignore[attr-defined, no-any-return]
+
+
+def _original_type(module: nn.Module) -> type[nn.Module]:
+    return module.original_type if isinstance(module, CompiledModule) else type(module)
+
+
+@functools.cache
+def _compiled_type(original: Any, options: Options) -> type[nn.Module]:
+    members = {
+        "original_type": original,
+        "options": options,
+        "forward": _Forward(original, options),
+        "__module__": original.__module__,
+        "__qualname__": original.__qualname__,
+        "__doc__": original.__doc__,
+    }
+    return type(original.__name__, (CompiledModule, original), members)
+
+
+def compiled_module(module: M, options: Options) -> M:
+    """A module of a compiled class that shares the original's state."""
+    if "forward" in module.__dict__:
+        raise TypeError(
+            f"columba.compile: this {type(module).__name__} has a forward of its own, set on the instance; compile the class, or remove it"
+        )
+    compiled = copyreg.__newobj__(_compiled_type(_original_type(module), options))  # type: ignore[attr-defined, arg-type]
+    compiled.__dict__ = module.__dict__
+    _originals[compiled] = weakref.ref(module)
+    return compiled
+
+
+def _restore(options: Options, make: Callable[..., nn.Module], *args: Any) -> nn.Module:
+    """A compiled module for pickle and copy to fill; ``make(*args)`` gives one of the original class."""
+    return compiled_module(make(*args), options)

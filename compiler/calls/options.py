@@ -1,0 +1,50 @@
+"""What ``columba.compile`` was asked for."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, fields
+from typing import Any
+
+from columba.passes.recipes import Recipe
+from columba.runtime.backends import Choice, choice_named
+from columba.selection.variants import parse_choices, recipes_for
+
+
+@dataclass(frozen=True)
+class Options:
+    """What ``columba.compile`` was asked for."""
+
+    backend: str = "auto"
+    passes: str = ""
+    memory_budget: int | None = None
+    recipe: Recipe | None = None
+    autotune: bool = False
+
+    def __post_init__(self) -> None:
+        choice_named(self.backend)
+        if self.memory_budget is not None and self.memory_budget < 0:
+            raise ValueError(f"memory_budget must not be negative, got {self.memory_budget}")
+        if self.passes and self.recipe is not None:
+            raise ValueError("give passes or a recipe, not both: a recipe lists all passes")
+        if self.autotune and not self.is_open:
+            raise ValueError("autotune=True chooses what runs: give it without passes, recipe and memory_budget")
+        parse_choices(self.passes)
+
+    @property
+    def choice(self) -> Choice:
+        """What ``backend`` leaves to choose."""
+        return choice_named(self.backend)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether everything is left to choose; then what was tuned counts."""
+        return not self.passes and self.recipe is None and self.memory_budget is None
+
+    @functools.cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """The recipes among which the cost model chooses, by name."""
+        return recipes_for(parse_choices(self.passes)) if self.recipe is None else {"given": self.recipe}
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {f.name: getattr(self, f.name) for f in fields(self)}  # not what was derived of them

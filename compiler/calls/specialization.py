@@ -1,0 +1,164 @@
+"""One trace of a compiled function, and the kernels that calls of it chose."""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from columba.calls.options import Options
+from columba.calls.shortcut import Shortcut, shortcut_to
+from columba.calls.warn import warn_once
+from columba.frontend import Bound, Trace
+from columba.gradient.distinct import shares_memory
+from columba.gradient.saving import Saving
+from columba.runtime.backends import CPP, Backend, backend_shown
+from columba.runtime.build import BuildError, CompilerNotFound
+from columba.runtime.dtypes import ir_dtype
+from columba.runtime.graphs.graph import Graph
+from columba.runtime.graphs.sorts import start_building_sorts
+from columba.runtime.program import Runnable
+from columba.runtime.reference import evaluate
+from columba.selection.variants import Variants
+from columba.tuning.lookup import Recorded
+from columba.tuning.records import RecordsError
+
+FALLING_BACK = ' Falling back to backend="torch", which is slower.'
+
+_VariantsKey = tuple[tuple[str, ...], tuple[int, ...] | None]
+"""The inputs that want gradients, and, where memory is limited, the rows of the graph's spaces."""
+
+
+class Specialization:
+    """One trace, and what was compiled of it: for each set of inputs that want gradients, the variants that graphs chose."""
+
+    def __init__(self, traced: Trace, options: Options) -> None:
+        self.trace = traced
+        self.options = options
+        self.variants: dict[_VariantsKey, Variants] = {}
+        self.runnables: dict[tuple[_VariantsKey, str, torch.dtype, str], Runnable] = {}
+        self.recorded: dict[tuple[str, str], Recorded] = {}
+        self.lock = threading.RLock()
+        self.shortcut: Shortcut | None = None
+        self.patience = Cadence()
+        self.is_unbuildable = False
+
+    def __call__(self, bound: Bound, owner: nn.Module | None) -> Any:
+        backend = self._backend(bound.graph, bound.inputs)
+        runnable = None if backend is None else self._runnable(bound.graph, bound.inputs, backend)
+        if runnable is None:
+            results = evaluate(self.trace.program, bound.inputs, bound.graph.structure)
+            shared = shares_memory(self.trace.program)
+            return self.trace.rebuild(bound, [x.clone() if s else x for x, s in zip(results, shared, strict=True)])
+        results = runnable(bound.inputs, bound.graph)
+        if self.patience.is_over(bound.graph) and runnable.planned.results:
+            places = runnable.planned.places
+            self.shortcut = shortcut_to(self.trace, bound, owner, runnable.on(bound.graph), places)
+        return self.trace.rebuild(bound, results)
+
+    def _runnable(self, graph: Graph, inputs: Sequence[Tensor], backend: Backend) -> Runnable | None:
+        """What runs the call; None where the backend was not asked for by name, and there is no compiler, or it failed."""
+        falls_back = self.options.choice.falls_back
+        if self.is_unbuildable and falls_back:
+            return None
+        try:
+            return self.runnable(graph, inputs, backend)
+        except (CompilerNotFound, BuildError) as e:
+            if not falls_back:
+                raise
+            self.is_unbuildable = isinstance(e, BuildError)  # which takes long to find out
+            warn_once(f"columba: {e}{FALLING_BACK}")
+            return None
+
+    def _backend(self, graph: Graph, inputs: Sequence[Tensor]) -> Backend | None:
+        """Whose kernels run this call, None: PyTorch's; RuntimeError where the backend asked for cannot."""
+        choice = self.options.choice
+        if choice.backend is None:
+            return None
+        obstacle = choice.backend.obstacle((graph.device, *(x.device for x in inputs)), [x.dtype for x in inputs])
+        if obstacle is None:
+            return choice.backend
+        if not choice.falls_back:
+            raise RuntimeError(f'backend="{choice.name}" {obstacle}; use backend="torch" (or "auto") for such inputs')
+        warn_once(f'columba: backend="{choice.backend.name}" {obstacle}.{FALLING_BACK}')
+        return None
+
+    def runnable(self, graph: Graph, inputs: Sequence[Tensor], backend: Backend = CPP) -> Runnable:
+        """The kernels for these inputs' gradients that are best for this graph, built now if they are not yet."""
+        with self.lock:
+            key, variants = self._variants(graph, inputs)
+            if graph.device.type == "cpu" and not self.runnables:
+                start_building_sorts()  # the graph will need them
+            name = self.choice(graph, variants, backend)
+            found = (key, name, graph.index_dtype, backend.name)
+            if found not in self.runnables:
+                self.runnables[found] = Runnable(variants.planned(name), ir_dtype(graph.index_dtype), backend)
+            return self.runnables[found]
+
+    def explain(self, graph: Graph, inputs: Sequence[Tensor]) -> tuple[str, Variants]:
+        """The name of the variant that this call runs, and all variants."""
+        with self.lock:
+            _, variants = self._variants(graph, inputs)
+            return self.choice(graph, variants, backend_shown(self.options.backend)), variants
+
+    def variants_for(self, graph: Graph, inputs: Sequence[Tensor]) -> Variants:
+        """All variants for these inputs' gradients."""
+        with self.lock:
+            return self._variants(graph, inputs)[1]
+
+    def choice(self, graph: Graph, variants: Variants, backend: Backend) -> str:
+        """The variant for a graph, which the graph remembers."""
+        chosen: str = graph.keep(f"{variants.key} {backend.name}", lambda: self._choose(graph, variants, backend))
+        return chosen
+
+    def _choose(self, graph: Graph, variants: Variants, backend: Backend) -> str:
+        """What was tuned for graphs of this size; else the only variant, or the one that the cost model finds cheapest."""
+        if self.options.is_open:
+            recorded = self.recorded.setdefault((variants.key, backend.name), Recorded(variants, backend.name))
+            name = recorded.choice(graph)
+            if name is None and self.options.autotune:
+                from columba.tuning.search import tune_variants  # which most processes never need
+
+                try:
+                    tune_variants(variants, graph, backend.name)
+                except RecordsError as e:
+                    warn_once(f"columba: {e}; nothing is tuned")
+                recorded.forget()
+                name = recorded.choice(graph)
+            if name is not None:
+                return name
+        names = variants.names()
+        return names[0] if len(names) == 1 else variants.choose(graph.counts())
+
+    def _variants(self, graph: Graph, inputs: Sequence[Tensor]) -> tuple[_VariantsKey, Variants]:
+        program = self.trace.program
+        grad = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
+        wrt = tuple(i.name for i, x in zip(program.inputs, inputs, strict=True) if grad and x.requires_grad)
+        budget = self.options.memory_budget
+        sizes = None if budget is None or not wrt else tuple(graph.counts().values())
+        key = (wrt, sizes)
+        if key not in self.variants:
+            saving = None if sizes is None else Saving(graph.counts(), budget)
+            self.variants[key] = Variants(program, wrt, self.options.recipes, saving)
+        return key, self.variants[key]
+
+
+class Cadence:
+    """Says when a shortcut is worth making: when a graph comes back, and, after each shortcut that later missed, more rarely."""
+
+    def __init__(self) -> None:
+        self.graph: weakref.ref[Graph] | None = None
+        self.calls, self.wait = 0, 1
+
+    def is_over(self, graph: Graph) -> bool:
+        returns = self.graph is not None and self.graph() is graph
+        self.graph = weakref.ref(graph)
+        self.calls += 1
+        if not returns or self.calls <= self.wait:
+            return False
+        self.calls, self.wait = 0, min(2 * self.wait, 256)
+        return True
