@@ -19,7 +19,7 @@ import torch  # noqa: E402
 from benchmarks.cases import Case, load_graph, make_input, make_layer  # noqa: E402
 from benchmarks.peers import build_peer  # noqa: E402
 from benchmarks.records import COLUMBA  # noqa: E402
-from columba.selection.cost import machine_rates  # noqa: E402
+from columba.selection.rates import machine_rates  # noqa: E402
 
 
 def main(peer: str, case: Case, mode: str) -> dict[str, float]:

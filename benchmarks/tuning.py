@@ -25,7 +25,7 @@ from benchmarks.cases import LAYERS, Case, load_graph, make_input, make_layer
 from columba.inspection.explain import tunable
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.program import Runnable
-from columba.selection.cost import machine_rates
+from columba.selection.rates import machine_rates
 from columba.tuning.decisions import Decision, parse_decision
 from columba.tuning.measure import Workload, compare
 from columba.tuning.search import Outcome

@@ -15,9 +15,10 @@ from columba.ir.plan.planned import Planned, copied
 from columba.ir.types import DType
 from columba.runtime.backends import CPP, Backend
 from columba.runtime.executable import Launcher
+from columba.runtime.fast_path import ProgramOnGraph
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.host import run_host_program
-from columba.runtime.operators import CompiledProgram, Direction, ProgramOnGraph
+from columba.runtime.operators import CompiledProgram, Direction
 
 
 class Runnable:

@@ -16,8 +16,10 @@ from columba.ir.program.parsing import parse_program
 from columba.ir.spaces import Space
 from columba.nn import HGTConv, RGATConv, RGCNConv
 from columba.runtime import cache
-from columba.selection.cost import Rates, kernel_work, machine_rates, plan_seconds
+from columba.selection.cost import plan_seconds
+from columba.selection.rates import Rates, machine_rates
 from columba.selection.variants import Variants, parse_choices, recipe_of, recipes_for
+from columba.selection.work import kernel_work
 
 pytestmark = pytest.mark.unoptimized
 

@@ -19,7 +19,7 @@ import columba
 from columba import nn
 from columba.calls import shortcut as shortcuts
 from columba.frontend import Trace
-from columba.runtime import operators
+from columba.runtime import fast_path
 from columba.runtime.cpp.launch import _pattern, _strides
 from columba.runtime.cpp.memory import Block, Pooled, Scratch, pooled, scratch
 
@@ -359,12 +359,12 @@ def test_shortcuts_are_given_up_where_they_do_not_help(monkeypatch: pytest.Monke
 
 
 def test_no_modes() -> None:
-    assert operators.no_modes()
+    assert fast_path.no_modes()
     with torch.profiler.profile():
-        assert not operators.no_modes()
+        assert not fast_path.no_modes()
     with torch._subclasses.FakeTensorMode():
-        assert not operators.no_modes()
-    assert not torch.func.vmap(lambda x: x * operators.no_modes())(torch.ones(2)).any()
+        assert not fast_path.no_modes()
+    assert not torch.func.vmap(lambda x: x * fast_path.no_modes())(torch.ones(2)).any()
 
 
 def test_saved_values_are_not_shared_while_a_graph_lives(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,7 +30,7 @@ import columba
 from columba.ir.counts import Counts
 from columba.ir.plan.plan import spaces_of
 from columba.ir.spaces import Space
-from columba.runtime import operators
+from columba.runtime import fast_path, operators
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.host import run_host_program
 from columba.runtime.triton import launch as triton_launch
@@ -126,7 +126,7 @@ def watch_calls(program: str, graph: Graph, monkeypatch: pytest.MonkeyPatch) -> 
     run = operators._run
     with monkeypatch.context() as patch:
         patch.setattr(triton_launch, "load_functions", lambda source, interpreted: kernels)
-        patch.setattr(operators, "is_plain", lambda inputs: False)  # as for tensors of a GPU
+        patch.setattr(fast_path, "is_plain", lambda inputs: False)  # as for tensors of a GPU
         for _ in range(3):
             step()
         kernels.launches.clear()

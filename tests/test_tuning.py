@@ -25,7 +25,7 @@ from columba.passes.recipes import Recipe
 from columba.runtime.backends import CPP, TRITON
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.program import Runnable
-from columba.selection.cost import Rates
+from columba.selection.rates import Rates
 from columba.selection.variants import Variants, parse_choices
 from columba.tuning import search, space
 from columba.tuning.cases import bucket, case_of, program_hash

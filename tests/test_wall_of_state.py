@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 import columba
 from columba.calls import function, warn
-from columba.runtime import operators
+from columba.runtime import fast_path
 
 pytestmark = pytest.mark.unoptimized
 
@@ -339,7 +339,7 @@ def double_backward(m: Layer, g: columba.Graph) -> None:
 INTERRUPTED = {
     "trace": (function, "trace"),
     "index arrays": ("columba.runtime.graphs.index_arrays.IndexArrays", "_build"),
-    "binding": (operators.ProgramOnGraph, "__init__"),
+    "binding": (fast_path.ProgramOnGraph, "__init__"),
     "forward": ("columba.runtime.cpp.launch.Launch", "run"),
     "variants": ("columba.selection.variants.Variants", "names"),
     "compilation": ("columba.selection.variants.Variants", "planned"),

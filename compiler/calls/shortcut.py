@@ -48,9 +48,9 @@ from columba.frontend.sources import (
 from columba.frontend.symbolic import BuiltGraph
 from columba.frontend.trace import Bound, Trace
 from columba.ir.plan.planned import copied
+from columba.runtime.fast_path import PLAIN, ProgramOnGraph, no_modes
 from columba.runtime.graphs.from_tensors import seen_tensors
 from columba.runtime.graphs.graph import Graph
-from columba.runtime.operators import PLAIN, ProgramOnGraph, no_modes
 
 MISSED = object()
 """What a shortcut returns for a call that it does not know."""

@@ -20,8 +20,9 @@ from columba.runtime.backends import backend_shown
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.modes import random_states_kept
-from columba.selection.cost import kernel_work, machine_rates
+from columba.selection.rates import machine_rates
 from columba.selection.variants import Variants
+from columba.selection.work import kernel_work
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,8 @@ from columba.ir.plan.plan import Plan, index_arrays
 from columba.ir.program.ops import VIEWS, Constant, Input, Value
 from columba.ir.spaces import Space
 from columba.ir.types import DType
-from columba.selection.cost import Rates, kernel_work, narrowed_loads
+from columba.selection.rates import Rates
+from columba.selection.work import kernel_work, narrowed_loads
 
 CACHE_SPEED = 3.0
 """How many times faster than memory the shared cache is taken to be, where variants are compared. An assumption."""

@@ -16,7 +16,8 @@ from columba.passes.pipeline import discover
 from columba.passes.program.merge_linears import MergeLinears
 from columba.passes.recipes import LEVEL_1, LEVEL_2, Recipe
 from columba.selection import plan_cache
-from columba.selection.cost import TYPICAL_RATES, Rates, known_rates, machine_rates, plan_seconds, rates_key
+from columba.selection.cost import plan_seconds
+from columba.selection.rates import TYPICAL_RATES, Rates, known_rates, machine_rates, rates_key
 
 REQUIRED = ("expand_softmax", "legalize_linear")
 """What lowering relies on; these passes cannot be forbidden."""

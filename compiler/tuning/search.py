@@ -16,7 +16,7 @@ from columba.runtime.backends import backend_named
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.program import Runnable
-from columba.selection.cost import machine_rates
+from columba.selection.rates import machine_rates
 from columba.selection.variants import Variants
 from columba.tuning.cases import case_of, versions
 from columba.tuning.decisions import BadDecision, Changes, Decision, parse_decision

@@ -6,11 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from columba.driver import Compilation
+from columba.ir.counts import Counts
 from columba.ir.plan.kernels import HostCall
 from columba.ir.program.program import Program
 from columba.runtime.backends import Backend
-from columba.selection.cost import Counts, Rates, kernel_work, plan_seconds
+from columba.selection.cost import plan_seconds
+from columba.selection.rates import Rates
 from columba.selection.variants import ALTERNATIVES, Variants, recipe_of
+from columba.selection.work import kernel_work
 from columba.tuning.decisions import DIRECTIONS, BadDecision, Changes, Decision, Schedules, scheduled
 
 OPTIONAL = (

@@ -94,7 +94,7 @@ MUTANTS = (
     Mutant(f"{_LEVEL_1}fold_factors", "if linear.transpose and columns.shape:", "if False:"),
     Mutant(f"{_LEVEL_1}hoist_factors", "is_finite(scale) or (unread and not may_be_infinite(scale))", "is_finite(scale) or unread"),
     Mutant(f"{_LEVEL_1}hoist_factors", 'if not isinstance(node, Reduce) or node.op != "sum":', 'if not isinstance(node, Reduce) or node.op not in ("sum", "max"):'),
-    Mutant(f"{_LEVEL_1}hoist_factors", "all(map(is_finite, value.args)) and not _may_divide_by_zero(value)", "all(map(is_finite, value.args))"),
+    Mutant(f"{_LEVEL_1}facts", "all(map(is_finite, value.args)) and not _may_divide_by_zero(value)", "all(map(is_finite, value.args))"),
     Mutant(f"{_LEVEL_1}inline_thin_linear", "if 1 in (n, k) else b.swap_last(w)", ""),
     Mutant(f"{_LEVEL_1}inline_thin_linear", "Slice(value, axis, n, n + 1)", "Slice(value, axis, 0, 1)"),
     Mutant(f"{_LEVEL_1}legalize_linear", "    if node.transpose:\n", "    if False:\n"),

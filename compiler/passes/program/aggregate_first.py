@@ -11,7 +11,7 @@ from columba.ir.program.program import Program
 from columba.ir.spaces import NODE_SPACES, WEIGHT_SPACES, IndexMap, Space, compose, factor, maps_from
 from columba.ir.types import Shape
 from columba.passes.pipeline import Pass
-from columba.passes.program.compact_materialization import is_square
+from columba.passes.program.facts import is_square
 
 ENDS = {"dst": ("dst", "dst_rel"), "src": ("src", "src_rel")}
 

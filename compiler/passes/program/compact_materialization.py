@@ -15,9 +15,9 @@ from columba.ir.program.ops import (
     Value,
 )
 from columba.ir.program.program import Program
-from columba.ir.spaces import PAIR_SPACES, IndexMap, Space, factor, maps_from
+from columba.ir.spaces import PAIR_SPACES, IndexMap, factor, maps_from
 from columba.passes.pipeline import Pass
-from columba.passes.program.hoist_factors import is_finite, is_nonnegative, is_positive, may_be_infinite
+from columba.passes.program.facts import is_finite, is_nonnegative, is_positive, is_square, may_be_infinite
 
 HOISTED = (*ROW_WISE, Linear)
 """Operations whose result in a row depends on nothing but the operands' same row (and a weight that the row selects)."""
@@ -71,11 +71,6 @@ class CompactMaterialization(Pass[Program]):
             m for m in reversed(maps_from(node.space, square=square)) if self.pairs or m.coarse not in PAIR_SPACES
         ]
         return next((m for m in coarsest_first if all(via == m or factor(via, m) is not None for via in needed)), None)
-
-
-def is_square(program: Program) -> bool:
-    """Whether a program is on a graph with one set of nodes."""
-    return not any(v.space in (Space.SRC, Space.DST) for v in program.body)
 
 
 def _may_divide_by_zero(node: Value) -> bool:

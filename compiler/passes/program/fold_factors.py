@@ -11,7 +11,7 @@ from columba.ir.program.ops import FeatureReduce, Lift, Linear, Pointwise, Resha
 from columba.ir.program.program import Program
 from columba.ir.spaces import WEIGHT_SPACES, IndexMap, factor
 from columba.passes.pipeline import Pass
-from columba.passes.program.hoist_factors import may_be_infinite
+from columba.passes.program.facts import may_be_infinite
 from columba.passes.program.rewriting import rewrite_with_readers
 
 Once = Callable[[Value], bool]

@@ -11,7 +11,8 @@ from columba.ir.program.ops import Constant, Lift, Pointwise, Value
 from columba.ir.program.program import Program
 from columba.ir.spaces import PAIR_SPACES
 from columba.passes.pipeline import Pass
-from columba.passes.program.compact_materialization import CompactMaterialization, is_square
+from columba.passes.program.compact_materialization import CompactMaterialization
+from columba.passes.program.facts import is_square
 from columba.passes.program.rewriting import rewrite_with_readers
 
 
