@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from columba.ir.node import Node, rewrite, users
+from columba.ir.node import Node
 from columba.ir.program import build as b
 from columba.ir.program.ops import (
     VIEWS,
@@ -18,6 +18,7 @@ from columba.ir.program.program import Program
 from columba.ir.spaces import PAIR_SPACES, IndexMap, factor
 from columba.passes.pipeline import Pass
 from columba.passes.program.facts import is_finite, may_be_infinite
+from columba.passes.program.rewriting import Rewriter
 
 
 @dataclass(frozen=True)
@@ -31,18 +32,16 @@ class HoistFactors(Pass[Program]):
     """
 
     def run(self, program: Program) -> Program:
-        readers = users(program.results)
-        results = set(program.results)
-        origins: dict[Node, Node] = {}
+        rewriter = Rewriter(program)
 
         def rule(node: Node) -> Node:
             if not isinstance(node, Reduce) or node.op != "sum":
                 return node
-            old = origins.get(node, node)
-            unread = old not in results and all(isinstance(u, Lift) and u.via == node.via for u in readers[old])
+            readers = rewriter.readers(node)
+            unread = not rewriter.is_result(node) and all(isinstance(u, Lift) and u.via == node.via for u in readers)
             return _hoist(node, unread)
 
-        return program.with_results(rewrite(program.results, rule, origins=origins))
+        return rewriter.run(rule)
 
 
 def _hoist(node: Reduce, unread: bool) -> Value:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from columba.ir.node import Node, rewrite, users
+from columba.ir.node import Node
 from columba.ir.program import build as b
 from columba.ir.program.ops import (
     ROW_WISE,
@@ -18,6 +17,7 @@ from columba.ir.program.ops import (
 from columba.ir.program.program import Program
 from columba.ir.spaces import WEIGHT_SPACES, Space
 from columba.passes.pipeline import Pass
+from columba.passes.program.rewriting import Rewriter
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class InlineThinLinear(Pass[Program]):
     thin: int = 4
 
     def run(self, program: Program) -> Program:
-        readers = users(program.results)
+        rewriter = Rewriter(program)
         targets: set[Node] = {
             v
             for v in program.body
@@ -43,23 +43,22 @@ class InlineThinLinear(Pass[Program]):
             and v.via is not None
             and v.space not in WEIGHT_SPACES
             and 0 < v.x.shape[-1] <= self.thin
-            and _only_summed(v, readers, program.results)
+            and _only_summed(v, rewriter)
         }
         if not targets:
             return program
-        origins: dict[Node, Node] = {}
 
         def rule(node: Node) -> Node:
-            if isinstance(node, Linear) and origins.get(node, node) in targets:
+            if isinstance(node, Linear) and rewriter.original(node) in targets:
                 return _sum_of_products(node)
             return node
 
-        return program.with_results(rewrite(program.results, rule, origins=origins))
+        return rewriter.run(rule)
 
 
-def _only_summed(linear: Linear, readers: Mapping[Node, Sequence[Node]], results: Sequence[Value]) -> bool:
+def _only_summed(linear: Linear, rewriter: Rewriter) -> bool:
     """Whether reductions alone, and on edges computations of other rows, read what follows from a product row by row."""
-    if linear in results:
+    if rewriter.is_result(linear):
         return False
     on_edges = linear.space is Space.EDGE
     summed = False
@@ -67,11 +66,11 @@ def _only_summed(linear: Linear, readers: Mapping[Node, Sequence[Node]], results
     seen: set[Node] = set()
     while stack:
         value = stack.pop()
-        if value in results:
+        if rewriter.is_result(value):
             if not on_edges:
                 return False
             summed = True
-        for reader in readers[value]:
+        for reader in rewriter.readers(value):
             if reader in seen:
                 continue
             seen.add(reader)

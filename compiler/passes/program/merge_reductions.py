@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from columba.ir.node import Node, rewrite, users
+from columba.ir.node import Node
 from columba.ir.program import build as b
 from columba.ir.program.ops import Constant, Expand, Permute, Pointwise, Reduce, Reshape, Value
 from columba.ir.program.program import Program
 from columba.ir.spaces import WEIGHT_SPACES, IndexMap, Space, compose
 from columba.passes.pipeline import Pass
+from columba.passes.program.rewriting import Rewriter
 
 
 @dataclass(frozen=True)
@@ -23,9 +24,7 @@ class MergeReductions(Pass[Program]):
     """
 
     def run(self, program: Program) -> Program:
-        readers = users(program.results)
-        results = set(program.results)
-        origins: dict[Node, Node] = {}
+        rewriter = Rewriter(program)
 
         def rule(node: Node) -> Node:
             if not isinstance(node, Reduce) or node.op != "sum" or node.space in WEIGHT_SPACES:
@@ -33,12 +32,11 @@ class MergeReductions(Pass[Program]):
             chain, inner = _linear_chain(node.x)
             if not isinstance(inner, Reduce) or inner.op != "sum" or inner.via.fine is not Space.EDGE:
                 return node
-            old = [origins.get(v, v) for v in (*chain, inner)]
-            if any(v in results or len(readers.get(v, ())) > 1 for v in old):
+            if not all(map(rewriter.once, (*chain, inner))):
                 return node
             return b.reduce_sum(_replay(chain, inner), compose(inner.via, node.via))
 
-        return program.with_results(rewrite(program.results, rule, origins=origins))
+        return rewriter.run(rule)
 
 
 def _linear_chain(value: Value) -> tuple[list[Value], Value]:

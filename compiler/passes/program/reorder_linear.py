@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from columba.ir.node import Node, rewrite, users
+from columba.ir.node import Node
 from columba.ir.program import build as b
 from columba.ir.program.ops import FeatureReduce, Lift, Linear, Pointwise, Reshape, Value
 from columba.ir.program.program import Program
 from columba.ir.spaces import WEIGHT_SPACES
 from columba.passes.pipeline import Pass
+from columba.passes.program.rewriting import rewrite_with_readers
 
 
 @dataclass(frozen=True)
@@ -23,22 +24,14 @@ class ReorderLinear(Pass[Program]):
     """
 
     def run(self, program: Program) -> Program:
-        readers = users(program.results)
-        results = set(program.results)
-        origins: dict[Node, Node] = {}
-
-        def once(value: Value) -> bool:
-            old = origins.get(value, value)
-            return old not in results and len(readers.get(old, ())) == 1
-
-        def rule(node: Node) -> Node:
+        def rule(node: Node, once: Callable[[Value], bool]) -> Node:
             if isinstance(node, FeatureReduce) and node.op == "sum":
                 return _dot(node, once)
             if isinstance(node, Linear):
                 return _chain(node, once)
             return node
 
-        return program.with_results(rewrite(program.results, rule, origins=origins))
+        return rewrite_with_readers(program, rule)
 
 
 def _dot(node: FeatureReduce, once: Callable[[Value], bool]) -> Value:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from columba.ir.node import Node, rewrite, users, value_numbers
+from columba.ir.node import Node, value_numbers
 from columba.ir.program import build as b
 from columba.ir.program.ops import Expand, FeatureReduce, Lift, Pointwise, Reduce, Reshape, Value
 from columba.ir.program.program import Program
 from columba.ir.spaces import PAIR_SPACES, IndexMap, compose, factor
 from columba.passes.pipeline import Pass
 from columba.passes.program.hoist_factors import owner_value
+from columba.passes.program.rewriting import Rewriter
 
 
 @dataclass(frozen=True)
@@ -28,21 +29,19 @@ class ReuseWeightedSums(Pass[Program]):
         finder = _Finder(program)
         if not finder.sums:
             return program
-        return program.with_results(rewrite(program.results, finder.rule, origins=finder.origins))
+        return finder.rewriter.run(finder.rule)
 
 
 class _Finder:
     def __init__(self, program: Program) -> None:
-        self.readers = users(program.results)
-        self.results = set(program.results)
+        self.rewriter = Rewriter(program)
         self.number = value_numbers(program.results)
-        self.origins: dict[Node, Node] = {}
         self.sums: list[Reduce] = [
             v for v in program.body if isinstance(v, Reduce) and v.op == "sum" and _is_product(v.x) and v.shape
         ]
 
     def rule(self, node: Node) -> Node:
-        old = self.origins.get(node, node)
+        old = self.rewriter.original(node)
         if not isinstance(old, Reduce) or old.op != "sum" or not self._read_by_members(old, old.via):
             return node
         for weight, dot in _products(old.x):
@@ -55,9 +54,8 @@ class _Finder:
         """Whether every row that matters has members."""
         if via.coarse in PAIR_SPACES:
             return True
-        return node not in self.results and all(
-            isinstance(u, Lift) and u.via == via for u in self.readers.get(node, ())
-        )
+        readers = self.rewriter.readers(node)
+        return not self.rewriter.is_result(node) and all(isinstance(u, Lift) and u.via == via for u in readers)
 
     def _match(self, node: Reduce, weight: Value, dot: Value) -> Value | None:
         dot = dot.x if isinstance(dot, Reshape) and dot.x.shape == dot.shape else dot

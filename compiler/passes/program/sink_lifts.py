@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from columba.ir.node import Node, rewrite, users
+from columba.ir.node import Node
 from columba.ir.pointwise import POINTWISE
 from columba.ir.program import build as b
 from columba.ir.program.ops import Cast, Constant, Expand, Input, Lift, Permute, Pointwise, Reshape, Slice, Value
 from columba.ir.program.program import Program
 from columba.ir.spaces import PAIR_SPACES
 from columba.passes.pipeline import Pass
+from columba.passes.program.rewriting import Rewriter
 
 
 @dataclass(frozen=True)
@@ -28,18 +29,18 @@ class SinkLifts(Pass[Program]):
     flops: int = 4
 
     def run(self, program: Program) -> Program:
-        readers = users(program.results)
-        kept = set(program.results)
+        rewriter = Rewriter(program)
         sunk: dict[Value, bool] = {}
 
         def cheap(v: Value) -> bool:
             if v not in sunk:
-                sunk[v] = self._cheap(v, cheap) and v not in kept
+                sunk[v] = self._cheap(v, cheap) and not rewriter.is_result(v)
             return sunk[v]
 
         def only_lifted(v: Value) -> bool:
             return all(
-                isinstance(u, Lift) or (isinstance(u, Value) and cheap(u) and only_lifted(u)) for u in readers[v]
+                isinstance(u, Lift) or (isinstance(u, Value) and cheap(u) and only_lifted(u))
+                for u in rewriter.readers(v)
             )
 
         targets = {
@@ -49,14 +50,13 @@ class SinkLifts(Pass[Program]):
         }
         if not any(isinstance(v, Lift) and v.x in targets for v in program.body):
             return program
-        origins: dict[Node, Node] = {}
 
         def rule(node: Node) -> Node:
-            if isinstance(node, Lift) and origins.get(node.x, node.x) in targets:
-                return _sink(node, origins, targets)
+            if isinstance(node, Lift) and rewriter.original(node.x) in targets:
+                return _sink(node, rewriter, targets)
             return node
 
-        return program.with_results(rewrite(program.results, rule, origins=origins))
+        return rewriter.run(rule)
 
     def _cheap(self, v: Value, cheap: Callable[[Value], bool]) -> bool:
         if isinstance(v, Pointwise):
@@ -71,11 +71,11 @@ class SinkLifts(Pass[Program]):
         )
 
 
-def _sink(node: Lift, origins: dict[Node, Node], targets: set[Value]) -> Value:
+def _sink(node: Lift, rewriter: Rewriter, targets: set[Value]) -> Value:
     """The lift moved below the operations of its operand."""
 
     def move(value: Value) -> Value:
-        if origins.get(value, value) in targets:
+        if rewriter.original(value) in targets:
             return value.with_children([move(c) for c in value.children])  # type: ignore[arg-type]
         return b.lift(value, node.via)
 
