@@ -7,7 +7,7 @@ import torch
 from columba import Graph
 
 
-class Kinds:
+class TypedEdges:
     """Node types ``n0, n1, ...`` with contiguous ids, and the relations that have edges, in the ids of their types.
 
     Attributes:

@@ -16,7 +16,7 @@ from columba.passes.recipes import Recipe
 from columba.runtime.backends import CHOICES, Backend, choice_named, default_backend
 from columba.runtime.graphs.graph import Graph
 from columba.tuning.cases import case_of
-from columba.tuning.records import Record, Records
+from columba.tuning.records import Records, TuningRecord
 from columba.tuning.search import BUDGET, Outcome, Step, TuningError, ignore, known_record, tune_variants
 
 __all__ = ["Explanation", "backend_for", "compile", "explain", "inspect", "tune"]
@@ -112,7 +112,7 @@ def tune(
     again: bool = False,
     report: Callable[[Step], None] | None = None,
     **kwargs: Any,
-) -> Outcome | Record:
+) -> Outcome | TuningRecord:
     """Measures candidates for a model's kernels on this machine, and records the winner, which ``columba.compile`` then uses by itself.
 
     What is tried: variants of the plan (compaction, the order of aggregation and products, reordering, recomputation), and the

@@ -16,13 +16,12 @@ from columba.gradient.distinct import Distinct, distinct
 from columba.gradient.partition import partition
 from columba.gradient.saving import Saving
 from columba.ir.plan.plan import Plan
-from columba.ir.plan.planned import Gradient, Place, Planned, Schedules, Source, is_internal
+from columba.ir.plan.planned import BackwardSource, Gradient, Planned, ResultPlace, Schedules, is_internal
 from columba.ir.plan.verify import verify as verify_plan
 from columba.ir.program.program import Program
 from columba.ir.program.verify import verify as verify_program
 from columba.ir.types import DType
 from columba.lowering.kernels import lower
-from columba.passes.plan.sort_rows import SortRows, sort_saved
 from columba.passes.recipes import Recipe
 from columba.runtime.backends import backend_named
 
@@ -38,11 +37,11 @@ class Compilation:
     traced: Program
     forward: Program
     forward_plan: Plan
-    places: tuple[Place, ...]
+    places: tuple[ResultPlace, ...]
     joint: Program | None = None
     backward: Program | None = None
     backward_plan: Plan | None = None
-    sources: tuple[Source, ...] = ()
+    sources: tuple[BackwardSource, ...] = ()
     gradients: tuple[Gradient, ...] = ()
     schedules: Schedules = field(default_factory=dict)
 
@@ -95,14 +94,8 @@ def compile_program(
     backward = distinct(parts.backward)
     by_name = dict(zip(wrt, backward.places, strict=True))
     gradients = tuple(_gradient(by_name.get(i.name), parts.sources) for i in traced.inputs)
-    forward_plan, backward_plan = (recipe.schedule(lower(p)) for p in (parts.forward, backward.program))
-    if SortRows() in recipe.level2:
-        internal = [
-            (forward_plan.outputs[source[1]], backward_plan.inputs[n])
-            for n, source in enumerate(parts.sources)
-            if is_internal(source, results, gradients)
-        ]
-        forward_plan, backward_plan = sort_saved(forward_plan, backward_plan, internal)
+    saved = [(source[1], n) for n, source in enumerate(parts.sources) if is_internal(source, results, gradients)]
+    forward_plan, backward_plan = recipe.schedule_pair(lower(parts.forward), lower(backward.program), saved)
     verify_plan(forward_plan)
     verify_plan(backward_plan)
     return Compilation(
@@ -145,7 +138,7 @@ def _differentiated(wanted: Distinct, wrt: Sequence[str], recipe: Recipe) -> tup
     return wanted, None
 
 
-def _gradient(place: Place | None, sources: Sequence[Source]) -> Gradient:
+def _gradient(place: ResultPlace | None, sources: Sequence[BackwardSource]) -> Gradient:
     """Where the operator finds the gradient of an input: computed, or one of the backward program's own inputs."""
     if place is None:
         return None

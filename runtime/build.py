@@ -83,14 +83,14 @@ def compiler_version(compiler: str) -> str:
         file = program.stat()
     except OSError:
         return _ask_version(compiler)
-    said = f"{compiler}\n{os.environ.get('PATH')}\n{program}\n{file.st_size}\n{file.st_mtime_ns}\n{file.st_ino}"
-    entry = "compiler-" + hashlib.sha256(said.encode()).hexdigest()[:32]
+    identity = f"{compiler}\n{os.environ.get('PATH')}\n{program}\n{file.st_size}\n{file.st_mtime_ns}\n{file.st_ino}"
+    entry = "compiler-" + hashlib.sha256(identity.encode()).hexdigest()[:32]
     return get_or_make(entry, ".txt", lambda: _ask_version(compiler).encode()).decode(errors="replace")
 
 
 def _ask_version(compiler: str) -> str:
-    _, said = _run([[*shlex.split(compiler), "--version"]], SHORT_PATIENCE, None)[0]
-    return said.splitlines()[0] if said else "unknown version"
+    _, output = _run([[*shlex.split(compiler), "--version"]], SHORT_PATIENCE, None)[0]
+    return output.splitlines()[0] if output else "unknown version"
 
 
 @functools.cache
@@ -225,10 +225,10 @@ def _workplace() -> tempfile.TemporaryDirectory[str]:
 
 def _compiled(commands: Sequence[Sequence[str]], folder: str) -> None:
     """Runs commands of a compiler at the same time, its own temporary files in ``folder``; BuildError if one fails, once all have ended."""
-    for command, (status, said) in zip(commands, _run(commands, PATIENCE, folder), strict=True):
+    for command, (status, output) in zip(commands, _run(commands, PATIENCE, folder), strict=True):
         if status:
             how = f", by {signal.Signals(-status).name}" if -status in set(signal.Signals) else ""
-            raise BuildError(f"the C++ compiler failed{how}: {shlex.join(command)}\n{_cut(said)}")
+            raise BuildError(f"the C++ compiler failed{how}: {shlex.join(command)}\n{_cut(output)}")
 
 
 _hung: set[str] = set()
@@ -236,7 +236,7 @@ _hung: set[str] = set()
 
 
 def _run(commands: Sequence[Sequence[str]], patience: float, folder: str | None) -> list[tuple[int, str]]:
-    """Runs commands at the same time: how each ended, and what it said. BuildError where one cannot be run, or takes too long."""
+    """Runs commands at the same time: how each ended, and its output. BuildError where one cannot be run, or takes too long."""
     program = commands[0][0]
     if program in _hung:
         raise BuildError(f"the C++ compiler {program} took too long before, and is not tried again in this process")
@@ -252,7 +252,7 @@ def _run(commands: Sequence[Sequence[str]], patience: float, folder: str | None)
     finally:
         for process in running:
             _end(process)
-    return [(process.returncode, said) for process, said in zip(running, outputs, strict=True)]
+    return [(process.returncode, output) for process, output in zip(running, outputs, strict=True)]
 
 
 def _started(command: Sequence[str], folder: str | None) -> subprocess.Popen[str]:
@@ -281,5 +281,5 @@ def _end(process: subprocess.Popen[str]) -> None:
         process.stdout.close()
 
 
-def _cut(said: str) -> str:
-    return said if len(said) <= SAID else f"{said[:SAID]}\n... ({len(said) - SAID} characters more)"
+def _cut(output: str) -> str:
+    return output if len(output) <= SAID else f"{output[:SAID]}\n... ({len(output) - SAID} characters more)"

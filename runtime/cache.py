@@ -138,15 +138,15 @@ _warned: set[str] = set()
 def _warn_unusable(error: OSError) -> None:
     """Says once in a process why the folder, or a file in it, is not used."""
     if isinstance(error, cache_folder.UntrustedError):
-        said = f"columba: {error}. Until then it is not used, and kernels are built again in every process."
+        message = f"columba: {error}. Until then it is not used, and kernels are built again in every process."
     else:
-        said = (
+        message = (
             f"columba: the cache folder {cache_dir()} cannot be used ({error}); kernels are built again in every process. "
             "Set COLUMBA_CACHE_DIR to a writable folder."
         )
-    if said not in _warned:
-        _warned.add(said)
-        warnings.warn(said, RuntimeWarning, stacklevel=4)
+    if message not in _warned:
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=4)
 
 
 # ------------------------------------------------------------------------------------------------ all of it

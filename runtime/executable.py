@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from columba.ir.plan.plan import Plan
@@ -79,3 +80,16 @@ class Executable(Protocol):
     ) -> Launcher:
         """The plan called ``plan``, prepared for one graph: its index arrays, and the rows of every space."""
         ...
+
+
+Expected = tuple[str, torch.dtype, tuple[int, ...]]
+"""What an input must be: its name, dtype and shape."""
+
+
+def check_inputs(plan: str, inputs: Sequence[Tensor], expected: Sequence[Expected]) -> None:
+    """ValueError if an input has another dtype or shape than expected."""
+    for x, (name, dtype, shape) in zip(inputs, expected, strict=True):
+        if x.dtype is not dtype or x.shape != shape:
+            raise ValueError(
+                f"{plan}: input {name} must be {dtype} of shape {list(shape)}, got {x.dtype} {list(x.shape)}"
+            )

@@ -1,7 +1,7 @@
 """Layers that people might write in the language; none of them resembles a layer that Columba ships.
 
-``STRANGERS`` lists them with what a test needs: ``stranger.build(num_relations, num_node_types)`` gives a module,
-``stranger.inputs(graph, dtype)`` the tensors to call it with, ``module(graph, *inputs)``. All sizes are small and odd.
+``CUSTOM_LAYERS`` lists them with what a test needs: ``custom.build(num_relations, num_node_types)`` gives a module,
+``custom.inputs(graph, dtype)`` the tensors to call it with, ``module(graph, *inputs)``. All sizes are small and odd.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class RelationPooling(nn.Module):
 
 
 @dataclass(frozen=True)
-class Stranger:
+class CustomLayer:
     """A layer and what to call it with."""
 
     name: str
@@ -134,28 +134,28 @@ def _rows(*shape: int, dtype: torch.dtype) -> Tensor:
     return torch.randn(shape, dtype=dtype)
 
 
-STRANGERS = (
-    Stranger(
+CUSTOM_LAYERS = (
+    CustomLayer(
         "gated",
         lambda relations, types: GatedRelationalConv(5, 3, relations),
         lambda g, dtype: (_rows(g.num_nodes, 5, dtype=dtype), _rows(g.num_edges, 3, dtype=dtype)),
     ),
-    Stranger(
+    CustomLayer(
         "composition",
         lambda relations, types: CompositionConv(5, 3),
         lambda g, dtype: (_rows(g.num_nodes, 5, dtype=dtype), _rows(g.num_relations, 5, dtype=dtype)),
     ),
-    Stranger(
+    CustomLayer(
         "two_hops",
         lambda relations, types: TwoHops(5, 3, relations),
         lambda g, dtype: (_rows(g.num_nodes, 5, dtype=dtype),),
     ),
-    Stranger(
+    CustomLayer(
         "source_attention",
         lambda relations, types: SourceAttention(3, 2, relations),
         lambda g, dtype: (_rows(g.num_nodes, 3, dtype=dtype), _rows(g.num_edges, dtype=dtype)),
     ),
-    Stranger(
+    CustomLayer(
         "relation_pooling",
         lambda relations, types: RelationPooling(3, types),
         lambda g, dtype: (_rows(g.num_nodes, 3, dtype=dtype),),

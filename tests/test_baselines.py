@@ -45,7 +45,7 @@ def pyg_layer(name: str, sizes: Sizes, graph: Graph) -> tuple[Callable[[torch.Te
     f, relations, heads = sizes.features, sizes.relations, sizes.heads
     index, types = graph.edge_index, graph.edge_type
     if name == "PyG HGTConv":
-        kinds = pytest.importorskip("benchmarks.kinds").Kinds(graph)
+        kinds = pytest.importorskip("benchmarks.typed_edges").TypedEdges(graph)
         triples = [kinds.triple(r) for r in kinds.relations]
         conv = nn.HGTConv(f, f, (list(kinds.names), triples), heads=heads)
         edges = dict(zip(triples, kinds.edges, strict=True))

@@ -12,8 +12,8 @@ from collections.abc import Callable
 import pytest
 import torch
 from compiled import PAIRS, leaf, randomized, tensors_of
+from custom_layers import CUSTOM_LAYERS, CustomLayer
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
-from strangers import STRANGERS, Stranger
 from torch import Tensor
 
 import columba
@@ -98,13 +98,13 @@ def test_layers(name: str) -> None:
         check(narrow, wide, lambda model, args, g=graph: model(*args, g), [x], where)
 
 
-@pytest.mark.parametrize("stranger", STRANGERS, ids=lambda s: s.name)
-def test_strangers(stranger: Stranger) -> None:
+@pytest.mark.parametrize("custom", CUSTOM_LAYERS, ids=lambda s: s.name)
+def test_custom_layers(custom: CustomLayer) -> None:
     torch.manual_seed(0)
-    narrow, wide = rounded(stranger.build(RELATIONS, NODE_TYPES))
+    narrow, wide = rounded(custom.build(RELATIONS, NODE_TYPES))
     for where in ("random", "hub", "no_edges"):
         graph: Graph = GRAPHS[where]
-        inputs = stranger.inputs(graph, torch.float32)
+        inputs = custom.inputs(graph, torch.float32)
         check(narrow, wide, lambda model, args, g=graph: model(g, *args), list(inputs), where)
 
 

@@ -1,4 +1,4 @@
-"""Shipped layers and strangers' layers, compiled to C++ kernels, against the same layers run eagerly."""
+"""Shipped layers and layers that users might write, compiled to C++ kernels, against the same layers run eagerly."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from compiled import PAIRS, assert_same, leaf, randomized, tensors_of
+from custom_layers import CUSTOM_LAYERS, CustomLayer
 from eager_graphs import NODE_TYPES, RELATIONS, bipartite_graph, square_graphs
-from strangers import STRANGERS, Stranger
 from torch import Tensor
 
 import columba
@@ -138,23 +138,23 @@ def test_gradcheck(name: str) -> None:
     assert torch.autograd.gradcheck(run, (leaf(graph.num_nodes, size), *values), fast_mode=True)
 
 
-@pytest.mark.parametrize("stranger", STRANGERS, ids=lambda s: s.name)
-def test_strangers(stranger: Stranger) -> None:
+@pytest.mark.parametrize("custom", CUSTOM_LAYERS, ids=lambda s: s.name)
+def test_custom_layers(custom: CustomLayer) -> None:
     torch.manual_seed(0)
-    eager = stranger.build(RELATIONS, NODE_TYPES).double()
+    eager = custom.build(RELATIONS, NODE_TYPES).double()
     compiled = columba.compile(eager, backend="cpp")
     for graph in GRAPHS.values():
-        inputs = [t.requires_grad_() for t in stranger.inputs(graph, torch.float64)]
+        inputs = [t.requires_grad_() for t in custom.inputs(graph, torch.float64)]
         assert_same(compiled, eager, [graph, *inputs], list(eager.parameters()))
 
 
 @pytest.mark.unoptimized
-@pytest.mark.parametrize("stranger", STRANGERS, ids=lambda s: s.name)
-def test_strangers_train(stranger: Stranger) -> None:
+@pytest.mark.parametrize("custom", CUSTOM_LAYERS, ids=lambda s: s.name)
+def test_custom_layers_train(custom: CustomLayer) -> None:
     torch.manual_seed(0)
     graph = GRAPHS["random"]
-    model = columba.compile(stranger.build(RELATIONS, NODE_TYPES), backend="cpp")
-    inputs = stranger.inputs(graph, torch.float32)
+    model = columba.compile(custom.build(RELATIONS, NODE_TYPES), backend="cpp")
+    inputs = custom.inputs(graph, torch.float32)
     targets = [torch.randn_like(t) for t in tensors_of(model(graph, *inputs))]
     optimizer = torch.optim.Adam(model.parameters(), lr=0.05)
     losses = []

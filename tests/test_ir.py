@@ -8,8 +8,8 @@ import networkx as nx
 import pytest
 import torch
 from compiled import PAIRS
+from custom_layers import CUSTOM_LAYERS
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
-from strangers import STRANGERS
 
 import columba
 from columba import nn
@@ -40,7 +40,7 @@ LAYERS = {
     "rgat": lambda: nn.RGATConv(4, 3, RELATIONS, heads=2),
     "rgat wide": lambda: nn.RGATConv(20, 20, RELATIONS, heads=2),
     "hgt": lambda: nn.HGTConv(4, 6, NODE_TYPES, RELATIONS, heads=2),
-    **{s.name: s for s in STRANGERS},
+    **{s.name: s for s in CUSTOM_LAYERS},
 }
 
 

@@ -1,4 +1,4 @@
-"""The shipped layers and the strangers', run eagerly, against loops over edges and against PyTorch Geometric."""
+"""The shipped layers and those that users might write, run eagerly, against loops over edges and against PyTorch Geometric."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from eager_graphs import NODE_TYPES, RELATIONS, bipartite_graph, square_graphs
-from strangers import (
-    STRANGERS,
+from custom_layers import (
+    CUSTOM_LAYERS,
     CompositionConv,
+    CustomLayer,
     GatedRelationalConv,
     RelationPooling,
     SourceAttention,
-    Stranger,
     TwoHops,
 )
+from eager_graphs import NODE_TYPES, RELATIONS, bipartite_graph, square_graphs
 from torch import Tensor, nn
 
 from columba.nn import HGTConv, RGATConv, RGCNConv
@@ -378,7 +378,7 @@ def test_hgt_equals_pyg(heads: int, out: int) -> None:
     torch.testing.assert_close(got, torch.cat([expected["a"], expected["b"]]), rtol=1e-10, atol=1e-10)
 
 
-# ---- layers by strangers ---------------------------------------------------------------------------------------
+# ---- custom layers ---------------------------------------------------------------------------------------
 
 
 def gated_by_hand(m: GatedRelationalConv, g: Graph, h: Tensor, f: Tensor) -> tuple[Tensor, ...]:
@@ -474,24 +474,24 @@ def results(value: Any) -> tuple[Tensor, ...]:
 
 
 @pytest.mark.parametrize("which", square_graphs())
-@pytest.mark.parametrize("stranger", STRANGERS, ids=lambda s: s.name)
-def test_strangers_compute_what_they_say(stranger: Stranger, which: str) -> None:
+@pytest.mark.parametrize("custom", CUSTOM_LAYERS, ids=lambda s: s.name)
+def test_custom_layers_compute_what_they_say(custom: CustomLayer, which: str) -> None:
     torch.manual_seed(0)
     graph = GRAPHS[which]
-    module = stranger.build(RELATIONS, NODE_TYPES).double()
-    inputs = [x.requires_grad_() for x in stranger.inputs(graph, torch.float64)]
+    module = custom.build(RELATIONS, NODE_TYPES).double()
+    inputs = [x.requires_grad_() for x in custom.inputs(graph, torch.float64)]
     got = results(module(graph, *inputs))
-    expected = BY_HAND[stranger.name](module, graph, *inputs)
+    expected = BY_HAND[custom.name](module, graph, *inputs)
     for a, b in zip(got, expected, strict=True):
         same_with_gradients(a, b, [*inputs, *module.parameters()])
 
 
-@pytest.mark.parametrize("stranger", STRANGERS, ids=lambda s: s.name)
-def test_strangers_gradcheck(stranger: Stranger) -> None:
+@pytest.mark.parametrize("custom", CUSTOM_LAYERS, ids=lambda s: s.name)
+def test_custom_layers_gradcheck(custom: CustomLayer) -> None:
     torch.manual_seed(0)
     graph = GRAPHS["duplicate_edges"]
-    module = stranger.build(RELATIONS, NODE_TYPES).double()
-    inputs = [x.requires_grad_() for x in stranger.inputs(graph, torch.float64)]
+    module = custom.build(RELATIONS, NODE_TYPES).double()
+    inputs = [x.requires_grad_() for x in custom.inputs(graph, torch.float64)]
     assert torch.autograd.gradcheck(lambda *x: results(module(graph, *x)), inputs)
 
 

@@ -130,11 +130,11 @@ def test_what_lives_together_stands_apart(layer: str, seed: int, monkeypatch: py
     spare = tuple(n for n in range(len(plan.inputs)) if generator.random() < 0.5)
     where = Placement(plan)
     layout = where.layout(counts, spare, 2)
-    assert len(set(layout.heirs.values())) == len(layout.heirs)
+    assert len(set(layout.reused.values())) == len(layout.reused)
     tensors = (*plan.inputs, *where.tensors)
     held = []
     for n, buffer in enumerate(tensors):
-        room = layout.heirs.get(n, n)
+        room = layout.reused.get(n, n)
         size = counts.bytes(buffer.type)
         assert size <= counts.bytes(tensors[room].type)
         if n >= len(plan.inputs) or n in spare:
@@ -144,7 +144,7 @@ def test_what_lives_together_stands_apart(layer: str, seed: int, monkeypatch: py
         assert at % 64 == 0
         assert at + size <= (layout.size if place is None else counts.bytes(tensors[place].type))
         assert place is None or place >= len(plan.inputs) or place in spare
-        room = None if place is None else layout.heirs.get(place, place)
+        room = None if place is None else layout.reused.get(place, place)
         held.append((room, at, at + size, where.lives[buffer], buffer))
     for (room, begin, end, (first, last), a), (room_b, begin_b, end_b, (first_b, last_b), b) in combinations(held, 2):
         if room == room_b and begin < end_b and begin_b < end and first <= last_b and first_b <= last:
@@ -219,9 +219,9 @@ def test_a_gradient_takes_over_the_memory_of_a_saved_value() -> None:
     assert c.backward_plan is not None
     where = Placement(c.backward_plan)
     tensors = (*c.backward_plan.inputs, *where.tensors)
-    named = {tensors[out].name: tensors[giver].name for out, giver in where.layout(COUNTS, c.spare).heirs.items()}
+    named = {tensors[out].name: tensors[giver].name for out, giver in where.layout(COUNTS, c.spare).reused.items()}
     assert named == {"grad_x": "saved_pointwise_6"}
-    assert not where.layout(COUNTS).heirs
+    assert not where.layout(COUNTS).reused
 
 
 @pytest.mark.usefixtures("every_saved_value_is_spare")
@@ -250,7 +250,7 @@ def test_what_a_failed_backward_pass_used_up_is_not_read_again(monkeypatch: pyte
         raise MemoryError
 
     with monkeypatch.context() as patch:
-        patch.setattr("columba.runtime.cpp.launch.Launch.run", fail)
+        patch.setattr("columba.runtime.cpp.launch.CppLauncher.run", fail)
         with pytest.raises(MemoryError):
             torch.autograd.grad(y, [x], torch.ones_like(y))
     with pytest.raises(RuntimeError, match="used up what was saved"):

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 from compiled import PAIRS
+from custom_layers import CompositionConv, GatedRelationalConv, RelationPooling, SourceAttention, TwoHops
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
-from strangers import CompositionConv, GatedRelationalConv, RelationPooling, SourceAttention, TwoHops
 from torch import Tensor, nn
 
 import columba

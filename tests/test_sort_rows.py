@@ -1,4 +1,4 @@
-"""Numbers of members that stand in the order in which they are computed."""
+"""Edge buffers are stored in their producer's traversal order."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from compiled import assert_same, leaf, randomized, tensors_of
+from custom_layers import CUSTOM_LAYERS, CustomLayer
 from eager_graphs import NODE_TYPES, RELATIONS, bipartite_graph, square_graphs
 from extremes import CASES
 from extremes import check as check_extremes
@@ -18,7 +19,6 @@ from fuzz.check import Reject
 from fuzz.kernels import check_kernels
 from fuzz.mutate import random_case
 from interpreter_rounding import round_as_gpus_do
-from strangers import STRANGERS, Stranger
 from torch import Tensor
 
 pytest.importorskip("triton")
@@ -146,13 +146,13 @@ def test_epilogues_across_matrices(function: Callable[..., Any]) -> None:
         assert_same(compiled, function, args)
 
 
-@pytest.mark.parametrize("stranger", STRANGERS, ids=lambda s: s.name)
-def test_strangers(stranger: Stranger) -> None:
+@pytest.mark.parametrize("custom", CUSTOM_LAYERS, ids=lambda s: s.name)
+def test_custom_layers(custom: CustomLayer) -> None:
     torch.manual_seed(0)
-    eager = stranger.build(RELATIONS, NODE_TYPES).double()
+    eager = custom.build(RELATIONS, NODE_TYPES).double()
     compiled = columba.compile(eager, backend="triton")
     for graph in GRAPHS.values():
-        inputs = [t.requires_grad_() for t in stranger.inputs(graph, torch.float64)]
+        inputs = [t.requires_grad_() for t in custom.inputs(graph, torch.float64)]
         assert_same(compiled, eager, [graph, *inputs], list(eager.parameters()))
 
 

@@ -13,15 +13,15 @@ from columba.cli import main
 from columba.cli.graphs import load_graph
 from columba.tuning.cases import device_name, versions
 from columba.tuning.decisions import BadDecision, Decision, parse_decision
-from columba.tuning.records import Case, Record, Records, database, to_json
+from columba.tuning.records import Case, Records, TuningRecord, database, to_json
 
 HERE = Case("Layer", "0123", "x", "node<2^4", "f32", device_name(torch.device("cpu")), "cpp")
 DECISION = str(Decision("aggregate_first", 1.0, {("forward", "out_kernel"): {"pieces": 8}}))
 MADE = "2026-01-01T00:00:00+00:00"
-USED = Record(HERE, versions(), DECISION, 0.25, 0.5, MADE, True)
-STALE = Record(Case(**{**vars(HERE), "name": "Old"}), "columba 0.0.1", DECISION, 0.25, 0.5, MADE, True)
-FOREIGN = Record(Case(**{**vars(HERE), "device": "another CPU"}), versions(), DECISION, 0.25, 0.5, MADE, True)
-SENSELESS = Record(Case(**{**vars(HERE), "name": "Odd"}), versions(), "{}", 0.25, 0.5, MADE, True)
+USED = TuningRecord(HERE, versions(), DECISION, 0.25, 0.5, MADE, True)
+STALE = TuningRecord(Case(**{**vars(HERE), "name": "Old"}), "columba 0.0.1", DECISION, 0.25, 0.5, MADE, True)
+FOREIGN = TuningRecord(Case(**{**vars(HERE), "device": "another CPU"}), versions(), DECISION, 0.25, 0.5, MADE, True)
+SENSELESS = TuningRecord(Case(**{**vars(HERE), "name": "Odd"}), versions(), "{}", 0.25, 0.5, MADE, True)
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +62,9 @@ def test_names_of_others_are_shown_as_they_are(cache: Path) -> None:
         "gradients": EVIL,
     }
     decision = json.dumps({"passes": "", "price": 1.0, "schedules": {"forward": {EVIL: {EVIL: 3}}}})
-    evil = Record(Case(**{**vars(HERE), **fields}), EVIL, decision, 0.25, 0.5, EVIL, True)
+    evil = TuningRecord(Case(**{**vars(HERE), **fields}), EVIL, decision, 0.25, 0.5, EVIL, True)
     path = cache / "records.json"
-    path.write_text(to_json([evil, Record(HERE, versions(), decision, 0.25, 0.5, MADE, True)]))
+    path.write_text(to_json([evil, TuningRecord(HERE, versions(), decision, 0.25, 0.5, MADE, True)]))
     assert "imported 2 records" in tune("--import", str(path)).output
     result = tune("--list")
     assert result.exit_code == 0
@@ -74,7 +74,9 @@ def test_names_of_others_are_shown_as_they_are(cache: Path) -> None:
     assert {c for c in result.output if not c.isprintable()} == {"\n"}
     for number, text in enumerate(("{" * 5, evil.case.name, "[" * 5000)):
         path.write_text(
-            to_json([Record(Case(**{**vars(HERE), "name": f"{number}{EVIL}"}), EVIL, text, 0.25, 0.5, EVIL, True)])
+            to_json(
+                [TuningRecord(Case(**{**vars(HERE), "name": f"{number}{EVIL}"}), EVIL, text, 0.25, 0.5, EVIL, True)]
+            )
         )
         result = tune("--import", str(path))
         assert result.exit_code == 1

@@ -29,7 +29,7 @@ import sys
 import torch
 import columba
 from columba.inspection.explain import tunable
-from columba.tuning.records import Record, Records, database
+from columba.tuning.records import TuningRecord, Records, database
 from columba.tuning import search
 from columba.tuning.cases import case_of, versions
 
@@ -52,7 +52,7 @@ def plant(decision, made_with=None):
     layer, g, h, w = training()
     variants, _, _ = tunable(layer, g, h, w)
     case = case_of(variants.program, variants.wrt, g.counts(), g.device, "cpp")
-    record = Record(case, made_with or versions(), decision, 0.5, 1.0, "2026-01-01T00:00:00+00:00", True)
+    record = TuningRecord(case, made_with or versions(), decision, 0.5, 1.0, "2026-01-01T00:00:00+00:00", True)
     Records().save([record])
 
 def training():

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from columba.tuning.records import Case, Damaged, Record, Records, RecordsError, Trial, from_json, to_json
+from columba.tuning.records import Case, Damaged, Records, RecordsError, Trial, TuningRecord, from_json, to_json
 
 CASE = Case("Layer", "0123", "x,weight", "node<2^4", "f32", "a processor", "cpp")
 DECISION = '{"passes": "", "price": 1.0, "schedules": {}}'
-RECORD = Record(CASE, "columba 1", DECISION, 0.25, 0.5, "2026-01-01T00:00:00+00:00", True)
+RECORD = TuningRecord(CASE, "columba 1", DECISION, 0.25, 0.5, "2026-01-01T00:00:00+00:00", True)
 TRIAL = Trial("{}", DECISION, 0.25, 0.5, 0.01, "{}")
 
 
@@ -111,7 +111,7 @@ def test_a_record_that_holds_no_text_is_damaged(records: Records, column: str, v
             f"update records set {column} = cast({column} as text) where name = 'Layer' and ? = x'ff'", (value,)
         )
     first, second = sorted(records.all(), key=lambda r: isinstance(r, Damaged))
-    assert isinstance(first, Record)
+    assert isinstance(first, TuningRecord)
     assert first.case.name == "Sound"
     assert isinstance(second, Damaged)
 
@@ -144,7 +144,7 @@ def test_a_database_with_flipped_bytes_is_never_a_crash(records: Records) -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = records.all()
-        assert all(r.versions == RECORD.versions for r in found if isinstance(r, Record))
+        assert all(r.versions == RECORD.versions for r in found if isinstance(r, TuningRecord))
         records.save([RECORD])
         assert RECORD in records.all()
 
@@ -168,7 +168,7 @@ def test_many_writers(records: Records) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(write, range(4)))
     assert len(records.trials(CASE, "columba 1")) == 40
-    assert sorted(r.case.name for r in records.all() if isinstance(r, Record)) == ["0", "1", "2", "3"]
+    assert sorted(r.case.name for r in records.all() if isinstance(r, TuningRecord)) == ["0", "1", "2", "3"]
 
 
 # ------------------------------------------------------------------------------------------------ exported files

@@ -340,7 +340,7 @@ INTERRUPTED = {
     "trace": (function, "trace"),
     "index arrays": ("columba.runtime.graphs.index_arrays.IndexArrays", "_build"),
     "binding": (fast_path.ProgramOnGraph, "__init__"),
-    "forward": ("columba.runtime.cpp.launch.Launch", "run"),
+    "forward": ("columba.runtime.cpp.launch.CppLauncher", "run"),
     "variants": ("columba.selection.variants.Variants", "names"),
     "compilation": ("columba.selection.variants.Variants", "planned"),
     "launch": ("columba.runtime.cpp.launch.CppExecutable", "bind"),
@@ -377,7 +377,7 @@ def an_interrupted_backward(m: Layer, g: columba.Graph) -> None:
         def run(*args: Any) -> Any:
             raise KeyboardInterrupt
 
-        patch.setattr("columba.runtime.cpp.launch.Launch.run", run)
+        patch.setattr("columba.runtime.cpp.launch.CppLauncher.run", run)
         fails(lambda: out.sum().backward())
 
 

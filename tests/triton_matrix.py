@@ -1,6 +1,6 @@
 """The numeric matrix of Triton kernels: what is run, on which graphs, and how close results have to be.
 
-The factors are programs (the layers of ``columba.nn`` and the strangers), features, heads, dtypes, schedules and passes. Every case runs
+The factors are programs (the layers of ``columba.nn`` and custom layers), features, heads, dtypes, schedules and passes. Every case runs
 on every graph of :func:`graphs`, forward and with all gradients. The full product would be thousands of cases; :func:`covering` takes
 about a hundred, among which every *pair* of values of any two factors occurs. The candidates that a tuner chooses from are gone through
 apart, all candidates of all kernels of each program, since every kernel has a list of its own.
@@ -22,9 +22,9 @@ from typing import Any
 import pytest
 import torch
 from compiled import randomized, tensors_of
+from custom_layers import CompositionConv, GatedRelationalConv, RelationPooling, SourceAttention, TwoHops
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 from interpreter_rounding import round_as_gpus_do
-from strangers import CompositionConv, GatedRelationalConv, RelationPooling, SourceAttention, TwoHops
 from torch import Tensor
 
 import columba
@@ -107,7 +107,7 @@ PROGRAMS = {
         lambda g, size, heads: (g, _rows(g.num_nodes, size)),
     ),
 }
-"""Layers by name; where a stranger has no heads, another of its sizes takes their number."""
+"""Layers by name; where a custom layer has no heads, another of its sizes takes their number."""
 
 Choose = Callable[[Kernel], Schedule | None]
 """The schedule of a kernel, or None for what the backend does by itself."""

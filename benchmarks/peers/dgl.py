@@ -11,8 +11,8 @@ from dgl.nn.pytorch import GATConv, HeteroGraphConv, HGTConv, RelGraphConv
 from torch import Tensor, nn
 
 from benchmarks.cases import Case
-from benchmarks.kinds import Kinds
 from benchmarks.peers import Built
+from benchmarks.typed_edges import TypedEdges
 from columba import Graph
 
 
@@ -44,7 +44,7 @@ def _rgcn(layer: nn.Module, graph: Graph) -> Built:
 
 
 def _rgat(layer: nn.Module, graph: Graph) -> Built:
-    kinds = Kinds(graph)
+    kinds = TypedEdges(graph)
     triples = [kinds.triple(r) for r in kinds.relations]
     sizes = dict(zip(kinds.names, kinds.sizes, strict=True))
     g = dgl.heterograph({t: tuple(e) for t, e in zip(triples, kinds.edges, strict=True)}, sizes)

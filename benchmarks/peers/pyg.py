@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch_geometric.nn import FastRGCNConv, HGTConv, RGATConv, RGCNConv
 
 from benchmarks.cases import Case
-from benchmarks.kinds import Kinds
 from benchmarks.peers import Built
+from benchmarks.typed_edges import TypedEdges
 from columba import Graph
 
 
@@ -45,7 +45,7 @@ def _rgat(layer: nn.Module, graph: Graph) -> Built:
 
 
 def _hgt(layer: nn.Module, graph: Graph) -> Built:
-    kinds = Kinds(graph)
+    kinds = TypedEdges(graph)
     triples = [kinds.triple(r) for r in kinds.relations]
     conv = HGTConv(layer.in_channels, layer.out_channels, (list(kinds.names), triples), heads=layer.heads)
     with torch.no_grad():

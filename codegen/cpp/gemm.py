@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from columba.codegen.cpp.names import Names
+from columba.codegen.cpp.names import CppNames
 from columba.codegen.cpp.places import RowPlaces
 from columba.codegen.cpp.rows import Array, Rows
 from columba.codegen.cpp.scalars import computed, is_narrow
@@ -17,7 +17,7 @@ from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType
 
 
-def gemm_text(kernel: Gemm, names: Names) -> KernelText:
+def gemm_text(kernel: Gemm, names: CppNames) -> KernelText:
     """The text of a matrix product."""
     product = product_of(kernel)
     assert product.via is not None
@@ -50,7 +50,7 @@ def gemm_text(kernel: Gemm, names: Names) -> KernelText:
     return KernelText("gemm.cpp.jinja", fields)
 
 
-def gemm_reduce_text(kernel: GemmReduce, names: Names) -> KernelText:
+def gemm_reduce_text(kernel: GemmReduce, names: CppNames) -> KernelText:
     """The text of a sum of outer products."""
     places = RowPlaces(names, None, kernel.via)
     k, n = kernel.x.shape[-1], kernel.y.shape[-1]
@@ -164,7 +164,7 @@ def _epilogue(stores: list[Store], product: Product, places: RowPlaces) -> list[
     return rows.lines
 
 
-def _tiles(via: IndexMap, rows: int, names: Names) -> dict[str, Any]:
+def _tiles(via: IndexMap, rows: int, names: CppNames) -> dict[str, Any]:
     """The tile table, or the number of rows where one matrix serves all."""
     if via.coarse is Space.ONE:
         return {"tiles_array": None, "rows": names.count(via.fine)}

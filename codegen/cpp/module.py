@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from columba.codegen.cpp.gemm import gemm_reduce_text, gemm_text
-from columba.codegen.cpp.names import Names
+from columba.codegen.cpp.names import CppNames
 from columba.codegen.cpp.scalars import identifier
 from columba.codegen.cpp.scatter import scatter_text
 from columba.codegen.cpp.traversal import KernelText, traversal_text
@@ -197,13 +197,13 @@ def _call(plan: Plan, kernel: Kernel, number: int) -> dict[str, Any]:
         "function": f"{identifier(plan.name)}_{identifier(kernel.name)}",
         "number": number,
         "sums": isinstance(kernel, GemmReduce),
-        "meets": is_scattered(kernel),
+        "scatters": is_scattered(kernel),
     }
 
 
 def _parts(plan: Plan, group: Group, kernels: Sequence[Kernel]) -> dict[str, Any]:
     """How a group goes over its rows."""
-    names = Names(plan.buffers, plan.index_arrays, ())
+    names = CppNames(plan.buffers, plan.index_arrays, ())
     bounds = bounds_of(kernels)
     one = rooms(group, kernels, 1)
     row = {b: b.type.size * b.type.dtype.itemsize for b in group.local}
@@ -255,7 +255,7 @@ def _module(
 
 def _kernel(plan: Plan, kernel: Kernel, name: str, linkage: str, shared: Mapping[Buffer, Buffer]) -> str:
     here = {b: out for b, out in shared.items() if out in writes(kernel)}
-    names = Names(plan.buffers, plan.index_arrays, writes(kernel), here, exact=plan.exact_values[kernel.name])
+    names = CppNames(plan.buffers, plan.index_arrays, writes(kernel), here, exact=plan.exact_values[kernel.name])
     found: KernelText
     match kernel:
         case Traversal():

@@ -13,7 +13,7 @@ from columba.ir.program.ops import Value
 from columba.ir.spaces import Space
 
 
-class Names:
+class CppNames:
     """Hands out names for one kernel, and remembers which were used, so that only those are declared.
 
     ``in_place`` are the buffers that the kernel reads in the memory of one that it writes. ``exact``: values that are the

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from columba.codegen.cpp.names import Names
+from columba.codegen.cpp.names import CppNames
 from columba.codegen.cpp.rows import Array, Rows
 from columba.ir.indices import Lookup, Order
 from columba.ir.plan.kernels import Buffer, Load, Store
-from columba.ir.plan.plan import is_sorted, stand_in
+from columba.ir.plan.plan import is_sorted, is_stored_along
 from columba.ir.program.ops import Uniform, Value
 from columba.ir.spaces import IndexMap, Space
 
@@ -20,7 +20,7 @@ class RowPlaces:
     the row's own number, which is the same where rows are stored in that order, or are walked ``as_stored``.
     """
 
-    def __init__(self, names: Names, owner: Space | None, walk: Any, *, as_stored: bool = False) -> None:
+    def __init__(self, names: CppNames, owner: Space | None, walk: Any, *, as_stored: bool = False) -> None:
         self.names = names
         self.owner = owner
         self.walk = walk
@@ -40,7 +40,7 @@ class RowPlaces:
         """The number of the row that ``v`` is at, when members are at ``position`` and rows stand in ``order``."""
         if v.space is not self.member or v.space is self.owner:
             return "o"
-        if self._stand_in(order):
+        if self._is_stored_along(order):
             return position
         if order is None and position == "k":
             return "e"
@@ -48,10 +48,10 @@ class RowPlaces:
 
     def follows(self, buffer: Buffer) -> bool:
         """Whether members read or write the rows of a buffer of theirs one after the other."""
-        return self._stand_in(buffer.order)
+        return self._is_stored_along(buffer.order)
 
-    def _stand_in(self, order: IndexMap | None) -> bool:
-        return order is None if self.as_stored else stand_in(order, self.walk)
+    def _is_stored_along(self, order: IndexMap | None) -> bool:
+        return order is None if self.as_stored else is_stored_along(order, self.walk)
 
     def load(self, v: Load, position: str = "k") -> Array:
         """The row that a load reads, when members are at ``position``."""

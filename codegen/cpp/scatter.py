@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from columba.codegen.cpp.names import Names
+from columba.codegen.cpp.names import CppNames
 from columba.codegen.cpp.places import RowPlaces
 from columba.codegen.cpp.rows import Array, Scalar
 from columba.codegen.cpp.scalars import computed
@@ -15,7 +15,7 @@ from columba.ir.plan.kernels import Load, Store, Traversal
 from columba.ir.program.ops import Degree, Reduce
 
 
-def scatter_text(kernel: Traversal, names: Names) -> KernelText:
+def scatter_text(kernel: Traversal, names: CppNames) -> KernelText:
     """The text of such a traversal. Sums are kept where the stores write, and what is made of them is computed at the end.
 
     A sum that is added to what its memory holds already starts there.

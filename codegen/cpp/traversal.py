@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from columba.codegen.cpp.fetches import fetch_ahead
-from columba.codegen.cpp.names import Names
+from columba.codegen.cpp.names import CppNames
 from columba.codegen.cpp.places import RowPlaces
 from columba.codegen.cpp.reductions import Accumulator, fold_scratch
 from columba.codegen.cpp.rows import Array, Rows, Scalar
@@ -33,7 +33,7 @@ def threads_of(schedule: TraversalSchedule | GemmSchedule) -> str:
     return f"(threads < {most} ? threads : {most})" if most else "threads"
 
 
-def traversal_text(kernel: Traversal, names: Names) -> KernelText:
+def traversal_text(kernel: Traversal, names: CppNames) -> KernelText:
     """The text of a traversal's body."""
     return _RowWise(kernel, names).text() if kernel.via is None else _OverMembers(kernel, names).text()
 
@@ -56,7 +56,7 @@ def know_views(rows: Rows, below: Sequence[Value]) -> None:
 class _RowWise:
     """A traversal without members: rows one after the other."""
 
-    def __init__(self, kernel: Traversal, names: Names) -> None:
+    def __init__(self, kernel: Traversal, names: CppNames) -> None:
         self.kernel = kernel
         self.places = RowPlaces(names, kernel.owner, None)
 
@@ -77,7 +77,7 @@ class _RowWise:
 class _OverMembers:
     """A traversal over the members of each owner."""
 
-    def __init__(self, kernel: Traversal, names: Names) -> None:
+    def __init__(self, kernel: Traversal, names: CppNames) -> None:
         assert kernel.via is not None
         self.kernel = kernel
         self.names = names

@@ -11,16 +11,16 @@ from columba.codegen.triton.launches import (
     Workspace,
     WorkspaceArgument,
 )
-from columba.codegen.triton.module import Module, Step, emit
+from columba.codegen.triton.module import KernelStep, Module, emit
 from columba.codegen.triton.schedule import (
     DegreeSchedule,
     IllegalSchedule,
+    KernelSchedules,
     MemberSchedule,
     OuterSchedule,
     ProductSchedule,
     RowSchedule,
     Schedule,
-    Schedules,
     as_json,
     from_json,
 )
@@ -32,6 +32,8 @@ __all__ = [
     "CountArgument",
     "DegreeSchedule",
     "IllegalSchedule",
+    "KernelSchedules",
+    "KernelStep",
     "Launch",
     "MemberSchedule",
     "Module",
@@ -39,8 +41,6 @@ __all__ = [
     "ProductSchedule",
     "RowSchedule",
     "Schedule",
-    "Schedules",
-    "Step",
     "TilesArgument",
     "Variant",
     "Workspace",

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from columba.codegen.triton.items import Axis, Item, Layout, Text, Writer, below_unknown
+from columba.codegen.triton.items import Axis, BlockShape, Item, Text, Writer, below_unknown
 from columba.codegen.triton.levels import ROW
 from columba.codegen.triton.scalars import HALVES, STORED, computed
 from columba.ir.types import DType
@@ -105,7 +105,7 @@ def _operand(
     return operand(arranged(inner, item, groups), dtype)
 
 
-def _placed(layout: Layout, dot: Dot, total: str) -> str:
+def _placed(layout: BlockShape, dot: Dot, total: str) -> str:
     """The result with each axis in its own dimension."""
     axes = [*dot.lead, ROW, *dot.columns] if dot.batch else [ROW, *dot.lead, *dot.columns]
     belong = sorted(axes, key=lambda a: a.dim)

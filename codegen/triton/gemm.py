@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from columba.codegen.triton.dots import Descriptor, Dot, write_dot
 from columba.codegen.triton.index import Component, Digit, Index, flat, linear, regroup
-from columba.codegen.triton.items import Axis, Item, Items, Layout, Writer, below, count_readers
+from columba.codegen.triton.items import Axis, BlockShape, Item, Items, Writer, below, count_readers
 from columba.codegen.triton.launches import GridSize, Launch, Variant
 from columba.codegen.triton.levels import ROW, Walk
-from columba.codegen.triton.names import Names
+from columba.codegen.triton.names import TritonNames
 from columba.codegen.triton.parts import Parts, cheapest, parts_of_reshapes
 from columba.codegen.triton.schedule import IllegalSchedule, ProductSchedule, default_product, power_of_two
 from columba.codegen.triton.traversal import Function, write_statements
@@ -103,7 +103,7 @@ def _made(kernel: Gemm, name: str, schedule: ProductSchedule) -> _Gemm:
 class ProductRows:
     """The rows of a tile: positions in the order of the map that selects the weight. ``segment``: where that leads, from all of them."""
 
-    def __init__(self, items: Items, names: Names, via: IndexMap, row: Row, segment: Item | None = None) -> None:
+    def __init__(self, items: Items, names: TritonNames, via: IndexMap, row: Row, segment: Item | None = None) -> None:
         self.items = items
         self.rows = row
         self.via = via
@@ -128,7 +128,7 @@ class ProductRows:
         return self.product(v, index)
 
 
-def tile_items(items: Items, names: Names, via: IndexMap, rows: int) -> tuple[Item, Item, Item]:
+def tile_items(items: Items, names: TritonNames, via: IndexMap, rows: int) -> tuple[Item, Item, Item]:
     """The segment of tile ``tile``, its first position, and the position after its last."""
     if via.coarse is Space.ONE:
         begin = items(f"tile * {rows}", name="begin")
@@ -162,7 +162,7 @@ class _Gemm:
         self.k, self.n = self.product.x.shape[-1], self.product.shape[-1]
         self.lead = self.product.x.shape[:-1]
         self.depth = min(schedule.depth, max(16, power_of_two(self.k)))
-        self.items, self.names = Items(), Names()
+        self.items, self.names = Items(), TritonNames()
         self.dots: dict[Item, Dot] = {}
         self.descriptors: dict[str, Descriptor] = {}
         self.described: dict[Buffer, None] = {}
@@ -328,7 +328,7 @@ class _Gemm:
     # -------------------------------------------------------------------------------------------- text
 
     def function(self) -> Function:
-        layout = Layout()
+        layout = BlockShape()
         layout.see(below(self.stores))
         writer = Writer(layout, {*self.names.arguments, *_TAKEN, *self.descriptors}, count_readers(self.stores))
         for dot in self.dots.values():

@@ -7,10 +7,10 @@ import math
 from columba.codegen.triton.dots import arranged, operand
 from columba.codegen.triton.gemm import ProductRows, tile_count, tile_items
 from columba.codegen.triton.index import Digit, flat, regroup
-from columba.codegen.triton.items import Axis, Item, Items, Layout, Writer, below, below_unknown, count_readers
+from columba.codegen.triton.items import Axis, BlockShape, Item, Items, Writer, below, below_unknown, count_readers
 from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
 from columba.codegen.triton.levels import ROW
-from columba.codegen.triton.names import Names
+from columba.codegen.triton.names import TritonNames
 from columba.codegen.triton.scalars import computed
 from columba.codegen.triton.schedule import LEAST, OuterSchedule, default_outer, power_of_two
 from columba.codegen.triton.traversal import Function, combination
@@ -44,7 +44,7 @@ class _Outer:
         self.k, self.n = kernel.x.shape[-1], kernel.y.shape[-1]
         self.lead = kernel.x.shape[:-1]
         self.matrices = 1 if kernel.shared else math.prod(self.lead)
-        self.items, self.names = Items(), Names()
+        self.items, self.names = Items(), TritonNames()
         self.schedule = schedule
         self.depth = min(schedule.depth, max(LEAST, power_of_two(self.k)))
         self.columns = min(schedule.columns, max(LEAST, power_of_two(self.n)))
@@ -89,7 +89,7 @@ class _Outer:
 
     def function(self) -> Function:
         parts = self.names.workspace(self.workspace)
-        layout = Layout()
+        layout = BlockShape()
         roots = [self.left, self.right]
         layout.see(below(roots))
         writer = Writer(layout, {*self.names.arguments, "start", "tile"}, count_readers(roots))

@@ -159,7 +159,7 @@ LINE = 110
 """Longer expressions are cut by giving names to their parts."""
 
 
-class Layout:
+class BlockShape:
     """The dimensions of a kernel's blocks."""
 
     def __init__(self) -> None:
@@ -191,7 +191,7 @@ class Layout:
 class Writer:
     """Writes items down as statements, each once in the scope where it is first needed or in one around it."""
 
-    def __init__(self, layout: Layout, taken: set[str], readers: dict[Item, int]) -> None:
+    def __init__(self, layout: BlockShape, taken: set[str], readers: dict[Item, int]) -> None:
         self.layout = layout
         self.taken = taken
         self.readers = readers

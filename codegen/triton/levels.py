@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from columba.codegen.triton.index import Index
 from columba.codegen.triton.items import Axis, Item, Items
-from columba.codegen.triton.names import Names
+from columba.codegen.triton.names import TritonNames
 from columba.codegen.triton.scalars import CALLS, INFIX, computed
 from columba.codegen.triton.values import Row, UnsupportedValue, Values, start_of
 from columba.ir.indices import Lookup, Order, Segments, Tiles
@@ -21,7 +21,7 @@ ROW = Axis(0, "ROWS")
 class RowWise:
     """Rows one beside the other."""
 
-    def __init__(self, items: Items, names: Names, owner: Space) -> None:
+    def __init__(self, items: Items, names: TritonNames, owner: Space) -> None:
         self.items = items
         self.names = names
         self.owner = owner
@@ -42,7 +42,7 @@ class RowWise:
         raise UnsupportedValue(f"{v.op_name} needs members or a product")
 
 
-def look_up(items: Items, names: Names, load: Load, array: Lookup, row: Row) -> Item:
+def look_up(items: Items, names: TritonNames, load: Load, array: Lookup, row: Row) -> Item:
     """Rows that an index array leads to."""
     assert load.via is not None
     pointer = items(names.array(array))
@@ -56,7 +56,7 @@ def look_up(items: Items, names: Names, load: Load, array: Lookup, row: Row) -> 
 class Walk:
     """Positions in the order of a map, and the rows that stand there."""
 
-    def __init__(self, items: Items, names: Names, via: IndexMap, row: Row) -> None:
+    def __init__(self, items: Items, names: TritonNames, via: IndexMap, row: Row) -> None:
         self.items = items
         self.names = names
         self.via = via
@@ -80,7 +80,7 @@ class Walk:
 class WithMembers:
     """Owners, and in a loop the members of each; or, if the owners are cut into tiles, the members of a tile."""
 
-    def __init__(self, items: Items, names: Names, via: IndexMap, tiles: Tiles | None) -> None:
+    def __init__(self, items: Items, names: TritonNames, via: IndexMap, tiles: Tiles | None) -> None:
         self.items = items
         self.names = names
         self.via = via

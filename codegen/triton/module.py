@@ -12,7 +12,7 @@ from columba.codegen.triton.gemm_reduce import gemm_reduce_functions
 from columba.codegen.triton.launches import CountArgument, Launch, TilesArgument
 from columba.codegen.triton.prepare import prepared
 from columba.codegen.triton.scalars import identifier
-from columba.codegen.triton.schedule import OuterSchedule, ProductSchedule, Schedule, Schedules
+from columba.codegen.triton.schedule import KernelSchedules, OuterSchedule, ProductSchedule, Schedule
 from columba.codegen.triton.summaries import summary, summary_of_parts
 from columba.codegen.triton.traversal import Function, traversal_functions
 from columba.ir.plan.exact import may_be_product
@@ -25,7 +25,7 @@ PACKAGE = "columba.codegen.triton"
 
 
 @dataclass(frozen=True)
-class Step:
+class KernelStep:
     """What a kernel of a plan became: launches, or a host call."""
 
     kernel: Kernel
@@ -43,10 +43,10 @@ class Module:
 
     source: str
     plans: tuple[Plan, ...]
-    steps: dict[str, tuple[Step, ...]]
+    steps: dict[str, tuple[KernelStep, ...]]
 
 
-def emit(plans: Sequence[Plan], schedules: Schedules | None = None) -> Module:
+def emit(plans: Sequence[Plan], schedules: KernelSchedules | None = None) -> Module:
     """The Triton source of all kernels of ``plans``, the same text for the same plans and schedules.
 
     Args:
@@ -58,11 +58,11 @@ def emit(plans: Sequence[Plan], schedules: Schedules | None = None) -> Module:
     """
     made_plans = []
     functions: list[str] = []
-    steps: dict[str, tuple[Step, ...]] = {}
+    steps: dict[str, tuple[KernelStep, ...]] = {}
     for given in plans:
         plan, scheduled = prepared(given, schedules)
         made_plans.append(plan)
-        found: list[Step] = []
+        found: list[KernelStep] = []
         for kernel, schedule, of in ((s.kernel, s.schedule, s.of) for s in scheduled):
             made = _functions(kernel, f"{identifier(plan.name)}_{identifier(kernel.name)}", schedule)
             functions += [
@@ -74,7 +74,7 @@ def emit(plans: Sequence[Plan], schedules: Schedules | None = None) -> Module:
                 for n, f in enumerate(made)
             ]
             rounded = any(map(may_be_product, plan.exact_values[kernel.name]))
-            found.append(Step(kernel, tuple(f.launch for f in made), of, rounded))
+            found.append(KernelStep(kernel, tuple(f.launch for f in made), of, rounded))
         steps[plan.name] = tuple(found)
     body = "\n".join(functions)
     source = template(PACKAGE, "module.py.jinja").render(

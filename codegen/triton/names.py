@@ -18,7 +18,7 @@ from columba.ir.plan.kernels import Buffer
 from columba.ir.spaces import Space
 
 
-class Names:
+class TritonNames:
     """Hands out the parameters of one function, and remembers which were used."""
 
     def __init__(self) -> None:

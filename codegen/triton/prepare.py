@@ -11,11 +11,11 @@ from columba.codegen.triton.phases import in_single_loops, is_one_loop
 from columba.codegen.triton.schedule import (
     SPLIT_MEMBERS,
     IllegalSchedule,
+    KernelSchedules,
     MemberSchedule,
     OuterSchedule,
     ProductSchedule,
     Schedule,
-    Schedules,
 )
 from columba.codegen.triton.traversal import reduction_of
 from columba.ir.node import Node, rewrite
@@ -45,7 +45,7 @@ class Scheduled:
     of: str = ""  #: the kernel of the plan that this is, or is a part of
 
 
-def prepared(plan: Plan, schedules: Schedules | None = None) -> tuple[Plan, tuple[Scheduled, ...]]:
+def prepared(plan: Plan, schedules: KernelSchedules | None = None) -> tuple[Plan, tuple[Scheduled, ...]]:
     """``plan`` with kernels that can be emitted, and how each of these runs.
 
     Raises:

@@ -136,7 +136,7 @@ class OuterSchedule:
 
 Schedule = RowSchedule | MemberSchedule | DegreeSchedule | ProductSchedule | OuterSchedule
 
-Schedules = Mapping[tuple[str, str], Schedule]
+KernelSchedules = Mapping[tuple[str, str], Schedule]
 """Schedules by the names of plan and kernel; kernels without one get what :mod:`columba.codegen.triton.schedule` thinks best."""
 
 _KINDS: dict[str, type] = {

@@ -7,10 +7,20 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from columba.codegen.triton.index import Digit, flat, linear
-from columba.codegen.triton.items import Axis, Item, Items, Layout, Text, Writer, below, below_unknown, count_readers
+from columba.codegen.triton.items import (
+    Axis,
+    BlockShape,
+    Item,
+    Items,
+    Text,
+    Writer,
+    below,
+    below_unknown,
+    count_readers,
+)
 from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
 from columba.codegen.triton.levels import MEMBER, OWNER, RowWise, WithMembers
-from columba.codegen.triton.names import Names
+from columba.codegen.triton.names import TritonNames
 from columba.codegen.triton.parts import Parts, cheapest, parts_of_reshapes
 from columba.codegen.triton.scalars import HALVES, computed
 from columba.codegen.triton.schedule import (
@@ -129,7 +139,7 @@ class _Rows:
         self.schedule = schedule
         if schedule.pieces > most_pieces(kernel):
             raise IllegalSchedule(f"traversal {kernel.name}: rows cannot be cut into {schedule.pieces} pieces")
-        items, self.names = Items(), Names()
+        items, self.names = Items(), TritonNames()
         level = RowWise(items, self.names, kernel.owner)
         self.values = Values(items, self.names, 1, level, parts)
         row, pieces = level.rows.position, schedule.pieces
@@ -138,7 +148,7 @@ class _Rows:
 
     def function(self, name: str) -> Function:
         schedule = self.schedule
-        layout = Layout()
+        layout = BlockShape()
         layout.see(below(self.stores))
         writer = Writer(layout, {*self.names.arguments, "piece"}, count_readers(self.stores))
         grid = [GridSize(_rows_of(self.owner), schedule.rows)]
@@ -201,7 +211,7 @@ class _Members:
         self.name = name
         self.atomic = isinstance(schedule, MemberSchedule) and schedule.atomic
         self.tiles = Tiles(kernel.via, kernel.schedule.split) if kernel.schedule.split else None
-        self.items, self.names = Items(), Names()
+        self.items, self.names = Items(), TritonNames()
         self.level = WithMembers(self.items, self.names, kernel.via, self.tiles)
         self.values = Values(self.items, self.names, 2, self.level, parts)
         self.level.values = self.values
@@ -294,7 +304,7 @@ class _Members:
         return place, value, mask
 
     def functions(self) -> list[Function]:
-        layout = Layout()
+        layout = BlockShape()
         layout.see(below([*self.roots, self.level.present]))
         writer = Writer(layout, {*self.names.arguments, "start", "longest"}, count_readers(self.roots))
         if self.phases:
@@ -455,7 +465,7 @@ def combination(name: str, out: Buffer, parts: Workspace, tiles: Tiles | None, o
 
     Without a table of tiles all parts are one owner's, and where a workspace has a row for each owner that row is its only part.
     """
-    names = Names()
+    names = TritonNames()
     size = out.type.size
     lanes = min(1024, max(32, power_of_two(size)))
     has_many = out.type.space in (Space.ONE, Space.REL, Space.NTYPE) and not parts.zeroed

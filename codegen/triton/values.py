@@ -15,7 +15,7 @@ from typing import Protocol
 
 from columba.codegen.triton.index import Component, Digit, Index, broadcast, flat, linear, moved, regroup, unpadded
 from columba.codegen.triton.items import Axis, Item, Items
-from columba.codegen.triton.names import Names
+from columba.codegen.triton.names import TritonNames
 from columba.codegen.triton.parts import Parts
 from columba.codegen.triton.scalars import (
     CALLS,
@@ -89,7 +89,7 @@ class Values:
     ``parts`` says of sizes that a dimension of this size is gone over along several axes.
     """
 
-    def __init__(self, items: Items, names: Names, rows: int, level: Level, parts: Parts | None = None) -> None:
+    def __init__(self, items: Items, names: TritonNames, rows: int, level: Level, parts: Parts | None = None) -> None:
         self.items = items
         self.names = names
         self.rows = rows

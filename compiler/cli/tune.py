@@ -21,7 +21,7 @@ from columba.runtime.escape import plain
 from columba.runtime.graphs.graph import Graph
 from columba.tuning.cases import device_name, versions
 from columba.tuning.decisions import BadDecision, parse_decision
-from columba.tuning.records import Damaged, Record, Records, RecordsError, Trial, database, from_json, to_json
+from columba.tuning.records import Damaged, Records, RecordsError, Trial, TuningRecord, database, from_json, to_json
 from columba.tuning.search import Outcome, Step, TuningError
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -154,8 +154,8 @@ def run(made: Sequence[Any], graph: Graph | None, budget: float, backend: str, a
     except KeyboardInterrupt:
         click.echo("\ninterrupted; what was measured is kept, and the next run goes on from there", err=True)
         raise SystemExit(130) from None
-    if isinstance(found, Record):
-        click.echo(plain(f"tuned already, on {found.made} (--again measures again): {_said(found)}"))
+    if isinstance(found, TuningRecord):
+        click.echo(plain(f"tuned already, on {found.made} (--again measures again): {_summary(found)}"))
         return
     _show(found)
 
@@ -171,15 +171,15 @@ def _show(found: Outcome) -> None:
         click.echo(f"{_count(found.resumed, 'candidate')} had been measured before")
     if not found.record.complete:
         click.echo("the budget did not suffice for all candidates: another run goes on with the rest")
-    click.echo(plain(_said(found.record)))
+    click.echo(plain(_summary(found.record)))
 
 
-def _cells(trial: Trial, winner: Record) -> tuple[str, str, str]:
+def _cells(trial: Trial, winner: TuningRecord) -> tuple[str, str, str]:
     own = f"{trial.ratio:.3f} ± {trial.noise:.3f}"
     return f"{trial.seconds * 1e3:.3f}", own, "*" if trial.candidate == winner.decision else ""
 
 
-def _said(record: Record) -> str:
+def _summary(record: TuningRecord) -> str:
     label = parse_decision(record.decision).label
     gain = record.default / record.seconds
     times = f"{record.seconds * 1e3:.3f} ms, {record.default * 1e3:.3f} ms without tuning"
@@ -214,18 +214,18 @@ def list_records() -> None:
             r.made,
             _state(r),
         )
-        table.add_row(*(Text(plain(said)) for said in cells))
+        table.add_row(*(Text(plain(cell)) for cell in cells))
     Console(width=max(160, Console().width)).print(table)
 
 
-def _label(record: Record) -> str:
+def _label(record: TuningRecord) -> str:
     try:
         return parse_decision(record.decision).label
     except BadDecision:
         return ""
 
 
-def _state(record: Record) -> str:
+def _state(record: TuningRecord) -> str:
     try:
         parse_decision(record.decision)
     except BadDecision as e:
@@ -240,7 +240,7 @@ def _state(record: Record) -> str:
 def export_records(path: Path) -> None:
     """Writes all sound records to a file."""
     found = Records().all()
-    sound = [r for r in found if isinstance(r, Record)]
+    sound = [r for r in found if isinstance(r, TuningRecord)]
     try:
         path.write_text(to_json(sound), encoding="utf-8")
     except OSError as e:
@@ -266,5 +266,5 @@ def import_records(path: Path) -> None:
         raise RecordsError(f"{path}: {e}; nothing was imported") from e
     Records().save(records)
     stale = sum(r.versions != versions() for r in records)
-    said = f"; {stale} of them, made with other versions, will be ignored" if stale else ""
-    click.echo(f"imported {_count(len(records), 'record')} from {plain(path)}{said}")
+    note = f"; {stale} of them, made with other versions, will be ignored" if stale else ""
+    click.echo(f"imported {_count(len(records), 'record')} from {plain(path)}{note}")

@@ -30,7 +30,7 @@ _GENERATED = ("<frozen ", "<columba ", "<__array_function__ ", "<torch")
 
 
 @dataclass(frozen=True)
-class Names:
+class CodeNames:
     """What code names: global variables, attributes, modules that it imports, and texts that may be names of attributes."""
 
     variables: frozenset[str] = frozenset()
@@ -38,8 +38,8 @@ class Names:
     imports: frozenset[str] = frozenset()
     texts: frozenset[str] = frozenset()
 
-    def __or__(self, other: Names) -> Names:
-        return Names(
+    def __or__(self, other: CodeNames) -> CodeNames:
+        return CodeNames(
             self.variables | other.variables,
             self.read | other.read,
             self.imports | other.imports,
@@ -48,7 +48,7 @@ class Names:
 
 
 @functools.lru_cache(maxsize=4096)
-def names_of(code: types.CodeType) -> Names:
+def names_of(code: types.CodeType) -> CodeNames:
     """What this code names; not what code inside it does, which is entered for itself."""
     variables, imports = set(), set()
     for instruction in dis.get_instructions(code):
@@ -57,7 +57,7 @@ def names_of(code: types.CodeType) -> Names:
         elif instruction.opname == "IMPORT_NAME":
             imports.add(str(instruction.argval))
     texts = {c for c in code.co_consts if isinstance(c, str) and c.isidentifier()}
-    return Names(frozenset(variables), frozenset(code.co_names), frozenset(imports), frozenset(texts))
+    return CodeNames(frozenset(variables), frozenset(code.co_names), frozenset(imports), frozenset(texts))
 
 
 @functools.lru_cache(maxsize=4096)

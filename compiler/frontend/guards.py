@@ -162,8 +162,8 @@ class Guards:
         if now != self.environment:
             yield from (what for what, a, b in zip(_ENVIRONMENT, now, self.environment, strict=True) if a != b)
         for check in self.checks:
-            if not isinstance(check, but) and (said := check.mismatch()) is not None:
-                yield said
+            if not isinstance(check, but) and (reason := check.mismatch()) is not None:
+                yield reason
         for source, seen in self.variables:
             if not _is(found(source, call), seen):
                 yield f"{source} has changed"

@@ -18,9 +18,9 @@ from torch import Tensor
 Meta = tuple[Sequence[int], torch.dtype]
 """The shape and dtype of a result."""
 
-Rule = Callable[..., Meta | None]
+MetadataRule = Callable[..., Meta | None]
 
-RULES: dict[str, Rule] = {}
+RULES: dict[str, MetadataRule] = {}
 """By the name of the torch function: ``(*args, **kwargs)``, with meta tensors in place of tensors, to what the result is."""
 
 
@@ -41,8 +41,8 @@ def _is_simple(x: Any) -> bool:
     return all(_is_simple(part) for part in x) if isinstance(x, (tuple, list)) else True
 
 
-def _rule(*names: str) -> Callable[[Rule], Rule]:
-    def register(rule: Rule) -> Rule:
+def _rule(*names: str) -> Callable[[MetadataRule], MetadataRule]:
+    def register(rule: MetadataRule) -> MetadataRule:
         RULES.update(dict.fromkeys(names, rule))
         return rule
 

@@ -24,7 +24,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from columba.frontend import hooks, impure
-from columba.frontend.code import Names, is_library, is_library_module, is_own, names_of, start_of
+from columba.frontend.code import CodeNames, is_library, is_library_module, is_own, names_of, start_of
 from columba.frontend.errors import TraceError, fail
 from columba.frontend.guards import FunctionGuard, Inherited, OfType, Original, Read
 from columba.frontend.patches import Patches
@@ -142,7 +142,7 @@ class Observer:
 
     def finish(self) -> None:
         """Adds what classes that were met hold under the names that the code has."""
-        names = functools.reduce(Names.__or__, (names_of(code) for code in self._entered.values()), Names())
+        names = functools.reduce(CodeNames.__or__, (names_of(code) for code in self._entered.values()), CodeNames())
         for kind, held in self._classes.items():
             for name in names.read | names.texts:
                 if name in held or name in names.texts:

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 
 from columba.frontend import hooks
-from columba.frontend.convert import Converted, convert
 from columba.frontend.effects import check_nothing_escaped, no_printing
 from columba.frontend.errors import TraceError, defined, fail
 from columba.frontend.guards import Guards, TensorGuard, environment, found, widened
@@ -23,6 +22,7 @@ from columba.frontend.record import Record, Recorder, RecordingMode, RowCount, S
 from columba.frontend.snapshot import Same, TooLarge, snapshot
 from columba.frontend.sources import Argument, Arguments, Seed, Source, walk
 from columba.frontend.symbolic import LANGUAGE, BuiltGraph, GraphSource, TracedGraph
+from columba.frontend.translate import Translated, translate
 from columba.frontend.trees import mapped
 from columba.ir.program.program import Program
 from columba.ir.spaces import Space
@@ -53,7 +53,7 @@ class Trace:
         phases: the hooks that run after all.
     """
 
-    converted: Converted
+    converted: Translated
     guards: Guards
     tensors: tuple[tuple[Record, TensorGuard], ...]
     graphs: tuple[GraphSource, ...]
@@ -116,8 +116,8 @@ class Trace:
     def difference(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Why the trace does not hold for a call, in words."""
         call = args, kwargs
-        for said in self.guards.mismatches(call):
-            return said
+        for reason in self.guards.mismatches(call):
+            return reason
         for _, guard in self.tensors:
             if (mismatch := guard.mismatch(found(guard.source, call))) is not None:
                 return mismatch
@@ -229,16 +229,16 @@ class Trace:
 
     def check_unchanged(self, bound: Bound) -> None:
         """TraceError if hooks have changed what the trace reads, for which they come too late."""
-        said = next(self.guards.mismatches(bound.call, but=hooks.HookGuard), None)
-        if said is None:
+        reason = next(self.guards.mismatches(bound.call, but=hooks.HookGuard), None)
+        if reason is None:
             for (_, guard), (tensor, version) in zip(self.tensors, bound.fetched, strict=True):
                 if found(guard.source, bound.call) is not tensor or hooks.version(tensor) != version:
-                    said = f"{guard.source} has changed"
-        if said is not None:
+                    reason = f"{guard.source} has changed"
+        if reason is not None:
             names = {hooks.name_of(one.hook.value): None for phase in self.phases for one in phase.hooks}
             raise TraceError(
                 f"a hook of a module that is called inside a compiled function ({', '.join(names)}) changes what the function reads, and "
-                f"it runs only after the program has: {said}. Return what it computes, or compute it in forward, or in a hook of the "
+                f"it runs only after the program has: {reason}. Return what it computes, or compute it in forward, or in a hook of the "
                 "compiled module itself"
             )
 
@@ -347,7 +347,7 @@ def _traced(
     for phase in recorder.phases:
         for one in phase.hooks:
             mapped(lambda x: wanted.append(x) if isinstance(x, Record) else None, one.args)
-    converted = convert(_name(fn, owner), recorder.records, spaces, wanted)
+    converted = translate(_name(fn, owner), recorder.records, spaces, wanted)
     if not converted.results and not converted.postlude:
         raise TraceError(
             f"{defined(fn)}: {_name(fn, owner)} returns nothing that it computes on the graph's edges or nodes; columba.compile is for "
@@ -498,7 +498,7 @@ def _one_graph(recorder: Recorder, fn: Callable[..., Any]) -> Graph:
     return next(iter(used.values()))
 
 
-def _check_rows(converted: Converted, graph: Graph, spaces: Spaces) -> None:
+def _check_rows(converted: Translated, graph: Graph, spaces: Spaces) -> None:
     for record, space in converted.inputs:
         if record is not None and record.source is not None and space is not Space.ONE:
             shape = record.meta.shape
@@ -529,7 +529,7 @@ def _counted(recorder: Recorder, spaces: Spaces) -> set[Record]:
     return found
 
 
-def _tensor_guards(recorder: Recorder, converted: Converted, spaces: Spaces) -> tuple[tuple[Record, TensorGuard], ...]:
+def _tensor_guards(recorder: Recorder, converted: Translated, spaces: Spaces) -> tuple[tuple[Record, TensorGuard], ...]:
     """Guards of the tensors that the trace read, or whose sizes it asked for."""
     replayed = {o for r in (*converted.prelude, *converted.postlude) for o in r.operands}
     needed = replayed | {r for r, _ in converted.inputs if r is not None} | _counted(recorder, spaces)

@@ -22,7 +22,7 @@ from columba.runtime.dtypes import ir_dtype
 
 
 @dataclass
-class Converted:
+class Translated:
     """A program, where its inputs come from, and what runs in PyTorch.
 
     ``inputs[i]`` is the record that gives input ``i`` (None: the seed of random numbers), with its space. ``results[i]`` is the record
@@ -38,7 +38,7 @@ class Converted:
     inner: frozenset[Record]
 
 
-def convert(name: str, records: Sequence[Record], found: Spaces, wanted: Iterable[Record]) -> Converted:
+def translate(name: str, records: Sequence[Record], found: Spaces, wanted: Iterable[Record]) -> Translated:
     """The program that computes those of ``wanted`` that have rows, or are reduced from rows."""
     wanted = list(dict.fromkeys(wanted))
     conversion = _Conversion(found, _compiled(records, found, wanted))
@@ -55,7 +55,7 @@ def convert(name: str, records: Sequence[Record], found: Spaces, wanted: Iterabl
     roots += [r for r in needed if r not in found.of or conversion.is_input(r)]
     prelude = _replayed(roots, lambda r: r.source is None)
     inner = frozenset(o for r in conversion.compiled for o in r.operands if o in conversion.compiled)
-    return Converted(program, sources, results, prelude, after, inner)
+    return Translated(program, sources, results, prelude, after, inner)
 
 
 def _is_boundary(found: Spaces, record: Record) -> bool:

@@ -39,9 +39,9 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType
 
 Gradients = Sequence[Value | None]
-Rule = Callable[[Any, Value], Gradients]
+GradientRule = Callable[[Any, Value], Gradients]
 
-RULES: dict[type[Value], Rule] = {}
+RULES: dict[type[Value], GradientRule] = {}
 """For every operation: (operation, gradient of its result) -> gradients of its operands (None: there is none)."""
 
 V = TypeVar("V", bound=Value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from columba.ir.plan.planned import Place
+from columba.ir.plan.planned import ResultPlace
 from columba.ir.program.ops import Cast, Expand, Input, Lift, Permute, Reshape, Slice, Value
 from columba.ir.program.program import Program
 from columba.ir.spaces import Space
@@ -15,7 +15,7 @@ class Distinct:
     """``program`` returns each computed value once; ``places[i]`` says where result ``i`` of the original is found."""
 
     program: Program
-    places: tuple[Place, ...]
+    places: tuple[ResultPlace, ...]
 
 
 def distinct(program: Program) -> Distinct:
@@ -25,7 +25,7 @@ def distinct(program: Program) -> Distinct:
     """
     positions: dict[Value, int] = {}
     names: list[str] = []
-    places: list[Place] = []
+    places: list[ResultPlace] = []
     for name, result in zip(program.result_names, program.results, strict=True):
         if isinstance(result, Input):
             places.append(("input", program.inputs.index(result)))

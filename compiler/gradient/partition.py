@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from columba.gradient.saving import Saving
 from columba.ir.node import Node, rewrite, topological
-from columba.ir.plan.planned import Source
+from columba.ir.plan.planned import BackwardSource
 from columba.ir.program.ops import Constant, Input, Value
 from columba.ir.program.program import Program
 
@@ -18,7 +18,7 @@ class Partition:
 
     forward: Program
     backward: Program
-    sources: tuple[Source, ...]
+    sources: tuple[BackwardSource, ...]
 
 
 def partition(joint: Program, inputs: int, results: int, saving: Saving | None = None) -> Partition:
@@ -42,7 +42,7 @@ def partition(joint: Program, inputs: int, results: int, saving: Saving | None =
     edge: dict[Node, Node] = {v: Input(f"saved_{v.op_name}_{n}", v.type) for n, v in enumerate(saved)}
     backward_results = rewrite(joint.results[results:], lambda node: node, edge)
     used = {v for v in topological(backward_results) if isinstance(v, Input)}
-    sources: list[tuple[Input, Source]] = []
+    sources: list[tuple[Input, BackwardSource]] = []
     sources += [(i, ("input", n)) for n, i in enumerate(primals) if i in used]
     sources += [(e, ("result", forward_results.index(v))) for v, e in edge.items() if e in used]  # type: ignore[arg-type, misc]
     by_name = {name: n for n, name in enumerate(joint.result_names[:results])}

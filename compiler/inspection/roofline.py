@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from columba.codegen.triton import emit
-from columba.codegen.triton.module import Step
+from columba.codegen.triton.module import KernelStep
 from columba.inspection.chips import Chip
 from columba.inspection.footprint import INDEX_BYTES, array_length
 from columba.ir.counts import Counts
@@ -105,7 +105,7 @@ def rates_of(chip: Chip) -> Rates:
     return Rates(chip.fp32, chip.fp32, chip.bandwidth, fast, chip.bandwidth, chip.launch, chip.cache)
 
 
-def _cost(plan: Plan, step: Step, counts: Counts) -> KernelCost:
+def _cost(plan: Plan, step: KernelStep, counts: Counts) -> KernelCost:
     kernel = step.kernel
     work = kernel_work(kernel, counts, math.inf)
     if isinstance(kernel, HostCall):

@@ -9,7 +9,7 @@ import importlib
 import pkgutil
 import re
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -39,6 +39,13 @@ class Pass(Generic[IR]):
 
     def run(self, ir: IR) -> IR:
         raise NotImplementedError(f"pass {self.name} has no run()")
+
+    def run_pair(self, forward: IR, backward: IR, saved: Sequence[tuple[int, int]]) -> tuple[IR, IR]:
+        """What it does, once it has run on each, to the two directions of one program together: nothing, if it does not say so.
+
+        ``saved`` are values that nobody else sees: their positions among what ``forward`` gives and among what ``backward`` takes.
+        """
+        return forward, backward
 
     def __str__(self) -> str:
         changed = [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from columba.ir.plan.plan import Plan
@@ -85,3 +86,10 @@ class Recipe:
 
     def schedule(self, plan: Plan) -> Plan:
         return Pipeline(self.level2, self.verify).run(plan)
+
+    def schedule_pair(self, forward: Plan, backward: Plan, saved: Sequence[tuple[int, int]]) -> tuple[Plan, Plan]:
+        """Both directions of a program; ``saved``: as of :meth:`columba.passes.pipeline.Pass.run_pair`."""
+        forward, backward = self.schedule(forward), self.schedule(backward)
+        for p in self.level2:
+            forward, backward = p.run_pair(forward, backward, saved)
+        return forward, backward

@@ -27,8 +27,8 @@ Texts = dict[str, dict[str, Any]]
 
 def key_of(program: Program, wrt: Sequence[str], recipes: Mapping[str, Recipe], saving: Saving | None) -> str:
     """The name of the entry for these variants."""
-    said = [fingerprint(), str(program), repr(tuple(wrt)), repr(list(recipes.items())), repr(saving)]
-    return "plans-" + hashlib.sha256("\0".join(said).encode()).hexdigest()[:32]
+    identity = [fingerprint(), str(program), repr(tuple(wrt)), repr(list(recipes.items())), repr(saving)]
+    return "plans-" + hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32]
 
 
 def stored(key: str, names: Iterable[str], compile: Callable[[], Mapping[str, Compilation]]) -> Texts:
@@ -82,8 +82,8 @@ def from_texts(name: str, texts: Mapping[str, Any]) -> Planned:
 
 def stored_choice(key: str, counts: Mapping[Any, int], machine: str, choose: Callable[[], str]) -> str:
     """The variant that ``choose`` chose for a graph with these counts on this machine, in this process or before."""
-    said = [key, json.dumps({str(space): n for space, n in counts.items()}), machine]
-    entry = "choice-" + hashlib.sha256("\0".join(said).encode()).hexdigest()[:32]
+    identity = [key, json.dumps({str(space): n for space, n in counts.items()}), machine]
+    entry = "choice-" + hashlib.sha256("\0".join(identity).encode()).hexdigest()[:32]
     text = get_or_make(entry, ".json", lambda: json.dumps(choose()).encode())
     try:
         return str(json.loads(text))

@@ -24,7 +24,7 @@ from columba.selection.variants import parse_choices, recipe_of
 
 DIRECTIONS = ("forward", "backward")
 
-Schedules = Mapping[tuple[str, str], Changes]
+ScheduleChanges = Mapping[tuple[str, str], Changes]
 """By direction and name of kernel."""
 
 
@@ -48,7 +48,7 @@ class Decision:
 
     passes: str = ""
     price: float = 1.0
-    schedules: Schedules = field(default_factory=dict)
+    schedules: ScheduleChanges = field(default_factory=dict)
 
     def __str__(self) -> str:
         nested: dict[str, dict[str, dict[str, Any]]] = {}
@@ -86,7 +86,7 @@ class Decision:
     def saving(self) -> Saving | None:
         return None if self.price == 1.0 else Saving(price=self.price)
 
-    def with_schedules(self, more: Schedules) -> Decision:
+    def with_schedules(self, more: ScheduleChanges) -> Decision:
         """The decision with further changes to schedules."""
         merged = {where: dict(changes) for where, changes in self.schedules.items()}
         for where, changes in more.items():
@@ -102,7 +102,7 @@ class Decision:
         return scheduled(compile_program(program, wrt, self.recipe, self.saving), self.schedules)
 
 
-def scheduled(compilation: Compilation, schedules: Schedules) -> Compilation:
+def scheduled(compilation: Compilation, schedules: ScheduleChanges) -> Compilation:
     """A compilation with the schedules of some kernels changed; :class:`BadDecision` where that cannot be."""
     if not any(schedules.values()):
         return compilation
@@ -171,7 +171,7 @@ def _members(content: Any) -> Iterable[Any]:
     return content.values() if isinstance(content, dict) else content if isinstance(content, list) else ()
 
 
-def _parse_schedules(nested: Any) -> Schedules:
+def _parse_schedules(nested: Any) -> ScheduleChanges:
     found: dict[tuple[str, str], dict[str, int]] = {}
     if not isinstance(nested, dict) or not set(nested) <= set(DIRECTIONS):
         raise BadDecision(f"schedules must be given for {' and '.join(DIRECTIONS)}")

@@ -13,7 +13,7 @@ from columba.runtime.graphs.graph import Graph
 from columba.selection.variants import Variants
 from columba.tuning.cases import bucket, device_name, program_hash, versions
 from columba.tuning.decisions import BadDecision, parse_decision
-from columba.tuning.records import Damaged, Record, Records, RecordsError
+from columba.tuning.records import Damaged, Records, RecordsError, TuningRecord
 
 log = logging.getLogger("columba.tuning")
 
@@ -25,7 +25,7 @@ class Recorded:
     variants: Variants
     backend: str
     records: Records = field(default_factory=Records)
-    _by_graph: dict[str, Record] | None = None
+    _by_graph: dict[str, TuningRecord] | None = None
     _names: dict[str, str | None] = field(default_factory=dict)
 
     def choice(self, graph: Graph) -> str | None:
@@ -46,7 +46,7 @@ class Recorded:
         self._by_graph = None
         self._names.clear()
 
-    def _read(self, device: torch.device) -> dict[str, Record]:
+    def _read(self, device: torch.device) -> dict[str, TuningRecord]:
         program, wrt = self.variants.program, ",".join(self.variants.wrt)
         try:
             found = self.records.find(program_hash(program), wrt, device_name(device), self.backend)
@@ -66,7 +66,7 @@ class Recorded:
                 usable[record.case.graph] = record
         return usable
 
-    def _adopt(self, record: Record) -> str | None:
+    def _adopt(self, record: TuningRecord) -> str | None:
         """Adds what a record decides to the variants."""
         try:
             decision = parse_decision(record.decision)

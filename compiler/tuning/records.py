@@ -70,7 +70,7 @@ class Case:
 
 
 @dataclass(frozen=True)
-class Record:
+class TuningRecord:
     """What won.
 
     Attributes:
@@ -171,21 +171,21 @@ class Records:
 
     # -------------------------------------------------------------------------------------------- records
 
-    def find(self, program: str, gradients: str, device: str, backend: str) -> list[Record | Damaged]:
+    def find(self, program: str, gradients: str, device: str, backend: str) -> list[TuningRecord | Damaged]:
         """The records of a program on a device, for graphs of all sizes."""
         if not self.exists:
             return []
         where = "program = ? and gradients = ? and device = ? and backend = ?"
         return self._select(where, (program, gradients, device, backend))
 
-    def all(self) -> list[Record | Damaged]:
+    def all(self) -> list[TuningRecord | Damaged]:
         return self._select("true", ()) if self.exists else []
 
-    def _select(self, where: str, values: tuple[str, ...]) -> list[Record | Damaged]:
+    def _select(self, where: str, values: tuple[str, ...]) -> list[TuningRecord | Damaged]:
         query = f"select case_key, {_names(_CASE)}, {_names(_REST)}, checksum from records where {where} order by made, case_key"
         return [_record(row) for row in self._run(lambda c: c.execute(query, values).fetchall())]
 
-    def save(self, records: Iterable[Record]) -> None:
+    def save(self, records: Iterable[TuningRecord]) -> None:
         """Stores records, all or none, in place of older ones for the same cases."""
         rows = [
             (r.case.key, *(getattr(r.case, f) for f in _CASE), *(getattr(r, f) for f in _REST), r.checksum)
@@ -316,18 +316,18 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("commit")
 
 
-def _fits(row: Record | Trial, checksum: object) -> bool:
+def _fits(row: TuningRecord | Trial, checksum: object) -> bool:
     try:
         return row.checksum == checksum
     except (TypeError, ValueError):  # it holds bytes, or what JSON has no words for
         return False
 
 
-def _record(row: tuple[Any, ...]) -> Record | Damaged:
+def _record(row: tuple[Any, ...]) -> TuningRecord | Damaged:
     case = Case(*row[1 : 1 + len(_CASE)])
     *rest, checksum = row[1 + len(_CASE) :]
     values = dict(zip(_REST, rest, strict=True))
-    record = Record(case=case, **{**values, "complete": bool(values["complete"])})
+    record = TuningRecord(case=case, **{**values, "complete": bool(values["complete"])})
     if not _fits(record, checksum) or row[0] != case.key:
         return Damaged(f"{case.name} on graphs of {case.graph}", "its checksum does not fit what it says")
     return record
@@ -338,13 +338,13 @@ def _record(row: tuple[Any, ...]) -> Record | Damaged:
 KIND = "columba tuning records"
 
 
-def to_json(records: Iterable[Record]) -> str:
+def to_json(records: Iterable[TuningRecord]) -> str:
     """Records as a text that :func:`from_json` reads."""
     rows = [{**r.as_dict(), "checksum": r.checksum} for r in records]
     return json.dumps({"kind": KIND, "format": FORMAT, "records": rows}, indent=1, sort_keys=True) + "\n"
 
 
-def from_json(text: str) -> list[Record]:
+def from_json(text: str) -> list[TuningRecord]:
     """The records in an exported text.
 
     Raises:
@@ -368,7 +368,7 @@ def from_json(text: str) -> list[Record]:
     return [_from_row(number, row) for number, row in enumerate(rows, 1)]
 
 
-def _from_row(number: int, row: Any) -> Record:
+def _from_row(number: int, row: Any) -> TuningRecord:
     what = f"record {number}"
     wanted = {"case", *_REST, "checksum"}
     if not isinstance(row, dict) or set(row) != wanted:
@@ -387,7 +387,7 @@ def _from_row(number: int, row: Any) -> Record:
     for name in ("seconds", "default"):
         if not isinstance(row[name], float) or not 0 < row[name] < float("inf"):
             raise RecordsError(f"{what}: {name} must be a positive number")
-    record = Record(case=Case(**case), **{name: row[name] for name in _REST})
+    record = TuningRecord(case=Case(**case), **{name: row[name] for name in _REST})
     if record.checksum != row["checksum"]:
         raise RecordsError(f"{what} ({record.case.name}): its checksum does not fit what it says")
     return record

@@ -21,7 +21,7 @@ from columba.selection.variants import Variants
 from columba.tuning.cases import case_of, versions
 from columba.tuning.decisions import BadDecision, Changes, Decision, parse_decision
 from columba.tuning.measure import FEWEST, Measured, Times, Workload, compare, is_better, noise
-from columba.tuning.records import Case, Damaged, Record, Records, Trial
+from columba.tuning.records import Case, Damaged, Records, Trial, TuningRecord
 from columba.tuning.space import Candidate, default_decision, plan_candidates, sweeps
 
 PLANS, SCHEDULES = 0.45, 0.85
@@ -46,7 +46,7 @@ KERNEL_MARGIN = 0.02
 """By how much a schedule has to be better for one kernel; times of single kernels are noisier than the whole."""
 
 
-def known_record(case: Case, records: Records) -> Record | None:
+def known_record(case: Case, records: Records) -> TuningRecord | None:
     """The record for a case, if it is sound and of these versions."""
     found = records.find(case.program, case.gradients, case.device, case.backend)
     return next((r for r in found if not isinstance(r, Damaged) and r.case == case and r.versions == versions()), None)
@@ -77,7 +77,7 @@ class Outcome:
         resumed: how many of the trials were known from earlier runs.
     """
 
-    record: Record
+    record: TuningRecord
     trials: tuple[tuple[str, Trial], ...]
     resumed: int
 
@@ -266,7 +266,7 @@ class Search:
 
     # -------------------------------------------------------------------------------------------- the end
 
-    def _duel(self, rivals: Sequence[Decision]) -> Record:
+    def _duel(self, rivals: Sequence[Decision]) -> TuningRecord:
         """The default against what was found, one more time: only what wins again is recorded."""
         self._say("the last duel")
         self._build([self.default, *rivals])
@@ -280,7 +280,7 @@ class Search:
         self.records.save_trials(self.case, self.versions, trials)
         for trial, rival in zip(trials, rivals, strict=True):
             self._note(trial, rival)
-        return Record(self.case, self.versions, name, ratio * default, default, made, not self.skipped)
+        return TuningRecord(self.case, self.versions, name, ratio * default, default, made, not self.skipped)
 
 
 def tune_variants(

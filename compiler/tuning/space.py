@@ -14,7 +14,7 @@ from columba.selection.cost import plan_seconds
 from columba.selection.rates import Rates
 from columba.selection.variants import ALTERNATIVES, Variants, recipe_of
 from columba.selection.work import kernel_work
-from columba.tuning.decisions import DIRECTIONS, BadDecision, Changes, Decision, Schedules, scheduled
+from columba.tuning.decisions import DIRECTIONS, BadDecision, Changes, Decision, ScheduleChanges, scheduled
 
 OPTIONAL = (
     "reorder_linear",
@@ -105,8 +105,8 @@ NEGLIGIBLE = 0.004
 
 def sweeps(
     compilation: Compilation, seconds: Mapping[tuple[str, str], float], backend: Backend, architecture: str
-) -> list[Schedules]:
-    """Schedules for all kernels at once: the first choice of each, the second of each, and so on.
+) -> list[ScheduleChanges]:
+    """ScheduleChanges for all kernels at once: the first choice of each, the second of each, and so on.
 
     Kernels are timed one by one, so that one run tries a choice of every kernel. ``seconds`` are the times of the kernels as they are.
     """
@@ -125,7 +125,7 @@ def sweeps(
     return [row for row in (_legal(compilation, row) for row in rows) if row]
 
 
-def _legal(compilation: Compilation, row: dict[tuple[str, str], Changes]) -> Schedules:
+def _legal(compilation: Compilation, row: dict[tuple[str, str], Changes]) -> ScheduleChanges:
     """The row without what the verifier refuses."""
     try:
         scheduled(compilation, row)
@@ -134,7 +134,7 @@ def _legal(compilation: Compilation, row: dict[tuple[str, str], Changes]) -> Sch
         return {where: c for where, c in row.items() if _is_legal(compilation, {where: c})}
 
 
-def _is_legal(compilation: Compilation, schedules: Schedules) -> bool:
+def _is_legal(compilation: Compilation, schedules: ScheduleChanges) -> bool:
     try:
         scheduled(compilation, schedules)
     except BadDecision:

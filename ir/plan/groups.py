@@ -23,7 +23,7 @@ from columba.ir.plan.kernels import (
     Schedule,
     Store,
     Traversal,
-    knob,
+    limited,
     product_of,
     reads,
     values_of,
@@ -45,8 +45,8 @@ class GroupSchedule(Schedule):
     thread, which make a chunk, what they leave is added up.
     """
 
-    rows: int = knob(512, 1, 1 << 24)
-    parts: int = knob(16, 1, 1 << 16)
+    rows: int = limited(512, 1, 1 << 24)
+    parts: int = limited(16, 1, 1 << 16)
 
 
 @dataclass(frozen=True)

@@ -113,7 +113,7 @@ class Store:
             raise TypeError(f"store: {self.buffer} is {self.buffer.type}, the value is {self.value.type}")
 
 
-def knob(default: int, low: int, high: int) -> Any:
+def limited(default: int, low: int, high: int) -> Any:
     """A field of a schedule, with the least and the greatest value that it may have."""
     return field(default=default, metadata={"range": (low, high)})
 
@@ -150,13 +150,13 @@ class TraversalSchedule(Schedule):
     ``scatter``: 1 to walk the members as they are stored, and to add each to its owner (0: owner by owner). Only sums can be.
     """
 
-    split: int = knob(0, 0, 1 << 24)
-    scratch: int = knob(16, 0, 1024)
-    ahead: int = knob(8, 0, 256)
-    lines: int = knob(4, 1, 32)
-    pieces: int = knob(1, 1, 1024)
-    threads: int = knob(0, 0, 1024)
-    scatter: int = knob(0, 0, 1)
+    split: int = limited(0, 0, 1 << 24)
+    scratch: int = limited(16, 0, 1024)
+    ahead: int = limited(8, 0, 256)
+    lines: int = limited(4, 1, 32)
+    pieces: int = limited(1, 1, 1024)
+    threads: int = limited(0, 0, 1024)
+    scatter: int = limited(0, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -167,8 +167,8 @@ class GemmSchedule(Schedule):
     kernel (0: all).
     """
 
-    tile_rows: int = knob(512, 1, 8192)
-    threads: int = knob(0, 0, 1024)
+    tile_rows: int = limited(512, 1, 8192)
+    threads: int = limited(0, 0, 1024)
 
 
 class _Values:

@@ -127,8 +127,8 @@ _SCHEDULES = (TraversalSchedule, GemmSchedule, GroupSchedule)
 
 def _schedule(tokens: Tokens, kind: type[Schedule]) -> Schedule:
     """``{field=value, ...}``; a field that is left out is what it is by default."""
-    knobs = {f.name: int for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    chosen = dict(_list(tokens, lambda: _field(tokens, knobs), "{", "}"))
+    limits = {f.name: int for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    chosen = dict(_list(tokens, lambda: _field(tokens, limits), "{", "}"))
     try:
         return kind(**chosen)
     except ValueError as e:

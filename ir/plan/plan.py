@@ -83,7 +83,7 @@ class Plan:
         return tuple(dict.fromkeys(array for kernel in self.kernels for array in index_arrays(kernel)))
 
 
-def stand_in(order: IndexMap | None, walk: IndexMap) -> bool:
+def is_stored_along(order: IndexMap | None, walk: IndexMap) -> bool:
     """Whether rows that are stored in ``order`` (None: that of their space) stand in the order of ``walk``."""
     return is_sorted(walk) if order is None else order == walk
 
@@ -119,7 +119,7 @@ def index_arrays(kernel: Kernel) -> tuple[IndexArray, ...]:
         orders = [b.order for b in written if b.type.space is walk.fine]
         for value in values:
             orders += _orders_of_rows(value, walk.fine)
-        found += [Order(walk, order) for order in orders if not stand_in(order, walk)]
+        found += [Order(walk, order) for order in orders if not is_stored_along(order, walk)]
     for value in values:
         if isinstance(value, Load) and value.via is not None and value.via.coarse is not Space.ONE:
             along = walk if walk is not None and value.at is walk.fine and not is_sorted(walk) else None

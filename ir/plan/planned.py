@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from columba.ir.plan.plan import Plan
 
-Place = tuple[Literal["input", "output"], int]
+ResultPlace = tuple[Literal["input", "output"], int]
 """Where a result of a program is found: among its inputs, or among what its forward plan returns, by position."""
 
-Source = tuple[Literal["input", "result", "grad"], int]
+BackwardSource = tuple[Literal["input", "result", "grad"], int]
 """Where a backward input comes from: an input or a result of the forward program, or the gradient of a result, by position."""
 
 Gradient = tuple[str, int] | None
@@ -29,8 +29,8 @@ class Planned:
     name: str
     plans: tuple[Plan, ...]
     results: int
-    places: tuple[Place, ...]
-    sources: tuple[Source, ...] = ()
+    places: tuple[ResultPlace, ...]
+    sources: tuple[BackwardSource, ...] = ()
     gradients: tuple[Gradient, ...] = ()
     texts: tuple[str, ...] = ()
     schedules: Schedules = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Planned:
         return tuple(n for n, s in enumerate(self.sources) if is_internal(s, self.results, self.gradients))
 
 
-def is_internal(source: Source, results: int, gradients: Sequence[Gradient]) -> bool:
+def is_internal(source: BackwardSource, results: int, gradients: Sequence[Gradient]) -> bool:
     """Whether a backward input is a saved value that nobody sees but the backward plan."""
     return source[0] == "result" and source[1] >= results and source not in gradients
 

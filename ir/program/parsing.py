@@ -120,8 +120,8 @@ def parse_type(tokens: Tokens) -> TensorType:
         end = tokens.tokens.index("]", start) + 2
     except ValueError:
         end = start
-    said = tuple(tokens.tokens[start:end])
-    known = _types.get(said)
+    text = tuple(tokens.tokens[start:end])
+    known = _types.get(text)
     if known is not None:
         tokens.next = end
         return known
@@ -133,7 +133,7 @@ def parse_type(tokens: Tokens) -> TensorType:
         if tokens.peek() == ",":
             tokens.take()
     tokens.take("]")
-    return _types.setdefault(said, TensorType(space, tuple(shape), _enum(tokens, DType)))
+    return _types.setdefault(text, TensorType(space, tuple(shape), _enum(tokens, DType)))
 
 
 _types: dict[tuple[str, ...], TensorType] = {}

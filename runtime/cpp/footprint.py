@@ -18,7 +18,7 @@ def cpp_memory(plan: Plan, counts: Counts, spare: Sequence[int] = ()) -> PlanMem
     """
     placement = Placement(plan)
     layout = placement.layout(counts, spare)
-    made = [b for n, b in enumerate(placement.tensors, len(plan.inputs)) if n not in layout.heirs]
+    made = [b for n, b in enumerate(placement.tensors, len(plan.inputs)) if n not in layout.reused]
     tensors = counts.total(b.type for b in (*made, *placement.from_host))
     passing = max((host_bytes(k, counts) for k in plan.kernels if isinstance(k, HostCall)), default=0)
     outputs = counts.total(b.type for b in dict.fromkeys(plan.outputs) if b not in plan.inputs)

@@ -22,7 +22,7 @@ from columba.runtime.build import BuildError, build_emitted
 from columba.runtime.cpp.memory import ALIGNMENT, Pooled, pooled, scratch
 from columba.runtime.cpp.placement import Placement
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.executable import HostRunner, collecting
+from columba.runtime.executable import HostRunner, check_inputs, collecting
 
 SMALL = 2**17
 """Calls that touch fewer elements than this run on one thread: waking another costs more than it does."""
@@ -81,9 +81,9 @@ class CppExecutable:
         index: Sequence[Tensor],
         counts: Sequence[int],
         host: HostRunner | None = None,
-    ) -> Launch:
+    ) -> CppLauncher:
         """The plan prepared for one graph, to be called many times."""
-        return Launch(self.runners[plan], index, counts, host)
+        return CppLauncher(self.runners[plan], index, counts, host)
 
 
 class _PlanRunner:
@@ -116,13 +116,13 @@ class Packing:
         """The buffer that begins where a tensor does."""
         return next(iter(self.offsets)) if buffer is None else buffer
 
-    def left(self, buffers: Collection[Buffer]) -> list[Buffer | None]:
+    def unpacked(self, buffers: Collection[Buffer]) -> list[Buffer | None]:
         """The buffers that are not packed, and the tensor if any is."""
         found: list[Buffer | None] = [b for b in buffers if b not in self.offsets]
         return found if len(found) == len(buffers) else [*found, None]
 
 
-class Launch:
+class CppLauncher:
     """A plan on one graph: all that does not change from call to call is in place. Calls may overlap, from several threads.
 
     Call it with tensors for ``plan.inputs``; it returns those of ``plan.outputs``.
@@ -145,17 +145,17 @@ class Launch:
         self.arrays = (ctypes.c_void_p * max(1, len(index)))(*[a.data_ptr() for a in index])
         self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
         self.arrays_at, self.sizes_at = ctypes.addressof(self.arrays), ctypes.addressof(self.sizes)
-        inputs, made = packing.left(runner.plan.inputs), packing.left(runner.tensors)
-        self.checks = [("saved" if b is None else b.name, *_about(b, packing, self.counts)) for b in inputs]
-        self.made = [_Made(*_about(b, packing, self.counts)) for b in made]
-        self.makes_small = all(about.size < Pooled.SMALL for about in self.made)
+        inputs, made = packing.unpacked(runner.plan.inputs), packing.unpacked(runner.tensors)
+        self.checks = [("saved" if b is None else b.name, *_type_and_shape(b, packing, self.counts)) for b in inputs]
+        self.made = [_Allocation(*_type_and_shape(b, packing, self.counts)) for b in made]
+        self.makes_small = all(allocation.size < Pooled.SMALL for allocation in self.made)
         self.patterns: list[Tensor] = []
         self.number = {b: n for n, b in enumerate((*inputs, *made, *runner.from_host))}
         self.slots = [runner.position[packing.first_of(b)] for b in (*inputs, *made)]
         self.first_slots = len(self.slots) if self.slots == list(range(len(self.slots))) else 0
-        self.outputs = [self.number[b] for b in packing.left(runner.plan.outputs)]
+        self.outputs = [self.number[b] for b in packing.unpacked(runner.plan.outputs)]
         self.temporaries = [runner.position[b] for b in runner.temporaries]
-        self.layouts: dict[tuple[int, tuple[int, ...]], _Layout] = {}
+        self.layouts: dict[tuple[int, tuple[int, ...]], _PointerLayout] = {}
         self.is_small = self._elements() < SMALL
 
     def _elements(self) -> int:
@@ -167,7 +167,7 @@ class Launch:
         self.check(inputs)
         return self.run(inputs)
 
-    def _layout(self, threads: int, spare: tuple[int, ...]) -> _Layout:
+    def _layout(self, threads: int, spare: tuple[int, ...]) -> _PointerLayout:
         found = self.runner.layout(self.counts, spare, threads)
         where = list(zip(self.temporaries, found.places, strict=True))
         in_block = [(n, offset) for n, (room, offset) in where if room is None]
@@ -181,8 +181,12 @@ class Launch:
                 tensor, begin = self._place(self.runner.numbered[room])
                 in_tensors.append((n, tensor, begin + offset))
         inputs = len(self.runner.plan.inputs)
-        made = [(about, found.heirs.get(inputs + n)) for n, about in enumerate(self.made)] if found.heirs else []
-        return self.layouts.setdefault((threads, spare), _Layout(found.size, in_block, in_tensors, made))
+        made = (
+            [(allocation, found.reused.get(inputs + n)) for n, allocation in enumerate(self.made)]
+            if found.reused
+            else []
+        )
+        return self.layouts.setdefault((threads, spare), _PointerLayout(found.size, in_block, in_tensors, made))
 
     def _place(self, buffer: Buffer) -> tuple[int, int]:
         """The tensor that a buffer stands in, by its number, and at which byte."""
@@ -190,7 +194,7 @@ class Launch:
             return self.number[None], self.packing.offsets[buffer]
         return self.number[buffer], 0
 
-    def packed(self, *, inputs: Sequence[int] = (), outputs: Sequence[int] = ()) -> Launch | None:
+    def packed(self, *, inputs: Sequence[int] = (), outputs: Sequence[int] = ()) -> CppLauncher | None:
         """See :meth:`Launcher.packed`.
 
         Where calls are small, making a tensor takes as long as a kernel; elsewhere each is better freed alone.
@@ -203,7 +207,7 @@ class Launch:
             *(plan.inputs if inputs else self.runner.tensors)
         }:
             return None
-        return Launch(self.runner, self.index, self.counts.in_order, self.host, Packing(buffers, self.counts))
+        return CppLauncher(self.runner, self.index, self.counts.in_order, self.host, Packing(buffers, self.counts))
 
     def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """See :meth:`Launcher.unpacked`."""
@@ -211,8 +215,10 @@ class Launch:
         for b in self.runner.plan.inputs:
             tensor, begin = self._place(b)
             if b in self.packing.offsets:
-                about = _Made(*_about(b, self.packing, self.counts))
-                found.append(inputs[tensor][begin : begin + about.size].view(about.dtype).view(about.shape))
+                allocation = _Allocation(*_type_and_shape(b, self.packing, self.counts))
+                found.append(
+                    inputs[tensor][begin : begin + allocation.size].view(allocation.dtype).view(allocation.shape)
+                )
             else:
                 found.append(inputs[tensor])
         return found
@@ -229,13 +235,16 @@ class Launch:
         try:
             tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
             if layout.made:
-                tensors += [_empty(about) if n is None else _heir(tensors[n], about) for about, n in layout.made]
+                tensors += [
+                    _empty(allocation) if n is None else _reused_output(tensors[n], allocation)
+                    for allocation, n in layout.made
+                ]
             elif self.patterns:
                 tensors += map(torch.empty_like, self.patterns)
             else:
                 tensors += map(_empty, self.made)
                 if self.makes_small:  # from now on: two thirds of the time of torch.empty
-                    self.patterns = [_pattern(about.shape, about.dtype) for about in self.made]
+                    self.patterns = [_pattern(allocation.shape, allocation.dtype) for allocation in self.made]
             try:
                 frame = layout.frames.pop()
             except IndexError:
@@ -287,21 +296,8 @@ class Launch:
         check_inputs(self.runner.plan.name, inputs, self.checks)
 
 
-Expected = tuple[str, torch.dtype, tuple[int, ...]]
-"""What an input must be: its name, dtype and shape."""
-
-
-def check_inputs(plan: str, inputs: Sequence[Tensor], expected: Sequence[Expected]) -> None:
-    """ValueError if an input has another dtype or shape than expected."""
-    for x, (name, dtype, shape) in zip(inputs, expected, strict=True):
-        if x.dtype is not dtype or x.shape != shape:
-            raise ValueError(
-                f"{plan}: input {name} must be {dtype} of shape {list(shape)}, got {x.dtype} {list(x.shape)}"
-            )
-
-
 @dataclass(frozen=True)
-class _Made:
+class _Allocation:
     """A tensor that a call makes."""
 
     dtype: torch.dtype
@@ -313,7 +309,7 @@ class _Made:
         return math.prod(self.shape) * self.dtype.itemsize
 
 
-def _about(buffer: Buffer | None, packing: Packing, counts: Counts) -> tuple[torch.dtype, tuple[int, ...]]:
+def _type_and_shape(buffer: Buffer | None, packing: Packing, counts: Counts) -> tuple[torch.dtype, tuple[int, ...]]:
     """Type and shape of the tensor of a buffer, or of the one that packed buffers stand in."""
     if buffer is None:
         return torch.uint8, (packing.size,)
@@ -325,7 +321,7 @@ def _pattern(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     return torch.empty(() if math.prod(shape) > 1 else shape, dtype=dtype, device=CPU).expand(shape)
 
 
-class _Layout:
+class _PointerLayout:
     """Where the temporaries stand: at offsets in a block of ``size`` bytes, or in the memory of tensors; and frames not in use.
 
     ``made`` says of the tensors to make which input each takes over the memory of, if any does.
@@ -336,21 +332,23 @@ class _Layout:
         size: int,
         in_block: list[tuple[int, int]],
         in_tensors: list[tuple[int, int, int]],
-        made: list[tuple[_Made, int | None]],
+        made: list[tuple[_Allocation, int | None]],
     ) -> None:
         self.size, self.in_block, self.in_tensors, self.made = size, in_block, in_tensors, made
         self.frames: list[_Frame] = []
 
 
-def _empty(about: _Made) -> Tensor:
-    return pooled.empty(about.shape, about.dtype)
+def _empty(allocation: _Allocation) -> Tensor:
+    return pooled.empty(allocation.shape, allocation.dtype)
 
 
-def _heir(giver: Tensor, about: _Made) -> Tensor:
+def _reused_output(giver: Tensor, allocation: _Allocation) -> Tensor:
     """A tensor in the memory of another, which a program has made, so that its storage begins with it, and which nobody will read."""
     # PyTorch's stubs of set_ do not know a storage with strides.
-    strides = _strides(about.shape)
-    return torch.empty(0, dtype=about.dtype, device=CPU).set_(giver.untyped_storage(), 0, about.shape, strides)  # type: ignore[call-overload, no-any-return]
+    strides = _strides(allocation.shape)
+    return torch.empty(0, dtype=allocation.dtype, device=CPU).set_(
+        giver.untyped_storage(), 0, allocation.shape, strides
+    )  # type: ignore[call-overload, no-any-return]
 
 
 class _Frame:

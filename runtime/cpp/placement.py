@@ -17,23 +17,23 @@ from columba.runtime.cpp.memory import ALIGNMENT
 SMALLEST_SPARE = 2**18
 """Bytes from which a tensor's memory is worth reusing."""
 
-Place = tuple[int | None, int]
+MemoryPlace = tuple[int | None, int]
 """The tensor in whose memory a temporary stands, by its number, or None for the block; and the offset in bytes.
 
 The plan's inputs come first among the numbers, then the tensors that the call allocates."""
 
 
 @dataclass(frozen=True)
-class Layout:
+class MemoryLayout:
     """Where everything stands on one graph.
 
-    ``places`` are those of the temporaries, in a block of ``size`` bytes or in tensors. ``heirs`` maps outputs to the inputs whose
+    ``places`` are those of the temporaries, in a block of ``size`` bytes or in tensors. ``reused`` maps outputs to the inputs whose
     memory they take over, both by their numbers.
     """
 
-    places: tuple[Place, ...]
+    places: tuple[MemoryPlace, ...]
     size: int
-    heirs: Mapping[int, int]
+    reused: Mapping[int, int]
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Placement:
         inputs = len(self.plan.inputs)
         return {inputs + n: standing.get(b, written[b]) for n, b in enumerate(self.tensors) if b in self.plan.outputs}
 
-    def layout(self, counts: Counts, spare: Sequence[int] = (), threads: int | None = None) -> Layout:
+    def layout(self, counts: Counts, spare: Sequence[int] = (), threads: int | None = None) -> MemoryLayout:
         """Where the temporaries stand, how large a block they need, and which outputs take over the memory of inputs.
 
         Temporaries that never live together share memory. ``spare`` are positions of inputs whose memory is free once their last
@@ -105,10 +105,10 @@ class Placement:
         for out in sorted((n for n in self.born if n in wide), key=lambda n: -wide[n]):
             for giver in free:
                 fits = wide[out] <= wide[giver] <= wide[out] + wide[out] // 4
-                if not fits or giver in best.heirs.values() or free[giver] >= self.born[out]:
+                if not fits or giver in best.reused.values() or free[giver] >= self.born[out]:
                     continue
-                found = self._fitted(sizes, wide, free, {**best.heirs, out: giver})
-                if found.size < best.size + (0 if out in best.heirs else wide[out]):
+                found = self._fitted(sizes, wide, free, {**best.reused, out: giver})
+                if found.size < best.size + (0 if out in best.reused else wide[out]):
                     best = found
         return best
 
@@ -124,22 +124,24 @@ class Placement:
         return max((self.spans[n][1] for n, k in enumerate(self.plan.kernels) if buffer in reads(k)), default=-1)
 
     def _fitted(
-        self, sizes: Sequence[int], wide: Mapping[int, int], free: Mapping[int, int], heirs: Mapping[int, int]
-    ) -> Layout:
-        """The layout with these heirs. Buffers are placed by size, the largest first, or in order of first use, whichever takes less."""
+        self, sizes: Sequence[int], wide: Mapping[int, int], free: Mapping[int, int], reused: Mapping[int, int]
+    ) -> MemoryLayout:
+        """The layout with these reused. Buffers are placed by size, the largest first, or in order of first use, whichever takes less."""
         kernels = len(self.plan.kernels)
-        until = {giver: self.born[out] - 1 for out, giver in heirs.items()}
+        until = {giver: self.born[out] - 1 for out, giver in reused.items()}
         found = [_Room(n, wide[n], last + 1, until.get(n, kernels)) for n, last in free.items()]
-        found += [_Room(n, wide[n], 0, born - 1) for n, born in self.born.items() if n in wide and n not in heirs]
+        found += [_Room(n, wide[n], 0, born - 1) for n, born in self.born.items() if n in wide and n not in reused]
         found.sort(key=lambda room: room.size)
         by_size = sorted(range(len(sizes)), key=lambda n: -sizes[n])
         placed = [self._place(order, sizes, found) for order in (by_size, range(len(sizes)))]
         places, size = min(placed, key=lambda one: one[1])
-        return Layout(tuple(places), size, heirs)
+        return MemoryLayout(tuple(places), size, reused)
 
-    def _place(self, order: Iterable[int], sizes: Sequence[int], rooms: Sequence[_Room]) -> tuple[list[Place], int]:
+    def _place(
+        self, order: Iterable[int], sizes: Sequence[int], rooms: Sequence[_Room]
+    ) -> tuple[list[MemoryPlace], int]:
         taken: dict[int | None, list[_Taken]] = {None: []}
-        places: dict[int, Place] = {}
+        places: dict[int, MemoryPlace] = {}
         for n in order:
             buffer = self.temporaries[n]
             life = self.lives[buffer]

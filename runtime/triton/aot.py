@@ -13,8 +13,8 @@ from typing import Any
 from columba.codegen.triton import (
     ArrayArgument,
     BufferArgument,
+    KernelSchedules,
     Launch,
-    Schedules,
     Variant,
     WorkspaceArgument,
     emit,
@@ -120,7 +120,7 @@ def compile_plans(
     index_dtype: DType,
     target: str,
     counts: Mapping[Space, int] | None = None,
-    schedules: Schedules | None = None,
+    schedules: KernelSchedules | None = None,
     only: Container[str] | None = None,
 ) -> Iterator[Binary]:
     """Every kernel of ``plans`` compiled for ``target``, one after the other, in all variants, or in those that a graph with ``counts``

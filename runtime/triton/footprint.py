@@ -9,14 +9,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from columba.codegen.triton.launches import Workspace, grid_size
-from columba.codegen.triton.module import Step
+from columba.codegen.triton.module import KernelStep
 from columba.ir.counts import Counts
 from columba.ir.plan.kernels import Buffer, HostCall, reads, writes
 from columba.ir.plan.memory import PlanMemory, host_bytes
 from columba.ir.plan.plan import Plan
 
 
-def triton_memory(plan: Plan, steps: Sequence[Step], counts: Counts) -> PlanMemory:
+def triton_memory(plan: Plan, steps: Sequence[KernelStep], counts: Counts) -> PlanMemory:
     """What the Triton backend allocates while it runs a plan."""
     given, last = set(plan.inputs), _last_uses(steps)
     alive: dict[Buffer, int] = {}
@@ -32,7 +32,7 @@ def triton_memory(plan: Plan, steps: Sequence[Step], counts: Counts) -> PlanMemo
     return PlanMemory(sum(size for b, size in alive.items() if b not in given), peak)
 
 
-def _last_uses(steps: Sequence[Step]) -> dict[Buffer, int]:
+def _last_uses(steps: Sequence[KernelStep]) -> dict[Buffer, int]:
     return {b: n for n, step in enumerate(steps) for b in (*reads(step.kernel), *writes(step.kernel))}
 
 

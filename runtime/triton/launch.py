@@ -21,9 +21,9 @@ from columba.codegen.triton import (
     ArrayArgument,
     BufferArgument,
     CountArgument,
+    KernelSchedules,
+    KernelStep,
     Launch,
-    Schedules,
-    Step,
     TilesArgument,
     Variant,
     Workspace,
@@ -37,11 +37,10 @@ from columba.ir.plan.kernels import Buffer, HostCall, reads, writes
 from columba.ir.plan.plan import Plan
 from columba.ir.spaces import Space
 from columba.ir.types import DType
-from columba.runtime.cpp.launch import check_inputs
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.executable import HostRunner, Launcher, collecting
+from columba.runtime.executable import HostRunner, Launcher, check_inputs, collecting
 
-Choice = Callable[[Launch, Mapping[Space, int]], Variant]
+VariantChoice = Callable[[Launch, Mapping[Space, int]], Variant]
 """Which variant of a launch runs on a graph with given row counts."""
 
 
@@ -66,9 +65,9 @@ class TritonExecutable:
         self,
         plans: Sequence[Plan],
         index_dtype: DType,
-        choose: Choice | None = None,
+        choose: VariantChoice | None = None,
         *,
-        schedules: Schedules | None = None,
+        schedules: KernelSchedules | None = None,
     ) -> None:
         self.module = emit(plans, schedules)
         self.source = self.module.source
@@ -137,7 +136,7 @@ class _BoundPlan:
 class _PlanRunner:
     """One plan: its steps, and when each of its buffers is last read."""
 
-    def __init__(self, plan: Plan, steps: Sequence[Step], source: str, choose: Choice) -> None:
+    def __init__(self, plan: Plan, steps: Sequence[KernelStep], source: str, choose: VariantChoice) -> None:
         self.plan = plan
         self.steps = steps
         self.source = source
@@ -187,7 +186,7 @@ class _Call:
         self.device = device
         self.functions = load_functions(runner.source, interpreted=device.type == "cpu")
 
-    def timed(self, times: dict[str, list[float]], step: Step, host: HostRunner | None) -> None:
+    def timed(self, times: dict[str, list[float]], step: KernelStep, host: HostRunner | None) -> None:
         """A step, waited for and timed; the parts of one kernel of the plan are added up."""
         self._wait()
         start = time.perf_counter()
@@ -200,7 +199,7 @@ class _Call:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
-    def step(self, step: Step, host: HostRunner | None) -> None:
+    def step(self, step: KernelStep, host: HostRunner | None) -> None:
         if isinstance(step.kernel, HostCall):
             if host is None:
                 raise ValueError(f"plan {self.runner.plan.name} has host calls; give run(host=...)")

@@ -134,7 +134,7 @@ MUTANTS = (
     Mutant("codegen.cpp.reductions", 'return [*lines, f"if (begin == end) {name} = 0;"]', "return lines", build=True),
     Mutant("codegen.cpp.slots", "return self.folds_in(v) + 1", "return self.folds_in(v)", build=True),
     Mutant("codegen.cpp.slots", "later = any(self._read_in(u) > self.of[v] for u in readers)", "later = False", build=True),
-    Mutant("codegen.cpp.places", "        if self._stand_in(order):", "        if True:", build=True),
+    Mutant("codegen.cpp.places", "        if self._is_stored_along(order):", "        if True:", build=True),
     Mutant("codegen.cpp.places", "Order(self.walk, order)", "Order(self.walk)", build=True),
     Mutant("runtime.graphs.index_arrays", "places = self._sorts.invert(self.index(Order(within)))", "places = self.index(Order(within))", build=True),
     Mutant("codegen.cpp.places", "along = self.walk if in_walk and not self.sorted else None", "along = self.walk if in_walk else None", build=True),

@@ -14,10 +14,10 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import ir_dtype
 
-Rule = Callable[..., Any]
-R = TypeVar("R", bound=Rule)
+TranslationRule = Callable[..., Any]
+R = TypeVar("R", bound=TranslationRule)
 
-RULES: dict[str, Rule] = {}
+RULES: dict[str, TranslationRule] = {}
 
 
 def rule(*names: str) -> Callable[[R], R]:

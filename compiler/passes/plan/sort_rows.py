@@ -1,8 +1,8 @@
-"""Numbers of members stand in the order in which they are computed."""
+"""Edge buffers are stored in their producer's traversal order."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from columba.ir.plan.kernels import Buffer, Kernel, Load, Traversal, reads, values_of, writes
@@ -24,6 +24,9 @@ class SortRows(Pass[Plan]):
 
     def run(self, plan: Plan) -> Plan:
         return reordered(plan, _orders_of_writers(plan, [b for b in plan.buffers if b.role == "temporary"]))
+
+    def run_pair(self, forward: Plan, backward: Plan, saved: Sequence[tuple[int, int]]) -> tuple[Plan, Plan]:
+        return sort_saved(forward, backward, [(forward.outputs[n], backward.inputs[m]) for n, m in saved])
 
 
 def sort_saved(forward: Plan, backward: Plan, saved: Iterable[tuple[Buffer, Buffer]]) -> tuple[Plan, Plan]:

@@ -69,7 +69,7 @@ def another(g: Grower, via: IndexMap) -> IndexMap:
     return via if g.chance(0.8) else g.rng.choice(twins if g.chance(0.5) else others)
 
 
-def stranger(g: Grower, via: IndexMap) -> IndexMap:
+def other_map(g: Grower, via: IndexMap) -> IndexMap:
     """Any map from the same rows."""
     return owner_map(g, via.fine)
 

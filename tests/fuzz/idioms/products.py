@@ -24,9 +24,9 @@ from .parts import (
     idiom,
     leading,
     many,
+    other_map,
     product,
     selector,
-    stranger,
 )
 
 
@@ -71,7 +71,7 @@ def _siblings(g: Grower) -> Value:
     for _ in range(g.rng.randint(2, 3)):
         y: Value = linear_of(g, x, another(g, via), n if g.chance(0.6) else g.rng.choice(SIZES), shared=0.8)
         if biased and g.chance(0.9):
-            near = stranger(g, via) if detail and g.chance(0.5) else via
+            near = other_map(g, via) if detail and g.chance(0.5) else via
             bias = g.operand(near.coarse, (y.shape[-1],) if g.chance(0.7) else g.narrower(y.shape), depth=0)
             y = Pointwise(tuple(g.rng.sample((y, Lift(bias, near)), 2)), "add")
         parts.append(g.keep(y))

@@ -23,10 +23,10 @@ from .parts import (
     idiom,
     leading,
     message_of,
+    other_map,
     owner_map,
     product,
     selector,
-    stranger,
 )
 
 
@@ -147,14 +147,14 @@ def _weighted_twice(g: Grower) -> Value:
     if g.chance(0.4):
         p = Softmax(p, via)
     g.keep(b.reduce_sum(product(g, p, g.fresh(via.fine, v.shape) if detail == "value" else v), via))
-    near = stranger(g, via) if detail == "map" else via
+    near = other_map(g, via) if detail == "map" else via
     weighed = product(g, Lift(g.operand(near.coarse, v.shape if g.chance(0.9) else (n,)), near), v)
     axes = (0,) if detail == "axes" else (len(lead),)
     dot: Value = FeatureReduce(weighed, "max" if detail == "extremum" else "sum", axes)
     weight = b.reshape(p, dot.shape) if p.type.size == dot.type.size else FeatureReduce(p, "sum", dot.axes)
     if detail == "shape":
         weight = b.reshape(weight, (1, *weight.shape))
-    summed = Reduce(product(g, weight, dot), stranger(g, via) if detail == "owner" else via, "sum")
+    summed = Reduce(product(g, weight, dot), other_map(g, via) if detail == "owner" else via, "sum")
     return Lift(summed, summed.via) if g.chance(0.8) else summed
 
 
