@@ -9,8 +9,8 @@ from pathlib import Path
 
 import columba.ir
 
-FOLDERS = (".", "passes", "ir", "codegen")
-"""Of the package: what decides how programs are compiled. Of the first, the modules directly in it."""
+FOLDERS = ("ir", "passes", "gradient", "lowering", "selection", "codegen", ".")
+"""Of the package: what decides how programs are compiled. Of ``.`` the modules directly in it."""
 
 
 @functools.cache

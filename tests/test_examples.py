@@ -16,6 +16,7 @@ import pytest
 import columba
 
 ROOT = Path(__file__).parents[1]
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 
 def run(*command: str) -> str:
@@ -67,6 +68,9 @@ for block in sys.argv[1:]:
 def test_readme() -> None:
     """Each block in a namespace of its own."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert blocks
-    run("-c", EACH, *blocks)
+    found = re.findall(r"```python\n(.*?)```\n+(?:```text\n(.*?)```)?", text, re.DOTALL)
+    printed, expected = run("-c", EACH, *(block for block, _ in found)), "".join(output for _, output in found)
+    assert expected
+    assert NUMBER.sub("#", printed) == NUMBER.sub("#", expected)
+    numbers = [[float(n) for n in NUMBER.findall(text)] for text in (printed, expected)]
+    assert numbers[0] == pytest.approx(numbers[1], rel=0.02)

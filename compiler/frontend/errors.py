@@ -7,10 +7,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from columba.runtime.graphs import graph
+from columba import runtime
 
 _FRONTEND = Path(__file__).parent
-_OWN = tuple(map(str, (_FRONTEND, Path(graph.__file__).parent, _FRONTEND.parent / "api.py")))
+_CALLS = _FRONTEND.with_name("calls")
+_OWN = tuple(f"{folder}/" for folder in (_FRONTEND, _CALLS, Path(str(runtime.__file__)).parent))
+"""Folders whose frames no user wrote; a shipped layer is code as any user's."""
 
 
 class TraceError(RuntimeError):

@@ -354,6 +354,7 @@ def add_inverse_relations(graph: G) -> G:
 
     The inverse of a relation with a name is called ``(name, "inverse")``.
 
+    >>> from columba import Graph
     >>> graph = Graph(torch.tensor([[0, 1], [1, 2]]), torch.tensor([0, 1]))
     >>> add_inverse_relations(graph).edge_type
     tensor([0, 1, 2, 3])
