@@ -156,11 +156,11 @@ def place(tmp_path: Path, kernels: Path) -> Place:
     return Place(tmp_path, kernels)
 
 
-TUNE = ("tune", "my_model:model", "--budget", "2s")
+TUNE = ("tune", "my_model:model", "--budget")
 
 
 def test_records_are_found_again_in_a_new_process(place: Place) -> None:
-    assert "ms without tuning" in place.columba(*TUNE)
+    assert "ms without tuning" in place.columba(*TUNE, "2s")
     said = place.columba("explain", "my_model:model", "--level", "cost")
     assert "* tuned: " in said
     assert "chosen by a tuning record of" in said
@@ -203,7 +203,7 @@ def test_the_example_of_the_document_runs(place: Place) -> None:
 
 
 def test_two_tuners_at_once(place: Place) -> None:
-    processes = [place.start("-m", "columba.cli", *TUNE) for _ in range(2)]
+    processes = [place.start("-m", "columba.cli", *TUNE, "1s") for _ in range(2)]
     for process in processes:
         out, err = process.communicate(timeout=120)
         assert process.returncode == 0, err
