@@ -11,7 +11,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from columba.gradient.differentiate import differentiate
+from columba.gradient.differentiate import differentiate, without_gradients
 from columba.gradient.distinct import Distinct, distinct
 from columba.gradient.partition import partition
 from columba.gradient.saving import Saving
@@ -83,7 +83,8 @@ def compile_program(
     """Compiles a level-1 program, and its gradient with respect to the inputs called ``wrt``, down to plans."""
     recipe = recipe or Recipe()
     verify_program(traced)
-    wanted = distinct(recipe.optimize(traced, to_differentiate=bool(wrt)))
+    program = traced if wrt else without_gradients(traced)
+    wanted = distinct(recipe.optimize(program, to_differentiate=bool(wrt)))
     wanted, joint = _differentiated(wanted, wrt, recipe) if wrt else (wanted, None)
     if joint is None:
         plan = verify_plan(recipe.schedule(lower(wanted.program)))

@@ -30,6 +30,7 @@ class PointwiseFunction:
 _TABLE = (
     PointwiseFunction("neg", 1, "same"),
     PointwiseFunction("detach", 1, "same", flops=0),
+    PointwiseFunction("mask_gradient", 2, "same", flops=0),
     PointwiseFunction("abs", 1, "same"),
     PointwiseFunction("sign", 1, "same"),
     PointwiseFunction("square", 1, "same"),
@@ -79,9 +80,10 @@ POINTWISE = {f.name: f for f in _TABLE}
 def pointwise_dtype(function: PointwiseFunction, dtypes: tuple[DType, ...]) -> DType:
     """The dtype that ``function`` gives on operands of ``dtypes``; TypeError if it takes none such."""
     name = function.name
-    values = dtypes[1:] if name == "where" else dtypes
-    if name == "where" and dtypes[0] is not DType.BOOL:
-        raise TypeError(f"where: the condition must be bool, got {dtypes[0]}")
+    chooses = name in ("where", "mask_gradient")
+    values = dtypes[1:] if chooses else dtypes
+    if chooses and dtypes[0] is not DType.BOOL:
+        raise TypeError(f"{name}: the condition must be bool, got {dtypes[0]}")
     if len(set(values)) != 1:
         raise TypeError(f"{name}: operands must share one dtype, got {', '.join(map(str, values))}")
     if name.startswith("logical") and values[0] is not DType.BOOL:

@@ -295,6 +295,7 @@ def _pointwise(op: Pointwise, graph: Structure, *args: Tensor) -> Tensor:
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "neg": torch.neg,
     "detach": torch.detach,
+    "mask_gradient": lambda condition, x: torch.where(condition, x, 1.0),
     "abs": torch.abs,
     "sign": torch.sign,
     "square": torch.square,

@@ -141,3 +141,71 @@ def test_products_keep_rows_apart(backend: str) -> None:
             for wanted, got in zip(mine, theirs, strict=True):
                 torch.testing.assert_close(got, wanted, equal_nan=True)
                 assert wanted.isfinite().any()
+
+
+UNREAD = {
+    "node": torch.tensor([[0.5, -1.0], [1.0, 2.0], [-0.5, 1.5], [inf, nan], [nan, -inf]], dtype=torch.float64),
+    "matrix": torch.tensor([[[1.0, 2.0], [0.5, -1.0]], [[inf, nan], [-inf, 0.0]], [[-1.0, 1.0], [2.0, 0.5]]], dtype=torch.float64),
+    "vector": torch.tensor([[1.0, -2.0], [nan, inf], [0.5, 1.5]], dtype=torch.float64),
+    "number": torch.tensor([2.0, inf, 3.0], dtype=torch.float64),
+    "shared": torch.tensor([[0.5, 1.0], [-1.0, 2.0]], dtype=torch.float64),
+}  # fmt: skip
+"""Rows of nodes 3 and 4, which are at neither end of an edge, and of relation 1, which has none, are not finite."""
+
+
+def unread(
+    g: columba.Graph, node: Tensor, matrix: Tensor, vector: Tensor, number: Tensor, shared: Tensor
+) -> list[Tensor]:
+    """Everything that is computed at nodes or relations instead of edges, or before a sum instead of after it."""
+    e = g.edges
+    source, target = e.src(node), e.dst(node)
+    of_both_ends = columba.linear(source, shared) + columba.linear(target, shared)
+    on_vectors = (columba.linear(source, e.rel(matrix)) * e.rel(vector)).sum(-1)
+    scaled = (target * columba.linear(source, e.rel(matrix.flip(1)))).sum(-1) * e.rel(number)
+    of_weights = columba.linear(e.rel(vector), shared) * (e.rel(vector).exp() * e.rel(number).sqrt().unsqueeze(-1))
+    per_edge = columba.linear(source * target, shared)
+    return [
+        of_both_ends,
+        on_vectors,
+        scaled,
+        of_weights,
+        F.silu(source).softmax(-1) / target.sqrt().abs().add(1),
+        e.sum(per_edge),
+    ]
+
+
+def unread_by_torch(
+    ends: Tensor, types: Tensor, node: Tensor, matrix: Tensor, vector: Tensor, number: Tensor, shared: Tensor
+) -> list[Tensor]:
+    source, target, w, v, n = node[ends[0]], node[ends[1]], matrix[types], vector[types], number[types]
+
+    def times(x: Tensor, m: Tensor) -> Tensor:
+        return (x.unsqueeze(-2) @ m).squeeze(-2)
+
+    return [
+        source @ shared + target @ shared,
+        (times(source, w) * v).sum(-1),
+        (target * times(source, w.flip(1))).sum(-1) * n,
+        (v @ shared) * (v.exp() * n.sqrt().unsqueeze(-1)),
+        F.silu(source).softmax(-1) / target.sqrt().abs().add(1),
+        torch.zeros_like(node).index_add(0, ends[1], (source * target) @ shared),
+    ]
+
+
+@pytest.mark.parametrize("backend", ["eager", "torch", "cpp"])
+def test_rows_that_no_edge_reads_reach_nothing(backend: str) -> None:
+    """Gradients of 0 meet infinities and NaN in rows of nodes and relations without edges; the last result has an infinite one there."""
+    ends, types = torch.tensor([[0, 1, 2, 1], [1, 2, 2, 0]]), torch.tensor([0, 2, 0, 2])
+    g = columba.Graph(ends, types, num_nodes=5, num_relations=3)
+    run = unread if backend == "eager" else columba.compile(unread, backend=backend)
+    x, y = ([t.clone().requires_grad_() for t in UNREAD.values()] for _ in range(2))
+    got, wanted = run(g, *x), unread_by_torch(ends, types, *y)
+    directions = [torch.linspace(-1, 1, w.numel(), dtype=torch.float64).view(w.shape) for w in wanted]
+    directions[-1][3:] = inf
+    for a, b in zip(got, wanted, strict=True):
+        torch.testing.assert_close(a, b, equal_nan=True)
+    found, expected = torch.autograd.grad(got, x, directions), torch.autograd.grad(wanted, y, directions)
+    for name, a, b in zip(UNREAD, found, expected, strict=True):
+        torch.testing.assert_close(a, b, msg=lambda said, name=name: f"{name}: {said}", equal_nan=True)
+    assert torch.equal(found[0][3:], torch.zeros(2, 2, dtype=torch.float64))
+    assert all(torch.equal(weight[1], torch.zeros_like(weight[1])) for weight in found[1:4])

@@ -105,7 +105,7 @@ def test_every_operation_has_a_gradient_and_a_meaning() -> None:
 def test_every_pointwise_function_has_a_gradient_a_meaning_and_a_spelling() -> None:
     assert set(POINTWISE) == set(FUNCTIONS)
     boolean = {name for name, f in POINTWISE.items() if f.result == "bool"}
-    assert set(POINTWISE) - set(POINTWISE_RULES) <= boolean | {"sign", "detach"}
+    assert set(POINTWISE) - set(POINTWISE_RULES) <= boolean | {"detach"}
     for name, f in POINTWISE.items():
         spelled = scalars.spell(name, ["a", "b", "c"][: f.arity], tuple(1.0 for _ in f.scalars), DType.F32)
         assert "a" in spelled

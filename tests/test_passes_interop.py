@@ -409,6 +409,93 @@ def test_legalize_rewrites_matrices_of_single_rows_only() -> None:
 # ------------------------------------------------------------------------------------------------ the pass manager
 
 
+def test_what_is_moved_to_differentiate_is_masked() -> None:
+    """Only what a gradient of 0 is multiplied by: ReLU selects, and pairs occur."""
+    check(
+        "compact_materialization{to_differentiate=True}",
+        """program p(%h: node[4] f32, %w: rel[4] f32) {
+          %0: edge[4] f32 = lift(%h, via=src:edge->node)
+          %1: edge[4] f32 = pointwise(%0, function=relu)
+          %2: edge[4] f32 = pointwise(%1, function=tanh)
+          %3: edge[4] f32 = lift(%w, via=rel:edge->rel)
+          %4: edge[4] f32 = pointwise(%2, %3, function=mul)
+          return out=%4 }""",
+        """program p(%h: node[4] f32, %w: rel[4] f32) {
+          %0: node[] f32 = degree(via=src:edge->node, to=f32)
+          %1: node[] f32 = constant(at=node, value=0.0, to=f32)
+          %2: node[] bool = pointwise(%0, %1, function=gt)
+          %3: node[4] f32 = pointwise(%h, function=relu)
+          %4: node[4] f32 = pointwise(%2, %3, function=mask_gradient)
+          %5: node[4] f32 = pointwise(%4, function=tanh)
+          %6: src_rel[4] f32 = lift(%5, via=src:src_rel->node)
+          %7: src_rel[4] f32 = lift(%w, via=rel:src_rel->rel)
+          %8: src_rel[4] f32 = pointwise(%6, %7, function=mul)
+          %9: edge[4] f32 = lift(%8, via=src_rel:edge->src_rel)
+          return out=%9 }""",
+    )
+
+
+MASKED = """program p(%h: node[4] f32) {{
+  %0: node[] f32 = degree(via=src:edge->node, to=f32)
+  %1: node[] f32 = constant(at=node, value=0.0, to=f32)
+  %2: node[] bool = pointwise(%0, %1, function=gt)
+  %3: node[] f32 = degree(via=dst:edge->node, to=f32)
+  %4: node[] bool = pointwise(%3, %1, function=gt)
+  {body} }}"""
+
+
+def test_masks_of_both_ends_unite() -> None:
+    check(
+        "unite_masks",
+        MASKED.format(
+            body="""%5: node[4] f32 = pointwise(%2, %h, function=mask_gradient)
+          %6: node[4] f32 = pointwise(%5, function=tanh)
+          %7: edge[4] f32 = lift(%6, via=src:edge->node)
+          %8: node[4] f32 = pointwise(%4, %h, function=mask_gradient)
+          %9: node[4] f32 = pointwise(%8, function=tanh)
+          %10: edge[4] f32 = lift(%9, via=dst:edge->node)
+          return a=%7, b=%10"""
+        ),
+        MASKED.format(
+            body="""%5: node[] bool = pointwise(%2, %4, function=logical_or)
+          %6: node[4] f32 = pointwise(%5, %h, function=mask_gradient)
+          %7: node[4] f32 = pointwise(%6, function=tanh)
+          %8: edge[4] f32 = lift(%7, via=src:edge->node)
+          %9: edge[4] f32 = lift(%7, via=dst:edge->node)
+          return a=%8, b=%9"""
+        ),
+    )
+
+
+def test_what_all_rows_read_has_no_mask() -> None:
+    """The sigmoid's operand keeps its own."""
+    assert run(
+        "unite_masks",
+        MASKED.format(
+            body="""%5: node[4] f32 = pointwise(%2, %h, function=mask_gradient)
+          %6: node[4] f32 = pointwise(%5, function=tanh)
+          %7: node[4] f32 = pointwise(%2, %6, function=mask_gradient)
+          %8: node[4] f32 = pointwise(%7, function=sigmoid)
+          %9: edge[4] f32 = lift(%8, via=src:edge->node)
+          %10: node[4] f32 = pointwise(%h, function=tanh)
+          return a=%9, b=%10"""
+        ),
+    ) == str(
+        parse_program(
+            """program p(%h: node[4] f32) {
+  %0: node[] f32 = degree(via=src:edge->node, to=f32)
+  %1: node[] f32 = constant(at=node, value=0.0, to=f32)
+  %2: node[] bool = pointwise(%0, %1, function=gt)
+  %3: node[4] f32 = pointwise(%h, function=tanh)
+  %4: node[4] f32 = pointwise(%2, %3, function=mask_gradient)
+  %5: node[4] f32 = pointwise(%4, function=sigmoid)
+  %6: edge[4] f32 = lift(%5, via=src:edge->node)
+  return a=%6, b=%3
+}"""
+        )
+    )
+
+
 def test_pass_spelling_round_trips() -> None:
     text = "canonicalize,compact_materialization{pairs=False},sink_lifts{small=8,flops=2}"
     assert str(parse_passes(text)) == text

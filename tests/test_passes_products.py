@@ -121,10 +121,15 @@ def test_one_weight_for_all_is_multiplied_at_the_destination_if_rows_are_narrowe
         "aggregate_first",
         text.format(k=4, n=8),
         """program p(%h: node[4] f32, %w: one[4,8] f32) {
-          %0: edge[4] f32 = lift(%h, via=src:edge->node)
-          %1: node[4] f32 = reduce(%0, via=dst:edge->node, op=sum)
-          %2: node[8] f32 = linear(%1, %w, via=one:node->one)
-          return out=%2 }""",
+          %0: node[] f32 = degree(via=dst:edge->node, to=f32)
+          %1: node[] f32 = constant(at=node, value=0.0, to=f32)
+          %2: node[] bool = pointwise(%0, %1, function=gt)
+          %3: edge[4] f32 = lift(%h, via=src:edge->node)
+          %4: node[4] f32 = reduce(%3, via=dst:edge->node, op=sum)
+          %5: node[8] f32 = linear(%4, %w, via=one:node->one)
+          %6: node[] f32 = constant(at=node, value=0.0, to=f32)
+          %7: node[8] f32 = pointwise(%2, %5, %6, function=where)
+          return out=%7 }""",
     )
     unchanged("aggregate_first", text.format(k=8, n=4))
 
@@ -192,10 +197,15 @@ def test_products_of_edges_alone_are_put_off_if_so_asked(end: str) -> None:
           %2: node[8] f32 = reduce(%1, via={end}:edge->node, op=sum)
           return out=%2 }}""",
         f"""program p(%x: edge[4] f32, %w: one[4,8] f32, %s: edge[1] f32) {{
-          %0: edge[4] f32 = pointwise(%x, %s, function=mul)
-          %1: node[4] f32 = reduce(%0, via={end}:edge->node, op=sum)
-          %2: node[8] f32 = linear(%1, %w, via=one:node->one)
-          return out=%2 }}""",
+          %0: node[] f32 = degree(via={end}:edge->node, to=f32)
+          %1: node[] f32 = constant(at=node, value=0.0, to=f32)
+          %2: node[] bool = pointwise(%0, %1, function=gt)
+          %3: edge[4] f32 = pointwise(%x, %s, function=mul)
+          %4: node[4] f32 = reduce(%3, via={end}:edge->node, op=sum)
+          %5: node[8] f32 = linear(%4, %w, via=one:node->one)
+          %6: node[] f32 = constant(at=node, value=0.0, to=f32)
+          %7: node[8] f32 = pointwise(%2, %5, %6, function=where)
+          return out=%7 }}""",
     )
 
 

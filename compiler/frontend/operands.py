@@ -11,10 +11,12 @@ from torch import Tensor
 
 from columba.frontend.errors import TraceError
 from columba.frontend.record import Record
+from columba.ir.node import Node, rewrite
 from columba.ir.program import build as b
 from columba.ir.program.ops import Constant, Lift, Value
 from columba.ir.spaces import WEIGHT_SPACES, Space
 from columba.ir.types import DType
+from columba.passes.program.unite_masks import masked
 from columba.runtime.dtypes import ir_dtype
 
 
@@ -61,14 +63,18 @@ def feature_axis(x: Operand, dim: int, what: str, where: str, *, extra: int = 0)
 
 
 def on_weights(apply: Callable[..., Value], *args: Value) -> Value:
-    """``apply`` to row-wise operands; where all are lifted weights of one map, to the weights, and lifted then."""
+    """``apply`` to row-wise operands; where all are lifted weights of one map, to the weights, and lifted then.
+
+    The rows that are asked for have their gradients only from weights that rows select.
+    """
     lifts = [a for a in args if isinstance(a, Lift)]
     maps = {a.via for a in lifts}
     if len(maps) == 1 and all(isinstance(a, (Lift, Constant)) for a in args):
         (via,) = maps
         if via.coarse in WEIGHT_SPACES and via.fine is not Space.ONE:
             lowered = [a.x if isinstance(a, Lift) else Constant(via.coarse, a.value, a.to) for a in args]  # type: ignore[attr-defined]
-            return b.lift(apply(*lowered), via)
+            known: dict[Node, Node] = {x: x for x in lowered}
+            return b.lift(rewrite((apply(*lowered),), lambda node: masked(node, via), known)[0], via)  # type: ignore[arg-type]
     return apply(*args)
 
 

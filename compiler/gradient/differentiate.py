@@ -81,14 +81,18 @@ def differentiate(program: Program, wrt: Sequence[str]) -> Program:
 
 
 def without_gradients(program: Program) -> Program:
-    """``first_max(x) --> max(x)``, ``detach(x) --> x``: only gradients tell them apart."""
+    """``first_max(x) --> max(x)``, ``detach(x), mask_gradient(c, x) --> x``: only gradients tell them apart."""
 
     def rule(node: Node) -> Node:
         if isinstance(node, FeatureReduce) and node.op.startswith("first_"):
             return FeatureReduce(node.x, node.op.removeprefix("first_"), node.axes)
-        return node.args[0] if isinstance(node, Pointwise) and node.function == "detach" else node
+        return node.args[-1] if isinstance(node, Pointwise) and node.function in GRADIENTS_ONLY else node
 
     return program.with_results(rewrite(program.results, rule))
+
+
+GRADIENTS_ONLY = ("detach", "mask_gradient")
+"""Functions that give their last operand, and do something to its gradient."""
 
 
 def pull_back(results: Sequence[Value], grads: Gradients, targets: Sequence[Value]) -> list[Value | None]:
@@ -174,8 +178,16 @@ def _softmax(op: Softmax, g: Value) -> Gradients:
 @gradient(Linear)
 def _linear(op: Linear, g: Value) -> Gradients:
     grad_x = Linear(g, op.w, op.via, not op.transpose)
-    left, right = (g, op.x) if op.transpose else (op.x, g)
+    x = _masked_by_zero(op.x)
+    left, right = (g, x) if op.transpose else (x, g)
     return (grad_x, OuterReduce(left, right, op.via, op.shared))
+
+
+def _masked_by_zero(x: Value) -> Value:
+    """``x`` as a factor of a sum over rows: 0 in those whose gradient is masked, or else what is infinite there would make the sum NaN."""
+    if not isinstance(x, Pointwise) or x.function != "mask_gradient":
+        return x
+    return _select(x.args[0], x.args[1], 0.0, x)
 
 
 @gradient(OuterReduce)
@@ -270,7 +282,7 @@ def _concat(op: Concat, g: Value) -> Gradients:
 @gradient(Pointwise)
 def _pointwise(op: Pointwise, g: Value) -> Gradients:
     rule = POINTWISE_RULES.get(op.function)
-    if rule is None:  # piecewise constant, or taken to be: comparisons, sign, detach
+    if rule is None:  # without a gradient: comparisons, detach
         return tuple(None for _ in op.args)
     grads = rule(g, op, *op.args, *op.scalars)
     return tuple(
@@ -370,5 +382,7 @@ POINTWISE_RULES: dict[str, Callable[..., Gradients]] = {
     "maximum": _extremum("gt"),
     "minimum": _extremum("lt"),
     "where": lambda g, z, c, x, y: (None, _select(c, g, 0.0, g), _select(c, 0.0, g, g)),
+    "mask_gradient": lambda g, z, c, x: (None, _select(c, g, 0.0, g)),
+    "sign": lambda g, y, x: (zeros(x),),
 }
 """(gradient, result, operands..., scalars...) -> gradients of the operands, before summing over what was broadcast."""

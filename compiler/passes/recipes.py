@@ -33,6 +33,7 @@ from columba.passes.program.reorder_linear import ReorderLinear
 from columba.passes.program.reuse_weighted_sums import ReuseWeightedSums
 from columba.passes.program.sink_lifts import SinkLifts
 from columba.passes.program.split_linear import SplitLinear
+from columba.passes.program.unite_masks import UniteMasks
 
 LEVEL_1 = Passes[Program](
     [
@@ -61,9 +62,13 @@ LEVEL_1 = Passes[Program](
         SinkLifts(),
         InlineThinLinear(),
         CommonSubexpressions(),
+        UniteMasks(),
     ]
 )
 """On programs: the forward one, and then the joint one."""
+
+MASKING = ("compact_materialization", "fold_factors", "reassociate_products", "reorder_linear")
+"""Passes that move computations to rows that nothing may read."""
 
 LEVEL_2 = Passes[Plan](
     [FuseTraversals(), FuseEpilogues(), GroupKernels(), OrderKernels(), SortRows(), RoundStored()],
@@ -80,8 +85,12 @@ class Recipe:
     verify: bool = False
 
     def optimize(self, program: Program, *, to_differentiate: bool = False) -> Program:
-        """``to_differentiate``: without what is done to the joint program only."""
-        passes = self.level1.without(ExpandSoftmax()) if to_differentiate else self.level1
+        """``to_differentiate``: without what is done to the joint program only, and with masks of gradients."""
+        passes = self.level1
+        if to_differentiate:
+            passes = passes.without(ExpandSoftmax())
+            for name in MASKING:
+                passes = passes.configured(name, to_differentiate=True)
         return Pipeline(passes, self.verify).run(program)
 
     def schedule(self, plan: Plan) -> Plan:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from columba.ir.program.ops import (
     Cast,
     Constant,
+    Degree,
     Expand,
     FeatureReduce,
     Lift,
@@ -50,6 +51,11 @@ def lift(x: Value, via: IndexMap) -> Value:
     if isinstance(x, Constant):
         return Constant(via.fine, x.value, x.to)
     return Lift(x, via)
+
+
+def occupied(via: IndexMap, dtype: DType) -> Value:
+    """Whether any fine row maps to a coarse row; ``dtype`` is that of the count."""
+    return pointwise("gt", Degree(via, dtype), 0.0)
 
 
 def reduce_sum(x: Value, via: IndexMap) -> Value:

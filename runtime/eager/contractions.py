@@ -79,15 +79,15 @@ def _check_linear(x: Tensor, w: Tensor) -> None:
 def _linear_rule(func: Callable[..., Tensor], x: Tensor, w: Tensor) -> Tensor:
     _check_linear(x, w)
     if isinstance(x, Lifted) and not isinstance(w, Lifted):
-        return x.with_base(_contract(x.base, w))
+        return x.with_base(_contract(x.selected(), w))
     assert isinstance(w, Lifted)
     if not isinstance(x, Lifted):
         return _by_segments(w, [x], lambda matrix, block: _contract(block, matrix))
     if not x.along_with(w):
         return func(x.materialize(), w)
     rows, lead, out = x.base.shape[0], x.shape[1:-1], w.shape[2:]
-    left = x.base.reshape(rows, prod(lead), x.shape[-1])
-    product = torch.bmm(left, w.base.reshape(rows, x.shape[-1], prod(out)))
+    left = x.selected().reshape(rows, prod(lead), x.shape[-1])
+    product = torch.bmm(left, w.selected().reshape(rows, x.shape[-1], prod(out)))
     return x.with_base(product.reshape(rows, *lead, *out))
 
 
@@ -124,7 +124,7 @@ def _einsum_rule(func: Callable[..., Tensor], equation: Any, *operands: Any) -> 
         return NotImplemented
     lifted: Lifted = tensors[weight]
     if all(isinstance(tensors[i], Lifted) and lifted.along_with(tensors[i]) for i in with_rows):
-        return lifted.with_base(func(equation, *(t.base if isinstance(t, Lifted) else t for t in tensors)))
+        return lifted.with_base(func(equation, *(t.selected() if isinstance(t, Lifted) else t for t in tensors)))
     others = "".join(term for i, term in enumerate(terms) if i != weight)
     if set(terms[weight]) <= set(others) or any(tensors[i].shape[0] != lifted.shape[0] for i in with_rows):
         return NotImplemented  # gathered, it is no larger than what it meets
@@ -152,7 +152,9 @@ def _matmul_rule(func: Callable[..., Tensor], input: Tensor, other: Tensor) -> A
     if isinstance(input, Lifted) and ranks[0] == 2:
         # A vector per row: a shared matrix or vector on its right acts on each row alone.
         return (
-            input.with_base(func(input.base, other)) if ranks[1] <= 2 and type(other) is not Lifted else NotImplemented
+            input.with_base(func(input.selected(), other))
+            if ranks[1] <= 2 and type(other) is not Lifted
+            else NotImplemented
         )
     if any(isinstance(t, Lifted) and t.dim() < 3 for t in (input, other)):
         return NotImplemented

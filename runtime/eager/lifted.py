@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from columba.ir.indices import Lookup
+from columba.ir.indices import Lookup, Segments
 from columba.ir.spaces import IndexMap, Space
 from columba.runtime.structure import GraphLike
 
@@ -55,6 +55,17 @@ class Lifted(Tensor):
     def materialize(self) -> Tensor:
         """The ordinary tensor ``[rows, *features]``."""
         return self.base.index_select(0, self.graph.structure.index(Lookup(self.map)))
+
+    def selected(self) -> Tensor:
+        """``base``, with ones in the rows that nothing selects where there may be gradients.
+
+        What is computed from ``base`` has a gradient of 0 in these rows. Times what is infinite there it would be no number, and would
+        reach other operands; the rows of ``w[types]`` that it stands for know nothing of them.
+        """
+        if not (self.base.is_floating_point() and torch.is_grad_enabled()):
+            return self.base
+        occurs = self.graph.structure.index(Segments(self.map)).diff() > 0
+        return torch.where(occurs.view(-1, *[1] * (self.base.dim() - 1)), self.base, 1.0)
 
     def with_base(self, base: Tensor) -> Lifted:
         """The same lift of another tensor."""
@@ -115,8 +126,9 @@ def pointwise_rule(func: Callable[..., Tensor], *args: Any, **kwargs: Any) -> An
             return NotImplemented
     if "out" in kwargs or kwargs.get("inplace"):
         return NotImplemented
-    base_args = [a.base if isinstance(a, Lifted) else a for a in args]
-    return first.with_base(func(*base_args, **{k: v.base if isinstance(v, Lifted) else v for k, v in kwargs.items()}))
+    base_args = [a.selected() if isinstance(a, Lifted) else a for a in args]
+    base_kwargs = {k: v.selected() if isinstance(v, Lifted) else v for k, v in kwargs.items()}
+    return first.with_base(func(*base_args, **base_kwargs))
 
 
 def _feature_rule(keeps_rows: Callable[..., bool]) -> Callable[..., Any]:

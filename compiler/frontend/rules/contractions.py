@@ -17,6 +17,7 @@ from columba.frontend.rules.shapes import reshaped
 from columba.ir.program import build as b
 from columba.ir.program.ops import Lift, Linear, Value
 from columba.ir.spaces import WEIGHT_SPACES, IndexMap, Space
+from columba.passes.program.unite_masks import masked
 
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -29,10 +30,10 @@ def _is_weight(x: Value) -> bool:
 def _linear(x: Value, w: Value, *, transpose: bool = False) -> Value:
     """Row vectors ``x [*lead, K]`` times ``w``, ``[K, N]`` or ``[*lead, K, N]``, both rows of one space or ``w`` a weight."""
     if isinstance(x, Lift) and isinstance(w, Lift) and x.via == w.via and x.via.coarse in WEIGHT_SPACES:
-        return b.lift(Linear(x.x, w.x, None, transpose), x.via)
+        return b.lift(masked(Linear(x.x, w.x, None, transpose), x.via), x.via)
     if w.space is Space.ONE and x.space is not Space.ONE:
         if isinstance(x, Lift) and x.via.coarse in WEIGHT_SPACES and x.via.coarse is not Space.ONE:
-            return b.lift(_linear(x.x, w, transpose=transpose), x.via)
+            return b.lift(masked(_linear(x.x, w, transpose=transpose), x.via), x.via)
         return Linear(x, w, IndexMap("one", x.space, Space.ONE), transpose)
     x = b.to_space(x, w.space)
     if isinstance(w, Lift):

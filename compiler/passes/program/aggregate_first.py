@@ -8,7 +8,7 @@ from columba.ir.node import Node, rewrite
 from columba.ir.program import build as b
 from columba.ir.program.ops import Lift, Linear, Pointwise, Reduce, Reshape, Value
 from columba.ir.program.program import Program
-from columba.ir.spaces import NODE_SPACES, WEIGHT_SPACES, IndexMap, Space, compose, factor, maps_from
+from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, WEIGHT_SPACES, IndexMap, Space, compose, factor, maps_from
 from columba.ir.types import Shape
 from columba.passes.pipeline import Pass
 from columba.passes.program.facts import is_square
@@ -60,6 +60,8 @@ class AggregateFirst(Pass[Program]):
         product = message.summed(group, value.shape)
         if product is None:
             return node
+        if group.coarse not in PAIR_SPACES:  # the empty sum of an owner without members is 0, whatever the weight is
+            product = Pointwise((b.occupied(group, product.dtype), product, b.constant_like(product, 0.0)), "where")
         rest = None if group == node.via else factor(node.via, group)
         return b.reshape(product if rest is None else b.reduce_sum(product, rest), outer)
 

@@ -18,6 +18,7 @@ from columba.ir.program.program import Program
 from columba.ir.spaces import PAIR_SPACES, IndexMap, factor, maps_from
 from columba.passes.pipeline import Pass
 from columba.passes.program.facts import is_finite, is_nonnegative, is_positive, is_square, may_be_infinite
+from columba.passes.program.unite_masks import masked
 
 HOISTED = (*ROW_WISE, Linear)
 """Operations whose result in a row depends on nothing but the operands' same row (and a weight that the row selects)."""
@@ -35,10 +36,12 @@ class CompactMaterialization(Pass[Program]):
     where an operand depends on both ends of an edge, nor move a computation to a space as fine as the one it is in, nor
     multiply by what is infinite in rows that nothing reads (``rsqrt(degree)`` of an isolated node), nor apply a function that is
     infinitely steep there (:data:`STEEP`): gradients would not be zero but undefined.
-    ``pairs=False`` leaves the pair spaces out and hoists to nodes, relations and node types only.
+    ``pairs=False`` leaves the pair spaces out and hoists to nodes, relations and node types only. ``to_differentiate`` masks the gradients
+    of rows that nothing reads (:func:`masked`).
     """
 
     pairs: bool = True
+    to_differentiate: bool = False
 
     def run(self, program: Program) -> Program:
         square = is_square(program)
@@ -53,7 +56,7 @@ class CompactMaterialization(Pass[Program]):
         via = self.join(node, square)
         if via is None or (via.coarse not in PAIR_SPACES and (_may_divide_by_zero(node) or _may_be_steep(node))):
             return node
-        return _hoist(node, via)
+        return _hoist(node, via, mask=self.to_differentiate)
 
     def join(self, node: Value, square: bool) -> IndexMap | None:
         """The coarsest map that every operand comes through, if any."""
@@ -95,7 +98,7 @@ def _may_be_steep(node: Value) -> bool:
     return not (is_finite(node.args[0]) or is_safe(node.args[0]))
 
 
-def _hoist(node: Value, via: IndexMap) -> Value:
+def _hoist(node: Value, via: IndexMap, *, mask: bool) -> Value:
     """``node`` computed in ``via.coarse``, then lifted."""
 
     def lower(operand: Value) -> Value:
@@ -105,8 +108,10 @@ def _hoist(node: Value, via: IndexMap) -> Value:
         return _through(operand.x, operand.via, via)
 
     if isinstance(node, Linear) and node.via is not None:
-        return lift(Linear(lower(node.x), node.w, _rest(node.via, via), node.transpose), via)
-    return lift(node.with_children([lower(c) for c in node.children]), via)  # type: ignore[arg-type]
+        hoisted: Value = Linear(lower(node.x), node.w, _rest(node.via, via), node.transpose)
+    else:
+        hoisted = node.with_children([lower(c) for c in node.children])  # type: ignore[arg-type]
+    return lift(masked(hoisted, via) if mask else hoisted, via)
 
 
 def _through(x: Value, whole: IndexMap, first: IndexMap) -> Value:

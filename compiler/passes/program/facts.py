@@ -20,8 +20,13 @@ def is_square(program: Program) -> bool:
     return not any(v.space in (Space.SRC, Space.DST) for v in program.body)
 
 
+def _unmasked(value: Value) -> Value:
+    return value.args[1] if isinstance(value, Pointwise) and value.function == "mask_gradient" else value
+
+
 def is_finite(value: Value) -> bool:
     """Whether a value is finite whatever the inputs are: degrees, constants, and quotients by what is at least a constant."""
+    value = _unmasked(value)
     if isinstance(value, (Constant, Degree)):
         return True
     if isinstance(value, (Lift, Cast, *VIEWS)):
@@ -36,6 +41,7 @@ def may_be_infinite(value: Value) -> bool:
 
     Inputs, sums and products are taken to be finite.
     """
+    value = _unmasked(value)
     if isinstance(value, (Lift, Cast, *VIEWS)):
         return may_be_infinite(value.x)
     return isinstance(value, Pointwise) and (_may_divide_by_zero(value) or any(map(may_be_infinite, value.args)))
@@ -49,6 +55,7 @@ def _may_divide_by_zero(value: Pointwise) -> bool:
 
 def is_positive(value: Value) -> bool:
     """Whether a value is, by its form, bounded from below by a positive constant."""
+    value = _unmasked(value)
     if isinstance(value, Constant):
         return value.value > 0
     if isinstance(value, (Lift, Cast, *VIEWS)):
@@ -64,6 +71,7 @@ def is_positive(value: Value) -> bool:
 
 def is_nonnegative(value: Value) -> bool:
     """Whether a value is, by its form, not below zero."""
+    value = _unmasked(value)
     if isinstance(value, (Lift, Cast, *VIEWS, FeatureReduce, Reduce)):
         return is_nonnegative(value.x)
     if isinstance(value, Degree) or is_positive(value):

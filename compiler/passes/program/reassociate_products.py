@@ -26,13 +26,19 @@ class ReassociateProducts(Pass[Program]):
     """
 
     small: int = 16
+    to_differentiate: bool = False
 
     def run(self, program: Program) -> Program:
         square = is_square(program)
-        return rewrite_with_readers(program, lambda node, once: _rule(node, once, square, self.small))
+        compaction = CompactMaterialization(to_differentiate=self.to_differentiate)
+
+        def product(x: Value, y: Value) -> Value:
+            return _product(x, y, compaction, square)
+
+        return rewrite_with_readers(program, lambda node, once: _rule(node, once, product, self.small))
 
 
-def _rule(node: Node, once: Callable[[Value], bool], square: bool, small: int) -> Node:
+def _rule(node: Node, once: Callable[[Value], bool], product: Callable[[Value, Value], Value], small: int) -> Node:
     if not isinstance(node, Pointwise) or node.function != "mul" or not node.dtype.is_float:
         return node
     for inner, outer in (node.args, node.args[::-1]):
@@ -43,14 +49,14 @@ def _rule(node: Node, once: Callable[[Value], bool], square: bool, small: int) -
         for x, near in (inner.args, inner.args[::-1]):
             if not isinstance(near, (Lift, Constant)) or isinstance(x, (Lift, Constant)):
                 continue
-            both = _product(near, outer, square)
+            both = product(near, outer)
             wide = isinstance(both, Lift) and both.x.space in PAIR_SPACES and both.type.size > small
             if isinstance(both, (Lift, Constant)) and not wide:
                 return Pointwise((x, both), "mul")
     return node
 
 
-def _product(a: Value, b: Value, square: bool) -> Value:
+def _product(a: Value, b: Value, compaction: CompactMaterialization, square: bool) -> Value:
     if isinstance(a, Constant) and isinstance(b, Constant) and math.isfinite(a.value * b.value):
         return Constant(a.at, a.value * b.value, a.to)
-    return CompactMaterialization().hoisted(Pointwise((a, b), "mul"), square)
+    return compaction.hoisted(Pointwise((a, b), "mul"), square)

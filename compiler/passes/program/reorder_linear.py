@@ -12,6 +12,7 @@ from columba.ir.program.program import Program
 from columba.ir.spaces import WEIGHT_SPACES
 from columba.passes.pipeline import Pass
 from columba.passes.program.rewriting import rewrite_with_readers
+from columba.passes.program.unite_masks import masked
 
 
 @dataclass(frozen=True)
@@ -20,21 +21,24 @@ class ReorderLinear(Pass[Program]):
 
     The weight product has a row per relation, not per node or edge, and gradients go through it. It needs both weights selected by
     the same map with nothing but a reshape between. It must not fire where the inner linear map is read by anyone else, who
-    needs it computed anyway; nor, for two maps, where the way through the middle is the narrower one.
+    needs it computed anyway; nor, for two maps, where the way through the middle is the narrower one. ``to_differentiate`` masks the
+    gradients of weights that nothing selects (:func:`masked`).
     """
+
+    to_differentiate: bool = False
 
     def run(self, program: Program) -> Program:
         def rule(node: Node, once: Callable[[Value], bool]) -> Node:
             if isinstance(node, FeatureReduce) and node.op == "sum":
-                return _dot(node, once)
+                return _dot(node, once, mask=self.to_differentiate)
             if isinstance(node, Linear):
-                return _chain(node, once)
+                return _chain(node, once, mask=self.to_differentiate)
             return node
 
         return rewrite_with_readers(program, rule)
 
 
-def _dot(node: FeatureReduce, once: Callable[[Value], bool]) -> Value:
+def _dot(node: FeatureReduce, once: Callable[[Value], bool], *, mask: bool) -> Value:
     product = node.x
     if not isinstance(product, Pointwise) or product.function != "mul" or not once(product):
         return node
@@ -46,7 +50,7 @@ def _dot(node: FeatureReduce, once: Callable[[Value], bool]) -> Value:
             continue
         if value.shape != node.x.shape or not _may_fold(inner, node):
             continue
-        return _folded(node, value, inner, factor.x)
+        return _folded(node, value, inner, factor.x, mask=mask)
     return node
 
 
@@ -57,21 +61,28 @@ def _may_fold(inner: Linear, node: FeatureReduce) -> bool:
     return not inner.shared and node.x.shape == inner.shape and node.axes == (len(inner.shape) - 1,)
 
 
-def _folded(node: FeatureReduce, value: Value, inner: Linear, a: Value) -> Value:
+def _folded(node: FeatureReduce, value: Value, inner: Linear, a: Value, *, mask: bool) -> Value:
+    assert inner.via is not None
+    via = inner.via
+
+    def product(w: Value, factor: Value) -> Value:
+        found = b.pointwise("mul", w, factor)
+        return masked(found, via) if mask else found
+
     w = b.swap_last(inner.w) if inner.transpose else inner.w
     if len(inner.shape) == 1:  # w [K, N]: sum over part of N, split as the reshape says
         k = w.shape[0]
         wide = b.reshape(w, (k, *value.shape))
         factor = b.reshape(a, (1,) * (len(value.shape) - len(a.shape)) + a.shape)
-        folded = b.feature_sum(b.pointwise("mul", wide, factor), [axis + 1 for axis in node.axes])
+        folded = b.feature_sum(product(wide, factor), [axis + 1 for axis in node.axes])
         result = Linear(inner.x, b.reshape(folded, (k, node.type.size)), inner.via)
         return b.reshape(result, node.shape)
     factor = b.reshape(a, (*a.shape[:-1], 1, a.shape[-1])) if a.shape else a
-    folded = b.feature_sum(b.pointwise("mul", w, factor), [-1], keepdims=True)
+    folded = b.feature_sum(product(w, factor), [-1], keepdims=True)
     return b.reshape(Linear(inner.x, folded, inner.via), node.shape)
 
 
-def _chain(node: Linear, once: Callable[[Value], bool]) -> Value:
+def _chain(node: Linear, once: Callable[[Value], bool], *, mask: bool) -> Value:
     inner = node.x
     if not isinstance(inner, Linear) or inner.via != node.via or node.via is None or not once(inner):
         return node
@@ -81,4 +92,5 @@ def _chain(node: Linear, once: Callable[[Value], bool]) -> Value:
     if k * n > k * middle + middle * n:
         return node
     a = b.swap_last(inner.w) if inner.transpose else inner.w
-    return Linear(inner.x, Linear(a, node.w, None, node.transpose), node.via)
+    weight: Value = Linear(a, node.w, None, node.transpose)
+    return Linear(inner.x, masked(weight, node.via) if mask else weight, node.via)
