@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from fuzz.python.campaign import PythonCampaign, outcome
 from fuzz.python.case import Case, random_case
 from fuzz.python.check import Refusal
 from fuzz.python.grow import RULES
-from fuzz.python.noise import Noise
+from fuzz.python.noise import Noise, Regrouping, WholeVectors
 from fuzz.python.session import Session
 from fuzz.python.shrink import shrink
 from fuzz.python.values import tensors
@@ -22,7 +24,9 @@ from fuzz.python.values import tensors
 from columba.ir.node import rewrite
 from columba.ir.program.ops import Pointwise
 from columba.ir.program.program import Program
+from columba.passes.program import compact_materialization, fold_factors, reorder_linear
 from columba.passes.program.canonicalize import Canonicalize
+from columba.runtime import cache
 
 REGRESSIONS = sorted((Path(__file__).parent / "fuzz" / "python" / "regressions").glob("*.txt"))
 
@@ -155,6 +159,68 @@ def test_noise_changes_numbers_and_keeps_ties() -> None:
         y = x * 3
     assert 0 < (y - x * 3).abs().max() < 1e-5
     assert y[0] == y[2]
+
+
+def test_noise_changes_gradients_that_cancel_what_comes_after() -> None:
+    """``x - x`` has the gradient ``g - g``; what is left of it beside a tiny gradient follows from rounding."""
+    tiny = 1e-25
+
+    def gradient(noise: Noise | None) -> float:
+        x = torch.full((1,), 1.5, dtype=torch.float64, requires_grad=True)
+        with noise or contextlib.nullcontext():
+            y = (x - x) * torch.ones(1, dtype=torch.float64) + x * tiny
+            (found,) = torch.autograd.grad(y, x, torch.ones_like(y))
+        return float(found)
+
+    assert gradient(None) in (0, tiny)
+    assert max(abs(gradient(Noise(1e-15, seed, ties=False))) for seed in range(4)) > 1e-18
+
+
+def test_regrouping_lets_infinities_cancel_or_not() -> None:
+    inf, nan = float("inf"), float("nan")
+    x = torch.tensor([inf, -inf, 1.0, 0.0], requires_grad=True)
+    seen: list[set[str]] = [set() for _ in range(4)]
+    for seed in range(40):
+        with Regrouping(seed):
+            y = x * torch.tensor([1.0, 1.0, 1.0, inf])
+        for found, number in zip(seen, y.tolist(), strict=True):
+            found.add(str(number))
+        (gradient,) = torch.autograd.grad(y[:3].sum(), x)
+        assert torch.equal(gradient[:3], torch.ones(3))
+    assert seen == [{"inf", "nan"}, {"-inf", "nan"}, {"1.0"}, {"inf", "-inf", "nan"}]
+    with Regrouping(0):
+        assert bool((torch.tensor([nan, 1.0]) * 2).isnan()[0])  # no infinity: NaN however it is grouped
+
+
+def test_whole_vectors_treat_all_numbers_alike() -> None:
+    for count in (1, 7, 19):
+        x = torch.full((count,), float("nan"), dtype=torch.float64, requires_grad=True)
+        with WholeVectors():
+            y = torch.nn.functional.hardtanh(x)
+        assert y.shape == x.shape
+        assert torch.equal(torch.autograd.grad(y, x, torch.ones_like(x))[0], torch.zeros(count, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("regression", "module"),
+    [
+        ("factor_of_a_relation_without_edges", fold_factors),
+        ("dot_product_of_a_relation_without_edges", reorder_linear),
+        ("softmax_of_a_node_without_edges", compact_materialization),
+        ("product_with_a_node_without_edges", compact_materialization),
+        ("infinite_weight_of_a_node_without_edges", compact_materialization),
+    ],
+)
+def test_what_infinities_do_to_rows_without_edges_is_no_matter_of_grouping(
+    regression: str, module: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(module, "masked", lambda node, via: node)
+    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(tmp_path))  # which remembers no plans that were made with masks
+    monkeypatch.setattr(cache, "_kept", {})
+    path = next(p for p in REGRESSIONS if p.stem == regression)
+    found = outcome(Case.parse(path.read_text()))
+    assert isinstance(found, Failure), found
+    assert "infinities or NaN differ" in found.message
 
 
 def test_special_values_are_in_the_inputs_that_are_named() -> None:

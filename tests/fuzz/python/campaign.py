@@ -27,11 +27,6 @@ BATCH = 8
 TRITON = 200
 """One case in so many runs in Triton's interpreter, if Triton is there; the torch backend runs one in ten."""
 
-EXCLUDED: dict[str, Callable[[Case, Failure], bool]] = {
-    "infinities or NaN that meet a sum over nothing": lambda case, failure: case.special.startswith(("inf", "nan")),
-}
-"""Faults that are known and not mended yet: they are counted, and do not fail a run."""
-
 
 @dataclass(frozen=True)
 class Fault:
@@ -63,7 +58,6 @@ class Report:
     rules: Counter[str] = field(default_factory=Counter)
     traits: Counter[str] = field(default_factory=Counter)
     refusals: Counter[str] = field(default_factory=Counter)
-    known: Counter[str] = field(default_factory=Counter)
     signatures: Counter[str] = field(default_factory=Counter)
     failures: list[Fault] = field(default_factory=list)
 
@@ -72,7 +66,7 @@ class Report:
         self.lines += other.lines
         self.rejected += other.rejected
         self.built += other.built
-        for name in ("eager", "rules", "traits", "refusals", "known", "signatures"):
+        for name in ("eager", "rules", "traits", "refusals", "signatures"):
             getattr(self, name).update(getattr(other, name))
         known = {f.case for f in self.failures}
         self.failures += [f for f in other.failures if f.case not in known]
@@ -175,10 +169,6 @@ class PythonCampaign:
 
     def _failed(self, case: Case, failure: Failure, origin: str) -> None:
         """Shrinks the first failures of each kind; counts the others."""
-        for name, is_known in EXCLUDED.items():
-            if is_known(case, failure):
-                self.report.known[name] += 1
-                return
         signatures = self.report.signatures
         signatures[failure.signature] += 1
         if signatures[failure.signature] > 4:

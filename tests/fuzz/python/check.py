@@ -19,12 +19,15 @@ from ..graphs import GraphSpec, build
 from .case import Case
 from .compare import EPSILON, References, mismatch
 from .executables import Build, Collector, OnGraph, built_by
-from .noise import Noise
+from .noise import Noise, Regrouping, WholeVectors
 from .session import FILE, Outcome, Session
 from .values import DEFAULTS, tensors
 
 NOISE = 4
 """Units in the last place that noisy operations are off by."""
+
+REGROUPINGS = 24
+"""Groupings of infinities that are tried."""
 
 REFUSALS = (RuntimeError, ValueError, TypeError, NotImplementedError)
 """Classes of errors that tell users what they may not do, if they name the line."""
@@ -161,6 +164,13 @@ class _Check:
         except Exception as e:
             raise EagerRefuses(f"{type(e).__name__}: {str(e).splitlines()[0] if str(e) else ''}") from e
         base = case.dtype if self.special else "f64"
+
+        def others() -> Iterator[Outcome]:
+            if "hardtanh" in case.source or "relu6" in case.source:
+                yield run(case.dtype, WholeVectors())
+            if self.special == "inf":
+                yield from (run(case.dtype, Regrouping(seed)) for seed in range(REGROUPINGS))
+
         return References(
             case.dtype,
             exact,
@@ -169,6 +179,7 @@ class _Check:
             lambda seed: run(
                 base, Noise(NOISE * EPSILON[case.dtype], seed, ties=seed < 3 or bool(COMPARES.search(case.source)))
             ),
+            others,
         )
 
     # -------------------------------------------------------------------------------------------- comparisons
@@ -216,7 +227,12 @@ def _without_gradients(r: References) -> References:
         return Outcome(o.structure, o.leaves, {}, {})
 
     return References(
-        r.dtype, bare(r.exact), lambda: bare(r.same()), lambda: bare(r.single()), lambda n: bare(r.noisy(n))
+        r.dtype,
+        bare(r.exact),
+        lambda: bare(r.same()),
+        lambda: bare(r.single()),
+        lambda n: bare(r.noisy(n)),
+        lambda: (bare(o) for o in r.others()),
     )
 
 

@@ -1,7 +1,8 @@
-"""Stochastic arithmetic: eager code whose every operation is off by a few units in the last places (Vignes 1993).
+"""Eager code as it might have been computed as well.
 
-What such noise changes much depends on rounding. Equal numbers get equal noise, so that ties stay ties, unless that is not asked for: terms
-that cancel each other because they are equal then do not.
+Stochastic arithmetic: every operation, forward and backward, is off by a few units in the last places (Vignes 1993). What such noise
+changes much depends on rounding. Equal numbers get equal noise, so that ties stay ties, unless that is not asked for: terms that cancel
+each other because they are equal then do not. So with infinities, which cancel each other or not as sums and products are grouped.
 """
 
 from __future__ import annotations
@@ -41,8 +42,19 @@ class Noise(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name in CENTERED:
             args = (self._noisy(args[0], ties=False), *args[1:])
-        found = func(*args, **(kwargs or {}))
-        return self._noisy(found, ties=self.ties) if name in ARITHMETIC else found
+        if name not in ARITHMETIC:
+            return func(*args, **(kwargs or {}))
+        found = func(*(self._backward(x) for x in args), **(kwargs or {}))
+        return self._noisy(found, ties=self.ties)
+
+    def _backward(self, x: Any) -> Any:
+        """``x``, whose gradient from this operation is noisy too: what it gets from others may cancel it."""
+        if type(x) is not Tensor or not x.requires_grad or not torch.is_grad_enabled():
+            return x
+        with torch._C.DisableTorchFunction():
+            used = x.view_as(x)
+            used.register_hook(lambda gradient: self._noisy(gradient, ties=self.ties))
+            return used
 
     def _noisy(self, x: Any, *, ties: bool) -> Any:
         if type(x) is not Tensor or not x.is_floating_point() or not x.numel():
@@ -51,6 +63,66 @@ class Noise(TorchFunctionMode):
             if ties:
                 return x * (1 + self.amount * _hashed(x.detach(), self.seed))
             return x * (1 + self.amount * (2 * torch.rand(x.shape, generator=self.generator, dtype=x.dtype) - 1))
+
+
+LINEAR = frozenset({
+    "add", "sub", "mul", "div", "truediv", "true_divide", "matmul", "__matmul__", "__rmatmul__", "linear", "einsum", "sum", "mean",
+    "__rsub__", "__rdiv__", "__rtruediv__", "rsub", "index_add", "addmm", "bmm", "mm", "mv", "lerp", "__add__", "__sub__", "__mul__",
+    "__truediv__", "__radd__", "__rmul__", "square"
+})  # fmt: skip
+"""Functions that add and multiply, whose terms and factors may be grouped otherwise."""
+
+
+class Regrouping(TorchFunctionMode):
+    """Has infinities that are added and multiplied cancel each other, or not.
+
+    ``a * x + b * x`` of an infinite ``x`` is NaN if ``a`` and ``b`` have different signs, and ``(a + b) * x`` is an infinity, of either
+    sign. So what is NaN because of infinities may be either of them, and an infinity may be NaN; what is finite stays finite, and
+    an infinity never becomes the other one. Results are drawn from what they may be; gradients pass.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self.generator = torch.Generator().manual_seed(seed)
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        if getattr(func, "__name__", "") not in LINEAR or type(found) is not Tensor or not found.is_floating_point():
+            return found
+        with torch._C.DisableTorchFunction():
+            tensors = [x for x in (*args, found) if type(x) is Tensor and x.is_floating_point()]
+            if not any(bool(x.isinf().any()) for x in tensors):
+                return found  # without infinities nothing cancels: NaN is NaN in every grouping
+            return _Instead.apply(found, self._drawn(found.detach()))
+
+    def _drawn(self, x: Tensor) -> Tensor:
+        chance = torch.rand(x.shape, generator=self.generator)
+        signed = torch.where(chance < 0.25, -float("inf"), float("inf")).to(x.dtype)
+        drawn = torch.where(chance < 0.5, torch.where(x.isnan(), signed, float("nan")), x)
+        return torch.where(x.isfinite(), x, drawn)
+
+
+class _Instead(torch.autograd.Function):
+    """Another number in the place of a result."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, other: Tensor) -> Tensor:
+        return other.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient, None
+
+
+class WholeVectors(TorchFunctionMode):
+    """Has PyTorch compute whole vectors only: its kernels for numbers left over give NaN another gradient in ``hardtanh``."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        x = args[0] if args else None
+        if getattr(func, "__name__", "") not in ("hardtanh", "relu6") or type(x) is not Tensor:
+            return func(*args, **(kwargs or {}))
+        flat = torch.cat([x.reshape(-1), x.new_zeros(-x.numel() % 64)])
+        return func(flat, *args[1:], **(kwargs or {}))[: x.numel()].view(x.shape)
 
 
 def _hashed(x: Tensor, seed: int) -> Tensor:

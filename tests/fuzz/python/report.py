@@ -15,7 +15,6 @@ def table(report: Report, seconds: float) -> str:
     for title, counts in (
         ("eager code refuses", report.eager),
         ("refused, with the line", report.refusals),
-        ("excluded", report.known),
     ):
         lines += [f"{title}: {sum(counts.values())}"]
         lines += [f"  {count:>5} {said}" for said, count in counts.most_common(25)]
