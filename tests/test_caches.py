@@ -22,7 +22,7 @@ from own_cache import answer, entry, fresh_process, library_name, planted
 
 from columba.cli import main
 from columba.runtime import build, cache, cache_folder
-from columba.selection import cost
+from columba.selection import rates
 from columba.tuning.records import Records, RecordsError
 
 NOBODY = 65534
@@ -440,12 +440,12 @@ def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "content", [b"", b"[1, 2]", b'{"products": "many"}', b'{"products": 1.0}', b"[" * 100_000, b"\xff"]
 )
 def test_rates_that_are_none_are_measured(folder: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cost, "measure_rates", lambda: cost.TYPICAL_RATES)
-    cache.get_or_make(cost.rates_key(), ".json", lambda: content)
-    assert cost.machine_rates.__wrapped__() == cost.TYPICAL_RATES
-    assert cost.machine_rates.__wrapped__() == cost.TYPICAL_RATES
-    assert cache.find(cost.rates_key(), ".json") is None or b"pointwise" in (
-        cache.find(cost.rates_key(), ".json") or b""
+    monkeypatch.setattr(rates, "measure_rates", lambda: rates.TYPICAL_RATES)
+    cache.get_or_make(rates.rates_key(), ".json", lambda: content)
+    assert rates.machine_rates.__wrapped__() == rates.TYPICAL_RATES
+    assert rates.machine_rates.__wrapped__() == rates.TYPICAL_RATES
+    assert cache.find(rates.rates_key(), ".json") is None or b"pointwise" in (
+        cache.find(rates.rates_key(), ".json") or b""
     )
 
 

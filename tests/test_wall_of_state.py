@@ -526,7 +526,7 @@ def test_nothing_stays(name: str, fresh: list[list[float]]) -> None:
 FIRST_CALLS = """
 import random, sys
 import numpy as np, torch, columba
-from columba.selection import cost
+from columba.selection import rates
 from columba.cli import doctor
 sys.path.insert(0, {folder!r})
 from test_wall_of_state import _random_states, features, graph, layer
@@ -534,7 +534,7 @@ before = _random_states()
 module, g = layer(), graph()
 module(g, features()).sum().backward()
 assert _random_states() == before, "first call"
-cost.machine_rates()
+rates.machine_rates()
 assert _random_states() == before, "rates"
 str(columba.explain(module.train(), g, features()))
 assert _random_states() == before, "explain"
