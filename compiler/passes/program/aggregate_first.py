@@ -12,6 +12,7 @@ from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, WEIGHT_SPACES, IndexMap,
 from columba.ir.types import Shape
 from columba.passes.pipeline import Pass
 from columba.passes.program.facts import is_square
+from columba.passes.program.rewriting import settled
 
 ENDS = {"dst": ("dst", "dst_rel"), "src": ("src", "src_rel")}
 
@@ -45,7 +46,7 @@ class AggregateFirst(Pass[Program]):
                 return node
             return node if node.via.name not in ENDS[self.end] else self._aggregated(node, square)
 
-        return program.with_results(rewrite(program.results, rule))
+        return settled(program, lambda p: p.with_results(rewrite(p.results, rule)))
 
     def _aggregated(self, node: Reduce, square: bool) -> Value:
         value, outer = node.x, node.shape

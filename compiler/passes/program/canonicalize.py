@@ -23,6 +23,7 @@ from columba.ir.program.ops import (
 )
 from columba.ir.program.program import Program
 from columba.passes.pipeline import Pass
+from columba.passes.program.rewriting import settled
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Canonicalize(Pass[Program]):
     """
 
     def run(self, program: Program) -> Program:
-        return program.with_results(rewrite(program.results, _simplify))
+        return settled(program, lambda p: p.with_results(rewrite(p.results, _simplify)))
 
 
 def _simplify(node: Node) -> Node:

@@ -18,6 +18,7 @@ from columba.ir.program.program import Program
 from columba.ir.spaces import PAIR_SPACES, IndexMap, factor, maps_from
 from columba.passes.pipeline import Pass
 from columba.passes.program.facts import is_finite, is_nonnegative, is_positive, is_square, may_be_infinite
+from columba.passes.program.rewriting import settled
 from columba.passes.program.unite_masks import masked
 
 HOISTED = (*ROW_WISE, Linear)
@@ -49,7 +50,7 @@ class CompactMaterialization(Pass[Program]):
         def rule(node: Node) -> Node:
             return self.hoisted(node, square) if isinstance(node, HOISTED) else node
 
-        return program.with_results(rewrite(program.results, rule))
+        return settled(program, lambda p: p.with_results(rewrite(p.results, rule)))
 
     def hoisted(self, node: Value, square: bool) -> Value:
         """A row-wise operation computed in the join of its operands' spaces, or as it is if that is where it stands."""

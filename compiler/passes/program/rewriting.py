@@ -42,6 +42,23 @@ class Rewriter:
 
 
 def rewrite_with_readers(program: Program, rule: RewriteRule) -> Program:
-    """Rewrites bottom-up with a rule that may ask whether a value has another reader in the program as it was."""
-    rewriter = Rewriter(program)
-    return rewriter.run(lambda node: rule(node, rewriter.once))
+    """Rewrites bottom-up with a rule that may ask whether a value has another reader, until it changes nothing.
+
+    Of values that the rule itself has made, nobody knows the readers before the next round.
+    """
+
+    def once_over(program: Program) -> Program:
+        rewriter = Rewriter(program)
+        return rewriter.run(lambda node: rule(node, rewriter.once))
+
+    return settled(program, once_over)
+
+
+def settled(program: Program, step: Callable[[Program], Program]) -> Program:
+    """What ``step`` makes of a program, applied until it gives back the object that it is given.
+
+    One round does not see what it has made itself: a rule meets each node once, with its operands rewritten.
+    """
+    while (after := step(program)) is not program:
+        program = after
+    return program

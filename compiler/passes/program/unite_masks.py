@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from columba.ir.node import Node, topological
+from columba.ir.node import Node, structurally_equal, topological
 from columba.ir.program import build as b
 from columba.ir.program.ops import (
     VIEWS,
@@ -42,7 +42,8 @@ class UniteMasks(Pass[Program]):
     def run(self, program: Program) -> Program:
         if not any(_is_mask(v) for v in program.body):
             return program
-        return program.with_results(_United(program.results).results)
+        united = _United(program.results).results
+        return program if structurally_equal(united, program.results) else program.with_results(united)
 
 
 def masked(node: Value, via: IndexMap) -> Value:
