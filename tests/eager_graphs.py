@@ -38,13 +38,30 @@ def square_graphs() -> dict[str, Graph]:
     }
 
 
-def bipartite_graph() -> Graph:
-    """Five sources, three destinations, of which the last has no edge."""
+def _bipartite(edges: list[tuple[int, int, int]], sources: int, destinations: int) -> Graph:
+    """A bipartite graph from (source, relation, destination), with relations and node types that may not occur."""
+    table = torch.tensor(edges, dtype=torch.long).reshape(-1, 3)
     return Graph(
-        torch.tensor([[0, 1, 4, 4, 2, 0, 0], [1, 0, 0, 1, 1, 1, 0]]),
-        torch.tensor([2, 0, 0, 1, 2, 2, 4]),
-        num_nodes=(5, 3),
+        table[:, [0, 2]].t(),
+        table[:, 1],
+        num_nodes=(sources, destinations),
         num_relations=RELATIONS,
-        node_type=(torch.tensor([0, 1, 1, 0, 0]), torch.tensor([1, 0, 1])),
+        node_type=(torch.tensor([0, 1, 1, 0, 0])[:sources], torch.tensor([1, 0, 1])[:destinations]),
         num_node_types=NODE_TYPES,
     )
+
+
+def bipartite_graph() -> Graph:
+    """Five sources, three destinations, of which the last has no edge."""
+    return bipartite_graphs()["random"]
+
+
+def bipartite_graphs() -> dict[str, Graph]:
+    """By name; relation 3 has no edges in any of them, node type 2 no nodes."""
+    ends = [(0, 2, 1), (1, 0, 0), (4, 0, 0), (4, 1, 1), (2, 2, 1), (0, 2, 1), (0, 4, 0)]
+    return {
+        "random": _bipartite(ends, 5, 3),
+        "no_edges": _bipartite([], 5, 3),
+        "no_destinations": _bipartite([], 5, 0),
+        "one_of_each": _bipartite([(0, 1, 0), (0, 1, 0)], 1, 1),
+    }

@@ -1,4 +1,4 @@
-"""Groups: which kernels run together part by part, that they compute the same, and that local buffers take memory for a part only."""
+"""The pass ``group_kernels``: kernels run part by part, compute the same, and need memory for a part of local buffers only."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from compiled import leaf, randomized
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
+from pass_checks import check, fires, unchanged
 from torch import Tensor, nn
 
 import columba
@@ -19,7 +20,7 @@ from columba.ir.counts import Counts
 from columba.ir.plan.groups import rooms
 from columba.ir.plan.kernels import Gemm, GemmReduce, GemmSchedule, Traversal
 from columba.ir.plan.parsing import parse_plan
-from columba.ir.plan.plan import Plan, plans_equal
+from columba.ir.plan.plan import Plan
 from columba.ir.plan.verify import verify
 from columba.ir.program.verify import VerificationError
 from columba.ir.spaces import Space
@@ -94,16 +95,20 @@ def run(passes: str, plan: Plan) -> Plan:
     return Pipeline(parse_passes(passes), verify=True).run(plan)
 
 
+def grouped(passes: str, text: str) -> Plan:
+    after = fires(passes, text)
+    assert isinstance(after, Plan)
+    return after
+
+
 def test_what_passes_between_kernels_becomes_local() -> None:
-    after = run("group_kernels", parse_plan(BEFORE))
-    assert str(after) == EXPECTED
-    assert plans_equal(parse_plan(EXPECTED), after)
-    assert run("group_kernels", after) is after
-    assert run("order_kernels", after).groups == after.groups
+    check("group_kernels", BEFORE, EXPECTED)
+    plan = parse_plan(EXPECTED)
+    assert run("order_kernels", plan).groups == plan.groups
 
 
 def test_sums_at_nodes_can_stay_outside() -> None:
-    after = run("group_kernels{scatter=False,rows=128,parts=2}", parse_plan(BEFORE))
+    after = grouped("group_kernels{scatter=False,rows=128,parts=2}", BEFORE)
     (group,) = after.groups
     assert group.kernels == ("t_kernel", "y_kernel", "d_kernel")
     assert [b.name for b in group.local] == ["t"]
@@ -129,7 +134,7 @@ def test_a_traversal_of_weights_that_stands_between_is_cut() -> None:
         .replace("  temporary @y", "  temporary @e: rel[64,64] f32\n  temporary @v: rel[64,64] f32\n  temporary @y")
         .replace("v_kernel", "d_kernel")
     )
-    after = run("group_kernels", verify(parse_plan(before)))
+    after = grouped("group_kernels", before)
     assert after.groups[0].kernels == ("t_kernel", "e_kernel", "y_kernel", "out_kernel")
     assert [k.name for k in after.kernels] == ["v_kernel", *after.groups[0].kernels, "d_kernel"]
 
@@ -157,8 +162,7 @@ UNTOUCHED = {
 
 @pytest.mark.parametrize("name", UNTOUCHED)
 def test_must_not_fire(name: str) -> None:
-    plan = verify(parse_plan(UNTOUCHED[name]))
-    assert run("group_kernels", plan) is plan
+    unchanged("group_kernels", UNTOUCHED[name])
 
 
 def test_a_sum_that_is_no_sum_stays_outside() -> None:
@@ -166,7 +170,7 @@ def test_a_sum_that_is_no_sum_stays_outside() -> None:
         text = BEFORE.replace(one, other)
         if "@again" in text:
             text = text.replace("(@out", "(@again: node[64] f32, @out")
-        after = run("group_kernels", verify(parse_plan(text)))
+        after = grouped("group_kernels", text)
         assert after.groups[0].kernels == ("t_kernel", "y_kernel", "d_kernel")
         last = after.kernels[-1]
         assert isinstance(last, Traversal)
@@ -174,9 +178,25 @@ def test_a_sum_that_is_no_sum_stays_outside() -> None:
 
 
 def test_other_passes_on_kernels_give_groups_up() -> None:
-    after = run("fuse_traversals,fuse_epilogues", parse_plan(EXPECTED))
-    assert after is not None
-    verify(after)
+    """What they do not change keeps its groups."""
+    plan = parse_plan(EXPECTED)
+    assert run("fuse_traversals,fuse_epilogues", plan) is plan
+    scaled = """\
+  traversal z_kernel(owner=node, via=none) {
+    %0: node[64] f32 = load(buffer=@out, via=none, at=node)
+    %1: node[64] f32 = pointwise(%0, function=relu, scalars=[])
+    store @z = %1
+  }
+  traversal u_kernel(owner=node, via=none) {
+    %0: node[64] f32 = load(buffer=@z, via=none, at=node)
+    %1: node[64] f32 = pointwise(%0, function=exp, scalars=[])
+    store @u = %1
+  }
+"""
+    text = EXPECTED.replace("(@out", "(@z: node[64] f32, @u: node[64] f32, @out").removesuffix("}") + scaled + "}"
+    after = fires("fuse_traversals", text)
+    assert isinstance(after, Plan)
+    assert after.groups == ()
 
 
 WRONG = {

@@ -1,4 +1,4 @@
-"""Edge buffers are stored in their producer's traversal order."""
+"""The pass ``sort_rows``: edge buffers are stored in their producer's traversal order."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from compiled import PAIRS, assert_same, leaf, randomized
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
+from pass_checks import check, unchanged
 from torch import Tensor
 
 import columba
@@ -19,7 +20,7 @@ from columba.ir.plan.verify import verify
 from columba.ir.program.verify import VerificationError
 from columba.ir.spaces import Space, index_map
 from columba.ir.types import DType
-from columba.passes.plan.sort_rows import SortRows, sort_saved
+from columba.passes.plan.sort_rows import sort_saved
 
 GRAPHS = square_graphs()
 BY_SRC, BY_DST = (index_map(name, Space.EDGE) for name in ("src", "dst"))
@@ -47,10 +48,7 @@ SORTED = TWO_WALKS.replace("SORTED", " sorted=dst:edge->node")
 
 
 def test_what_members_write_stands_in_their_order() -> None:
-    found = SortRows().run(parse_plan(PLAIN))
-    assert plans_equal(found, parse_plan(SORTED))
-    assert str(found) == SORTED.strip()
-    assert SortRows().run(found) is found, "a second run must change nothing"
+    check("sort_rows", PLAIN, SORTED)
 
 
 def test_index_arrays_of_sorted_rows() -> None:
@@ -75,13 +73,11 @@ def row_wise(text: str) -> str:
 
 def test_results_stay_in_the_order_of_their_space() -> None:
     text = PLAIN.replace("  temporary @t: edge[4] f32\n", "").replace("(@by_dst", "(@t: edge[4] f32, @by_dst")
-    plan = verify(parse_plan(text))
-    assert SortRows().run(plan) is plan
+    unchanged("sort_rows", text)
 
 
 def test_what_a_row_wise_kernel_reads_stays_in_the_order_of_its_space() -> None:
-    plan = verify(parse_plan(row_wise(PLAIN)))
-    assert SortRows().run(plan) is plan
+    unchanged("sort_rows", row_wise(PLAIN))
 
 
 def test_only_members_may_use_sorted_rows() -> None:
@@ -180,6 +176,7 @@ def test_saved_values_stand_in_the_order_of_their_writer() -> None:
     forward, backward = plans()
     found = sort_saved(forward, backward, [(forward.outputs[1], backward.inputs[0])])
     assert [str(verify(plan)) for plan in found] == [str(plan) for plan in plans(" sorted=dst:edge->node")]
+    assert sort_saved(*found, [(found[0].outputs[1], found[1].inputs[0])]) == found, "a second run must change nothing"
     assert {a for a in found[0].index_arrays if isinstance(a, Order)} == set()
     assert {a for a in found[1].index_arrays if isinstance(a, Order)} == {Order(BY_SRC, BY_DST)}
     assert [str(in_own_order(plan)) for plan in found] == [str(forward), str(backward)]

@@ -1,40 +1,23 @@
-"""The level-2 pass ``round_stored`` as Before/Expected pairs, the cases in which it must not fire, and what it is for."""
+"""The pass ``round_stored``, and what it is for."""
 
 from __future__ import annotations
-
-import textwrap
 
 import pytest
 import torch
 from compiled import PAIRS
 from eager_graphs import square_graphs
 from interpreter_rounding import round_as_gpus_do
+from pass_checks import check, unchanged
 
 import columba
-from columba.ir.plan.parsing import parse_plan
-from columba.passes.pipeline import Pipeline, parse_passes
 from columba.passes.recipes import LEVEL_2
 from columba.runtime.graphs.graph import Graph
-
-
-def run(text: str) -> str:
-    return str(Pipeline(parse_passes("round_stored"), verify=True).run(parse_plan(textwrap.dedent(text))))
-
-
-def check(before: str, expected: str) -> None:
-    expected = str(parse_plan(textwrap.dedent(expected)))
-    assert run(before) == expected
-    assert run(expected) == expected, "a second run must change nothing"
-
-
-def unchanged(text: str) -> None:
-    plan = parse_plan(textwrap.dedent(text))
-    assert Pipeline(parse_passes("round_stored"), verify=True).run(plan) is plan
 
 
 def test_readers_of_what_is_stored_see_it_rounded() -> None:
     """Through the views that are stored, too; the store itself rounds."""
     check(
+        "round_stored",
         """\
         plan p(@a: node[4] bf16) -> (@y: node[2,2] bf16, @z: node[4] bf16) {
           traversal k(owner=node, via=none) {
@@ -66,6 +49,7 @@ def test_readers_of_what_is_stored_see_it_rounded() -> None:
 
 def test_products_are_rounded_for_their_epilogues() -> None:
     check(
+        "round_stored",
         """\
         plan p(@a: node[4] f16, @w: one[4,4] f16) -> (@y: node[4] f16, @z: node[4] f16) {
           gemm k() {
@@ -96,6 +80,7 @@ def test_products_are_rounded_for_their_epilogues() -> None:
 def test_what_is_compared_is_rounded() -> None:
     """A load is, already."""
     check(
+        "round_stored",
         """\
         plan p(@a: node[4] bf16, @b: node[4] bf16) -> (@y: node[4] bool) {
           traversal k(owner=node, via=none) {
@@ -129,6 +114,7 @@ def test_must_not_fire(dtype: str) -> None:
     other = "exp" if dtype == "f32" else "relu"
     used = "%1" if dtype == "f32" else "%0"
     unchanged(
+        "round_stored",
         f"""\
         plan p(@a: node[4] {dtype}, @b: node[4] f32) -> (@y: node[4] {dtype}, @z: node[4] {dtype}, @c: node[4] bf16, @d: node[4] bf16) {{
           traversal k(owner=node, via=none) {{
@@ -144,7 +130,7 @@ def test_must_not_fire(dtype: str) -> None:
             store @d = %5
           }}
         }}
-        """
+        """,
     )
 
 
@@ -186,3 +172,35 @@ def test_both_directions_see_the_same_values(function: object, backend: str) -> 
 def test_it_runs_last() -> None:
     """What is fused before it is read unrounded."""
     assert LEVEL_2[-1].name == "round_stored"
+
+
+def test_parts_that_are_joined() -> None:
+    check(
+        "round_stored",
+        """\
+        plan p(@a: node[2] bf16) -> (@y: node[4] bf16, @z: node[2] bf16) {
+          traversal k(owner=node, via=none) {
+            %0: node[2] bf16 = load(buffer=@a, via=none, at=node)
+            %1: node[2] bf16 = pointwise(%0, function=exp, scalars=[])
+            %2: node[4] bf16 = concat(%1, %0, axis=0)
+            %3: node[2] bf16 = pointwise(%1, function=tanh, scalars=[])
+            store @y = %2
+            store @z = %3
+          }
+        }
+        """,
+        """\
+        plan p(@a: node[2] bf16) -> (@y: node[4] bf16, @z: node[2] bf16) {
+          traversal k(owner=node, via=none) {
+            %0: node[2] bf16 = load(buffer=@a, via=none, at=node)
+            %1: node[2] bf16 = pointwise(%0, function=exp, scalars=[])
+            %2: node[4] bf16 = concat(%1, %0, axis=0)
+            %3: node[2] f32 = cast(%1, to=f32)
+            %4: node[2] bf16 = cast(%3, to=bf16)
+            %5: node[2] bf16 = pointwise(%4, function=tanh, scalars=[])
+            store @y = %2
+            store @z = %5
+          }
+        }
+        """,
+    )
