@@ -16,7 +16,7 @@ class PointwiseFunction:
 
     ``scalars`` names its compile-time parameters. ``result`` says what dtype comes out: that of the operands
     (``same``; ``float`` moreover demands that they are floating) or ``bool``. ``flops`` is its cost in the cost
-    model, an exponential counting as ten.
+    model, an exponential counting as ten. ``internal`` are functions that torch has not, or not under this name.
     """
 
     name: str
@@ -25,12 +25,13 @@ class PointwiseFunction:
     scalars: tuple[str, ...] = ()
     flops: int = 1
     commutative: bool = False
+    internal: bool = False
 
 
 _TABLE = (
     PointwiseFunction("neg", 1, "same"),
-    PointwiseFunction("detach", 1, "same", flops=0),
-    PointwiseFunction("mask_gradient", 2, "same", flops=0),
+    PointwiseFunction("detach", 1, "same", flops=0, internal=True),
+    PointwiseFunction("mask_gradient", 2, "same", flops=0, internal=True),
     PointwiseFunction("abs", 1, "same"),
     PointwiseFunction("sign", 1, "same"),
     PointwiseFunction("square", 1, "same"),
@@ -51,9 +52,9 @@ _TABLE = (
     PointwiseFunction("elu", 1, scalars=("alpha",), flops=11),
     PointwiseFunction("silu", 1, flops=13),
     PointwiseFunction("gelu", 1, flops=24),
-    PointwiseFunction("gelu_tanh", 1, flops=20),
+    PointwiseFunction("gelu_tanh", 1, flops=20, internal=True),
     PointwiseFunction("softplus", 1, scalars=("beta", "threshold"), flops=24),
-    PointwiseFunction("pow_scalar", 1, scalars=("exponent",), flops=20),
+    PointwiseFunction("pow_scalar", 1, scalars=("exponent",), flops=20, internal=True),
     PointwiseFunction("clamp", 1, "same", scalars=("min", "max"), flops=2),
     PointwiseFunction("add", 2, "same", commutative=True),
     PointwiseFunction("sub", 2, "same"),

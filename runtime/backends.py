@@ -14,7 +14,7 @@ import torch
 
 from columba.ir.counts import Counts
 from columba.ir.plan.kernels import Kernel
-from columba.ir.plan.memory import PlanMemory
+from columba.ir.plan.memory import PlanMemory, all_buffers
 from columba.ir.plan.plan import Plan
 from columba.ir.plan.planned import Planned
 from columba.ir.types import DType
@@ -29,16 +29,14 @@ KIND = "kind"
 
 
 class Backend(Protocol):
-    """One way to make kernels of plans."""
+    """One way to make kernels of plans. What has a body here is what a backend has that derives from this and does not say otherwise."""
 
-    @property
-    def name(self) -> str:
-        """What users call it."""
-        ...
+    name: str
+    """What users call it."""
 
     def obstacle(self, devices: Sequence[torch.device], dtypes: Sequence[torch.dtype]) -> str | None:
         """Why it cannot run on tensors of these devices and dtypes, to follow its name in a sentence; None if it can."""
-        ...
+        return None
 
     def emit(self, planned: Planned, index_dtype: DType) -> str:
         """The source of all kernels."""
@@ -49,24 +47,24 @@ class Backend(Protocol):
         ...
 
     def memory(self, planned: Planned, counts: Counts) -> tuple[tuple[Plan, ...], tuple[PlanMemory, ...]]:
-        """The plans as it runs them, and what it allocates for each on a graph."""
-        ...
+        """The plans as it runs them, and what it allocates for each on a graph: a tensor for each buffer."""
+        return planned.plans, tuple(all_buffers(plan, counts) for plan in planned.plans)
 
     def architecture(self, device: torch.device) -> str:
-        """What its kernels for a device are compiled for."""
-        ...
+        """What its kernels for a device are compiled for: its processor."""
+        return "native"
 
     def untimed(self, device: torch.device) -> str | None:
         """Why times of its kernels on a device say nothing, in a sentence; None if they do."""
-        ...
+        return None
 
     def candidates(self, kernel: Kernel, architecture: str) -> tuple[Changes, ...]:
         """The schedules that are tried for a kernel. Those whose results differ from run to run are not."""
-        ...
+        return ()
 
     def candidates_if_short(self, kernel: Kernel, seconds: float) -> tuple[Changes, ...]:
         """What is tried for a kernel because it takes so few seconds."""
-        ...
+        return ()
 
     def scheduled(self, kernel: Kernel, changes: Changes) -> tuple[Kernel, Any]:
         """The kernel with its schedule changed, and the schedule, where it is no part of the kernel (else None).
@@ -74,10 +72,10 @@ class Backend(Protocol):
         Raises:
             ValueError: there is no such schedule, or the kernel cannot run under it.
         """
-        ...
+        raise ValueError(f"kernel {kernel.name}: the {self.name} backend has no schedules")
 
 
-class CppBackend:
+class CppBackend(Backend):
     """C++ kernels, for tensors on the CPU."""
 
     name = "cpp"
@@ -104,9 +102,6 @@ class CppBackend:
         spares = ((), planned.spare)
         return planned.plans, tuple(cpp_memory(p, counts, s) for p, s in zip(planned.plans, spares, strict=False))
 
-    def architecture(self, device: torch.device) -> str:
-        return "native"
-
     def untimed(self, device: torch.device) -> str | None:
         return None if device.type == "cpu" else f"C++ kernels run on the CPU, and the graph is on {device}"
 
@@ -126,16 +121,13 @@ class CppBackend:
         return rescheduled(kernel, changes), None
 
 
-class TritonBackend:
+class TritonBackend(Backend):
     """Triton kernels, for tensors on a GPU; on CPU tensors they run in Triton's interpreter."""
 
     name = "triton"
 
     MOST = 16
     """Schedules of a kernel that are tried, of some dozens that are legal."""
-
-    def obstacle(self, devices: Sequence[torch.device], dtypes: Sequence[torch.dtype]) -> str | None:
-        return None
 
     def emit(self, planned: Planned, index_dtype: DType) -> str:
         from columba.codegen.triton import emit
@@ -175,9 +167,6 @@ class TritonBackend:
         legal = [triton.as_json(s) for s in others if not getattr(s, "atomic", False)]  # type: ignore[arg-type]
         return tuple(legal[:: -(-len(legal) // self.MOST) or 1])
 
-    def candidates_if_short(self, kernel: Kernel, seconds: float) -> tuple[Changes, ...]:
-        return ()
-
     def scheduled(self, kernel: Kernel, changes: Changes) -> tuple[Kernel, Any]:
         """Legal on the largest GPU at least."""
         from columba.codegen import triton
@@ -214,8 +203,9 @@ class Choice:
 
 
 CHOICES: Mapping[str, Choice] = {
-    choice.name: choice
-    for choice in (Choice("auto", CPP, falls_back=True), Choice("cpp", CPP), Choice("triton", TRITON), Choice("torch"))
+    "auto": Choice("auto", CPP, falls_back=True),
+    **{name: Choice(name, backend) for name, backend in BACKENDS.items()},
+    "torch": Choice("torch"),
 }
 """By name. ``torch`` has no kernels: PyTorch runs every operation."""
 

@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from columba.ir.indices import IndexArray
 from columba.ir.plan.plan import Plan
 from columba.ir.program.program import Program
 
@@ -43,9 +44,13 @@ def collecting() -> KernelTimes | None:
 class Launcher(Protocol):
     """A plan on one graph. A call, which is ``check`` and ``run``, takes tensors for ``plan.inputs`` and gives ``plan.outputs``."""
 
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]: ...
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        self.check(inputs)
+        return self.run(inputs)
 
-    def check(self, inputs: Sequence[Tensor]) -> None: ...
+    def check(self, inputs: Sequence[Tensor]) -> None:
+        """ValueError if an input has another dtype or shape than the plan says: see :func:`check_inputs`."""
+        ...
 
     def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
         """The outputs for inputs that passed ``check``. Inputs at the positions ``spare`` may be overwritten once they have been read."""
@@ -56,20 +61,24 @@ class Launcher(Protocol):
 
         Buffers of the same types that are packed in the same order stand at the same places. None where that gains nothing.
         """
-        ...
+        return None
 
     def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """The inputs of the plan that nothing is packed of."""
-        ...
+        return list(inputs)
 
 
 class Executable(Protocol):
-    """The kernels of some plans, whatever they are made of. ``plans`` say which index arrays they read."""
+    """The kernels of some plans, whatever they are made of."""
 
     plans: tuple[Plan, ...]
 
     @property
     def source(self) -> str: ...
+
+    def index_arrays(self, plan: Plan) -> tuple[IndexArray, ...]:
+        """The index arrays that are bound to a plan, in order: those that it lists."""
+        return plan.index_arrays
 
     def bind(
         self,

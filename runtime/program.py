@@ -35,7 +35,7 @@ class Runnable:
         self.copied = copied(planned.places)
         self.executable = backend.executable(planned, index_dtype)
         plans = self.executable.plans
-        self.arrays = tuple(dict.fromkeys(a for plan in plans for a in plan.index_arrays))
+        self.arrays = tuple(dict.fromkeys(a for plan in plans for a in self.executable.index_arrays(plan)))
         self._lock = threading.Lock()
         self._on: weakref.WeakKeyDictionary[Graph, ProgramOnGraph] = weakref.WeakKeyDictionary()
         self.spaces = {space for plan in plans for space in spaces_of(plan)}
@@ -50,7 +50,7 @@ class Runnable:
             host = functools.partial(run_host_program, counts=counts)
             return self.executable.bind(plan.name, index, counts, host)
 
-        index = tuple(self.arrays.index(a) for a in plan.index_arrays)
+        index = tuple(self.arrays.index(a) for a in self.executable.index_arrays(plan))
         return Direction(bind, index, tuple(b.type for b in plan.outputs))
 
     def on(self, graph: Graph) -> ProgramOnGraph:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from columba.ir.indices import Lookup, Order, Segments
+from columba.ir.pointwise import POINTWISE
 from columba.ir.program.ops import (
     Cast,
     Concat,
@@ -292,50 +293,13 @@ def _pointwise(op: Pointwise, graph: Structure, *args: Tensor) -> Tensor:
     return FUNCTIONS[op.function](*aligned, *op.scalars)
 
 
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "neg": torch.neg,
-    "detach": torch.detach,
-    "mask_gradient": lambda condition, x: torch.where(condition, x, 1.0),
-    "abs": torch.abs,
-    "sign": torch.sign,
-    "square": torch.square,
-    "exp": torch.exp,
-    "expm1": torch.expm1,
-    "log": torch.log,
-    "log1p": torch.log1p,
-    "sqrt": torch.sqrt,
-    "rsqrt": torch.rsqrt,
-    "reciprocal": torch.reciprocal,
-    "sin": torch.sin,
-    "cos": torch.cos,
-    "erf": torch.erf,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "relu": torch.relu,
-    "leaky_relu": F.leaky_relu,
-    "elu": F.elu,
-    "silu": F.silu,
-    "gelu": F.gelu,
+_OTHERWISE: dict[str, Callable[..., Any]] = {
     "gelu_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "softplus": F.softplus,
     "pow_scalar": torch.pow,
-    "clamp": torch.clamp,
-    "add": torch.add,
-    "sub": torch.sub,
-    "mul": torch.mul,
-    "div": torch.div,
-    "pow": torch.pow,
-    "maximum": torch.maximum,
-    "minimum": torch.minimum,
-    "eq": torch.eq,
-    "ne": torch.ne,
-    "lt": torch.lt,
-    "le": torch.le,
-    "gt": torch.gt,
-    "ge": torch.ge,
-    "logical_and": torch.logical_and,
-    "logical_or": torch.logical_or,
-    "logical_not": torch.logical_not,
-    "where": torch.where,
+    "mask_gradient": lambda condition, x: torch.where(condition, x, 1.0),
 }
-"""The functions of :data:`columba.ir.pointwise.POINTWISE` in PyTorch."""
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    name: _OTHERWISE.get(name) or getattr(torch, name, None) or getattr(F, name) for name in POINTWISE
+}
+"""The functions of :data:`columba.ir.pointwise.POINTWISE` in PyTorch: those that have the same name there, but for a few."""

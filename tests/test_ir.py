@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 
 import networkx as nx
 import pytest
@@ -13,7 +14,9 @@ from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 
 import columba
 from columba import nn
+from columba.codegen import templates
 from columba.codegen.cpp import scalars
+from columba.codegen.triton.scalars import CALLS, INFIX
 from columba.driver import Compilation
 from columba.gradient.differentiate import POINTWISE_RULES, RULES
 from columba.ir.node import structurally_equal
@@ -106,9 +109,14 @@ def test_every_pointwise_function_has_a_gradient_a_meaning_and_a_spelling() -> N
     assert set(POINTWISE) == set(FUNCTIONS)
     boolean = {name for name, f in POINTWISE.items() if f.result == "bool"}
     assert set(POINTWISE) - set(POINTWISE_RULES) <= boolean | {"detach"}
+    prelude = templates.text("columba.codegen.cpp", "prelude.h")
     for name, f in POINTWISE.items():
+        if name == "detach":  # is gone before kernels are made
+            continue
         spelled = scalars.spell(name, ["a", "b", "c"][: f.arity], tuple(1.0 for _ in f.scalars), DType.F32)
         assert "a" in spelled
+        assert name in scalars.SPELLINGS or re.search(rf"\bcb_{name}\(", prelude), f"prelude.h has no cb_{name}"
+        assert name in (*INFIX, *CALLS, "pow_scalar"), f"codegen/triton/scalars.py has no {name}"
 
 
 # ------------------------------------------------------------------------------------------------ broken programs

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from columba.frontend.metadata import RULES, infer
+from columba.ir.pointwise import POINTWISE
 
 DTYPES = {"f32": torch.float32, "f64": torch.float64, "bf16": torch.bfloat16, "i64": torch.int64, "bool": torch.bool}
 
@@ -30,14 +31,17 @@ def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Call:
     return function, args, kwargs
 
 
+TABLE = {
+    f: getattr(torch, n, None) or getattr(F, n, None) for n, f in POINTWISE.items() if not f.scalars and n != "detach"
+}
 UNARY = [
-    torch.neg, torch.abs, torch.square, torch.exp, torch.expm1, torch.log, torch.log1p, torch.sqrt, torch.rsqrt, torch.reciprocal,
-    torch.sin, torch.cos, torch.erf, torch.tanh, torch.sigmoid, F.relu, F.silu, F.relu6, F.hardtanh, F.leaky_relu, F.elu, F.selu, F.gelu,
-    F.softplus, F.logsigmoid, F.mish, F.softsign, Tensor.__neg__, Tensor.__abs__,
+    *(function for f, function in TABLE.items() if f.arity == 1 and function),
+    F.relu6, F.hardtanh, F.leaky_relu, F.elu, F.selu, F.softplus, F.logsigmoid, F.mish, F.softsign, Tensor.__neg__, Tensor.__abs__,
 ]  # fmt: skip
 BINARY = [
-    torch.add, torch.sub, torch.mul, torch.div, torch.pow, torch.maximum, torch.minimum, Tensor.__add__, Tensor.__rsub__, Tensor.__mul__,
-    Tensor.__truediv__, Tensor.__rtruediv__, Tensor.__pow__, Tensor.__rpow__, torch.gt, torch.le, torch.eq, torch.ne, Tensor.__lt__,
+    *(function for f, function in TABLE.items() if f.arity == 2 and function),
+    Tensor.__add__, Tensor.__rsub__, Tensor.__mul__, Tensor.__truediv__, Tensor.__rtruediv__, Tensor.__pow__, Tensor.__rpow__,
+    Tensor.__lt__,
 ]  # fmt: skip
 OPERANDS = [
     X,
@@ -126,7 +130,7 @@ def test_rules_say_what_torch_says() -> None:
         "clamp_max",
         "logsigmoid",
     }
-    assert not {n for n in missing if not n.startswith("__")} - aliases - {"lt", "ge"}
+    assert not {n for n in missing if not n.startswith("__")} - aliases
 
 
 def test_what_is_not_contiguous_is_left_to_torch() -> None:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from columba.codegen.triton import prelude
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -134,23 +136,7 @@ RESERVED = frozenset(
         "depth",
         "left",
         "right",
-        "first_tile",
-        "in_groups",
-        "longest_of",
-        "sum_along",
-        "max_along",
-        "min_along",
-        "sign",
-        "expm1",
-        "log1p",
-        "tanh",
-        "gelu_tanh",
-        "softplus",
-        "clamp",
-        "power",
-        "mixed",
-        "uniform_float",
-        "uniform_double",
+        *prelude.functions(),
     ]
 )
 """What variables are not called: functions of Python and of the prelude, and the variables of templates."""

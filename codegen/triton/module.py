@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from columba.codegen.templates import template, text
+from columba.codegen.templates import template
+from columba.codegen.triton import prelude
 from columba.codegen.triton.gemm import gemm_function
 from columba.codegen.triton.gemm_reduce import gemm_reduce_functions
 from columba.codegen.triton.launches import CountArgument, Launch, TilesArgument
@@ -78,7 +78,7 @@ def emit(plans: Sequence[Plan], schedules: KernelSchedules | None = None) -> Mod
         steps[plan.name] = tuple(found)
     body = "\n".join(functions)
     source = template(PACKAGE, "module.py.jinja").render(
-        title="Columba: " + ", ".join(plan.name for plan in plans), prelude=_prelude(body), functions=functions
+        title="Columba: " + ", ".join(plan.name for plan in plans), prelude=prelude.needed_by(body), functions=functions
     )
     return Module(source, tuple(made_plans), steps)
 
@@ -108,17 +108,3 @@ def _text(function: Function, about: str, comment: Sequence[str]) -> str:
         parameters=[*(name for name, _ in launch.arguments), *(f"{c}: tl.constexpr" for c in constants)],
         **function.fields,
     )
-
-
-def _prelude(body: str) -> str:
-    """The functions of the prelude that ``body`` needs."""
-    blocks = re.split(r"\n\n\n", text(PACKAGE, "prelude.py.jinja").strip())
-    by_name = {re.search(r"def (\w+)", b).group(1): b for b in blocks}  # type: ignore[union-attr]
-    needed: set[str] = set()
-    waiting = [body]
-    while waiting:
-        words = set(re.findall(r"\b(\w+)\(", waiting.pop()))
-        new = [n for n in by_name if n in words and n not in needed]
-        needed.update(new)
-        waiting += [by_name[n].split(":\n", 1)[1] for n in new]
-    return "\n\n\n".join(text for name, text in by_name.items() if name in needed)

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from columba.api import tune
 from columba.cli.graphs import FORMS, load_graph
+from columba.runtime.backends import BACKENDS
 from columba.runtime.escape import plain
 from columba.runtime.graphs.graph import Graph
 from columba.tuning.cases import device_name, versions
@@ -55,7 +56,7 @@ def tune_command(load_target: Callable[[str], Sequence[Any]]) -> click.Command:
     @click.option(
         "--target",
         "backend",
-        type=click.Choice(["auto", "cpp", "triton"]),
+        type=click.Choice(["auto", *BACKENDS]),
         default="auto",
         help="What makes the kernels.",
     )

@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from columba.ir.pointwise import POINTWISE
+
 Meta = tuple[Sequence[int], torch.dtype]
 """The shape and dtype of a result."""
 
@@ -65,9 +67,9 @@ def _dimensions(rank: int, dims: Sequence[int]) -> list[int]:
 # ------------------------------------------------------------------------------------------------ of each number
 
 _UNARY = (
-    "neg", "__neg__", "negative", "abs", "__abs__", "absolute", "square", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt",
-    "reciprocal", "sin", "cos", "erf", "tanh", "sigmoid", "relu", "silu", "relu6", "hardtanh", "leaky_relu", "elu", "selu", "gelu",
-    "softplus", "logsigmoid", "log_sigmoid", "mish", "softsign", "clamp", "clip", "clamp_min", "clamp_max", "dropout",
+    *(name for name, f in POINTWISE.items() if f.arity == 1 and f.result != "bool" and not f.scalars and not f.internal),
+    "__neg__", "negative", "__abs__", "absolute", "relu6", "hardtanh", "leaky_relu", "elu", "selu", "gelu", "softplus", "logsigmoid",
+    "log_sigmoid", "mish", "softsign", "clamp", "clip", "clamp_min", "clamp_max", "dropout",
 )  # fmt: skip
 """Functions of one tensor and of numbers, whose result is like the tensor."""
 
@@ -76,6 +78,10 @@ _ARITHMETIC = (
     "add", "sub", "subtract", "rsub", "mul", "multiply", "div", "divide", "true_divide", "pow",
 )  # fmt: skip
 _COMPARISONS = ("eq", "ne", "lt", "le", "gt", "ge")
+_OF_TENSORS = [
+    n for n, f in POINTWISE.items() if f.arity == 2 and f.result != "bool" and n not in _ARITHMETIC and not f.internal
+]
+"""Functions of two tensors that take no number in place of one."""
 
 
 @_rule(*_UNARY)
@@ -107,8 +113,8 @@ def _arithmetic(input: Any, other: Any, alpha: Any = 1) -> Meta | None:
     return found if found is not None and found[1].is_floating_point else None
 
 
-@_rule("maximum", "minimum")
-def _larger(input: Any, other: Any) -> Meta | None:
+@_rule(*_OF_TENSORS)
+def _of_tensors(input: Any, other: Any) -> Meta | None:
     return _arithmetic(input, other) if isinstance(input, Tensor) and isinstance(other, Tensor) else None
 
 

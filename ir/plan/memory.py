@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from columba.ir.counts import Counts
 from columba.ir.plan.kernels import HostCall
+from columba.ir.plan.plan import Plan
 from columba.ir.program.ops import VIEWS, Input, Value
 
 
@@ -15,6 +16,15 @@ class PlanMemory:
 
     outputs: int
     peak: int
+
+
+def all_buffers(plan: Plan, counts: Counts) -> PlanMemory:
+    """What a plan takes that has each buffer in memory of its own until all kernels have run."""
+    made = [b for b in plan.buffers if b not in plan.inputs]
+    passing = max((host_bytes(k, counts) for k in plan.kernels if isinstance(k, HostCall)), default=0)
+    return PlanMemory(
+        counts.total(b.type for b in made if b in plan.outputs), counts.total(b.type for b in made) + passing
+    )
 
 
 def host_bytes(kernel: HostCall, counts: Counts) -> int:

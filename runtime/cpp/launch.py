@@ -22,7 +22,7 @@ from columba.runtime.build import BuildError, build_emitted
 from columba.runtime.cpp.memory import ALIGNMENT, Pooled, pooled, scratch
 from columba.runtime.cpp.placement import Placement
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.executable import HostRunner, check_inputs, collecting
+from columba.runtime.executable import Executable, HostRunner, Launcher, check_inputs, collecting
 
 SMALL = 2**17
 """Calls that touch fewer elements than this run on one thread: waking another costs more than it does."""
@@ -35,7 +35,7 @@ class KernelError(RuntimeError):
     """A kernel could not do its work (it ran out of memory)."""
 
 
-class CppExecutable:
+class CppExecutable(Executable):
     """The built kernels of some plans."""
 
     def __init__(self, plans: Sequence[Plan], index_dtype: DType, texts: Sequence[str] | None = None) -> None:
@@ -122,7 +122,7 @@ class Packing:
         return found if len(found) == len(buffers) else [*found, None]
 
 
-class CppLauncher:
+class CppLauncher(Launcher):
     """A plan on one graph: all that does not change from call to call is in place. Calls may overlap, from several threads.
 
     Call it with tensors for ``plan.inputs``; it returns those of ``plan.outputs``.
@@ -162,10 +162,6 @@ class CppLauncher:
         """How much a call reads and writes, in elements: of index arrays, and of buffers with a row per row of the graph."""
         types = [b.type for b in self.runner.plan.buffers if b.type.space not in WEIGHT_SPACES]
         return sum(self.counts[t.space] * t.size for t in types) + sum(a.numel() for a in self.index)
-
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        self.check(inputs)
-        return self.run(inputs)
 
     def _layout(self, threads: int, spare: tuple[int, ...]) -> _PointerLayout:
         found = self.runner.layout(self.counts, spare, threads)

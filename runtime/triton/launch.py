@@ -38,7 +38,7 @@ from columba.ir.plan.plan import Plan
 from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.executable import HostRunner, Launcher, check_inputs, collecting
+from columba.runtime.executable import Executable, HostRunner, Launcher, check_inputs, collecting
 
 VariantChoice = Callable[[Launch, Mapping[Space, int]], Variant]
 """Which variant of a launch runs on a graph with given row counts."""
@@ -48,7 +48,7 @@ class TritonNotFound(RuntimeError):
     """Triton is not installed."""
 
 
-class TritonExecutable:
+class TritonExecutable(Executable):
     """The kernels of some plans, as a module of Triton functions.
 
     Args:
@@ -70,12 +70,15 @@ class TritonExecutable:
         schedules: KernelSchedules | None = None,
     ) -> None:
         self.module = emit(plans, schedules)
-        self.source = self.module.source
         self.plans = self.module.plans
         self.runners = {
-            plan.name: _PlanRunner(plan, self.module.steps[plan.name], self.source, choose or Launch.variant)
+            plan.name: _PlanRunner(plan, self.module.steps[plan.name], self.module.source, choose or Launch.variant)
             for plan in self.module.plans
         }
+
+    @property
+    def source(self) -> str:
+        return self.module.source
 
     def run(
         self,
@@ -103,8 +106,8 @@ class TritonExecutable:
         return _BoundPlan(self.runners[plan], index, counts, host)
 
 
-class _BoundPlan:
-    """A plan on one graph."""
+class _BoundPlan(Launcher):
+    """A plan on one graph. Nothing is packed: kernels take a pointer for each tensor, and launching takes longer than making tensors."""
 
     def __init__(
         self, runner: _PlanRunner, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
@@ -113,10 +116,6 @@ class _BoundPlan:
         rows = Counts(counts)
         self.checks = [(b.name, torch_dtype(b.type.dtype), rows.shape(b.type)) for b in runner.plan.inputs]
 
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        self.check(inputs)
-        return self.run(inputs)
-
     def check(self, inputs: Sequence[Tensor]) -> None:
         """ValueError where an input has another dtype or shape than the kernels expect."""
         check_inputs(self.runner.plan.name, inputs, self.checks)
@@ -124,13 +123,6 @@ class _BoundPlan:
     def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
         """The outputs. Temporaries are tensors of their own, so ``spare`` inputs are left as they are."""
         return self.runner.run([x.contiguous() for x in inputs], self.index, self.counts, self.host)
-
-    def packed(self, *, inputs: Sequence[int] = (), outputs: Sequence[int] = ()) -> None:
-        """Nothing is packed: kernels take a pointer for each tensor, and launching them takes longer than making tensors."""
-
-    def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """The inputs, of which none is packed."""
-        return list(inputs)
 
 
 class _PlanRunner:

@@ -22,11 +22,11 @@ from columba.passes.recipes import Recipe
 from columba.runtime.cpp.launch import CppExecutable
 from columba.runtime.executable import Executable
 from columba.runtime.host import run_host_program
+from columba.runtime.plan_reference import run_plan
 
 from .case import Case
 from .check import Failure, Reject, compare, expected, failure_of
 from .graphs import build as build_graph
-from .plans import run_plan
 from .schedules import rescheduled
 
 LOWERABLE = ("expand_softmax", "legalize_linear")

@@ -8,6 +8,7 @@ from typing import Any
 from columba.frontend.infer import ROW_WISE
 from columba.frontend.operands import Operand, aligned, cast_to, common_dtype, constant, on_weights, pointwise
 from columba.frontend.rules.registry import RULES, Call, rule
+from columba.ir.pointwise import POINTWISE, PointwiseFunction
 from columba.ir.program import build as b
 from columba.ir.program.ops import Uniform, Value
 from columba.ir.types import DType
@@ -36,38 +37,30 @@ def apply(call: Call, function: str, *args: Any, scalars: tuple[float, ...] = ()
     return pointwise(function, operands(call, args, dtype or call.dtype), scalars)
 
 
-_UNARY = {
-    "neg": "neg", "__neg__": "neg", "negative": "neg", "abs": "abs", "__abs__": "abs", "absolute": "abs", "sign": "sign",
-    "square": "square", "exp": "exp", "expm1": "expm1", "log": "log", "log1p": "log1p", "sqrt": "sqrt", "rsqrt": "rsqrt",
-    "reciprocal": "reciprocal", "sin": "sin", "cos": "cos", "erf": "erf", "tanh": "tanh", "sigmoid": "sigmoid", "relu": "relu",
-    "silu": "silu",
+_ALIASES = {
+    "__neg__": "neg", "negative": "neg", "__abs__": "abs", "absolute": "abs", "multiply": "mul", "not_equal": "ne", "less": "lt",
+    "less_equal": "le", "greater": "gt", "greater_equal": "ge",
 }  # fmt: skip
+"""Further names in torch of functions of the table."""
 
-
-def _unary(name: str, function: str) -> None:
-    def convert(call: Call, input: Any, inplace: bool = False) -> Value:
-        return apply(call, function, input)
-
-    RULES[name] = convert
-
-
-for _name, _function in _UNARY.items():
-    _unary(_name, _function)
-
-_BINARY = {"mul": "mul", "multiply": "mul", "maximum": "maximum", "minimum": "minimum"}
 _OPERATORS = {"add": "add", "sub": "sub", "mul": "mul", "truediv": "div", "div": "div", "pow": "pow"}
-_COMPARISONS = {"eq": "eq", "ne": "ne", "lt": "lt", "le": "le", "gt": "gt", "ge": "ge"}
-_COMPARISONS_LONG = {
-    "equal": "eq",
-    "not_equal": "ne",
-    "less": "lt",
-    "less_equal": "le",
-    "greater": "gt",
-    "greater_equal": "ge",
-}
 
 
-def _binary(name: str, function: str, *, reverse: bool = False) -> None:
+def _same(name: str, function: PointwiseFunction) -> None:
+    """The torch function called ``name`` is one of the table, on numbers of the dtype of the result, or in which they are compared."""
+
+    def unary(call: Call, input: Any, inplace: bool = False) -> Value:
+        return apply(call, function.name, input)
+
+    def binary(call: Call, input: Any, other: Any) -> Value:
+        compared = function.result == "bool"
+        dtype = common_dtype(call.record, (input, other)) if compared else None
+        return apply(call, function.name, input, other, dtype=dtype)
+
+    RULES[name] = unary if function.arity == 1 else binary
+
+
+def _operator(name: str, function: str, *, reverse: bool = False) -> None:
     def convert(call: Call, input: Any, other: Any) -> Value:
         first, second = (other, input) if reverse else (input, other)
         if function == "pow":
@@ -77,24 +70,16 @@ def _binary(name: str, function: str, *, reverse: bool = False) -> None:
     RULES[name] = convert
 
 
-def _comparison(name: str, function: str) -> None:
-    def convert(call: Call, input: Any, other: Any) -> Value:
-        return apply(call, function, input, other, dtype=common_dtype(call.record, (input, other)))
-
-    RULES[name] = convert
-
-
-for _name, _function in _BINARY.items():
-    _binary(_name, _function)
-for _name, _function in _OPERATORS.items():
-    _binary(f"__{_name}__", _function)
-    _binary(f"__r{_name}__", _function, reverse=True)
-for _name, _function in _COMPARISONS.items():
-    _comparison(_name, _function)
-    _comparison(f"__{_name}__", _function)
-for _name, _function in _COMPARISONS_LONG.items():
-    if _name != "equal":
-        _comparison(_name, _function)
+for _name, _function in POINTWISE.items():
+    if not _function.internal and not _function.scalars and _function.arity <= 2:
+        _same(_name, _function)  # where torch takes more than that, there is a rule below instead
+for _name, _of in _ALIASES.items():
+    _same(_name, POINTWISE[_of])
+for _name, _of in _OPERATORS.items():
+    _operator(f"__{_name}__", _of)
+    _operator(f"__r{_name}__", _of, reverse=True)
+for _name in ("eq", "ne", "lt", "le", "gt", "ge"):
+    _same(f"__{_name}__", POINTWISE[_name])
 
 
 @rule("add", "sub", "subtract", "rsub")

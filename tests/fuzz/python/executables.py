@@ -19,10 +19,9 @@ from columba.runtime.backends import CppBackend
 from columba.runtime.build import build
 from columba.runtime.cpp.launch import CppExecutable, _PlanRunner
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.executable import Executable
+from columba.runtime.executable import Executable, Launcher
 from columba.runtime.graphs.graph import Graph
-
-from ..plans import run_plan
+from columba.runtime.plan_reference import run_plan
 
 Build = Callable[[Planned, DType], Executable]
 
@@ -42,8 +41,8 @@ class OnGraph:
 
 
 @dataclass
-class Reference:
-    """An :class:`Executable` that runs plans by the reference."""
+class Reference(Executable):
+    """Runs plans by the reference."""
 
     plans: tuple[Plan, ...]
     source: str = ""
@@ -53,12 +52,9 @@ class Reference:
 
 
 @dataclass
-class _ReferenceLauncher:
+class _ReferenceLauncher(Launcher):
     plan: Plan
     graph: Graph
-
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        return self.run(inputs)
 
     def check(self, inputs: Sequence[Tensor]) -> None:
         for b, x in zip(self.plan.inputs, inputs, strict=True):
@@ -71,12 +67,6 @@ class _ReferenceLauncher:
                 b: x.clone(memory_format=torch.contiguous_format) for b, x in zip(self.plan.outputs, found, strict=True)
             }
         return [own[b] for b in self.plan.outputs]
-
-    def packed(self, *, inputs: Sequence[int] = (), outputs: Sequence[int] = ()) -> None:
-        return None
-
-    def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        return list(inputs)
 
 
 @dataclass

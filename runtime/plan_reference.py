@@ -1,4 +1,4 @@
-"""What a plan means, by the reference: an oracle of lowering and of the passes on plans that needs no compiler."""
+"""What level 2 means, in plain PyTorch: kernel by kernel, whatever the schedules. The oracle of lowering, passes on plans, and backends."""
 
 from __future__ import annotations
 
@@ -6,18 +6,24 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from columba.ir.indices import IndexArray, Lookup, Order, Segments
 from columba.ir.node import topological
 from columba.ir.plan.kernels import Buffer, GemmReduce, HostCall, Load, Product, roots_of, writes
 from columba.ir.plan.plan import Plan
 from columba.ir.program.ops import Input, Lift, Linear, OuterReduce, Value
-from columba.runtime.graphs.graph import Graph
 from columba.runtime.reference import compute, evaluate
+from columba.runtime.structure import Structure
 
 Held = dict[Buffer, Tensor]
 
 
-def run_plan(plan: Plan, inputs: Sequence[Tensor], graph: Graph) -> list[Tensor]:
-    """The outputs of a plan, kernel by kernel, each of whose rows is computed at once."""
+def run_plan(plan: Plan, inputs: Sequence[Tensor], graph: Structure) -> list[Tensor]:
+    """The outputs of a plan for its inputs, of whose kernels each computes all rows at once.
+
+    Schedules, groups and the orders in which rows are stored change nothing here: buffers have the rows of their space in its order.
+    ``graph`` is asked for the arrays that the maps of ``plan.index_arrays`` have in the order of their own rows: see
+    :func:`arrays_of`.
+    """
     held: Held = dict(zip(plan.inputs, inputs, strict=True))
     for kernel in plan.kernels:
         if isinstance(kernel, HostCall):
@@ -31,7 +37,13 @@ def run_plan(plan: Plan, inputs: Sequence[Tensor], graph: Graph) -> list[Tensor]
     return [held[b] for b in plan.outputs]
 
 
-def _rows(roots: Sequence[Value], held: Held, graph: Graph) -> list[Tensor]:
+def arrays_of(plan: Plan) -> tuple[IndexArray, ...]:
+    """The index arrays that :func:`run_plan` may ask for."""
+    maps = dict.fromkeys(array.map for array in plan.index_arrays)
+    return tuple(array for m in maps for array in (Lookup(m), Segments(m), Order(m)))
+
+
+def _rows(roots: Sequence[Value], held: Held, graph: Structure) -> list[Tensor]:
     values: dict[Value, Tensor] = {}
     for v in topological(roots):
         assert isinstance(v, Value)
