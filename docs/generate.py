@@ -1,7 +1,8 @@
 """Writes the generated sections of the documents: what the compiler prints, what the modules say of themselves.
 
-    python docs/generate.py            rewrites the sections
-    python docs/generate.py --check    exit status 1 if one is out of date
+    python docs/generate.py                rewrites the sections
+    python docs/generate.py language.md    those of one document
+    python docs/generate.py --check        exit status 1 if one is out of date
 
 A section stands between ``<!-- begin NAME -->`` and ``<!-- end -->``; ``SECTIONS`` says what each holds.
 """
@@ -10,9 +11,10 @@ from __future__ import annotations
 
 import ast
 import functools
+import inspect
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import columba
@@ -22,11 +24,11 @@ from columba.ir.plan.kernels import writes
 from columba.ir.program.program import Program
 from columba.ir.spaces import Space
 from columba.passes.pipeline import Pass, Pipeline
-from columba.passes.recipes import LEVEL_1
+from columba.passes.recipes import LEVEL_1, LEVEL_2
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-DOCUMENTS = ("architecture.md", "language.md")
+DOCUMENTS = ("architecture.md", "extending.md", "language.md")
 SECTION = re.compile(r"(?P<begin><!-- begin (?P<name>[\w ]+) -->\n).*?(?P<end><!-- end -->\n)", re.DOTALL)
 FOLDERS = ("ir", "codegen", "runtime", "compiler")
 
@@ -120,9 +122,22 @@ def _packages(root: Path) -> Iterator[tuple[Path, list[Path]]]:
 
 
 def _first_line(path: Path) -> str:
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return _summary(ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or "")
+
+
+def _summary(text: str) -> str:
+    """The first paragraph of a docstring, in Markdown."""
     line = text.partition("\n\n")[0].replace("\n", " ")
     return re.sub(r"``([^`]*)``", r"`\1`", re.sub(r":\w+:`~?([^`]*)`", r"`\1`", line)).rstrip(".:")
+
+
+def pipeline() -> str:
+    """The passes of both levels in the order in which they run, with the equation that each states."""
+    rows = ["| level | pass | what it does |", "|---|---|---|"]
+    for level, passes in enumerate((LEVEL_1, LEVEL_2), start=1):
+        for p in passes:
+            rows.append(f"| {level} | `{p}` | {_summary(inspect.getdoc(type(p)) or '').replace('|', chr(92) + '|')} |")
+    return "\n".join(rows) + "\n"
 
 
 def functions() -> str:
@@ -151,6 +166,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "kernel": kernel,
     "modules": modules,
     "functions": functions,
+    "pipeline": pipeline,
 }
 
 
@@ -159,10 +175,10 @@ def rendered(text: str) -> str:
     return SECTION.sub(lambda m: f"{m['begin']}{SECTIONS[m['name']]()}{m['end']}", text)
 
 
-def stale() -> dict[Path, str]:
+def stale(documents: Sequence[str] = DOCUMENTS) -> dict[Path, str]:
     """The documents that are out of date, with what they should be."""
     found = {}
-    for name in DOCUMENTS:
+    for name in documents:
         path = DOCS / name
         text = path.read_text(encoding="utf-8")
         if (new := rendered(text)) != text:
@@ -171,7 +187,10 @@ def stale() -> dict[Path, str]:
 
 
 def main() -> None:
-    found = stale()
+    named = [name for name in sys.argv[1:] if name != "--check"]
+    if unknown := sorted({*named} - {*DOCUMENTS}):
+        sys.exit(f"no such document: {', '.join(unknown)}; one of {', '.join(DOCUMENTS)}")
+    found = stale(named or DOCUMENTS)
     if "--check" in sys.argv[1:]:
         sys.exit("".join(f"{path} is out of date; run: python docs/generate.py\n" for path in found) or 0)
     for path, text in found.items():

@@ -55,7 +55,11 @@ def test_language_examples() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["README.md", *(f"docs/{n}.md" for n in ("architecture", "gpu", "language", "performance", "tuning"))]
+    "name",
+    [
+        "README.md",
+        *(f"docs/{n}.md" for n in ("architecture", "extending", "gpu", "index", "language", "performance", "tuning")),
+    ],
 )
 def test_links_lead_somewhere(name: str) -> None:
     path = ROOT / name

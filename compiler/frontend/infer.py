@@ -227,7 +227,8 @@ def keeps_rows(record: Record) -> bool:
         return index[0] == slice(None) if len(index) else True
     if name in _DIMENSION:
         position, default = _DIMENSION[name]
-        dim = kwargs.get("dim", kwargs.get("axis", args[position] if len(args) > position else default))
+        given = args[position] if len(args) > position else default
+        dim = next((kwargs[k] for k in ("dim", "axis", "dims") if k in kwargs), given)
         dims = dim if isinstance(dim, (tuple, list)) else (dim,)
         extra = name in ("unsqueeze", "stack")
         return all(isinstance(d, int) and d % (rank + extra) for d in dims) and len(dims) > 0
