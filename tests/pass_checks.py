@@ -1,7 +1,7 @@
 """The check of passes of both levels: Before/Expected as text, and the same numbers and gradients on random and degenerate graphs.
 
 Texts that begin with ``plan`` are level-2 plans, all others level-1 programs. What a program means, its gradients too, is said by
-:mod:`columba.runtime.reference` and torch's autograd; what a plan means by :mod:`tests.fuzz.plans`, and autograd.
+:mod:`columba.runtime.reference` and torch's autograd; what a plan means by :mod:`columba.runtime.plan_reference`, and autograd.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from columba.ir.types import TensorType
 from columba.passes.pipeline import Pipeline, parse_passes
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.graphs.graph import Graph
+from columba.runtime.plan_reference import run_plan
 from columba.runtime.reference import evaluate
-from tests.fuzz.plans import run_plan
 
 Level = Program | Plan
 

@@ -44,12 +44,8 @@ def edited(text: str, diff: str) -> str:
 
 def copy_tree(target: Path) -> None:
     """The product, its tests and its documents, importable as they stand in ``target``."""
-    ignore = shutil.ignore_patterns("__pycache__")
-    for folder in (*FOLDERS.values(), "docs"):
-        shutil.copytree(ROOT / folder, target / folder, ignore=ignore)
-    shutil.copytree(
-        ROOT / "tests", target / "tests", ignore=lambda at, names: [n for n in names if (Path(at) / n).is_dir()]
-    )
+    for folder in (*FOLDERS.values(), "docs", "tests"):
+        shutil.copytree(ROOT / folder, target / folder, ignore=shutil.ignore_patterns("__pycache__", "fuzz", "golden"))
     shutil.copy(ROOT / "pyproject.toml", target)
     package, *inner = FOLDERS
     (target / package).symlink_to(FOLDERS[package])

@@ -31,15 +31,13 @@ def call(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Call:
     return function, args, kwargs
 
 
-TABLE = {
-    f: getattr(torch, n, None) or getattr(F, n, None) for n, f in POINTWISE.items() if not f.scalars and n != "detach"
-}
+TABLE = {f: getattr(torch, n, None) or getattr(F, n) for n, f in POINTWISE.items() if not f.scalars and not f.internal}
 UNARY = [
-    *(function for f, function in TABLE.items() if f.arity == 1 and function),
+    *(function for f, function in TABLE.items() if f.arity == 1),
     F.relu6, F.hardtanh, F.leaky_relu, F.elu, F.selu, F.softplus, F.logsigmoid, F.mish, F.softsign, Tensor.__neg__, Tensor.__abs__,
 ]  # fmt: skip
 BINARY = [
-    *(function for f, function in TABLE.items() if f.arity == 2 and function),
+    *(function for f, function in TABLE.items() if f.arity == 2),
     Tensor.__add__, Tensor.__rsub__, Tensor.__mul__, Tensor.__truediv__, Tensor.__rtruediv__, Tensor.__pow__, Tensor.__rpow__,
     Tensor.__lt__,
 ]  # fmt: skip
