@@ -21,7 +21,7 @@ test-all: $(READY)
 	$(PYTEST) -n 2 -m "slow or not slow"
 
 RESULTS ?= benchmarks/results
-GPU_TESTS := tests/test_triton_matrix.py tests/test_triton_device.py
+GPU_TESTS := tests/runtime/triton/test_matrix.py tests/runtime/triton/test_device.py
 
 test-gpu: $(READY)
 	$(BIN)/python -m pytest -m "slow or not slow" --device=$(or $(DEVICE),cuda) --report=$(RESULTS)/test-$(or $(DEVICE),cuda) $(GPU_TESTS) $(ARGS)

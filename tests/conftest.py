@@ -9,15 +9,12 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import sys
 from collections import Counter
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # benchmarks, wherever tests are begun
 
 DEVICES = ("interpreter", "cuda")
 

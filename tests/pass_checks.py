@@ -102,7 +102,7 @@ def same_meaning(passes: str, text: str) -> None:
     before, candidates = wide(before), {name: wide(program) for name, program in candidates.items()}
     for graph_name, graph in graphs(is_square(before)).items():
         for kind in INPUTS:
-            inputs = [value_for(i.type, graph, kind, n) for n, i in enumerate(before.inputs)]
+            inputs = inputs_for(before, graph, kind)
             wanted, directions = results_and_gradients(before, inputs, graph)
             for name, program in candidates.items():
                 where = f"{name} on {graph_name} with {kind} inputs"
@@ -161,6 +161,11 @@ def graphs(square: bool) -> dict[str, Graph]:
 
 INPUTS = ("normal", "small integer")
 """What inputs hold; of the small integers many are zero, and many equal."""
+
+
+def inputs_for(program: Level, graph: Graph, kind: str = INPUTS[0]) -> list[Tensor]:
+    """A tensor for each input of a program or plan."""
+    return [value_for(i.type, graph, kind, n) for n, i in enumerate(program.inputs)]
 
 
 def value_for(kind: TensorType, graph: Graph, inputs: str, seed: int) -> Tensor:

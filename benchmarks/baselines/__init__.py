@@ -2,7 +2,7 @@
 
 Each layer is written down as the list of tensor operations that its source runs (:mod:`~benchmarks.baselines.pyg`,
 :mod:`~benchmarks.baselines.dgl`) on a :class:`~benchmarks.baselines.tape.Tape`, which counts as PyTorch's eager mode and autograd
-behave. Nothing is executed. ``tests/test_baselines.py`` holds PyG's lists against what its layers allocate on small graphs.
+behave. Nothing is executed. ``tests/whole/test_baselines.py`` holds PyG's lists against what its layers allocate on small graphs.
 """
 
 from __future__ import annotations

@@ -221,7 +221,7 @@ def test_ablation_and_overheads_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 def test_the_document_shows_what_its_record_holds() -> None:
     """``benchmarks report`` has been run as docs/performance.md says."""
-    docs = Path(__file__).parents[1] / "docs"
+    docs = Path(__file__).parents[2] / "docs"
     shown = sections(load([docs / "performance.jsonl"]))
     for document in (docs.parent / "README.md", docs / "performance.md"):
         text = document.read_text(encoding="utf-8")

@@ -273,7 +273,7 @@ def test_explain_has_the_table() -> None:
 
 
 def page_generator() -> types.ModuleType:
-    path = Path(__file__).parents[1] / "docs" / "generate_gpu.py"
+    path = Path(__file__).parents[2] / "docs" / "generate_gpu.py"
     spec = importlib.util.spec_from_file_location("generate_gpu", path)
     assert spec is not None
     assert spec.loader is not None

@@ -10,7 +10,7 @@ from typing import Any
 import networkx
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FOLDERS = {"columba": "compiler", "columba.ir": "ir", "columba.codegen": "codegen", "columba.runtime": "runtime"}
 SOURCES = sorted(
     p
@@ -23,6 +23,17 @@ SOURCES = sorted(
 def test_modules_are_small() -> None:
     sizes = {p.relative_to(ROOT): len(p.read_text(encoding="utf-8").splitlines()) for p in SOURCES}
     assert not {p: n for p, n in sizes.items() if n > 600}
+
+
+def test_tests_stand_where_the_product_does() -> None:
+    """``tests/runtime/cpp`` tests ``runtime/cpp``. Beside the product's folders there is one for tests of the whole."""
+    packages = {p.parent for folder in FOLDERS.values() for p in (ROOT / folder).rglob("__init__.py")}
+    inside = {
+        p.relative_to(ROOT / "compiler") if p.is_relative_to(ROOT / "compiler") else p.relative_to(ROOT)
+        for p in packages
+    }
+    folders = {p.parent.relative_to(ROOT / "tests") for p in (ROOT / "tests").rglob("test_*.py")}
+    assert folders - inside == {Path("whole")}
 
 
 def setuptools_table() -> dict[str, Any]:

@@ -348,8 +348,8 @@ def test_errors_name_the_line_and_a_way_out(name: str) -> None:
         columba.compile(function, backend="torch")(G, torch.randn(N, 3))
     if name != "nothing":
         first = function.__code__.co_firstlineno
-        assert re.search(r"test_frontend_guards\.py:(\d+)", str(caught.value))
-        lines = [int(n) for n in re.findall(r"test_frontend_guards\.py:(\d+)", str(caught.value))]
+        assert re.search(r"test_guards\.py:(\d+)", str(caught.value))
+        lines = [int(n) for n in re.findall(r"test_guards\.py:(\d+)", str(caught.value))]
         assert any(first < line < first + 5 for line in lines)
 
 

@@ -231,7 +231,7 @@ print("fine")
 
 def test_processes_that_build_at_once(tmp_path: Path) -> None:
     environment = {**os.environ, "COLUMBA_CACHE_DIR": str(tmp_path)}
-    code = SCRIPT.format(tests=str(Path(__file__).parent))
+    code = SCRIPT.format(tests=str(Path(__file__).parents[1]))
     running = [
         subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True)
         for _ in range(3)

@@ -15,7 +15,7 @@ import pytest
 
 import columba
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 
 

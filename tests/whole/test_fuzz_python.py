@@ -28,7 +28,7 @@ from columba.passes.program import compact_materialization, fold_factors, reorde
 from columba.passes.program.canonicalize import Canonicalize
 from columba.runtime import cache
 
-REGRESSIONS = sorted((Path(__file__).parent / "fuzz" / "python" / "regressions").glob("*.txt"))
+REGRESSIONS = sorted((Path(__file__).parents[1] / "fuzz" / "python" / "regressions").glob("*.txt"))
 
 
 @pytest.mark.parametrize("path", REGRESSIONS, ids=lambda path: path.stem)

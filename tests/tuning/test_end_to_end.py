@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "tuning.md"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "tuning.md"
 
 pytestmark = [
     pytest.mark.skipif(shutil.which("c++") is None, reason="needs a C++ compiler"),

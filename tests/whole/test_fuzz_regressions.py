@@ -8,7 +8,7 @@ import pytest
 from fuzz.campaign import outcome
 from fuzz.case import Case
 
-CASES = sorted((Path(__file__).parent / "fuzz" / "regressions").glob("*.txt"))
+CASES = sorted((Path(__file__).parents[1] / "fuzz" / "regressions").glob("*.txt"))
 
 
 @pytest.mark.parametrize("path", CASES, ids=lambda path: path.stem)

@@ -1,6 +1,7 @@
 """The numeric matrix of ``triton_matrix.py``, in Triton's interpreter or, by ``--device=cuda``, on a GPU.
 
-All of it: ``pytest -m "slow or not slow" tests/test_triton_matrix.py``, or ``make test-gpu [DEVICE=interpreter]``, which writes a report.
+All of it: ``pytest -m "slow or not slow" tests/runtime/triton/test_matrix.py``, or ``make test-gpu [DEVICE=interpreter]``, which writes a
+report.
 """
 
 from __future__ import annotations
