@@ -14,7 +14,7 @@ import pytest
 
 pytestmark = pytest.mark.unoptimized
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "extending.md").read_text(encoding="utf-8")
 FOLDERS = {"columba": "compiler", "ir": "ir", "codegen": "codegen", "runtime": "runtime"}
 """The folders of the package, by where they are imported from: the first, and inside it the others."""
@@ -74,7 +74,7 @@ TITLES = ("A pointwise function", "An operation", "A pass", "A backend")
 
 RUN = """
 import os, runpy, sys, traceback
-import jinja2, networkx, numpy, pytest, torch, torch.nn.functional
+import jinja2, networkx, numpy, pytest, torch, torch._dynamo, triton
 
 def run(command):
     sys.argv = command[1:]
@@ -101,7 +101,7 @@ for folder, commands in eval(sys.stdin.read()):
     print("status", int(status), flush=True)
     os._exit(0)
 """
-"""Runs the commands of each walkthrough in a fork of one process, which has imported PyTorch: that takes longer than they do."""
+"""Runs the commands of each walkthrough in a fork of one process that has imported what takes longer to import than they run."""
 
 
 def test_walkthroughs(tmp_path: Path) -> None:
