@@ -47,3 +47,18 @@ def test_views_signs_divisors_and_constants_are_lifted(between: str) -> None:
           return out=%3 }}""",
     )
     assert str(after).count(" reduce(") == 1
+
+
+@pytest.mark.parametrize(
+    "between",
+    ["pointwise(%0, function=exp)", "pointwise(%0, %s, function=add)", "pointwise(%s, %0, function=div)"],
+)
+def test_what_is_not_linear_in_the_inner_sum_stays(between: str) -> None:
+    unchanged(
+        "merge_reductions",
+        f"""program p(%x: edge[4] f32, %s: dst_rel[4] f32) {{
+          %0: dst_rel[4] f32 = reduce(%x, via=dst_rel:edge->dst_rel, op=sum)
+          %1: dst_rel[4] f32 = {between}
+          %2: node[4] f32 = reduce(%1, via=dst:dst_rel->node, op=sum)
+          return out=%2 }}""",
+    )
