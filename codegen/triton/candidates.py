@@ -30,7 +30,7 @@ from columba.codegen.triton.traversal import (
     width_of_traversal,
 )
 from columba.ir.plan.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal, product_of
-from columba.ir.spaces import Space
+from columba.ir.spaces import WEIGHT_SPACES
 
 INTERPRETER = "interpreter"
 """The target whose kernels Triton's interpreter runs: it takes what any GPU takes."""
@@ -217,7 +217,7 @@ def _rows(width: int, most: int) -> Iterator[Schedule]:
 def _members(kernel: Traversal, width: int) -> Iterator[Schedule]:
     least = least_bytes_of(kernel)
     low, medium, many = ((16, 2), (32, 1), (8, 4)), ((4, 4), (2, 8), (1, 16)), ((1, 32), (1, 64))
-    if kernel.owner not in (Space.ONE, Space.REL, Space.NTYPE):
+    if kernel.owner not in WEIGHT_SPACES:
         for (owners, members), fewer in itertools.product((*low, *medium, *many), (1, 2)):
             warps = member_warps(owners * members, width, least)
             yield MemberSchedule(owners, members, max(1, warps // fewer))

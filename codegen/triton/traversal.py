@@ -39,7 +39,7 @@ from columba.codegen.triton.values import Row, Values, fold_of, pieces_of, start
 from columba.ir.indices import Tiles
 from columba.ir.plan.kernels import Buffer, Store, Traversal, values_of
 from columba.ir.program.ops import Cast, Reduce
-from columba.ir.spaces import Space
+from columba.ir.spaces import WEIGHT_SPACES, Space
 from columba.ir.types import DType
 
 
@@ -468,7 +468,7 @@ def combination(name: str, out: Buffer, parts: Workspace, tiles: Tiles | None, o
     names = TritonNames()
     size = out.type.size
     lanes = min(1024, max(32, power_of_two(size)))
-    has_many = out.type.space in (Space.ONE, Space.REL, Space.NTYPE) and not parts.zeroed
+    has_many = out.type.space in WEIGHT_SPACES and not parts.zeroed
     at_once = clamp(8192 // lanes, 1, 32) if has_many else 1
     fields = {
         "parts": names.workspace(parts),

@@ -452,6 +452,9 @@ VIEWS = (Reshape, Permute, Slice, Expand)
 COMPLETE_VIEWS = (Reshape, Permute, Expand)
 """Views in which every number of the operand's row occurs."""
 
+MOVES = (Lift, Pad, *VIEWS)
+"""Operations that copy numbers, or leave them out, and put zeros beside them: linear, and exact in every dtype."""
+
 ROW_FUNCTIONS = (Pointwise, Cast, FeatureReduce, Pad, Concat)
 """Operations that compute a row from the operands' same row, and read nothing else."""
 

@@ -10,13 +10,12 @@ from columba.ir.plan.kernels import Gemm, GemmReduce, HostCall, Kernel, Load, St
 from columba.ir.plan.plan import Plan
 from columba.ir.program.ops import (
     COMPLETE_VIEWS,
-    VIEWS,
+    MOVES,
     Cast,
     Concat,
     Constant,
     FeatureReduce,
     Lift,
-    Pad,
     Reduce,
     Value,
 )
@@ -30,7 +29,7 @@ UNROUNDED = (Lift, *COMPLETE_VIEWS)
 ROUNDED = (Load, Constant, Cast)
 """What is rounded by itself."""
 
-MOVED = (Lift, *VIEWS, Pad, Concat)
+MOVED = (*MOVES, Concat)
 """What is rounded if what it is made of is."""
 
 

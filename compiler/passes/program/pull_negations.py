@@ -7,11 +7,9 @@ from dataclasses import dataclass
 
 from columba.ir.node import Node
 from columba.ir.program.ops import (
-    VIEWS,
+    MOVES,
     FeatureReduce,
-    Lift,
     Linear,
-    Pad,
     Pointwise,
     Reduce,
     Value,
@@ -19,9 +17,6 @@ from columba.ir.program.ops import (
 from columba.ir.program.program import Program
 from columba.passes.pipeline import Pass
 from columba.passes.program.rewriting import rewrite_with_readers
-
-MOVES = (Lift, Pad, *VIEWS)
-"""Operations that a sign passes through: what they add is zero."""
 
 SUMS = (Reduce, FeatureReduce, Linear)
 

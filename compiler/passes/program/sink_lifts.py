@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from columba.ir.node import Node
 from columba.ir.pointwise import POINTWISE
 from columba.ir.program import build as b
-from columba.ir.program.ops import Cast, Constant, Expand, Input, Lift, Permute, Pointwise, Reshape, Slice, Value
+from columba.ir.program.ops import VIEWS, Cast, Constant, Input, Lift, Pointwise, Value
 from columba.ir.program.program import Program
 from columba.ir.spaces import PAIR_SPACES
 from columba.passes.pipeline import Pass
@@ -62,7 +62,7 @@ class SinkLifts(Pass[Program]):
         if isinstance(v, Pointwise):
             if POINTWISE[v.function].flops > self.flops:
                 return False
-        elif not isinstance(v, (Cast, Expand, Reshape, Permute, Slice)):
+        elif not isinstance(v, (Cast, *VIEWS)):
             return False
         return all(
             isinstance(c, (Constant, Lift)) or c.type.size <= self.small or (not isinstance(c, Input) and cheap(c))
