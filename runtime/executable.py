@@ -24,14 +24,18 @@ _times: ContextVar[KernelTimes | None] = ContextVar("columba_kernel_times", defa
 
 @contextmanager
 def kernel_times() -> Iterator[KernelTimes]:
-    """Collects how long every kernel runs that is called, in this thread, inside the block.
-
-    The backward pass runs in the calling thread too where PyTorch's engine does so, which is the case on the CPU.
-    """
+    """Collects how long every kernel runs that is called inside the block, and in backward passes of what was called there."""
     times: KernelTimes = {}
+    with collecting_in(times):
+        yield times
+
+
+@contextmanager
+def collecting_in(times: KernelTimes) -> Iterator[None]:
+    """Inside, the times of kernels are collected there: PyTorch runs backward passes on a GPU in a thread of their own."""
     token = _times.set(times)
     try:
-        yield times
+        yield
     finally:
         _times.reset(token)
 

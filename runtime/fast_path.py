@@ -6,6 +6,7 @@ kernels directly, under an ``autograd.Function`` if a gradient is wanted: on sma
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from columba.runtime import operators
-from columba.runtime.executable import Launcher
+from columba.runtime.executable import Launcher, collecting, collecting_in
 from columba.runtime.operators import CompiledProgram, copied_gradients
 
 
@@ -97,7 +98,7 @@ class ProgramOnGraph:
 
 def is_plain(inputs: Sequence[Tensor]) -> bool:
     """Whether nothing but autograd looks at what happens to these tensors."""
-    return no_modes() and all(type(x) in PLAIN and x.is_cpu for x in inputs)
+    return no_modes() and all(type(x) in PLAIN and (x.is_cpu or x.is_cuda) for x in inputs)
 
 
 PLAIN = (Tensor, torch.nn.Parameter)
@@ -128,7 +129,8 @@ class FastPath(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*[inputs[n] for n in pair.inputs], *[outputs[n] for n in pair.outputs])
         results = outputs[: on_graph.program.results]
-        ctx.results = [(x.shape, x.dtype) for x in results]
+        ctx.results = [(x.shape, x.dtype, x.device) for x in results]
+        ctx.times = collecting()
         return tuple(results)
 
     @staticmethod
@@ -143,8 +145,8 @@ class FastPath(torch.autograd.Function):
         grads: list[Any] = list(given)
         for n in pair.grads:
             if grads[n] is None:
-                shape, dtype = ctx.results[n]
-                grads[n] = torch.zeros(shape, dtype=dtype)
+                shape, dtype, device = ctx.results[n]
+                grads[n] = torch.zeros(shape, dtype=dtype, device=device)
         found: Sequence[Tensor] = ()
         if pair.backward is not None:
             tensors: list[Tensor] = [kept[n] if n >= 0 else grads[~n] for n in pair.takes]
@@ -154,7 +156,8 @@ class FastPath(torch.autograd.Function):
                 pair.backward.check(tensors)
                 if spare:
                     ctx.spare = None
-                found = pair.backward.run(tensors, spare)
+                with contextlib.nullcontext() if ctx.times is None else collecting_in(ctx.times):
+                    found = pair.backward.run(tensors, spare)
             else:
                 tensors = pair.backward.unpacked(tensors)
                 found = operators.backward(on_graph.program.key, tensors, on_graph.index, on_graph.counts)

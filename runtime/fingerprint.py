@@ -1,4 +1,4 @@
-"""What identifies this version of Columba: what older versions stored is not read."""
+"""Cache keys: what identifies this version of Columba: what older versions stored is not read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""C++ that fetches rows before they are read or written: those of the member that comes some positions later.
+"""Prefetching: C++ that fetches rows before they are read or written: those of the member that comes some positions later.
 
 An owner has few members as a rule, and each leads to rows that may stand anywhere. Without this a loop waits for memory most of its time.
 """

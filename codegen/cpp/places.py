@@ -1,4 +1,4 @@
-"""Where the rows of a kernel's loads and stores stand in memory, as C++ expressions."""
+"""Address expressions: where the rows of a kernel's loads and stores stand in memory, as C++ expressions."""
 
 from __future__ import annotations
 

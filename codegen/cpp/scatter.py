@@ -1,4 +1,4 @@
-"""C++ for traversals whose members are walked as they are stored, and added to their owners."""
+"""Scatter loops: C++ for traversals whose members are walked as they are stored, and added to their owners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""In which loop over an owner's members each value of a traversal is computed.
+"""Loop placement: in which loop over an owner's members each value of a traversal is computed.
 
 A loop over the members is a *slot*. Even slots are small: statements on a few numbers an edge (scores, weights), whose loop
 vectorizes over members and leaves its results in scratch arrays. Odd slots are wide: statements on features, which vectorize

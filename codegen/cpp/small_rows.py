@@ -1,4 +1,4 @@
-"""C++ for a few numbers a member, such as the scores of several heads, so that they fill vectors.
+"""Vectorization over members: C++ for a few numbers a member, such as the scores of several heads, so that they fill vectors.
 
 Four numbers a member do not fill a vector of eight. What is computed from small rows alone is therefore computed for several members at
 once: gathered rows are first copied side by side, owner values are repeated, and one loop goes over all numbers of all members.

@@ -1,4 +1,4 @@
-"""Blocks of numbers that a kernel computes, as a graph, before it is written down.
+"""The block graph: blocks of numbers that a kernel computes, as a graph, before it is written down.
 
 An :class:`Item` is one expression over blocks. All blocks of a kernel have the same number of dimensions; one that does not vary
 along a dimension has size 1 there, so that everything broadcasts. Items with the same text and operands are one object.

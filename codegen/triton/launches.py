@@ -1,4 +1,4 @@
-"""How the functions of an emitted module are launched: everything that the host decides, known before a graph is."""
+"""Launch descriptions: how the functions of an emitted module are launched: everything that the host decides, known before a graph is."""
 
 from __future__ import annotations
 

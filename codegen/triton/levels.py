@@ -1,4 +1,4 @@
-"""Where the rows of each kind of kernel stand."""
+"""Row iteration: where the rows of each kind of kernel stand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Along which axes a kernel goes over its dimensions.
+"""Axis partitioning: along which axes a kernel goes over its dimensions.
 
 A row of 64 that is read as 4 heads of 16 somewhere in a kernel is gone over as 4 by 16 everywhere in it; else what is computed for
 each head and what is computed for the row would be computed twice.

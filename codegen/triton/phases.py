@@ -1,4 +1,4 @@
-"""Traversals with several loops over the members, as traversals with one loop each, whose owners can be cut into tiles.
+"""Loop distribution: traversals with several loops over the members, as traversals with one loop each, whose owners can be cut into tiles.
 
 ``softmax, then weighted sum --> maximum to a buffer; sums of exponentials, weighted too, to buffers; what the owners make of them``
 """

@@ -1,4 +1,4 @@
-"""How Triton kernels run: values that are decided before anything is written, and what is decided where nobody says.
+"""Schedules: how Triton kernels run: values that are decided before anything is written, and what is decided where nobody says.
 
 A schedule is frozen, comparable, and goes through JSON: :func:`as_json` and :func:`from_json`. Which schedules a kernel can have,
 :mod:`columba.codegen.triton.candidates` says.

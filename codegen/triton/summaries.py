@@ -1,4 +1,4 @@
-"""What a kernel does, in a sentence: the docstring of its function."""
+"""Docstrings of kernels: what a kernel does, in a sentence: the docstring of its function."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``columba.compile`` was asked for."""
+"""Compile options: what ``columba.compile`` was asked for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last call of a trace, as straight-line Python that recognizes a call like it.
+"""Specialized entry code: the last call of a trace, as straight-line Python that recognizes a call like it.
 
 :meth:`Trace.match` interprets guards and sources; that is exact, says what is wrong, and costs more than the kernels of a small graph.
 A shortcut checks the same things, specialized to what the last call found: the same graph, tensors of exactly the same sizes, the same
@@ -250,7 +250,8 @@ class _Writer:
                 condition += f" and {name}.shape == {self.constant(value.shape)}"
             if guard.requires_grad is not None:
                 condition += f" and {name}.requires_grad is {guard.requires_grad}"
-            self.unless(f"{condition} and {name}.is_cpu", "    ")
+            where = "is_cpu" if value.is_cpu else f"device == {self.constant(value.device)}"
+            self.unless(f"{condition} and {name}.{where}", "    ")
         for graph_source in self.trace.graphs:
             if isinstance(graph_source, BuiltGraph):
                 self.built(graph_source)

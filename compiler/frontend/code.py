@@ -1,4 +1,4 @@
-"""What Python code names, and which code is of libraries that a program does not change."""
+"""Static analysis of code objects: what Python code names, and which code is of libraries that a program does not change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong while a function is traced; every message names the user's file and line."""
+"""Errors: what can go wrong while a function is traced; every message names the user's file and line."""
 
 from __future__ import annotations
 

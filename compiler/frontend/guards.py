@@ -1,4 +1,4 @@
-"""What a trace depends on, checked at every call."""
+"""Guards: what a trace depends on, checked at every call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What gives something else at every call, and is refused in a traced function, which calls it once."""
+"""Impure calls: what gives something else at every call, and is refused in a traced function, which calls it once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where every tensor of a trace lives, inferred from how it is used.
+"""Space inference: where every tensor of a trace lives, inferred from how it is used.
 
 A lift says where its operand lives; row-wise operations hand that on in both directions. Weights are the exception: what ``e.rel``
 and ``n.type`` lift is computed beforehand by plain PyTorch, unless it was itself reduced from the graph. What nothing says anything

@@ -1,4 +1,4 @@
-"""Shapes and dtypes of results, by rules of our own for the functions that layers call most.
+"""Shape inference: shapes and dtypes of results, by rules of our own for the functions that layers call most.
 
 PyTorch's meta device knows them all. Its kernels for most functions are written in Python, though, and the first of them that runs
 imports a good second's worth of modules (``torch._dynamo``, ``sympy``) that nothing else here needs. So what is common is answered here,

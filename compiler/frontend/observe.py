@@ -1,4 +1,4 @@
-"""What a function reads while it is traced, beside its arguments.
+"""Read tracking: what a function reads while it is traced, beside its arguments.
 
 A Python program reads in four ways, and an :class:`Observer` sees each of them while it runs:
 

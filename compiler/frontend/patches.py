@@ -1,4 +1,4 @@
-"""Classes and modules that tell, for a while, which attributes are read."""
+"""Instrumentation: classes and modules that tell, for a while, which attributes are read."""
 
 from __future__ import annotations
 

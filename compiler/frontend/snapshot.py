@@ -1,4 +1,4 @@
-"""Remembering Python values, to notice later that they have changed."""
+"""Snapshots: remembering Python values, to notice later that they have changed."""
 
 from __future__ import annotations
 

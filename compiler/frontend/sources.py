@@ -1,4 +1,4 @@
-"""Where the tensors of a trace are found again at every call."""
+"""Tensor provenance: where the tensors of a trace are found again at every call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From records to a level-1 program: what has rows is compiled, what is plain stays PyTorch, before or after."""
+"""IR construction: from records to a level-1 program: what has rows is compiled, what is plain stays PyTorch, before or after."""
 
 from __future__ import annotations
 

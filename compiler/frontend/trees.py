@@ -1,4 +1,4 @@
-"""Arguments as trees of tuples, lists and dictionaries.
+"""Pytrees: arguments as trees of tuples, lists and dictionaries.
 
 What :mod:`torch.utils._pytree` does, without its bookkeeping for the containers that arguments are made of. Any other container that
 PyTorch knows (named tuples, ordered dictionaries, registered classes) goes its way.

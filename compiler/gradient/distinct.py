@@ -1,4 +1,4 @@
-"""Results that are inputs, or that are said twice, are taken out of a program: there is nothing to compute for them."""
+"""Deduplication of results: those that are inputs, or that stand there twice, are taken out of a program."""
 
 from __future__ import annotations
 

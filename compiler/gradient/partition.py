@@ -1,4 +1,4 @@
-"""The joint program cut in two: what runs forward, what runs backward, and what passes between them."""
+"""Partitioning of the joint program: the joint program cut in two: what runs forward, what runs backward, and what passes between them."""
 
 from __future__ import annotations
 

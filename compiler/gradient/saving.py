@@ -1,4 +1,4 @@
-"""What the forward program hands to the backward one, chosen as a minimum cut.
+"""Recomputation: what the forward program hands to the backward one, chosen as a minimum cut.
 
 Every forward value that the backward program needs is saved, or is computed again from its operands, which are then needed in turn.
 Saving costs the bytes that are written and read; computing again costs the operations, weighed against bytes by what this

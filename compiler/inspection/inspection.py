@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import torch
-
 from columba.datasets.statistics import GraphStatistics
 from columba.driver import Compilation
 from columba.inspection.chips import CHIPS, Chip
@@ -22,6 +20,7 @@ from columba.inspection.roofline import rates_of
 from columba.ir.counts import Counts
 from columba.ir.types import DType
 from columba.runtime.dtypes import ir_dtype
+from columba.runtime.triton.functions import is_tf32_allowed
 from columba.selection.variants import Variants
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -99,7 +98,7 @@ def inspection(
     variants, graph = variants_for(model, *args, **kwargs)
     counts = graph.counts() if statistics is None else statistics.counts()
     name, compilation = choose(variants, counts, chip)
-    precision = "ieee" if torch.get_float32_matmul_precision() == "highest" else "tf32"
+    precision = "tf32" if is_tf32_allowed() else "ieee"
     prediction = predict(compilation, counts, precision)
     index_dtype = ir_dtype(graph.index_dtype) if statistics is None else DType.I32
     found = () if target is None else tuple(reports(compilation, counts, target, index_dtype))

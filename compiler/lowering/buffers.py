@@ -1,4 +1,4 @@
-"""Which values of a program get a buffer.
+"""Buffer assignment: which values of a program get a buffer.
 
 Results do, what one space or kind of kernel hands to another (products, reductions, operands that are not read in place), and row-wise
 values that have several readers and cost more to compute again than to keep. What has no buffer is computed again where it is needed.

@@ -1,4 +1,4 @@
-"""What a plan costs on a graph and a machine: the seconds that the work of its kernels takes at measured rates.
+"""The cost model: what a plan costs on a graph and a machine: the seconds that the work of its kernels takes at measured rates.
 
 Products count at the rate of a matrix product, other operations at the rate of a pointwise function, rows read or written in order at the
 bandwidth of memory, rows gathered at the rate of a gather from a table of that size.

@@ -1,4 +1,4 @@
-"""What a machine does in a second: measured once, in about half a second, and stored in the cache folder."""
+"""Machine rates: what a machine does in a second: measured once, in about half a second, and stored in the cache folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ways to compile one program, among which the cost model chooses for a graph."""
+"""Variant selection: ways to compile one program, among which the cost model chooses for a graph."""
 
 from __future__ import annotations
 

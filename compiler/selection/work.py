@@ -1,4 +1,4 @@
-"""What a kernel does on a graph: operations, and bytes by the way in which they are reached. It follows from the kernel's text."""
+"""The work model: what a kernel computes, and the bytes it moves by the way in which they are reached, from its text."""
 
 from __future__ import annotations
 

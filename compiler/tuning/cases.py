@@ -1,4 +1,4 @@
-"""What a record holds for: the program, the kind of graph, the device, and the versions of what made the kernels."""
+"""Keys of tuning records: the program, the kind of graph, the device, and the versions of what made the kernels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records found again: what a compiled program does instead of asking the cost model."""
+"""Lookup of tuning records: records found again: what a compiled program does instead of asking the cost model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What there is to try: variants of the plan, and schedules of its kernels; and what the cost model leaves of it."""
+"""The search space: what there is to try: variants of the plan, and schedules of its kernels; and what the cost model leaves of it."""
 
 from __future__ import annotations
 

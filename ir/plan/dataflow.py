@@ -1,4 +1,4 @@
-"""What needs what among the kernels of a plan, and the orders in which they can run."""
+"""Dependence analysis of kernels: what needs what among the kernels of a plan, and the orders in which they can run."""
 
 from __future__ import annotations
 

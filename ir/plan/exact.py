@@ -1,4 +1,4 @@
-"""Values that have to be the same to the last bit wherever they are computed.
+"""Bitwise reproducible values: values that have to be the same to the last bit wherever they are computed.
 
 Kernels compute many a value again that another kernel, maybe of another plan, has computed before. Where products may be added to other
 numbers without being rounded the two may differ in the last bit, which rarely matters. It does where a value is compared with what was

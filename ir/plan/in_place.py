@@ -1,4 +1,4 @@
-"""Temporaries that may lie in the memory of the result that is made of them.
+"""In-place buffers: temporaries that may lie in the memory of the result that is made of them.
 
 ``B writes %t; K reads the row of %t that it is at, and writes %out  -->  %t stands in the memory of %out``
 """

@@ -1,4 +1,4 @@
-"""Plans whose buffers stand in other orders."""
+"""Buffer layouts: plans whose buffers stand in other orders."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""Runs plans: allocates their buffers, and calls their kernels."""
+"""The C++ executable: runs plans: allocates their buffers, and calls their kernels."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -23,6 +23,7 @@ from columba.runtime.cpp.memory import ALIGNMENT, Pooled, pooled, scratch
 from columba.runtime.cpp.placement import Placement
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.executable import Executable, HostRunner, Launcher, check_inputs, collecting
+from columba.runtime.packing import Packing
 
 SMALL = 2**17
 """Calls that touch fewer elements than this run on one thread: waking another costs more than it does."""
@@ -102,26 +103,6 @@ class _PlanRunner:
         self.numbered = (*plan.inputs, *self.tensors)
 
 
-class Packing:
-    """Buffers that stand in one tensor of bytes, each at its offset. None stands for that tensor among others."""
-
-    def __init__(self, buffers: Sequence[Buffer], counts: Counts) -> None:
-        self.offsets: dict[Buffer, int] = {}
-        self.size = 0
-        for b in buffers:
-            self.offsets[b] = self.size
-            self.size += -(-counts.bytes(b.type) // ALIGNMENT) * ALIGNMENT
-
-    def first_of(self, buffer: Buffer | None) -> Buffer:
-        """The buffer that begins where a tensor does."""
-        return next(iter(self.offsets)) if buffer is None else buffer
-
-    def unpacked(self, buffers: Collection[Buffer]) -> list[Buffer | None]:
-        """The buffers that are not packed, and the tensor if any is."""
-        found: list[Buffer | None] = [b for b in buffers if b not in self.offsets]
-        return found if len(found) == len(buffers) else [*found, None]
-
-
 class CppLauncher(Launcher):
     """A plan on one graph: all that does not change from call to call is in place. Calls may overlap, from several threads.
 
@@ -140,7 +121,7 @@ class CppLauncher(Launcher):
             raise ValueError(f"plan {runner.plan.name} has host calls; give run(host=...)")
         self.runner, self.host = runner, host
         self.counts = Counts(counts)
-        self.packing = packing = packing or Packing((), self.counts)
+        self.packing = packing = packing or Packing((), self.counts, ALIGNMENT)
         self.index = tuple(index)
         self.arrays = (ctypes.c_void_p * max(1, len(index)))(*[a.data_ptr() for a in index])
         self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
@@ -203,7 +184,9 @@ class CppLauncher(Launcher):
             *(plan.inputs if inputs else self.runner.tensors)
         }:
             return None
-        return CppLauncher(self.runner, self.index, self.counts.in_order, self.host, Packing(buffers, self.counts))
+        return CppLauncher(
+            self.runner, self.index, self.counts.in_order, self.host, Packing(buffers, self.counts, ALIGNMENT)
+        )
 
     def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """See :meth:`Launcher.unpacked`."""

@@ -1,4 +1,4 @@
-"""Memory of running programs, kept between calls.
+"""Memory pools: memory of running programs, kept between calls.
 
 The temporaries of a plan stand in one block, which the call borrows here and gives back when it is done; results, gradients and the values
 that are saved for them stand in memory that comes back when the last tensor on it dies. Either finds what the other has left, and pages

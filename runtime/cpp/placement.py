@@ -1,4 +1,4 @@
-"""Where the buffers of a plan live when the C++ backend runs it."""
+"""Memory planning: where the buffers of a plan live when the C++ backend runs it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from columba.ir.plan.in_place import in_place
 from columba.ir.plan.kernels import Buffer, HostCall, reads, writes
 from columba.ir.plan.plan import Plan
 from columba.runtime.cpp.memory import ALIGNMENT
+from columba.runtime.offsets import Taken, aligned, first_fit
 
 SMALLEST_SPARE = 2**18
 """Bytes from which a tensor's memory is worth reusing."""
@@ -97,7 +98,7 @@ class Placement:
         ``threads`` run the kernels; None: as many as PyTorch uses.
         """
         threads = torch.get_num_threads() if threads is None else threads
-        sizes = [_aligned(self.size_of(b, counts, threads)) for b in self.temporaries]
+        sizes = [aligned(self.size_of(b, counts, threads), ALIGNMENT) for b in self.temporaries]
         wide = {n: counts.bytes(b.type) for n, b in enumerate((*self.plan.inputs, *self.tensors))}
         wide = {n: size for n, size in wide.items() if size >= SMALLEST_SPARE}
         free = {n: self._last_read(self.plan.inputs[n]) for n in spare if n in wide}
@@ -140,7 +141,7 @@ class Placement:
     def _place(
         self, order: Iterable[int], sizes: Sequence[int], rooms: Sequence[_Room]
     ) -> tuple[list[MemoryPlace], int]:
-        taken: dict[int | None, list[_Taken]] = {None: []}
+        taken: dict[int | None, list[Taken]] = {None: []}
         places: dict[int, MemoryPlace] = {}
         for n in order:
             buffer = self.temporaries[n]
@@ -150,28 +151,11 @@ class Placement:
                 continue
             room: int | None
             for place in rooms:
-                room, at = place.tensor, _first_fit(taken.setdefault(place.tensor, []), sizes[n], life)
+                room, at = place.tensor, first_fit(taken.setdefault(place.tensor, []), sizes[n], life)
                 if place.first <= life[0] and life[1] <= place.last and at + sizes[n] <= place.size:
                     break
             else:
-                room, at = None, _first_fit(taken[None], sizes[n], life)
+                room, at = None, first_fit(taken[None], sizes[n], life)
             taken[room].append((at, at + sizes[n], life))
             places[n] = (room, at)
         return [places[n] for n in range(len(sizes))], max((stop for _, stop, _ in taken[None]), default=0)
-
-
-_Taken = tuple[int, int, tuple[int, int]]
-"""A piece of memory from a first byte up to another, and the first and the last kernel that touch it."""
-
-
-def _first_fit(taken: Sequence[_Taken], size: int, life: tuple[int, int]) -> int:
-    """The lowest place for ``size`` bytes beside what lives at the same time."""
-    at = 0
-    for start, stop, (first, last) in sorted(taken):
-        if first <= life[1] and life[0] <= last and start < at + size and at < stop:
-            at = stop
-    return at
-
-
-def _aligned(size: int) -> int:
-    return -(-max(1, size) // ALIGNMENT) * ALIGNMENT

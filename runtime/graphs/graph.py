@@ -230,7 +230,7 @@ class Graph(Conversions):
 
     def to(self, device: torch.device | str) -> Graph:
         """The graph on another device; itself if it is there."""
-        if torch.device(device) == self.device:
+        if is_on(self.device, torch.device(device)):
             return self
         with outside_modes():
             moved = self._arrays.topology.to(device)
@@ -287,6 +287,13 @@ class Graph(Conversions):
         if self.device.type != "cpu":
             parts.append(f"device={self.device}")
         return f"Graph({', '.join(parts)})"
+
+
+def is_on(device: torch.device, wanted: torch.device) -> bool:
+    """Whether a tensor's device is the one that is wanted: ``cuda`` means the current one."""
+    if device.type != wanted.type or wanted.index is not None or device.index is None:
+        return device == wanted
+    return bool(device.index == torch.get_device_module(device.type).current_device())
 
 
 # ------------------------------------------------------------------------------------------------ tracing

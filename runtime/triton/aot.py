@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from columba.codegen.triton import (
     ArrayArgument,
     BufferArgument,
@@ -23,17 +25,8 @@ from columba.codegen.triton.launches import Argument
 from columba.ir.plan.plan import Plan
 from columba.ir.spaces import Space
 from columba.ir.types import DType
-from columba.runtime.triton.launch import dot_constants, launch_options, load_functions
-
-POINTERS = {
-    DType.F64: "*fp64",
-    DType.F32: "*fp32",
-    DType.BF16: "*bf16",
-    DType.F16: "*fp16",
-    DType.I64: "*i64",
-    DType.I32: "*i32",
-    DType.BOOL: "*i1",
-}
+from columba.runtime.dtypes import torch_dtype
+from columba.runtime.triton.functions import dot_constants, launch_options, load_functions
 
 AMD = ("gfx942",)
 
@@ -145,28 +138,36 @@ def compile_plans(
 
 
 def _compile(function: Any, launch: Launch, variant: Variant, index_dtype: DType, target: Any, *, rounded: bool) -> Any:
+    """Compiled as a launch on ``target`` would, so that it is found in Triton's cache there: the very key is made as launches make it."""
     import triton
-    from triton.compiler import ASTSource
+    from triton.compiler import ASTSource, make_backend
+    from triton.runtime.jit import MockTensor, create_function_from_signature
 
-    signature = {name: _type(argument, index_dtype) for name, argument in launch.arguments}
+    backend = make_backend(target)
+    bind = create_function_from_signature(function.signature, function.params, backend)
+    given = [MockTensor.wrap_dtype(_example(argument, index_dtype)) for _, argument in launch.arguments]
     constants = dict(variant.constants) | dot_constants(launch, interpreted=False)
-    signature |= dict.fromkeys(constants, "constexpr")
-    aligned = {(n,): [["tt.divisibility", 16]] for n, t in enumerate(signature.values()) if t.startswith("*")}
-    source = ASTSource(function, signature, constexprs=constants, attrs=aligned)
-    options = launch_options(variant, nvidia=target.backend == "cuda", rounded=rounded)
-    return triton.compile(source, target=target, options=options)
+    named = launch_options(variant, nvidia=target.backend == "cuda", rounded=rounded)
+    named["debug"] = bool(function.debug or triton.knobs.runtime.debug)
+    bound, specialization, options = bind(*given, **constants, **named)
+    options, signature, constexprs, attributes = function._pack_args(
+        backend, constants | named, bound, specialization, options
+    )
+    source = ASTSource(function, signature, constexprs, attributes)
+    return triton.compile(source, target=target, options=options.__dict__)
 
 
-def _type(argument: Argument, index_dtype: DType) -> str:
+def _example(argument: Argument, index_dtype: DType) -> torch.dtype | int:
+    """What stands for an argument: the dtype of what an aligned address leads to, or a number that is not specialized on."""
     match argument:
         case BufferArgument(buffer):
-            return POINTERS[buffer.type.dtype]
+            return torch_dtype(buffer.type.dtype)
         case WorkspaceArgument(workspace):
-            return POINTERS[workspace.dtype]
+            return torch_dtype(workspace.dtype)
         case ArrayArgument():
-            return POINTERS[index_dtype]
+            return torch_dtype(index_dtype)
         case _:
-            return "i32"
+            return 2
 
 
 def _binary(plan: str, launch: Launch, variant: Variant, target: str, compiled: Any) -> Binary:

@@ -1,18 +1,12 @@
-"""Runs plans with Triton kernels: on a GPU, or, slowly, on CPU tensors in Triton's interpreter."""
+"""The Triton executable: runs plans with Triton kernels: on a GPU, or, slowly, on CPU tensors in Triton's interpreter."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import hashlib
-import inspect
-import linecache
-import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import ModuleType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,13 +33,11 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.executable import Executable, HostRunner, Launcher, check_inputs, collecting
+from columba.runtime.triton.functions import dot_constants, interpreter_lock, launch_options, load_functions
+from columba.runtime.triton.gpu import Gpu, GpuPlan, gpu_of
 
 VariantChoice = Callable[[Launch, Mapping[Space, int]], Variant]
 """Which variant of a launch runs on a graph with given row counts."""
-
-
-class TritonNotFound(RuntimeError):
-    """Triton is not installed."""
 
 
 class TritonExecutable(Executable):
@@ -93,7 +85,7 @@ class TritonExecutable(Executable):
 
         Nothing here waits for the device or looks at what tensors hold: grids come from ``counts`` and from lengths.
         """
-        return self.runners[plan].run(inputs, index, counts, host)
+        return self.bind(plan, index, counts, host)(inputs)
 
     def bind(
         self,
@@ -103,16 +95,19 @@ class TritonExecutable(Executable):
         host: HostRunner | None = None,
     ) -> Launcher:
         """The plan prepared for one graph: see :meth:`columba.runtime.cpp.launch.CppExecutable.bind`."""
-        return _BoundPlan(self.runners[plan], index, counts, host)
+        gpu = gpu_of(index[0].device) if index else None
+        bound = _BoundPlan(self.runners[plan], index, counts, host)
+        return bound if gpu is None else bound.on(gpu)
 
 
 class _BoundPlan(Launcher):
-    """A plan on one graph. Nothing is packed: kernels take a pointer for each tensor, and launching takes longer than making tensors."""
+    """A plan on one graph whose tensors are the CPU's, or that reads none of it. Nothing is packed."""
 
     def __init__(
         self, runner: _PlanRunner, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
     ) -> None:
         self.runner, self.index, self.counts, self.host = runner, index, counts, host
+        self.gpus: dict[torch.device, GpuPlan] = {}
         rows = Counts(counts)
         self.checks = [(b.name, torch_dtype(b.type.dtype), rows.shape(b.type)) for b in runner.plan.inputs]
 
@@ -122,7 +117,19 @@ class _BoundPlan(Launcher):
 
     def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
         """The outputs. Temporaries are tensors of their own, so ``spare`` inputs are left as they are."""
+        gpu = gpu_of(inputs[0].device) if inputs and not self.index else None
+        if gpu is not None:
+            return self.on(gpu).run(inputs)
         return self.runner.run([x.contiguous() for x in inputs], self.index, self.counts, self.host)
+
+    def on(self, gpu: Gpu) -> GpuPlan:
+        """The plan on a GPU. Where it reads no index arrays, its inputs say which."""
+        if gpu.device not in self.gpus:
+            r = self.runner
+            self.gpus[gpu.device] = GpuPlan(
+                r.plan, r.steps, r.source, r.choose, gpu, self.index, self.counts, self.host
+            )
+        return self.gpus[gpu.device]
 
 
 class _PlanRunner:
@@ -148,9 +155,8 @@ class _PlanRunner:
     def run(
         self, inputs: Sequence[Tensor], index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
     ) -> list[Tensor]:
-        device = next((x.device for x in (*inputs, *index)), torch.device("cpu"))
-        call = _Call(self, dict(zip(self.plan.inputs, inputs, strict=True)), index, counts, device)
-        with _on(device):
+        call = _Call(self, dict(zip(self.plan.inputs, inputs, strict=True)), index, counts)
+        with _interpreting():
             times = collecting()
             run = call.step if times is None else functools.partial(call.timed, times.setdefault(self.plan.name, {}))
             for step, dead in zip(self.steps, self.dead_after, strict=True):
@@ -161,7 +167,7 @@ class _PlanRunner:
 
 
 class _Call:
-    """One run of a plan: what its buffers are."""
+    """One run of a plan in the interpreter: what its buffers are."""
 
     def __init__(
         self,
@@ -169,27 +175,19 @@ class _Call:
         tensors: dict[Buffer, Tensor],
         index: Sequence[Tensor],
         counts: Sequence[int],
-        device: torch.device,
     ) -> None:
         self.runner = runner
         self.tensors = tensors
         self.index = index
         self.counts = Counts(counts)
-        self.device = device
-        self.functions = load_functions(runner.source, interpreted=device.type == "cpu")
+        self.functions = load_functions(runner.source, interpreted=True)
 
     def timed(self, times: dict[str, list[float]], step: KernelStep, host: HostRunner | None) -> None:
-        """A step, waited for and timed; the parts of one kernel of the plan are added up."""
-        self._wait()
+        """A step, timed; the parts of one kernel of the plan are added up."""
         start = time.perf_counter()
         self.step(step, host)
-        self._wait()
         if not isinstance(step.kernel, HostCall):
             times.setdefault(step.of, []).append(time.perf_counter() - start)
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
 
     def step(self, step: KernelStep, host: HostRunner | None) -> None:
         if isinstance(step.kernel, HostCall):
@@ -212,22 +210,17 @@ class _Call:
             self._launch(launch, parts, rounded=step.rounded)
 
     def allocate(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        return torch.empty(shape, dtype=dtype, device=self.device)
+        return torch.empty(shape, dtype=dtype)
 
     def _launch(self, launch: Launch, parts: dict[Workspace, Tensor], *, rounded: bool) -> None:
         variant = self.runner.choose(launch, self.counts)
         grid = tuple(self._size(g) for g in variant.grid)
         if 0 in grid:
             return
-        if launch.described:
-            _align(launch.described, self.tensors)
         arguments = [self._argument(a, parts) for _, a in launch.arguments]
-        constants = dict(variant.constants) | dot_constants(launch, interpreted=self.device.type == "cpu")
+        constants = dict(variant.constants) | dot_constants(launch, interpreted=True)
         function = getattr(self.functions, launch.function)
-        nvidia = self.device.type == "cuda" and torch.version.hip is None
-        options = launch_options(variant, nvidia=nvidia, rounded=rounded)
-        with _scratch(self.device) if launch.described else contextlib.nullcontext():
-            function[grid](*arguments, **constants, **options)
+        function[grid](*arguments, **constants, **launch_options(variant, nvidia=False, rounded=rounded))
 
     def _argument(self, argument: Argument, parts: dict[Workspace, Tensor]) -> Tensor | int:
         match argument:
@@ -251,70 +244,17 @@ class _Call:
         else:
             rows = self.counts[size.of] if isinstance(size.of, Space) else self._array(size.of).numel() // 3
         programs = -(-rows // size.by) * size.times
-        return min(programs, size.per_processor * processors(self.device)) if size.per_processor else programs
+        return min(programs, size.per_processor * INTERPRETED_PROCESSORS) if size.per_processor else programs
 
 
-@functools.cache
-def processors(device: torch.device) -> int:
-    """The multiprocessors of a device; for the interpreter a few, so that programs take several tiles each."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 3
+INTERPRETED_PROCESSORS = 3
+"""As if a GPU had so few multiprocessors, so that persistent programs take several tiles each."""
 
-
-def launch_options(variant: Variant, *, nvidia: bool, rounded: bool) -> dict[str, int | bool]:
-    """How Triton compiles a variant, for an NVIDIA GPU or for another one. ``rounded``: products are, before they are added."""
-    options: dict[str, int | bool] = {
-        "num_warps": variant.warps,
-        "num_stages": variant.stages,
-        "enable_fp_fusion": not rounded,
-    }
-    return options | {"maxnreg": variant.registers} if nvidia else options
-
-
-def _align(described: Sequence[Buffer], tensors: dict[Buffer, Tensor]) -> None:
-    """Tensor descriptors want addresses that are multiples of 16, which a view that starts inside a tensor may not have."""
-    for buffer in described:
-        if tensors[buffer].data_ptr() % 16:
-            tensors[buffer] = tensors[buffer].clone()
-
-
-@contextlib.contextmanager
-def _scratch(device: torch.device) -> Iterator[None]:
-    """Inside, Triton takes memory for tensor descriptors from PyTorch, on the current stream."""
-    from triton.runtime import _allocation
-
-    token = _allocation._allocator.set(lambda size, *_: torch.empty(size, dtype=torch.int8, device=device))
-    try:
-        yield
-    finally:
-        _allocation._allocator.reset(token)
-
-
-def dot_constants(launch: Launch, *, interpreted: bool) -> dict[str, Any]:
-    """How a matrix product multiplies: as ``torch.get_float32_matmul_precision()`` says, if operands are float32.
-
-    The interpreter holds bfloat16 as bits, which it cannot multiply; operands, rounded before, are given to it as float32.
-    """
-    if launch.dot is None:
-        return {}
-    import triton.language as tl
-
-    precise = launch.dot is DType.F64 or torch.get_float32_matmul_precision() == "highest"
-    types = {DType.F64: tl.float64, DType.F32: tl.float32, DType.BF16: tl.bfloat16, DType.F16: tl.float16}
-    operand = tl.float32 if interpreted and launch.dot is DType.BF16 else types[launch.dot]
-    return {"PRECISION": "ieee" if precise else "tf32", "OPERAND": operand}
-
-
-def _on(device: torch.device) -> contextlib.AbstractContextManager[Any]:
-    return torch.cuda.device(device) if device.type == "cuda" else _interpreting()
-
-
-_interpreter = threading.RLock()
 _warned = False
 
 
 @contextlib.contextmanager
 def _interpreting() -> Iterator[None]:
-    """The interpreter patches ``triton.language`` while it runs: one thread at a time."""
     global _warned
     if not _warned:
         _warned = True
@@ -324,45 +264,5 @@ def _interpreting() -> Iterator[None]:
             RuntimeWarning,
             stacklevel=2,
         )
-    with _interpreter:
+    with interpreter_lock:
         yield
-
-
-_loaded: dict[tuple[str, bool], ModuleType] = {}
-
-
-def load_functions(source: str, *, interpreted: bool) -> ModuleType:
-    """The module of emitted ``source``, its functions compiled for a GPU on their first launch, or interpreted."""
-    key = (source, interpreted)
-    if key not in _loaded:
-        with _interpreter:
-            if key not in _loaded:
-                _loaded[key] = _import(source, interpreted)
-    return _loaded[key]
-
-
-def _import(source: str, interpreted: bool) -> ModuleType:
-    try:
-        from triton import knobs
-    except ImportError as e:
-        raise TritonNotFound(
-            f"backend='triton' needs Triton, which cannot be imported ({e}); pip install triton"
-        ) from e
-    name = f"columba_kernels_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
-    file = f"<{name}>"
-    # Triton reads the source of functions again, from where tracebacks find it, too; no file on a disk is trusted.
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    module = ModuleType(name)
-    with knobs.runtime.scope():
-        knobs.runtime.interpret = interpreted
-        exec(compile(source, file, "exec", dont_inherit=True), vars(module))
-    if interpreted:
-        _simplify_helpers(module)
-    return module
-
-
-def _simplify_helpers(module: ModuleType) -> None:
-    """Functions that kernels call become plain Python: the interpreter would patch its language again at every call of one."""
-    for name, function in list(vars(module).items()):
-        if hasattr(function, "rewrite") and "_ptr" not in "".join(inspect.signature(function.fn).parameters):
-            setattr(module, name, function.rewrite())

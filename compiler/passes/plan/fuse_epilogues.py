@@ -1,4 +1,4 @@
-"""What is done to the rows of a product is done while they are hot."""
+"""Epilogue fusion: what is done to the rows of a product is done while they are hot."""
 
 from __future__ import annotations
 

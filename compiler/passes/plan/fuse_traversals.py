@@ -1,4 +1,4 @@
-"""Traversals over the same rows become one."""
+"""Loop fusion: traversals over the same rows become one."""
 
 from __future__ import annotations
 

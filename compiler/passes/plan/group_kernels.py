@@ -1,4 +1,4 @@
-"""Kernels over the same rows run together, part by part, so that what passes between them stays in cache."""
+"""Tiling across kernels: kernels over the same rows run together, part by part, so that what passes between them stays in cache."""
 
 from __future__ import annotations
 

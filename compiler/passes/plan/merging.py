@@ -1,4 +1,4 @@
-"""What passes that merge kernels share: values read in place of buffers, equal values made one, and stores that nobody reads."""
+"""Utilities of fusion: values read in place of buffers, equal values made one, stores that nobody reads dropped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Kernels run in an order in which few bytes are alive at once."""
+"""Scheduling for memory: kernels run in an order in which few bytes are alive at once."""
 
 from __future__ import annotations
 

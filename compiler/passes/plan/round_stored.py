@@ -1,4 +1,4 @@
-"""A value of 16 bits is the same number for everybody who reads it."""
+"""Consistent rounding: a value of 16 bits is the same number for everybody who reads it."""
 
 from __future__ import annotations
 

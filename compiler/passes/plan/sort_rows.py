@@ -1,4 +1,4 @@
-"""Edge buffers are stored in their producer's traversal order."""
+"""Buffer layouts: edge buffers are stored in their producer's traversal order."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows are summed before they are multiplied by the weight that they share."""
+"""Aggregation before products: rows are summed before they are multiplied by the weight that they share."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Local simplification to one spelling."""
+"""Canonicalization: local simplification to one spelling."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values that say the same thing become one value."""
+"""Common subexpression elimination: values that say the same thing become one value."""
 
 from __future__ import annotations
 

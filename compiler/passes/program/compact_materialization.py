@@ -1,4 +1,4 @@
-"""Everything is computed in the coarsest space that determines it."""
+"""Compact materialization: everything is computed in the coarsest space that determines it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A segment softmax is written with its maximum and its sum."""
+"""Softmax expansion: a segment softmax is written with its maximum and its sum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A factor that both terms of a sum share is multiplied once."""
+"""Factoring (the distributive law): a factor that both terms of a sum share is multiplied once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A factor that a relation determines is multiplied into the relation's weights."""
+"""Folding into weights: a factor that a relation determines is multiplied into the relation's weights."""
 
 from __future__ import annotations
 

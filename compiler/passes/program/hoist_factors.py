@@ -1,4 +1,4 @@
-"""A factor that all members of an owner share is applied to their sum."""
+"""Loop-invariant factors: a factor that all members of an owner share is applied to their sum."""
 
 from __future__ import annotations
 

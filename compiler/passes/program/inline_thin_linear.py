@@ -1,4 +1,4 @@
-"""Products with so few terms that they are cheaper to compute where they are summed than to store."""
+"""Inlining: products with so few terms that they are cheaper to compute where they are summed than to store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matrix products that are no matrix products become sums of products."""
+"""Legalization: matrix products that are no matrix products become sums of products."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products of the same rows with several weights are one product with all of them."""
+"""Horizontal fusion of products: products of the same rows with several weights are one product with all of them."""
 
 from __future__ import annotations
 

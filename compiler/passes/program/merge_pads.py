@@ -1,4 +1,4 @@
-"""A sum of parts, each in its place among zeros, is the parts side by side."""
+"""Concatenation: a sum of parts, each in its place among zeros, is the parts side by side."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sum of sums is one sum."""
+"""Composition of reductions: a sum of sums is one sum."""
 
 from __future__ import annotations
 

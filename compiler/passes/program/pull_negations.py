@@ -1,4 +1,4 @@
-"""Signs that meet a sum vanish in it."""
+"""Sign propagation: signs that meet a sum vanish in it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Of several factors, the ones that are known farthest away are multiplied first."""
+"""Reassociation: of several factors, the ones that are known farthest away are multiplied first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A dot product with the result of a linear map is a dot product with its argument."""
+"""Linear operator reordering: a dot product with the result of a linear map is a dot product with its argument."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sum that follows from a weighted sum at hand is not gone through again."""
+"""Reuse of reductions: a sum that follows from a weighted sum at hand is not gone through again."""
 
 from __future__ import annotations
 

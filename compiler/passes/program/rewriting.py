@@ -1,4 +1,4 @@
-"""Who reads a value, asked while the program is being rewritten."""
+"""Use-def chains during rewriting: who reads a value, asked while the program is being rewritten."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What costs nothing to compute again is not stored in a pair space."""
+"""Rematerialization: what costs nothing to compute again is not stored in a pair space."""
 
 from __future__ import annotations
 

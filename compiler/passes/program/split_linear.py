@@ -1,4 +1,4 @@
-"""A product of joined rows is the sum of the products of their parts."""
+"""Splitting of products: a product of joined rows is the sum of the products of their parts."""
 
 from __future__ import annotations
 

@@ -1,0 +1,92 @@
+"""The functions of emitted Triton modules, and how they are compiled and launched."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import linecache
+import threading
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from columba.codegen.triton import Launch, Variant
+from columba.ir.types import DType
+
+
+class TritonNotFound(RuntimeError):
+    """Triton is not installed."""
+
+
+def launch_options(variant: Variant, *, nvidia: bool, rounded: bool) -> dict[str, int | bool]:
+    """How Triton compiles a variant, for an NVIDIA GPU or for another one. ``rounded``: products are, before they are added."""
+    options: dict[str, int | bool] = {
+        "num_warps": variant.warps,
+        "num_stages": variant.stages,
+        "enable_fp_fusion": not rounded,
+    }
+    return options | {"maxnreg": variant.registers} if nvidia else options
+
+
+def is_tf32_allowed() -> bool:
+    """Whether PyTorch lets products of float32 round their operands to TF32 on a GPU, by whichever of its interfaces that was said."""
+    return str(torch.backends.cuda.matmul.fp32_precision) == "tf32"
+
+
+def dot_constants(launch: Launch, *, interpreted: bool, tf32: bool | None = None) -> dict[str, Any]:
+    """How a matrix product multiplies operands of float32: with ``tf32`` rounded to it; None: as PyTorch's settings say.
+
+    The interpreter holds bfloat16 as bits, which it cannot multiply; operands, rounded before, are given to it as float32.
+    """
+    if launch.dot is None:
+        return {}
+    import triton.language as tl
+
+    precise = launch.dot is DType.F64 or not (is_tf32_allowed() if tf32 is None else tf32)
+    types = {DType.F64: tl.float64, DType.F32: tl.float32, DType.BF16: tl.bfloat16, DType.F16: tl.float16}
+    operand = tl.float32 if interpreted and launch.dot is DType.BF16 else types[launch.dot]
+    return {"PRECISION": "ieee" if precise else "tf32", "OPERAND": operand}
+
+
+interpreter_lock = threading.RLock()
+"""Triton's interpreter patches ``triton.language`` while it runs: one thread at a time."""
+
+_loaded: dict[tuple[str, bool], ModuleType] = {}
+
+
+def load_functions(source: str, *, interpreted: bool) -> ModuleType:
+    """The module of emitted ``source``, its functions compiled for a GPU on their first launch, or interpreted."""
+    key = (source, interpreted)
+    if key not in _loaded:
+        with interpreter_lock:
+            if key not in _loaded:
+                _loaded[key] = _import(source, interpreted)
+    return _loaded[key]
+
+
+def _import(source: str, interpreted: bool) -> ModuleType:
+    try:
+        from triton import knobs
+    except ImportError as e:
+        raise TritonNotFound(
+            f"backend='triton' needs Triton, which cannot be imported ({e}); pip install triton"
+        ) from e
+    name = f"columba_kernels_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
+    file = f"<{name}>"
+    # Triton reads the source of functions again, from where tracebacks find it, too; no file on a disk is trusted.
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    module = ModuleType(name)
+    with knobs.runtime.scope():
+        knobs.runtime.interpret = interpreted
+        exec(compile(source, file, "exec", dont_inherit=True), vars(module))
+    if interpreted:
+        _simplify_helpers(module)
+    return module
+
+
+def _simplify_helpers(module: ModuleType) -> None:
+    """Functions that kernels call become plain Python: the interpreter would patch its language again at every call of one."""
+    for name, function in list(vars(module).items()):
+        if hasattr(function, "rewrite") and "_ptr" not in "".join(inspect.signature(function.fn).parameters):
+            setattr(module, name, function.rewrite())
