@@ -182,6 +182,42 @@ def _is_hooked() -> bool:
     return any(getattr(hook, "calls", hook) for hook in hooks)
 
 
+@dataclass(frozen=True)
+class GpuMemory:
+    """Where the buffers of a plan are: outputs and what host calls read (``passed``) are tensors of their own.
+
+    ``temporaries`` and ``parts`` (partial sums, by the step that needs them) stand at offsets in a block of ``size`` bytes.
+    """
+
+    from_host: list[Buffer]
+    passed: list[Buffer]
+    temporaries: dict[Buffer, int]
+    parts: dict[tuple[int, Workspace], int]
+    size: int
+
+
+def gpu_memory(
+    plan: Plan, steps: Sequence[KernelStep], counts: Counts, bytes_of: Callable[[Workspace], int]
+) -> GpuMemory:
+    """The memory plan of a plan on a graph."""
+    calls = [step.kernel for step in steps if isinstance(step.kernel, HostCall)]
+    for_host, from_host = {b for c in calls for b in c.args}, [b for c in calls for b in c.results]
+    own = dict.fromkeys(b for step in steps for b in writes(step.kernel) if b not in from_host)
+    passed = [b for b in own if b in for_host and b not in plan.outputs]
+    temporaries = [b for b in own if b not in passed and b not in plan.outputs]
+    parts = [(n, w) for n, step in enumerate(steps) for x in step.launches for w in x.workspaces]
+    sizes = [counts.bytes(b.type) for b in temporaries] + [bytes_of(w) for _, w in parts]
+    lives = [_life(b, steps) for b in temporaries] + [(n, n) for n, _ in parts]
+    at, size = offsets(sizes, lives, ALIGNMENT)
+    return GpuMemory(
+        from_host,
+        passed,
+        dict(zip(temporaries, at, strict=False)),
+        dict(zip(parts, at[len(temporaries) :], strict=True)),
+        size,
+    )
+
+
 class GpuPlan(Launcher):
     """A plan on one graph and one GPU. Calls may overlap, on several streams and from several threads.
 
@@ -214,13 +250,11 @@ class GpuPlan(Launcher):
         inputs, outputs = self.packing.unpacked(plan.inputs), self.packing.unpacked(plan.outputs)
         self.checks = [("saved" if b is None else b.name, *self._about(b)) for b in inputs]
 
-        calls = [step.kernel for step in steps if isinstance(step.kernel, HostCall)]
-        for_host, self.from_host = {b for c in calls for b in c.args}, [b for c in calls for b in c.results]
-        own = dict.fromkeys(b for step in steps for b in writes(step.kernel) if b not in self.from_host)
+        memory = gpu_memory(plan, steps, self.counts, self._bytes)
+        self.from_host = memory.from_host
         given = [b for b in outputs if b not in self.from_host]
-        passed = [b for b in own if b in for_host and b not in plan.outputs]
-        self.made = [self._about(b) for b in (*given, *passed)]
-        tensors = (*inputs, *given, *passed)
+        self.made = [self._about(b) for b in (*given, *memory.passed)]
+        tensors = (*inputs, *given, *memory.passed)
         self.places: dict[Buffer, Place] = {}
         for n, b in enumerate(tensors):
             packed = self.packing.offsets if b is None else {b: 0}
@@ -229,13 +263,9 @@ class GpuPlan(Launcher):
         self.places |= {b: (block + 1 + n, 0) for n, b in enumerate(self.from_host)}
         self.returned = [self.places[self.packing.first_of(b)][0] for b in outputs]
 
-        temporaries = [b for b in own if b not in self.places]
-        parts = [(n, w) for n, step in enumerate(steps) for x in step.launches for w in x.workspaces]
-        sizes = [self.counts.bytes(b.type) for b in temporaries] + [self._bytes(w) for _, w in parts]
-        lives = [_life(b, steps) for b in temporaries] + [(n, n) for n, _ in parts]
-        at, self.block = offsets(sizes, lives, ALIGNMENT)
-        self.places |= {b: (block, offset) for b, offset in zip(temporaries, at, strict=False)}
-        self.parts = {key: (block, offset) for key, offset in zip(parts, at[len(temporaries) :], strict=True)}
+        self.block = memory.size
+        self.places |= {b: (block, offset) for b, offset in memory.temporaries.items()}
+        self.parts = {key: (block, offset) for key, offset in memory.parts.items()}
         self.tensors = block + 1
         self.bound = [self._bound(n, step) for n, step in enumerate(steps)]
         self.compiled: dict[bool, tuple[list[list[_Compiled]], list[Any]]] = {}

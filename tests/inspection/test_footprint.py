@@ -21,6 +21,7 @@ from columba.inspection.footprint import footprint as footprint_of
 from columba.inspection.footprint import graph_bytes, peak_bytes
 from columba.ir.counts import Counts
 from columba.ir.indices import Tiles
+from columba.ir.plan.kernels import HostCall
 from columba.ir.spaces import PAIR_SPACES, Space
 from columba.nn.samples import LAYERS, sample
 from columba.runtime.cpp import memory
@@ -69,8 +70,13 @@ def exact_tiles(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("layer", LAYERS)
 def test_triton_allocates_what_is_predicted(layer: str, heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exactly, in forward and in backward, at the fullest moment: launches are left out, what surrounds them is not."""
-    triton_launch = pytest.importorskip("columba.runtime.triton.launch")
     pytest.importorskip("triton")
+    import gpu_stand_in
+
+    from columba.runtime.triton import gpu as triton_gpu
+    from columba.runtime.triton import launch as triton_launch
+
+    gpu_stand_in.install(monkeypatch)
     graph = typed_graph()
     exact_tiles(graph, monkeypatch)
     model, _, _ = sample(layer, features=16, heads=heads)
@@ -79,15 +85,15 @@ def test_triton_allocates_what_is_predicted(layer: str, heads: int, monkeypatch:
     predicted = footprint_of(compilation, graph.counts())
 
     meter = Meter()
-    allocate = triton_launch._Call.allocate
+    allocate = triton_gpu.Gpu.empty
 
-    def metered(call: Any, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
-        made = allocate(call, shape, dtype)
+    def metered(gpu: Any, shape: Sequence[int], dtype: torch.dtype) -> torch.Tensor:
+        made = allocate(gpu, shape, dtype)
         meter.add(made, made.nbytes)
         return made
 
-    monkeypatch.setattr(triton_launch._Call, "allocate", metered)
-    monkeypatch.setattr(triton_launch._Call, "_launch", lambda *_, **__: None)
+    monkeypatch.setattr(triton_gpu.Gpu, "empty", metered)
+    monkeypatch.setattr(triton_gpu.GpuPlan, "_compile", _without_launches)
     executable = triton_launch.TritonExecutable(compilation.plans, columba.ir.types.DType.I32)
     counts = [graph.counts().get(space, 0) for space in Space]
     for plan, expected in zip(executable.plans, (predicted.forward, predicted.backward), strict=True):
@@ -102,6 +108,11 @@ def test_triton_allocates_what_is_predicted(layer: str, heads: int, monkeypatch:
         assert meter.held - before == expected.outputs
         assert sum(t.nbytes for t in outputs) >= expected.outputs
         del outputs, inputs
+
+
+def _without_launches(plan: Any, tf32: bool) -> Any:
+    """Host calls alone."""
+    return [], [step.kernel for step in plan.emitted if isinstance(step.kernel, HostCall)]
 
 
 def _shape(t: Any, graph: Graph) -> tuple[int, ...]:

@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import gpu_stand_in
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -27,14 +27,10 @@ pytest.importorskip("triton")
 from triton_matrix import INTERPRETED, PASSES, PROGRAMS, Pair, graphs, random_graph, tensors_of
 
 import columba
-from columba.ir.counts import Counts
-from columba.ir.plan.plan import spaces_of
 from columba.ir.spaces import Space
 from columba.runtime import fast_path, operators
 from columba.runtime.graphs.graph import Graph
-from columba.runtime.host import run_host_program
-from columba.runtime.triton import launch as triton_launch
-from columba.runtime.triton.launch import TritonExecutable, _Call
+from columba.runtime.triton import gpu as triton_gpu
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:columba. backend=.triton. runs on CPU"),
@@ -86,19 +82,30 @@ def _is_cpu(value: Any) -> bool:
 
 @dataclass
 class Kernels:
-    """Stands for a module of kernels, which it only counts."""
+    """Stands for compiled kernels, whose launches it only counts."""
 
     launches: list[str] = field(default_factory=list)
 
-    def __getattr__(self, name: str) -> Any:
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Plans run on the stand-in for a GPU, with these kernels."""
+        gpu_stand_in.install(monkeypatch)
         kernels = self
 
         class Kernel:
-            def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., None]:
-                assert all(isinstance(n, int) for n in grid)
-                return lambda *args, **options: kernels.launches.append(name)
+            function = packed_metadata = None
 
-        return Kernel()
+            def __init__(self, name: str) -> None:
+                self.name = name
+
+            def run(self, *grid_and_arguments: Any) -> None:
+                assert all(isinstance(n, int) for n in grid_and_arguments[:3])
+                kernels.launches.append(self.name)
+
+        def compile(self: triton_gpu._BoundLaunch, tf32: bool) -> triton_gpu._Compiled:
+            return triton_gpu._Compiled(self, Kernel(self.launch.function), ())
+
+        monkeypatch.setattr(triton_gpu._BoundLaunch, "compile", compile)
+        monkeypatch.setattr(triton_gpu._BoundLaunch, "compile_others", lambda *_: None)
 
 
 @dataclass
@@ -125,8 +132,8 @@ def watch_calls(program: str, graph: Graph, monkeypatch: pytest.MonkeyPatch) -> 
 
     run = operators._run
     with monkeypatch.context() as patch:
-        patch.setattr(triton_launch, "load_functions", lambda source, interpreted: kernels)
-        patch.setattr(fast_path, "is_plain", lambda inputs: False)  # as for tensors of a GPU
+        kernels.install(patch)
+        patch.setattr(fast_path, "is_plain", lambda inputs: False)  # as where somebody looks at operators
         for _ in range(3):
             step()
         kernels.launches.clear()
@@ -185,44 +192,6 @@ def test_calls_do_not_wait_and_do_not_grow(program: str, monkeypatch: pytest.Mon
     )  # caches of weak references are cleared at times
 
 
-def watch_fake(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Runs both plans of a layer on tensors of a GPU that hold nothing."""
-    pair = Pair(PROGRAMS[program], 7, 3, torch.float32, INTERPRETED)
-    graph = graphs()[SMALL]
-    ours, _ = pair.arguments(graph)
-    compiled = columba.compile(pair.layer, backend="triton", passes=PASSES[0])
-    executable = TritonExecutable(columba.explain(compiled, *ours).compilation.plans, columba.ir.types.DType.I32)
-    assert len(executable.plans) == 2
-    kernels = Kernels()
-    with monkeypatch.context() as patch:
-        patch.setattr(triton_launch, "load_functions", lambda source, interpreted: kernels)
-        patch.setattr(triton_launch, "_on", lambda device: contextlib.nullcontext())
-        patch.setattr(triton_launch, "processors", lambda device: 132)
-        for plan in executable.plans:
-            used = spaces_of(plan)
-            counts = [graph.count(space) if space in used else 0 for space in Space]
-            shape = Counts(counts).shape
-            index = [graph.index(a) for a in plan.index_arrays]
-            seen = _Operators()
-            with FakeTensorMode(allow_non_fake_inputs=False), seen:
-                arrays = [torch.empty(a.shape, dtype=a.dtype, device="cuda") for a in index]
-                inputs = [
-                    torch.empty(shape(b.type), dtype=triton_launch.torch_dtype(b.type.dtype), device="cuda")
-                    for b in plan.inputs
-                ]
-                host = functools.partial(run_host_program, counts=counts)
-                outputs = executable.bind(plan.name, arrays, counts, host)(inputs)
-            assert all(o.device.type == "cuda" for o in outputs)
-            assert [tuple(o.shape) for o in outputs] == [shape(b.type) for b in plan.outputs]
-    wanted = {n.function for steps in executable.module.steps.values() for s in steps for n in s.launches}
-    assert set(kernels.launches) == wanted
-
-
-@pytest.mark.parametrize("program", PROGRAMS)
-def test_launching_needs_no_data(program: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    watch_fake(program, monkeypatch)
-
-
 # ------------------------------------------------------------------------------------------------ the tests see what is wrong
 
 
@@ -240,17 +209,17 @@ SYNCHRONIZING: dict[str, Callable[[Tensor], object]] = {
 
 
 @pytest.fixture
-def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[_Call], object]], None]:
-    """Lets every launch do something before."""
+def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[triton_gpu.GpuPlan], object]], None]:
+    """Lets every run of a plan do something before."""
 
-    def use(what: Callable[[_Call], object]) -> None:
-        launch = _Call._launch
+    def use(what: Callable[[triton_gpu.GpuPlan], object]) -> None:
+        run = triton_gpu.GpuPlan.run
 
-        def planted(self: _Call, *args: Any, **options: Any) -> None:
+        def planted(self: triton_gpu.GpuPlan, *args: Any, **options: Any) -> Any:
             what(self)
-            launch(self, *args, **options)
+            return run(self, *args, **options)
 
-        monkeypatch.setattr(_Call, "_launch", planted)
+        monkeypatch.setattr(triton_gpu.GpuPlan, "run", planted)
 
     return use
 
@@ -260,15 +229,6 @@ def test_waiting_is_seen(name: str, plant: Callable[..., None], monkeypatch: pyt
     plant(lambda call: SYNCHRONIZING[name](call.index[0]))
     with pytest.raises(Synchronized):
         watch_calls("rgcn", graphs()[SMALL], monkeypatch)
-
-
-@pytest.mark.parametrize("name", ["item", "tolist", "cpu", "to", "bool", "unique"])
-def test_waiting_is_seen_by_fake_tensors(
-    name: str, plant: Callable[..., None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plant(lambda call: SYNCHRONIZING[name](call.index[0]))
-    with pytest.raises(Synchronized):
-        watch_fake("rgcn", monkeypatch)
 
 
 def test_growing_is_seen(plant: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
