@@ -119,7 +119,7 @@ def own_binaries(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture
 def tf32(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: "high")
+    monkeypatch.setattr("columba.runtime.triton.functions.is_tf32_allowed", lambda: True)
 
 
 CASES = [(name, size, heads) for name in LAYERS for size in (64, 128) for heads in ((1,) if name == "rgcn" else (1, 4))]
