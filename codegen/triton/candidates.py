@@ -47,14 +47,16 @@ class Limits:
 
 
 def limits_of(target: str) -> Limits:
-    """The limits of an architecture: ``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``, other ``sm_*``, or the interpreter.
+    """The limits of an architecture: ``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``, other ``sm_*`` and ``gfx*``, or the interpreter.
 
-    From the CUDA C++ Programming Guide (maximum shared memory of a block, by compute capability) and the CDNA 3 ISA reference.
+    From the CUDA C++ Programming Guide (maximum shared memory of a block, by compute capability) and the CDNA 3 and RDNA 3 ISA
+    references.
     """
     if target == INTERPRETER:
         return Limits(227 * 1024, descriptors=True)
     if target.startswith("gfx"):
-        return Limits(64 * 1024, threads=64, warps=16)
+        wide = target.startswith("gfx9")
+        return Limits(64 * 1024, threads=64 if wide else 32, warps=16 if wide else 32)
     found = re.fullmatch(r"sm_(\d+)a?", target)
     if found is None:
         raise ValueError(f"unknown GPU architecture {target!r}; e.g. sm_80, sm_90, sm_100, gfx942")

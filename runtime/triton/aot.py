@@ -28,7 +28,8 @@ from columba.ir.types import DType
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.triton.functions import dot_constants, launch_options, load_functions
 
-AMD = ("gfx942",)
+AMD = "gfx"
+"""How the names of AMD's architectures begin."""
 
 
 class UnknownTarget(ValueError):
@@ -97,11 +98,11 @@ def _width(load: re.Match[str]) -> int:
 
 
 def gpu_target(name: str) -> Any:
-    """Triton's description of an architecture: ``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``."""
+    """Triton's description of an architecture: ``sm_80``, ``sm_90``, ``sm_100``; ``gfx90a``, ``gfx942``, ``gfx1100``."""
     from triton.backends.compiler import GPUTarget
 
-    if name in AMD:
-        return GPUTarget("hip", name, 64)
+    if re.fullmatch(r"gfx\d+[a-f]?", name) is not None:
+        return GPUTarget("hip", name, 64 if name.startswith("gfx9") else 32)
     found = re.fullmatch(r"sm_(\d+)a?", name)
     if found is None:
         raise UnknownTarget(f"unknown GPU architecture {name!r}; e.g. sm_80, sm_90, sm_100, gfx942")
@@ -171,7 +172,7 @@ def _example(argument: Argument, index_dtype: DType) -> torch.dtype | int:
 
 
 def _binary(plan: str, launch: Launch, variant: Variant, target: str, compiled: Any) -> Binary:
-    if target in AMD:
+    if target.startswith(AMD):
         text = compiled.asm["amdgcn"]
         registers = _number(r"\.vgpr_count:\s+(\d+)", text)
         spilled = 4 * _number(r"\.vgpr_spill_count:\s+(\d+)", text)

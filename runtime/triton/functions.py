@@ -14,16 +14,22 @@ import torch
 from columba.codegen.triton import Launch, Variant
 from columba.ir.types import DType
 
+LEAST_VERSION = (3, 5)
+"""Older versions of Triton fail to compile small products."""
+
 
 class TritonNotFound(RuntimeError):
-    """Triton is not installed."""
+    """Triton is not installed, or is too old."""
 
 
 def launch_options(variant: Variant, *, nvidia: bool, rounded: bool) -> dict[str, int | bool]:
-    """How Triton compiles a variant, for an NVIDIA GPU or for another one. ``rounded``: products are, before they are added."""
+    """How Triton compiles a variant, for an NVIDIA GPU or for another one. ``rounded``: products are, before they are added.
+
+    AMD's GPUs have 64 KiB of shared memory, which two stages of loads under way fit, and copy to it through registers: more hide little.
+    """
     options: dict[str, int | bool] = {
         "num_warps": variant.warps,
-        "num_stages": variant.stages,
+        "num_stages": variant.stages if nvidia else min(variant.stages, 2),
         "enable_fp_fusion": not rounded,
     }
     return options | {"maxnreg": variant.registers} if nvidia else options
@@ -67,11 +73,17 @@ def load_functions(source: str, *, interpreted: bool) -> ModuleType:
 
 def _import(source: str, interpreted: bool) -> ModuleType:
     try:
+        import triton
         from triton import knobs
     except ImportError as e:
         raise TritonNotFound(
             f"backend='triton' needs Triton, which cannot be imported ({e}); pip install triton"
         ) from e
+    if tuple(map(int, triton.__version__.split(".")[:2])) < LEAST_VERSION:
+        least = ".".join(map(str, LEAST_VERSION))
+        raise TritonNotFound(
+            f"backend='triton' needs Triton {least} or newer, this is {triton.__version__}; pip install 'triton>={least}'"
+        )
     name = f"columba_kernels_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
     file = f"<{name}>"
     # Triton reads the source of functions again, from where tracebacks find it, too; no file on a disk is trusted.

@@ -16,6 +16,7 @@ pytest.importorskip("triton")
 import columba
 from columba import nn
 from columba.codegen.triton import BufferArgument, Launch, candidates, emit
+from columba.codegen.triton.candidates import limits_of
 from columba.driver import Compilation
 from columba.ir.plan.kernels import Gemm, Kernel, Traversal
 from columba.ir.spaces import Space
@@ -43,6 +44,34 @@ def compilation_of(name: str, size: int, heads: int, dtype: torch.dtype) -> Comp
 
 def binaries_of(name: str, size: int, heads: int, dtype: torch.dtype, target: str) -> list[Binary]:
     return list(compile_plans(compilation_of(name, size, heads, dtype).plans, DType.I32, target))
+
+
+EVERY_TARGET = ("sm_80", "sm_86", "sm_89", "sm_90", "sm_100", "gfx90a", "gfx942", "gfx1100")
+
+
+@pytest.mark.parametrize(
+    ("target", "name"),
+    [
+        ("gfx942", "hgt"),
+        *(
+            pytest.param(t, n, marks=pytest.mark.slow)
+            for t in EVERY_TARGET
+            for n in LAYERS
+            if (t, n) != ("gfx942", "hgt")
+        ),
+    ],
+)
+def test_default_schedules_fit(target: str, name: str) -> None:
+    """Shared memory and threads of a block, of every launch of a training step with 4 heads and 64 features."""
+    limits = limits_of(target)
+    plans = compilation_of(name, 64, 4 if name != "rgcn" else 1, torch.float32).plans
+    products = {
+        s.kernel.name for p, steps in emit(plans).steps.items() for s in steps if any(x.dot for x in s.launches)
+    }
+    only = products if (target, name) == ("gfx942", "hgt") else None
+    for binary in compile_plans(plans, DType.I32, target, only=only):
+        assert binary.shared <= limits.shared, binary
+        assert binary.variant.warps <= limits.warps, binary
 
 
 # ------------------------------------------------------------------------------------------------ what is asked of binaries
