@@ -15,6 +15,9 @@ from torch import Tensor
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
+
 GRAPH = square_graphs()["random"]
 
 Function = Callable[..., Any]

@@ -16,6 +16,9 @@ from columba.ir.spaces import Space
 from columba.passes.recipes import LEVEL_1, Recipe
 from columba.runtime.reference import evaluate
 
+pytestmark = pytest.mark.unoptimized
+
+
 SCORES = """program p(%h: node[64] f32, %w: rel[64,64] f32, %a: rel[64] f32, %b: rel[64] f32) {
   %0: src_rel[64] f32 = lift(%h, via=src:src_rel->node)
   %1: src_rel[64] f32 = linear(%0, %w, via=rel:src_rel->rel)

@@ -26,6 +26,8 @@ from columba.ir.spaces import PAIR_SPACES, Space
 from columba.nn.samples import LAYERS, sample
 from columba.runtime.cpp import memory
 
+pytestmark = pytest.mark.unoptimized
+
 
 def typed_graph(nodes: int = 300, edges: int = 2000, relations: int = 2, types: int = 2) -> Graph:
     generator = torch.Generator().manual_seed(5)

@@ -30,6 +30,9 @@ from columba.ir.spaces import PAIR_SPACES, Space
 from columba.ir.types import DType
 from columba.nn.samples import sample
 
+pytestmark = pytest.mark.unoptimized
+
+
 RGCN = "columba.nn.samples:rgcn"
 
 

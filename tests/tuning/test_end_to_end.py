@@ -202,6 +202,7 @@ def test_the_example_of_the_document_runs(place: Place) -> None:
     place.run("-c", example.replace("tempfile.mkdtemp()", repr(str(place.cache))))
 
 
+@pytest.mark.slow
 def test_two_tuners_at_once(place: Place) -> None:
     processes = [place.start("-m", "columba.cli", *TUNE, "1s") for _ in range(2)]
     for process in processes:

@@ -35,6 +35,9 @@ from columba.tuning.records import Records
 from columba.tuning.search import Search, tune_variants
 from columba.tuning.space import default_decision, plan_candidates, plan_decisions, sweeps
 
+pytestmark = pytest.mark.unoptimized
+
+
 RATES = Rates(1e11, 1e9, 1e10, 5e9, 2e9, 1e-5, 1e7)
 COUNTS = Counts(
     {Space.NODE: 1000, Space.EDGE: 9000, Space.REL: 9, Space.NTYPE: 2, Space.SRC_REL: 4000, Space.DST_REL: 5000}
@@ -158,7 +161,7 @@ def test_all_plan_decisions_are_spelled_as_users_would(compilation: Compilation)
     assert len(list(plan_decisions(gradients=False))) < len(decisions)
 
 
-@pytest.mark.parametrize("layer", ["rgcn", "rgat"])
+@pytest.mark.parametrize("layer", ["rgcn", pytest.param("rgat", marks=pytest.mark.slow)])
 def test_candidates_are_few_different_and_near_the_best(layer: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(space, "OPTIONAL", ("reorder_linear", "factor_sums", "sink_lifts", "fuse_traversals"))
     found, _ = variants(layer)

@@ -51,9 +51,8 @@ def _matrix() -> tuple[dict[str, tuple[Build, int]], dict[str, tuple[Build, int]
             for blocks in {1: (1,), 7: (7,), 16: (4,), 64: (2,), 100: (5,)}[size]:
                 add(f"rgcn {aggr} blocks {size}", rgcn(size, aggr=aggr, num_blocks=blocks), size, quick=size == 16)
         for heads in (1, 3, 4):  # widths: one number, less than a vector, whole vectors, and many with a rest
-            quick = (heads, size) in ((1, 1), (3, 7), (4, 16), (1, 100))
-            add(f"rgat {heads}x{size}", rgat(size, heads), size, quick=quick)
-            add(f"hgt {heads}x{size}", hgt(size, heads), size, quick=quick)
+            add(f"rgat {heads}x{size}", rgat(size, heads), size, quick=(heads, size) in ((1, 1), (3, 7), (1, 100)))
+            add(f"hgt {heads}x{size}", hgt(size, heads), size, quick=(heads, size) in ((3, 7), (4, 16)))
     add("rgcn max", rgcn(7, aggr="max"), 7, quick=True)
     add("rgcn without root", rgcn(7, root_weight=False, bias=False), 7, quick=True)
     add("rgat mean of heads", rgat(7, 3, concat=False), 7, quick=True)

@@ -37,7 +37,7 @@ def some_cases(count: int) -> list[Case]:
 
 
 def test_a_short_run_finds_nothing() -> None:
-    report = Campaign(programs=300, seed=20, build=8, traced=100, seconds=15).run()
+    report = Campaign(programs=300, seed=20, build=8, traced=100, seconds=8).run()
     assert not report.failures, "\n".join(
         f"{f.failure.signature}\n{f.failure.message}\n{f.case}" for f in report.failures
     )

@@ -98,7 +98,11 @@ def test_layers(name: str) -> None:
         check(narrow, wide, lambda model, args, g=graph: model(*args, g), [x], where)
 
 
-@pytest.mark.parametrize("custom", CUSTOM_LAYERS, ids=lambda s: s.name)
+@pytest.mark.parametrize(
+    "custom",
+    [pytest.param(c, marks=[] if c.name == "gated" else pytest.mark.slow) for c in CUSTOM_LAYERS],
+    ids=lambda s: s.name,
+)
 def test_custom_layers(custom: CustomLayer) -> None:
     torch.manual_seed(0)
     narrow, wide = rounded(custom.build(RELATIONS, NODE_TYPES))

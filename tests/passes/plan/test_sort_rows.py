@@ -22,6 +22,9 @@ from columba.ir.spaces import Space, index_map
 from columba.ir.types import DType
 from columba.passes.plan.sort_rows import sort_saved
 
+pytestmark = pytest.mark.unoptimized
+
+
 GRAPHS = square_graphs()
 BY_SRC, BY_DST = (index_map(name, Space.EDGE) for name in ("src", "dst"))
 

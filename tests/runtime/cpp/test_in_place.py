@@ -16,6 +16,8 @@ from columba.ir.plan.verify import verify
 from columba.ir.types import DType
 from columba.nn import RGCNConv
 
+pytestmark = pytest.mark.unoptimized
+
 
 def plan(reader: str, out: str = "node[4] f32", t: str = "node[4] f32", more: str = "", outputs: str = "") -> Plan:
     """A kernel that makes ``@t`` of the input, and ``reader``, which makes ``@out`` of it."""

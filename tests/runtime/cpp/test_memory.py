@@ -13,6 +13,9 @@ import torch
 
 from columba.runtime.cpp.memory import Block, Piece, Pooled, Scratch
 
+pytestmark = pytest.mark.unoptimized
+
+
 PAGE = mmap.PAGESIZE
 
 

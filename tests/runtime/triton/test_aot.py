@@ -68,7 +68,7 @@ def test_default_schedules_fit(target: str, name: str) -> None:
     products = {
         s.kernel.name for p, steps in emit(plans).steps.items() for s in steps if any(x.dot for x in s.launches)
     }
-    only = products if (target, name) == ("gfx942", "hgt") else None
+    only = set(sorted(products)[:2]) if (target, name) == ("gfx942", "hgt") else None
     for binary in compile_plans(plans, DType.I32, target, only=only):
         assert binary.shared <= limits.shared, binary
         assert binary.variant.warps <= limits.warps, binary
@@ -162,6 +162,7 @@ def test_forward_in_16_bits() -> None:
     assert [b.variant for b in binaries] == [v for x in launches for v in x.variants]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("tf32")
 def test_forward_in_tf32() -> None:
     check_all("rgcn", 64, 1, torch.float32, "sm_80", tf32=True, plans=1)
