@@ -57,7 +57,7 @@ SHORT_PATIENCE = 20.0
 BUILDING = "columba-build-"
 """How folders begin in which something is built."""
 
-SAID = 4000
+MOST_OUTPUT = 4000
 """Characters of what a compiler says that an error repeats."""
 
 
@@ -282,4 +282,4 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _cut(output: str) -> str:
-    return output if len(output) <= SAID else f"{output[:SAID]}\n... ({len(output) - SAID} characters more)"
+    return output if len(output) <= MOST_OUTPUT else f"{output[:MOST_OUTPUT]}\n... ({len(output) - MOST_OUTPUT} characters more)"
