@@ -282,4 +282,8 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 def _cut(output: str) -> str:
-    return output if len(output) <= MOST_OUTPUT else f"{output[:MOST_OUTPUT]}\n... ({len(output) - MOST_OUTPUT} characters more)"
+    return (
+        output
+        if len(output) <= MOST_OUTPUT
+        else f"{output[:MOST_OUTPUT]}\n... ({len(output) - MOST_OUTPUT} characters more)"
+    )

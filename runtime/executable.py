@@ -94,6 +94,26 @@ class Executable(Protocol):
         """The plan called ``plan``, prepared for one graph: its index arrays, and the rows of every space."""
         ...
 
+    def run(
+        self,
+        plan: str,
+        inputs: Sequence[Tensor],
+        index: Sequence[Tensor],
+        counts: Sequence[int],
+        *,
+        host: HostRunner | None = None,
+    ) -> list[Tensor]:
+        """The outputs of a plan.
+
+        Args:
+            plan: its name.
+            inputs: tensors for ``plan.inputs``.
+            index: the graph's ``plan.index_arrays``.
+            counts: rows of every space, in the order of :class:`Space`.
+            host: runs the programs of host calls.
+        """
+        return self.bind(plan, index, counts, host)(inputs)
+
 
 Expected = tuple[str, torch.dtype, tuple[int, ...]]
 """What an input must be: its name, dtype and shape."""

@@ -6,7 +6,6 @@ kernels directly, under an ``autograd.Function`` if a gradient is wanted: on sma
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,7 +128,7 @@ class FastPath(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*[inputs[n] for n in pair.inputs], *[outputs[n] for n in pair.outputs])
         results = outputs[: on_graph.program.results]
-        ctx.results = [(x.shape, x.dtype, x.device) for x in results]
+        ctx.results = [(x.shape, x.dtype) for x in results]
         ctx.times = collecting()
         return tuple(results)
 
@@ -145,7 +144,8 @@ class FastPath(torch.autograd.Function):
         grads: list[Any] = list(given)
         for n in pair.grads:
             if grads[n] is None:
-                shape, dtype, device = ctx.results[n]
+                shape, dtype = ctx.results[n]
+                device = next(g.device for g in given if g is not None)
                 grads[n] = torch.zeros(shape, dtype=dtype, device=device)
         found: Sequence[Tensor] = ()
         if pair.backward is not None:
@@ -156,8 +156,11 @@ class FastPath(torch.autograd.Function):
                 pair.backward.check(tensors)
                 if spare:
                     ctx.spare = None
-                with contextlib.nullcontext() if ctx.times is None else collecting_in(ctx.times):
+                if ctx.times is None:
                     found = pair.backward.run(tensors, spare)
+                else:
+                    with collecting_in(ctx.times):
+                        found = pair.backward.run(tensors, spare)
             else:
                 tensors = pair.backward.unpacked(tensors)
                 found = operators.backward(on_graph.program.key, tensors, on_graph.index, on_graph.counts)

@@ -90,7 +90,11 @@ class _Driver:
                     size = self.global_scratch_size * x * y * z
                     given = _allocation._allocator.get()(size, self.global_scratch_align, stream)
                     assert given.numel() >= size
-                seen.launches.append(Launched(function, (x, y, z), rest[4:]))
+                _, metadata, enter, leave, *arguments = rest
+                for hook in (enter, leave):
+                    if hook is not None:
+                        hook(metadata)
+                seen.launches.append(Launched(function, (x, y, z), tuple(arguments)))
 
         self.launcher_cls = Launcher
 
@@ -153,6 +157,5 @@ def install(monkeypatch: pytest.MonkeyPatch, arch: int = 90) -> Seen:
     monkeypatch.setattr(driver, "_active", _Driver(seen, arch))
     monkeypatch.setattr(functions, "_loaded", {})  # kernels know the driver that they were loaded by
     monkeypatch.setattr(triton_launch, "gpu_of", lambda device: StandIn(device))
-    monkeypatch.setattr(triton_gpu, "gpu_of", lambda device: StandIn(device))
     monkeypatch.setattr(backends.TRITON, "architecture", lambda device: f"sm_{arch}", raising=False)
     return seen

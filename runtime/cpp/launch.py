@@ -56,26 +56,6 @@ class CppExecutable(Executable):
         """The source of all kernels."""
         return "\n".join(emit([plan], self._emitted) for plan in self.plans)
 
-    def run(
-        self,
-        plan: str,
-        inputs: Sequence[Tensor],
-        index: Sequence[Tensor],
-        counts: Sequence[int],
-        *,
-        host: HostRunner | None = None,
-    ) -> list[Tensor]:
-        """The outputs of a plan.
-
-        Args:
-            plan: its name.
-            inputs: tensors for ``plan.inputs``.
-            index: the graph's ``plan.index_arrays``.
-            counts: rows of every space, in the order of :class:`Space`.
-            host: runs the programs of host calls.
-        """
-        return self.bind(plan, index, counts, host)(inputs)
-
     def bind(
         self,
         plan: str,

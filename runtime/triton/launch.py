@@ -72,21 +72,6 @@ class TritonExecutable(Executable):
     def source(self) -> str:
         return self.module.source
 
-    def run(
-        self,
-        plan: str,
-        inputs: Sequence[Tensor],
-        index: Sequence[Tensor],
-        counts: Sequence[int],
-        *,
-        host: HostRunner | None = None,
-    ) -> list[Tensor]:
-        """The outputs of a plan: see :meth:`columba.runtime.cpp.launch.CppExecutable.run`.
-
-        Nothing here waits for the device or looks at what tensors hold: grids come from ``counts`` and from lengths.
-        """
-        return self.bind(plan, index, counts, host)(inputs)
-
     def bind(
         self,
         plan: str,
@@ -94,7 +79,7 @@ class TritonExecutable(Executable):
         counts: Sequence[int],
         host: HostRunner | None = None,
     ) -> Launcher:
-        """The plan prepared for one graph: see :meth:`columba.runtime.cpp.launch.CppExecutable.bind`."""
+        """The plan prepared for one graph. Nothing here waits for the device, or looks at what tensors hold."""
         gpu = gpu_of(index[0].device) if index else None
         bound = _BoundPlan(self.runners[plan], index, counts, host)
         return bound if gpu is None else bound.on(gpu)

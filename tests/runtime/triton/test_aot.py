@@ -68,7 +68,7 @@ def test_default_schedules_fit(target: str, name: str) -> None:
     products = {
         s.kernel.name for p, steps in emit(plans).steps.items() for s in steps if any(x.dot for x in s.launches)
     }
-    only = set(sorted(products)[:2]) if (target, name) == ("gfx942", "hgt") else None
+    only = products if (target, name) == ("gfx942", "hgt") else None
     for binary in compile_plans(plans, DType.I32, target, only=only):
         assert binary.shared <= limits.shared, binary
         assert binary.variant.warps <= limits.warps, binary

@@ -110,13 +110,20 @@ def test_hooks_see_every_launch(seen: gpu_stand_in.Seen) -> None:
     x = torch.randn(20, 16, requires_grad=True)
     step(layer, x, graph)
     seen.clear()
-    named: list[Any] = []
-    knobs.runtime.launch_enter_hook.add(named.append)
+    named: list[str] = []
+
+    def note(metadata: Any) -> None:
+        named.append(metadata.get()["name"])
+
+    knobs.runtime.launch_enter_hook.add(note)
     try:
         step(layer, x, graph)
     finally:
-        knobs.runtime.launch_enter_hook.remove(named.append)
-    assert len(seen.launches) == len(set(map(str, seen.launches))) > 4
+        knobs.runtime.launch_enter_hook.remove(note)
+    assert named == [launched.kernel for launched in seen.launches]
+    assert len(named) > 4
+    step(layer, x, graph)
+    assert len(seen.launches) == 2 * len(named)
 
 
 # ------------------------------------------------------------------------------------------------ addresses
