@@ -18,6 +18,9 @@ from columba.ir.plan.memory import PlanMemory, all_buffers
 from columba.ir.plan.plan import Plan
 from columba.ir.plan.planned import Planned
 from columba.ir.types import DType
+from columba.runtime.cpp.launch import (
+    CppExecutable,  # which nearly every process uses: not to be paid for by the first call
+)
 from columba.runtime.executable import Executable
 
 Changes = Mapping[str, Any]
@@ -92,8 +95,6 @@ class CppBackend(Backend):
         return "\n".join(emit([plan], index_dtype) for plan in planned.plans)
 
     def executable(self, planned: Planned, index_dtype: DType) -> Executable:
-        from columba.runtime.cpp.launch import CppExecutable
-
         return CppExecutable(planned.plans, index_dtype, planned.plan_texts)
 
     def memory(self, planned: Planned, counts: Counts) -> tuple[tuple[Plan, ...], tuple[PlanMemory, ...]]:
