@@ -142,10 +142,12 @@ class FastPath(torch.autograd.Function):
                 f"columba: the backward pass of {on_graph.program.name} failed before and has used up what was saved for it"
             )
         grads: list[Any] = list(given)
+        device = next((g.device for g in given if g is not None), None)
+        if device is None:  # nobody asks for a gradient
+            return (None,) * (1 + len(pair.gives))
         for n in pair.grads:
             if grads[n] is None:
                 shape, dtype = ctx.results[n]
-                device = next(g.device for g in given if g is not None)
                 grads[n] = torch.zeros(shape, dtype=dtype, device=device)
         found: Sequence[Tensor] = ()
         if pair.backward is not None:
