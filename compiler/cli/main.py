@@ -16,6 +16,7 @@ from rich.text import Text
 import columba
 from columba.cli.doctor import examine
 from columba.cli.graphs import load_callable
+from columba.cli.precompile import precompile_command
 from columba.cli.tune import tune_command
 from columba.datasets import statistics
 from columba.inspection.chips import CHIPS, UnknownChip, chip
@@ -177,4 +178,5 @@ def cache(clear: bool) -> None:
     click.echo(f"{plain(info.folder)}\n{info.entries} entries, {info.bytes / 2**20:.1f} MiB")
 
 
+main.add_command(precompile_command(load_target))
 main.add_command(tune_command(load_target))

@@ -134,12 +134,24 @@ def compile_plans(
             for launch in step.launches:
                 for variant in launch.variants if counts is None else [launch.variant(counts)]:
                     function = getattr(functions, launch.function)
-                    compiled = _compile(function, launch, variant, index_dtype, wanted, rounded=step.rounded)
+                    compiled = compile_launch(function, launch, variant, index_dtype, wanted, rounded=step.rounded)
                     yield _binary(plan.name, launch, variant, target, compiled)
 
 
-def _compile(function: Any, launch: Launch, variant: Variant, index_dtype: DType, target: Any, *, rounded: bool) -> Any:
-    """Compiled as a launch on ``target`` would, so that it is found in Triton's cache there: the very key is made as launches make it."""
+def compile_launch(
+    function: Any,
+    launch: Launch,
+    variant: Variant,
+    index_dtype: DType,
+    target: Any,
+    *,
+    rounded: bool,
+    tf32: bool | None = None,
+) -> Any:
+    """Compiled as a launch on ``target`` would, so that it is found in Triton's cache there: the very key is made as launches make it.
+
+    ``tf32`` is the precision of products of float32; None: what PyTorch's settings say now.
+    """
     import triton
     from triton.compiler import ASTSource, make_backend
     from triton.runtime.jit import MockTensor, create_function_from_signature
@@ -147,7 +159,7 @@ def _compile(function: Any, launch: Launch, variant: Variant, index_dtype: DType
     backend = make_backend(target)
     bind = create_function_from_signature(function.signature, function.params, backend)
     given = [MockTensor.wrap_dtype(_example(argument, index_dtype)) for _, argument in launch.arguments]
-    constants = dict(variant.constants) | dot_constants(launch, interpreted=False)
+    constants = dict(variant.constants) | dot_constants(launch, interpreted=False, tf32=tf32)
     named = launch_options(variant, nvidia=target.backend == "cuda", rounded=rounded)
     named["debug"] = bool(function.debug or triton.knobs.runtime.debug)
     bound, specialization, options = bind(*given, **constants, **named)
