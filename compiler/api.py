@@ -31,6 +31,7 @@ def compile(
     memory_budget: int | None = ...,
     recipe: Recipe | None = ...,
     autotune: bool = ...,
+    fp32_precision: str | None = ...,
 ) -> M: ...
 @overload
 def compile(
@@ -41,6 +42,7 @@ def compile(
     memory_budget: int | None = ...,
     recipe: Recipe | None = ...,
     autotune: bool = ...,
+    fp32_precision: str | None = ...,
 ) -> F: ...
 @overload
 def compile(
@@ -51,6 +53,7 @@ def compile(
     memory_budget: int | None = ...,
     recipe: Recipe | None = ...,
     autotune: bool = ...,
+    fp32_precision: str | None = ...,
 ) -> Callable[[F], F]: ...
 
 
@@ -62,6 +65,7 @@ def compile(
     memory_budget: int | None = None,
     recipe: Recipe | None = None,
     autotune: bool = False,
+    fp32_precision: str | None = None,
 ) -> Any:
     """Compiles a function, a method, a module class, or a module, written in Columba's language.
 
@@ -79,6 +83,10 @@ def compile(
         memory_budget: the most bytes that the forward pass may save for the backward one beside inputs and results; what does not fit is
             computed again. None: whatever is fastest.
         recipe: instead of ``passes``, all passes in order (:class:`columba.passes.recipes.Recipe`).
+        fp32_precision: how products of float32 are computed on a GPU, in the words of PyTorch's settings of that name: ``"ieee"``: as they
+            are, which NVIDIA's tensor cores cannot; ``"tf32"``: operands are rounded to 10 bits of mantissa; ``"tf32x3"``: as three such
+            products, which err by 2^-21 or so of what is multiplied, and run on tensor cores (AMD's matrix units take float32 as it is:
+            there it is ``"ieee"``). None: as ``torch.backends.cuda.matmul.fp32_precision`` says at the call. On a CPU products are IEEE's.
         autotune: where no tuning record exists for a program and graphs of this size, candidates are measured at the first call, for about
             half a minute, and the winner is recorded (see :func:`columba.tune`).
 
@@ -99,7 +107,7 @@ def compile(
     >>> neighbour_sum(g, torch.tensor([[1.0], [2.0], [4.0]])).tolist()
     [[0.0], [1.0], [6.0]]
     """
-    options = Options(backend, passes, memory_budget, recipe, autotune)
+    options = Options(backend, passes, memory_budget, recipe, autotune, fp32_precision)
     return functools.partial(compiled, options=options) if target is None else compiled(target, options)
 
 

@@ -27,6 +27,10 @@ Changes = Mapping[str, Any]
 """What tuning changes in the schedule of one kernel, as it is written to JSON: some fields and their new values, or, with a ``kind``,
 a whole schedule."""
 
+PRECISIONS = ("ieee", "tf32", "tf32x3")
+"""How products of float32 are computed on a GPU: as IEEE has them, outside NVIDIA's tensor cores; with operands rounded to TF32; or as
+three such products, of what operands are rounded to and of what is left of them, nearly as precise as the first."""
+
 KIND = "kind"
 """The field that a whole schedule has."""
 
@@ -138,7 +142,7 @@ class TritonBackend(Backend):
     def executable(self, planned: Planned, index_dtype: DType) -> Executable:
         from columba.runtime.triton.launch import TritonExecutable
 
-        return TritonExecutable(planned.plans, index_dtype, schedules=planned.schedules)
+        return TritonExecutable(planned.plans, index_dtype, schedules=planned.schedules, precision=planned.precision)
 
     def memory(self, planned: Planned, counts: Counts) -> tuple[tuple[Plan, ...], tuple[PlanMemory, ...]]:
         from columba.codegen.triton import emit

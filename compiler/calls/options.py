@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from columba.passes.recipes import Recipe
-from columba.runtime.backends import Choice, choice_named
+from columba.runtime.backends import PRECISIONS, Choice, choice_named
 from columba.selection.variants import parse_choices, recipes_for
 
 
@@ -20,6 +20,7 @@ class Options:
     memory_budget: int | None = None
     recipe: Recipe | None = None
     autotune: bool = False
+    fp32_precision: str | None = None
 
     def __post_init__(self) -> None:
         choice_named(self.backend)
@@ -29,6 +30,11 @@ class Options:
             raise ValueError("give passes or a recipe, not both: a recipe lists all passes")
         if self.autotune and not self.is_open:
             raise ValueError("autotune=True chooses what runs: give it without passes, recipe and memory_budget")
+        if self.fp32_precision not in (None, *PRECISIONS):
+            names = ", ".join(map(repr, PRECISIONS))
+            raise ValueError(
+                f"unknown fp32_precision {self.fp32_precision!r}; one of {names}, or None: as PyTorch's settings say"
+            )
         parse_choices(self.passes)
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -96,7 +97,8 @@ class Specialization:
             name = self.choice(graph, variants, backend)
             found = (key, name, graph.index_dtype, backend.name)
             if found not in self.runnables:
-                self.runnables[found] = Runnable(variants.planned(name), ir_dtype(graph.index_dtype), backend)
+                planned = replace(variants.planned(name), precision=self.options.fp32_precision)
+                self.runnables[found] = Runnable(planned, ir_dtype(graph.index_dtype), backend)
             return self.runnables[found]
 
     def explain(self, graph: Graph, inputs: Sequence[Tensor]) -> tuple[str, Variants]:

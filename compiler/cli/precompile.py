@@ -57,7 +57,7 @@ def precompile_command(load_target: Callable[[str], Sequence[Any]]) -> click.Com
                 (cache / folder).mkdir(parents=True, exist_ok=True)
                 os.environ[variable] = str((cache / folder).resolve())
         model, *args = load_target(target)
-        precisions = (False, True) if tf32 else (False,)
+        precisions = ("ieee", "tf32") if tf32 else ("ieee",)
         try:
             wanted = jobs_for(model, args, architectures, precisions, training=not inference)
             columns = (TextColumn("compiling"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -46,10 +46,14 @@ class Chip:
         return self.fp64 if dtype is DType.F64 else self.fp32
 
     def product_rate(self, dtype: DType, precision: str = "ieee") -> float:
-        """Of matrix products as the kernels do them: fp64 outside matrix units, and fp32 too unless ``precision`` is ``"tf32"``."""
+        """Of matrix products as the kernels do them: fp64 outside matrix units, and fp32 too where ``precision`` is ``"ieee"``.
+
+        ``"tf32x3"`` takes three products of the rate of ``"tf32"``, on AMD's chips none (see :func:`columba.compile`).
+        """
         if dtype in (DType.F16, DType.BF16):
             return self.half
-        return self.tf32 if dtype is DType.F32 and precision == "tf32" else self.vector_rate(dtype)
+        rates = {"tf32": self.tf32, "tf32x3": self.fp32 if self.architecture.startswith("gfx") else self.tf32 / 3}
+        return rates.get(precision, self.fp32) if dtype is DType.F32 else self.vector_rate(dtype)
 
 
 CHIPS = {

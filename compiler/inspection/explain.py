@@ -20,6 +20,7 @@ from columba.runtime.backends import backend_shown
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.modes import random_states_kept
+from columba.runtime.triton.functions import settled_precision
 from columba.selection.rates import machine_rates
 from columba.selection.variants import Variants
 from columba.selection.work import kernel_work
@@ -33,6 +34,7 @@ class Explanation:
         compilation: programs and plans as objects.
         prelude: plain PyTorch operations on weights that run before the kernels, with autograd.
         source: the source of all kernels: C++, or Triton where the model was compiled with that backend.
+        precision: the ``fp32_precision`` that ``columba.compile`` was given.
     """
 
     compilation: Compilation
@@ -41,6 +43,7 @@ class Explanation:
     variant: str
     costs: str
     graph: Graph
+    precision: str | None = None
 
     @property
     def level1(self) -> str:
@@ -76,9 +79,9 @@ class Explanation:
                 the table says what registers and memory they take.
         """
         counts = self.graph.counts()
-        prediction = predict(self.compilation, counts)
+        prediction = predict(self.compilation, counts, settled_precision(self.precision))
         index_dtype = ir_dtype(self.graph.index_dtype)
-        found = [] if target is None else list(reports(self.compilation, counts, target, index_dtype))
+        found = [] if target is None else list(reports(self.compilation, counts, target, index_dtype, self.precision))
         return prediction.table(chip_called(chip), found)
 
     def __str__(self) -> str:
@@ -116,6 +119,7 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
         variant,
         _costs(variant, variants, bound.graph),
         bound.graph,
+        compiled.options.fp32_precision,
     )
 
 
@@ -155,6 +159,11 @@ def variants_for(target: Any, *args: Any, **kwargs: Any) -> tuple[Variants, Grap
     """The ways to compile a target for these arguments, and the graph among them."""
     _, specialization, bound = _specialized(target, args, kwargs)
     return specialization.explain(bound.graph, bound.inputs)[1], bound.graph
+
+
+def precision_for(target: Any) -> str | None:
+    """The ``fp32_precision`` that ``columba.compile`` was given."""
+    return _compiled(target)[0].options.fp32_precision
 
 
 def _specialized(target: Any, args: Any, kwargs: Any) -> tuple[CompiledFunction, Any, Bound]:

@@ -13,14 +13,14 @@ from typing import Any
 from columba.datasets.statistics import GraphStatistics
 from columba.driver import Compilation
 from columba.inspection.chips import CHIPS, Chip
-from columba.inspection.explain import compile_for, variants_for
+from columba.inspection.explain import compile_for, precision_for, variants_for
 from columba.inspection.prediction import Prediction, predict
 from columba.inspection.resources import PROCESSORS, KernelReport, occupancy, reports
 from columba.inspection.roofline import rates_of
 from columba.ir.counts import Counts
 from columba.ir.types import DType
 from columba.runtime.dtypes import ir_dtype
-from columba.runtime.triton.functions import is_tf32_allowed
+from columba.runtime.triton.functions import settled_precision
 from columba.selection.variants import Variants
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")
@@ -72,7 +72,7 @@ def inspect(model: Any, *args: Any, target: str = "sm_90", **kwargs: Any) -> Ite
         columba.runtime.triton.aot.UnknownTarget: there is no such architecture.
     """
     compilation, graph = compile_for(model, *args, **kwargs)
-    return reports(compilation, graph.counts(), target, ir_dtype(graph.index_dtype))
+    return reports(compilation, graph.counts(), target, ir_dtype(graph.index_dtype), precision_for(model))
 
 
 def inspection(
@@ -98,10 +98,10 @@ def inspection(
     variants, graph = variants_for(model, *args, **kwargs)
     counts = graph.counts() if statistics is None else statistics.counts()
     name, compilation = choose(variants, counts, chip)
-    precision = "tf32" if is_tf32_allowed() else "ieee"
-    prediction = predict(compilation, counts, precision)
+    precision = precision_for(model)
+    prediction = predict(compilation, counts, settled_precision(precision))
     index_dtype = ir_dtype(graph.index_dtype) if statistics is None else DType.I32
-    found = () if target is None else tuple(reports(compilation, counts, target, index_dtype))
+    found = () if target is None else tuple(reports(compilation, counts, target, index_dtype, precision))
     return Inspection(name, chip, prediction, found, target)
 
 

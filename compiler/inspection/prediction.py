@@ -24,7 +24,7 @@ RESOURCES = ("registers", "spilled", "shared", "warps", "occupancy", "widest loa
 class Prediction:
     """The kernels of a program's plans with what they do on a graph, and the memory of a call or of a training step.
 
-    ``precision`` is how fp32 products multiply: ``"ieee"`` or ``"tf32"``.
+    ``precision`` is how fp32 products multiply: ``"ieee"``, ``"tf32"`` or ``"tf32x3"``.
     """
 
     counts: Counts

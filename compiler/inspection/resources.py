@@ -61,9 +61,15 @@ class KernelReport:
 
 
 def reports(
-    compilation: Compilation, counts: Counts, target: str, index_dtype: DType = DType.I32
+    compilation: Compilation,
+    counts: Counts,
+    target: str,
+    index_dtype: DType = DType.I32,
+    precision: str | None = None,
 ) -> Iterator[KernelReport]:
     """Compiles the kernels of a program for an architecture, one after the other, in the variants that a graph with ``counts`` runs.
+
+    ``precision`` is how products of float32 are computed; None: as PyTorch's settings say.
 
     Raises:
         columba.runtime.triton.aot.UnknownTarget: there is no such architecture.
@@ -73,7 +79,7 @@ def reports(
     given = {space: counts[space] if space in used else 0 for space in Space}
     module = emit(plans)
     steps = [step.kernel.name for plan in module.plans for step in module.steps[plan.name] for _ in step.launches]
-    for step, binary in zip(steps, compile_plans(plans, index_dtype, target, given), strict=True):
+    for step, binary in zip(steps, compile_plans(plans, index_dtype, target, given, precision=precision), strict=True):
         yield _report(step, binary)
 
 

@@ -24,7 +24,8 @@ Schedules = Mapping[tuple[str, str], Any]
 @dataclass(frozen=True)
 class Planned:
     """What running needs of a compilation. ``results`` are those that the forward plan returns beside saved values, ``texts`` the
-    plans' text, if it is known, ``schedules`` those that are no part of the plans."""
+    plans' text, if it is known, ``schedules`` those that are no part of the plans, ``precision`` how a GPU computes products of float32
+    (None: as PyTorch's settings say)."""
 
     name: str
     plans: tuple[Plan, ...]
@@ -34,6 +35,7 @@ class Planned:
     gradients: tuple[Gradient, ...] = ()
     texts: tuple[str, ...] = ()
     schedules: Schedules = field(default_factory=dict)
+    precision: str | None = None
 
     @property
     def plan_texts(self) -> tuple[str, ...]:

@@ -116,10 +116,12 @@ def compile_plans(
     counts: Mapping[Space, int] | None = None,
     schedules: KernelSchedules | None = None,
     only: Container[str] | None = None,
+    precision: str | None = None,
 ) -> Iterator[Binary]:
     """Every kernel of ``plans`` compiled for ``target``, one after the other, in all variants, or in those that a graph with ``counts``
     rows would run. Needs no GPU. ``schedules`` say how kernels run, as :func:`columba.codegen.triton.emit` takes them; ``only`` names the
-    kernels to compile, as the prepared plans call them.
+    kernels to compile, as the prepared plans call them, ``precision`` how products of float32 are computed (None: as PyTorch's settings
+    say).
 
     Raises:
         UnknownTarget: there is no such architecture.
@@ -134,7 +136,9 @@ def compile_plans(
             for launch in step.launches:
                 for variant in launch.variants if counts is None else [launch.variant(counts)]:
                     function = getattr(functions, launch.function)
-                    compiled = compile_launch(function, launch, variant, index_dtype, wanted, rounded=step.rounded)
+                    compiled = compile_launch(
+                        function, launch, variant, index_dtype, wanted, rounded=step.rounded, precision=precision
+                    )
                     yield _binary(plan.name, launch, variant, target, compiled)
 
 
@@ -146,11 +150,11 @@ def compile_launch(
     target: Any,
     *,
     rounded: bool,
-    tf32: bool | None = None,
+    precision: str | None = None,
 ) -> Any:
     """Compiled as a launch on ``target`` would, so that it is found in Triton's cache there: the very key is made as launches make it.
 
-    ``tf32`` is the precision of products of float32; None: what PyTorch's settings say now.
+    ``precision`` is that of products of float32; None: what PyTorch's settings say now.
     """
     import triton
     from triton.compiler import ASTSource, make_backend
@@ -159,8 +163,10 @@ def compile_launch(
     backend = make_backend(target)
     bind = create_function_from_signature(function.signature, function.params, backend)
     given = [MockTensor.wrap_dtype(_example(argument, index_dtype)) for _, argument in launch.arguments]
-    constants = dict(variant.constants) | dot_constants(launch, interpreted=False, tf32=tf32)
-    named = launch_options(variant, nvidia=target.backend == "cuda", rounded=rounded)
+    nvidia = target.backend == "cuda"
+    products = dot_constants(launch, interpreted=False, precision=precision, nvidia=nvidia)
+    constants = dict(variant.constants) | products
+    named = launch_options(variant, nvidia=nvidia, rounded=rounded)
     named["debug"] = bool(function.debug or triton.knobs.runtime.debug)
     bound, specialization, options = bind(*given, **constants, **named)
     options, signature, constexprs, attributes = function._pack_args(

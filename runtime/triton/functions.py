@@ -40,19 +40,30 @@ def is_tf32_allowed() -> bool:
     return str(torch.backends.cuda.matmul.fp32_precision) == "tf32"
 
 
-def dot_constants(launch: Launch, *, interpreted: bool, tf32: bool | None = None) -> dict[str, Any]:
-    """How a matrix product multiplies operands of float32: with ``tf32`` rounded to it; None: as PyTorch's settings say.
+def settled_precision(asked: str | None) -> str:
+    """How products of float32 are computed: as asked, by a name in :data:`columba.runtime.backends.PRECISIONS`; None: as PyTorch's
+    settings say."""
+    return asked or ("tf32" if is_tf32_allowed() else "ieee")
 
-    The interpreter holds bfloat16 as bits, which it cannot multiply; operands, rounded before, are given to it as float32.
+
+def dot_constants(
+    launch: Launch, *, interpreted: bool, precision: str | None = None, nvidia: bool = True
+) -> dict[str, Any]:
+    """How a matrix product multiplies operands of float32: as :func:`settled_precision` says.
+
+    AMD's matrix units multiply float32 as it is, so that there is nothing to make up of three products there. The interpreter holds
+    bfloat16 as bits, which it cannot multiply; operands, rounded before, are given to it as float32.
     """
     if launch.dot is None:
         return {}
     import triton.language as tl
 
-    precise = launch.dot is DType.F64 or not (is_tf32_allowed() if tf32 is None else tf32)
+    settled = "ieee" if launch.dot is DType.F64 else settled_precision(precision)
+    if settled == "tf32x3" and not nvidia:
+        settled = "ieee"
     types = {DType.F64: tl.float64, DType.F32: tl.float32, DType.BF16: tl.bfloat16, DType.F16: tl.float16}
     operand = tl.float32 if interpreted and launch.dot is DType.BF16 else types[launch.dot]
-    return {"PRECISION": "ieee" if precise else "tf32", "OPERAND": operand}
+    return {"PRECISION": settled, "OPERAND": operand}
 
 
 interpreter_lock = threading.RLock()

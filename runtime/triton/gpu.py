@@ -38,7 +38,7 @@ from columba.runtime.dtypes import torch_dtype
 from columba.runtime.executable import HostRunner, Launcher, check_inputs, collecting
 from columba.runtime.offsets import Life, offsets
 from columba.runtime.packing import Packing
-from columba.runtime.triton.functions import dot_constants, is_tf32_allowed, launch_options, load_functions
+from columba.runtime.triton.functions import dot_constants, launch_options, load_functions, settled_precision
 
 ALIGNMENT = 256
 """Bytes: of what PyTorch allocates on a GPU is no less."""
@@ -120,14 +120,14 @@ class _BoundLaunch:
         self.arguments.append(value)
         self.signature.append(value if of is None else of)
 
-    def compile(self, tf32: bool) -> _Compiled:
-        """Compiled for the precision that PyTorch's settings ask for (:func:`is_tf32_allowed`)."""
-        constants = self.constants | dot_constants(self.launch, interpreted=False, tf32=tf32)
+    def compile(self, precision: str, nvidia: bool) -> _Compiled:
+        """Compiled for a precision of products of float32 (:func:`settled_precision`)."""
+        constants = self.constants | dot_constants(self.launch, interpreted=False, precision=precision, nvidia=nvidia)
         return _Compiled(self, self._warmed_up(constants, self.options), tuple(constants.values()))
 
-    def compile_others(self, tf32: bool, options: Callable[[Variant], dict[str, Any]]) -> None:
+    def compile_others(self, precision: str, nvidia: bool, options: Callable[[Variant], dict[str, Any]]) -> None:
         """The variants for graphs of other degrees, which Triton then finds in its caches."""
-        products = dot_constants(self.launch, interpreted=False, tf32=tf32)
+        products = dot_constants(self.launch, interpreted=False, precision=precision, nvidia=nvidia)
         for variant in self.launch.variants:
             self._warmed_up(dict(variant.constants) | products, options(variant))
 
@@ -227,6 +227,7 @@ class GpuPlan(Launcher):
         index, counts: the index arrays and counts of the graph.
         host: runs the programs of host calls.
         packing: inputs or outputs that stand in one tensor.
+        precision: of products of float32; None: as PyTorch's settings say at each call.
     """
 
     def __init__(
@@ -240,11 +241,13 @@ class GpuPlan(Launcher):
         counts: Sequence[int],
         host: HostRunner | None,
         packing: Packing | None = None,
+        precision: str | None = None,
     ) -> None:
         if host is None and any(isinstance(step.kernel, HostCall) for step in steps):
             raise ValueError(f"plan {plan.name} has host calls; give run(host=...)")
         self.plan, self.emitted, self.source, self.choose = plan, steps, source, choose
         self.gpu, self.index, self.host, self.counts = gpu, tuple(index), host, Counts(counts)
+        self.precision = precision
         self.arrays = dict(zip(plan.index_arrays, self.index, strict=True))
         self.packing = packing or Packing((), self.counts, ALIGNMENT)
         inputs, outputs = self.packing.unpacked(plan.inputs), self.packing.unpacked(plan.outputs)
@@ -268,7 +271,7 @@ class GpuPlan(Launcher):
         self.parts = {key: (block, offset) for key, offset in memory.parts.items()}
         self.tensors = block + 1
         self.bound = [self._bound(n, step) for n, step in enumerate(steps)]
-        self.compiled: dict[bool, tuple[list[list[_Compiled]], list[Any]]] = {}
+        self.compiled: dict[str, tuple[list[list[_Compiled]], list[Any]]] = {}
         self.has_products = any(launch.dot is not None for step in steps for launch in step.launches)
         self.is_described = any(launch.described for step in steps for launch in step.launches)
 
@@ -336,7 +339,7 @@ class GpuPlan(Launcher):
         """The outputs, for inputs that passed ``check``. The memory of ``spare`` inputs is left as it is."""
         empty = self.gpu.empty
         with self.gpu.selected(), _scratch(self.gpu) if self.is_described else contextlib.nullcontext():
-            stream, tf32 = self.gpu.stream(), self.has_products and is_tf32_allowed()
+            stream, precision = self.gpu.stream(), settled_precision(self.precision) if self.has_products else "ieee"
             tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
             tensors += [empty(shape, dtype) for dtype, shape in self.made]
             tensors.append(empty((self.block,), torch.uint8))
@@ -345,7 +348,7 @@ class GpuPlan(Launcher):
                 if addresses[n] % ADDRESS:
                     tensors[n] = tensors[n].clone()
                     addresses[n] = tensors[n].data_ptr()
-            steps, straight = self.compiled.get(tf32) or self._compile(tf32)
+            steps, straight = self.compiled.get(precision) or self._compile(precision)
             times = collecting()
             if times is not None:
                 self._timed(times.setdefault(self.plan.name, {}), steps, tensors, addresses, stream)
@@ -360,15 +363,19 @@ class GpuPlan(Launcher):
                         run(tensors, addresses, stream)
         return [tensors[n] for n in self.returned]
 
-    def _compile(self, tf32: bool) -> tuple[list[list[_Compiled]], list[Any]]:
+    def _compile(self, precision: str) -> tuple[list[list[_Compiled]], list[Any]]:
         """The launches of each step, and the whole plan as straight-line functions with host calls between them."""
         with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
             waiting = [
-                pool.submit(self._compile_all, n, launch, tf32) for n, ls in enumerate(self.bound) for launch in ls
+                pool.submit(self._compile_all, n, launch, precision) for n, ls in enumerate(self.bound) for launch in ls
             ]
             for done in waiting:
                 done.result()
-        steps = [[launch.compile(tf32) for launch in launches if 0 not in launch.grid] for launches in self.bound]
+        nvidia = self.gpu.is_nvidia
+        steps = [
+            [launch.compile(precision, nvidia) for launch in launches if 0 not in launch.grid]
+            for launches in self.bound
+        ]
         straight: list[Any] = []
         known, pending = self.tensors, list[_Compiled]()
         for step, launches in zip(self.emitted, steps, strict=True):
@@ -377,17 +384,17 @@ class GpuPlan(Launcher):
                 known, pending = known + len(step.kernel.results), []
             pending += launches
         straight.append(_straight(pending, known))
-        self.compiled[tf32] = steps, straight
-        return self.compiled[tf32]
+        self.compiled[precision] = steps, straight
+        return self.compiled[precision]
 
-    def _compile_all(self, n: int, launch: _BoundLaunch, tf32: bool) -> None:
+    def _compile_all(self, n: int, launch: _BoundLaunch, precision: str) -> None:
         """All variants of a launch of step ``n``, in a thread of a pool: what another graph will need is compiled now."""
 
         def options(variant: Variant) -> dict[str, Any]:
             return launch_options(variant, nvidia=self.gpu.is_nvidia, rounded=self.emitted[n].rounded)
 
         with self.gpu.selected():
-            launch.compile_others(tf32, options)
+            launch.compile_others(precision, self.gpu.is_nvidia, options)
 
     def _step(
         self,
@@ -460,6 +467,7 @@ class GpuPlan(Launcher):
             self.counts.in_order,
             self.host,
             packing,
+            self.precision,
         )
 
     def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:

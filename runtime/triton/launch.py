@@ -48,6 +48,8 @@ class TritonExecutable(Executable):
         index_dtype: of the graph's index arrays.
         choose: which variant of a launch runs; None: as the schedule says by the graph's counts.
         schedules: how kernels run, by the names of plan and kernel; see :func:`columba.codegen.triton.candidates`.
+        precision: of products of float32 on a GPU, one of :data:`columba.runtime.backends.PRECISIONS`; None: as PyTorch's
+            settings say.
 
     Raises:
         columba.codegen.triton.IllegalSchedule: a kernel cannot run as its schedule says.
@@ -60,11 +62,14 @@ class TritonExecutable(Executable):
         choose: VariantChoice | None = None,
         *,
         schedules: KernelSchedules | None = None,
+        precision: str | None = None,
     ) -> None:
         self.module = emit(plans, schedules)
         self.plans = self.module.plans
         self.runners = {
-            plan.name: _PlanRunner(plan, self.module.steps[plan.name], self.module.source, choose or Launch.variant)
+            plan.name: _PlanRunner(
+                plan, self.module.steps[plan.name], self.module.source, choose or Launch.variant, precision
+            )
             for plan in self.module.plans
         }
 
@@ -112,7 +117,15 @@ class _BoundPlan(Launcher):
         if gpu.device not in self.gpus:
             r = self.runner
             self.gpus[gpu.device] = GpuPlan(
-                r.plan, r.steps, r.source, r.choose, gpu, self.index, self.counts, self.host
+                r.plan,
+                r.steps,
+                r.source,
+                r.choose,
+                gpu,
+                self.index,
+                self.counts,
+                self.host,
+                precision=r.precision,
             )
         return self.gpus[gpu.device]
 
@@ -120,8 +133,16 @@ class _BoundPlan(Launcher):
 class _PlanRunner:
     """One plan: its steps, and when each of its buffers is last read."""
 
-    def __init__(self, plan: Plan, steps: Sequence[KernelStep], source: str, choose: VariantChoice) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        steps: Sequence[KernelStep],
+        source: str,
+        choose: VariantChoice,
+        precision: str | None = None,
+    ) -> None:
         self.plan = plan
+        self.precision = precision
         self.steps = steps
         self.source = source
         self.choose = choose

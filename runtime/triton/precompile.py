@@ -35,7 +35,7 @@ class Job:
     Attributes:
         source: the module's.
         rounded: whether products are rounded before they are added (:attr:`KernelStep.rounded`).
-        tf32: how products of float32 multiply; what has none is compiled once.
+        precision: of products of float32; what has none is compiled once.
     """
 
     source: str
@@ -44,19 +44,25 @@ class Job:
     rounded: bool
     index_dtype: DType
     target: str
-    tf32: bool = False
+    precision: str = "ieee"
 
     def run(self) -> None:
         """Compiles it in this process, into Triton's cache."""
         function = getattr(load_functions(self.source, interpreted=False), self.launch.function)
         wanted = gpu_target(self.target)
         compile_launch(
-            function, self.launch, self.variant, self.index_dtype, wanted, rounded=self.rounded, tf32=self.tf32
+            function,
+            self.launch,
+            self.variant,
+            self.index_dtype,
+            wanted,
+            rounded=self.rounded,
+            precision=self.precision,
         )
 
 
 def jobs_of(
-    module: Module, index_dtype: DType, targets: Iterable[str], tf32: Sequence[bool] = (False,)
+    module: Module, index_dtype: DType, targets: Iterable[str], precisions: Sequence[str] = ("ieee",)
 ) -> Iterator[Job]:
     """All launches of an emitted module, in all variants that graphs can ask for.
 
@@ -68,7 +74,7 @@ def jobs_of(
         for plan in module.plans:
             for step in module.steps[plan.name]:
                 for launch in step.launches:
-                    for precision in tf32 if launch.dot is DType.F32 else (False,):
+                    for precision in precisions if launch.dot is DType.F32 else ("ieee",):
                         for variant in dict.fromkeys(launch.variants):
                             yield Job(module.source, launch, variant, step.rounded, index_dtype, target, precision)
 

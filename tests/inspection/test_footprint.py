@@ -112,7 +112,7 @@ def test_triton_allocates_what_is_predicted(layer: str, heads: int, monkeypatch:
         del outputs, inputs
 
 
-def _without_launches(plan: Any, tf32: bool) -> Any:
+def _without_launches(plan: Any, precision: str) -> Any:
     """Host calls alone."""
     return [], [step.kernel for step in plan.emitted if isinstance(step.kernel, HostCall)]
 

@@ -47,6 +47,7 @@ def test_chips() -> None:
         assert c.cache < c.memory
         assert c.product_rate(DType.F32) == c.product_rate(DType.F32, "ieee") == c.fp32
         assert c.product_rate(DType.F32, "tf32") == c.tf32
+        assert c.product_rate(DType.F32, "tf32x3") == (c.fp32 if c.name == "MI300X" else c.tf32 / 3)
         assert c.product_rate(DType.BF16) == c.half
         assert c.product_rate(DType.F64, "tf32") == c.fp64
     assert chip("RTX 4090") is CHIPS["rtx4090"]

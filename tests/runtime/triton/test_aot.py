@@ -190,6 +190,16 @@ def test_tf32_in_all_layers(name: str, size: int, heads: int, target: str) -> No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize(("name", "size", "heads"), [c for c in CASES if c[1] == 64])
+def test_tf32x3_in_all_layers(name: str, size: int, heads: int, target: str) -> None:
+    """On tensor cores of NVIDIA's chips; AMD's multiply float32 as it is."""
+    plans = compilation_of(name, size, heads, torch.float32).plans
+    for binary in compile_plans(plans, DType.I32, target, precision="tf32x3"):
+        assert binary.launch.dot is None or binary.tensor_core_instructions > 0, binary
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=str)
 @pytest.mark.parametrize("name", LAYERS)
 def test_all_targets(name: str, dtype: torch.dtype, target: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,8 +149,9 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
             options = {k: v for k, v in self.bound.options.items() if k != "maxnreg"}
             function[x, y, z](*given, **self.constants, **options)
 
-    def compile(self: Any, tf32: bool) -> Any:
-        constants = self.constants | triton_gpu.dot_constants(self.launch, interpreted=True, tf32=tf32)
+    def compile(self: Any, precision: str, nvidia: bool) -> Any:
+        products = triton_gpu.dot_constants(self.launch, interpreted=True, precision=precision, nvidia=nvidia)
+        constants = self.constants | products
         return triton_gpu._Compiled(self, Kernel(self, constants), tuple(constants.values()))
 
     monkeypatch.setattr(triton_gpu._BoundLaunch, "compile", compile)
@@ -236,6 +238,37 @@ def test_either_interface_says_whether_products_may_round_to_tf32(monkeypatch: p
     finally:
         torch.backends.cuda.matmul.fp32_precision, torch.backends.fp32_precision = before
         torch.set_float32_matmul_precision("highest")
+
+
+def test_products_of_float32_are_as_precise_as_asked(
+    seen: gpu_stand_in.Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At launches, and ahead of them: the one finds what the other has compiled, and PyTorch's settings count where nothing is asked."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+    def layer(g: Graph, h: Tensor, w: Tensor) -> Tensor:
+        return columba.linear(g.nodes(h), w)
+
+    graph, h, w = random_graph(20, 40), torch.randn(20, 16), torch.randn(16, 16)
+
+    def precisions() -> set[str]:
+        return {p for path in tmp_path.rglob("*.ttir") for p in re.findall(r"inputPrecision = (\w+)", path.read_text())}
+
+    plain = columba.compile(layer, backend="triton")
+    exact, split = (columba.compile(layer, backend="triton", fp32_precision=p) for p in ("ieee", "tf32x3"))
+    monkeypatch.setattr("columba.runtime.triton.functions.is_tf32_allowed", lambda: True)
+    list(columba.inspect(split, graph, h, w, target="sm_90"))
+    assert precisions() == {"tf32x3"}
+    binaries = sorted(tmp_path.rglob("*.cubin"))
+    split(graph, h, w)
+    assert sorted(tmp_path.rglob("*.cubin")) == binaries
+    exact(graph, h, w)
+    assert precisions() <= {"tf32x3"}  # "ieee" is what Triton does not write out
+    assert len(list(tmp_path.rglob("*.cubin"))) == len(binaries) + 1
+    plain(graph, h, w)
+    assert precisions() == {"tf32x3", "tf32"}
+    with pytest.raises(ValueError, match=r"unknown fp32_precision 'high'; one of 'ieee', 'tf32', 'tf32x3', or None"):
+        columba.compile(layer, fp32_precision="high")
 
 
 def test_cuda_is_the_current_device(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -101,7 +101,7 @@ class Kernels:
                 assert all(isinstance(n, int) for n in grid_and_arguments[:3])
                 kernels.launches.append(self.name)
 
-        def compile(self: triton_gpu._BoundLaunch, tf32: bool) -> triton_gpu._Compiled:
+        def compile(self: triton_gpu._BoundLaunch, precision: str, nvidia: bool) -> triton_gpu._Compiled:
             return triton_gpu._Compiled(self, Kernel(self.launch.function), ())
 
         monkeypatch.setattr(triton_gpu._BoundLaunch, "compile", compile)

@@ -70,7 +70,9 @@ def test_jobs_are_those_of_calls_with_gradients_and_without() -> None:
     assert any("backward" in name for name in names)
     assert len(jobs_for(*arguments, ["sm_90", "gfx942"])) == 2 * len(both)
     products = [job for job in both if job.launch.dot is not None]
-    assert len(jobs_for(*arguments, ["sm_90"], (False, True))) == len(both) + len(products)
+    assert len(jobs_for(*arguments, ["sm_90"], ("ieee", "tf32"))) == len(both) + len(products)
+    split = columba.compile(RGCNConv(4, 4, 2), backend="triton", fp32_precision="tf32x3")
+    assert {j.precision for j in jobs_for(split, arguments[1], ["sm_90"]) if j.launch.dot is not None} == {"tf32x3"}
 
 
 @pytest.mark.parametrize(
