@@ -22,8 +22,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import platformdirs
-
 from columba.runtime import cache_folder
 
 STALE_SECONDS = 3600
@@ -39,7 +37,11 @@ ATTEMPTS = 5
 def cache_dir() -> Path:
     """``$COLUMBA_CACHE_DIR``, or ``columba`` in the user's cache folder."""
     given = os.environ.get("COLUMBA_CACHE_DIR")
-    return Path(os.path.expanduser(given or platformdirs.user_cache_dir("columba", appauthor=False)))
+    if not given:
+        import platformdirs  # which is not needed, nor need be there, where the folder is said
+
+        given = platformdirs.user_cache_dir("columba", appauthor=False)
+    return Path(os.path.expanduser(given))
 
 
 def get_or_make(key: str, suffix: str, make: Callable[[], bytes]) -> bytes:

@@ -6,12 +6,12 @@ addresses they get; what the host does for each.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
-import pytest
 import torch
 
 from columba.runtime import backends
@@ -143,10 +143,28 @@ class StandIn(triton_gpu.Gpu):
     def selected(self) -> Iterator[None]:
         yield
 
+    def timer(self) -> Callable[[], Callable[[], float]]:
+        """Marks moments of the host."""
+        before = time.perf_counter()
+
+        def mark() -> Callable[[], float]:
+            nonlocal before
+            start, before = before, time.perf_counter()
+            seconds = before - start
+            return lambda: seconds
+
+        return mark
+
     def wait(self) -> None: ...
 
 
-def install(monkeypatch: pytest.MonkeyPatch, arch: int = 90) -> Seen:
+class Patch(Protocol):
+    """As much of ``pytest.MonkeyPatch`` as is needed."""
+
+    def setattr(self, target: Any, name: str, value: Any, raising: bool = True) -> None: ...
+
+
+def install(monkeypatch: Patch, arch: int = 90) -> Seen:
     """Puts the stand-in where the GPU would be, until the test is over."""
     from triton.compiler.compiler import CompiledKernel
     from triton.runtime import driver

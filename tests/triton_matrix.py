@@ -5,7 +5,8 @@ on every graph of :func:`graphs`, forward and with all gradients. The full produ
 about a hundred, among which every *pair* of values of any two factors occurs. The candidates that a tuner chooses from are gone through
 apart, all candidates of all kernels of each program, since every kernel has a list of its own.
 
-The same cases run in Triton's interpreter on CPU tensors and on a GPU: see ``--device`` in ``conftest.py``.
+The same cases run in Triton's interpreter on CPU tensors and on a GPU: see ``--device`` in ``conftest.py``, and
+``tools/gpu_acceptance.py``, for which nothing here needs pytest.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
+from unittest.mock import patch
 
-import pytest
 import torch
 from compiled import randomized, tensors_of
 from custom_layers import CompositionConv, GatedRelationalConv, RelationPooling, SourceAttention, TwoHops
@@ -162,6 +163,16 @@ class Case:
         passes = "aggregated" if self.passes.startswith("aggregate_first") else "pairs"
         return f"{self.program} {self.heads}x{self.size} {str(self.dtype)[6:]} {self.schedule} {passes}"
 
+
+QUICK = (
+    Case("rgcn", 7, 1, torch.float32, "default", PASSES[0]),
+    Case("rgcn", 16, 4, torch.bfloat16, "persistent", PASSES[1]),
+    Case("rgat", 7, 3, torch.float16, "atomic", PASSES[0]),
+    Case("hgt", 1, 4, torch.float32, "columns", PASSES[0]),
+    Case("relation_pooling", 7, 3, torch.float64, "split, several tiles a program", PASSES[0]),
+    Case("two_hops", 7, 1, torch.float32, "split", PASSES[0]),  # degrees of owners that are cut
+)
+"""A few, of every program, dtype and structure that is most unlike the others."""
 
 FACTORS: tuple[tuple[Any, ...], ...] = (tuple(PROGRAMS), SIZES, HEADS, DTYPES, tuple(SCHEDULES), PASSES)
 
@@ -311,8 +322,7 @@ def scheduled(choose: Choose, target: str) -> Iterator[list[Schedule]]:
         used.extend(schedules.values())
         return TritonExecutable(plans, index_dtype, schedules=schedules)
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(TritonBackend, "executable", build)
+    with patch.object(TritonBackend, "executable", build):
         yield used
 
 

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 
-import platformdirs
 import torch
 from torch import Tensor
 
@@ -142,6 +141,8 @@ def _folder(name: str, folder: str | PathLike[str] | None) -> Path:
                     f"{given} holds no {file}; give the folder of {name}'s files, or None to download them"
                 )
         return given
+    import platformdirs  # which nothing else here needs
+
     target = Path(platformdirs.user_cache_dir("columba")) / "datasets" / name
     if not target.exists():
         _download(name, target)

@@ -1,19 +1,14 @@
-"""What only a GPU can show, by ``--device=cuda``: no synchronization by the driver's word, CUDA graphs, streams, several devices."""
+"""What only a GPU can show, by ``--device=cuda``: see ``device_checks.py``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
-
 import pytest
 import torch
-from torch import Tensor
 
 pytest.importorskip("triton")
 
-from triton_matrix import PASSES, PROGRAMS, Device, Pair, assert_close, graphs, tensors_of
-
-import columba
+import device_checks
+from triton_matrix import PROGRAMS, Device
 
 
 @pytest.fixture(autouse=True)
@@ -22,87 +17,21 @@ def _only_on_a_gpu(device: Device) -> None:
         pytest.skip("runs on a GPU: --device=cuda")
 
 
-Step = Callable[[], list[Tensor]]
-
-
-def make_step(program: str, device: Device) -> tuple[Step, list[Tensor]]:
-    """A training step, warm, that gives results and gradients; and what they are."""
-    pair = Pair(PROGRAMS[program], 16, 4, torch.float32, device)
-    ours, theirs = pair.arguments(graphs()["tiles"])
-    compiled = columba.compile(pair.layer, backend="triton", passes=PASSES[0])
-
-    def run(module: Callable[..., Any], args: list[Any], parameters: list[Tensor]) -> list[Tensor]:
-        results = tensors_of(module(*args))
-        leaves = [*(x for x in args if isinstance(x, Tensor)), *parameters]
-        wanted = [r for r in results if r.requires_grad]
-        found = torch.autograd.grad(wanted, leaves, [torch.ones_like(r) for r in wanted], allow_unused=True)
-        return [*results, *(f for f in found if f is not None)]
-
-    def step() -> list[Tensor]:
-        return run(compiled, ours, list(pair.layer.parameters()))
-
-    for _ in range(3):
-        step()
-    torch.cuda.synchronize()
-    return step, run(pair.oracle, theirs, list(pair.oracle.parameters()))
-
-
-def check(found: list[Tensor], wanted: list[Tensor]) -> None:
-    for n, (f, w) in enumerate(zip(found, wanted, strict=True)):
-        assert_close(f"tensor {n}", f, w, torch.float32)
-
-
-@pytest.fixture
-def forbidden_to_wait() -> Iterator[Callable[[str], None]]:
-    yield torch.cuda.set_sync_debug_mode
-    torch.cuda.set_sync_debug_mode("default")
-
-
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_no_synchronization(program: str, device: Device, forbidden_to_wait: Callable[[str], None]) -> None:
-    step, wanted = make_step(program, device)
-    forbidden_to_wait("error")
-    found = step()
-    forbidden_to_wait("default")
-    check(found, wanted)
+def test_no_synchronization(program: str, device: Device) -> None:
+    device_checks.check_no_synchronization(program, device)
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_cuda_graphs(program: str, device: Device) -> None:
-    step, wanted = make_step(program, device)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        step()
-    torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        found = step()
-    for t in found:
-        t.detach().zero_()
-    graph.replay()
-    torch.cuda.synchronize()
-    check(found, wanted)
+    device_checks.check_cuda_graphs(program, device)
 
 
 def test_streams(device: Device) -> None:
-    """Kernels run on the current stream: they see what was written there just before."""
-    step, wanted = make_step("rgat", device)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(stream):
-        found = step()
-    stream.synchronize()
-    check(found, wanted)
+    device_checks.check_streams("rgat", device)
 
 
 def test_the_second_device(device: Device) -> None:
     if torch.cuda.device_count() < 2:
         pytest.skip("there is one GPU")
-    second = Device("cuda:1", device.target)
-    _, wanted = make_step("rgat", device)
-    step, _ = make_step("rgat", second)
-    found = step()
-    assert all(t.device == torch.device("cuda:1") for t in found)
-    torch.cuda.synchronize("cuda:1")
-    check(found, wanted)
+    device_checks.check_the_second_device("rgat", device)

@@ -19,6 +19,7 @@ from triton_matrix import (
     INTERPRETED,
     PASSES,
     PROGRAMS,
+    QUICK,
     SCHEDULES,
     TINY,
     Case,
@@ -43,16 +44,6 @@ pytestmark = [
 
 CHUNKS = 6
 """Tests among which the candidates of a program are dealt out."""
-
-
-QUICK = [
-    Case("rgcn", 7, 1, torch.float32, "default", PASSES[0]),
-    Case("rgcn", 16, 4, torch.bfloat16, "persistent", PASSES[1]),
-    Case("rgat", 7, 3, torch.float16, "atomic", PASSES[0]),
-    Case("hgt", 1, 4, torch.float32, "columns", PASSES[0]),
-    Case("relation_pooling", 7, 3, torch.float64, "split, several tiles a program", PASSES[0]),
-    Case("two_hops", 7, 1, torch.float32, "split", PASSES[0]),  # degrees of owners that are cut
-]
 
 
 @pytest.mark.parametrize("case", QUICK, ids=str)
