@@ -24,13 +24,13 @@ from benchmarks.baselines import BASELINES, Sizes, run  # noqa: E402
 from columba.datasets import PUBLISHED, statistics  # noqa: E402
 from columba.datasets.statistics import published  # noqa: E402
 from columba.driver import Compilation  # noqa: E402
-from columba.inspection.chips import CHIPS  # noqa: E402
 from columba.inspection.explain import variants_for  # noqa: E402
 from columba.inspection.inspection import choose  # noqa: E402
 from columba.inspection.prediction import Prediction, predict  # noqa: E402
 from columba.inspection.resources import KernelReport, reports  # noqa: E402
 from columba.ir.spaces import Space  # noqa: E402
 from columba.nn.samples import sample  # noqa: E402
+from columba.selection.chips import CHIPS  # noqa: E402
 from columba.selection.variants import Variants  # noqa: E402
 
 PAGE = ROOT / "docs" / "gpu.md"

@@ -134,7 +134,7 @@ class Specialization:
             if name is not None:
                 return name
         names = variants.names()
-        return names[0] if len(names) == 1 else variants.choose(graph.counts())
+        return names[0] if len(names) == 1 else variants.choose(graph.counts(), graph.device)
 
     def _variants(self, graph: Graph, inputs: Sequence[Tensor]) -> tuple[_VariantsKey, Variants]:
         program = self.trace.program

@@ -19,12 +19,12 @@ from columba.cli.graphs import load_callable
 from columba.cli.precompile import precompile_command
 from columba.cli.tune import tune_command
 from columba.datasets import statistics
-from columba.inspection.chips import CHIPS, UnknownChip, chip
 from columba.inspection.explain import Explanation, explain
 from columba.inspection.inspection import TARGETS, inspection
 from columba.runtime.cache import cache_info, clear_cache
 from columba.runtime.escape import plain
 from columba.runtime.triton.aot import UnknownTarget
+from columba.selection.chips import CHIPS, UnknownChip, chip
 
 
 class _Main(click.Group):

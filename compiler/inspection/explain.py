@@ -12,7 +12,6 @@ from columba.calls.options import Options
 from columba.calls.specialize import compiled as compiled_as
 from columba.driver import Compilation
 from columba.frontend import Bound
-from columba.inspection.chips import chip as chip_called
 from columba.inspection.prediction import predict
 from columba.inspection.resources import reports
 from columba.ir.plan.kernels import HostCall, Kernel
@@ -21,6 +20,7 @@ from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.modes import random_states_kept
 from columba.runtime.triton.functions import settled_precision
+from columba.selection.chips import chip as chip_called
 from columba.selection.rates import machine_rates
 from columba.selection.variants import Variants
 from columba.selection.work import kernel_work
@@ -74,7 +74,7 @@ class Explanation:
         """What the program would take of a GPU as the Triton backend runs it: work, time at the chip's limits, memory.
 
         Args:
-            chip: by a name of :data:`columba.inspection.chips.CHIPS`.
+            chip: by a name of :data:`columba.selection.chips.CHIPS`.
             target: an architecture (``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``) to compile the kernels for, ahead of time, so that
                 the table says what registers and memory they take.
         """
@@ -125,7 +125,7 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
 
 def _costs(chosen: str, variants: Variants, graph: Graph) -> str:
     """The costs of all variants, and of the chosen one's kernels, as text."""
-    counts, rates = graph.counts(), machine_rates()
+    counts, rates = graph.counts(), machine_rates(graph.device)
     lines = [
         f"{'*' if name == chosen else ' '} {seconds * 1e3:9.3f} ms  {name}"
         for name, seconds in variants.costs(counts, rates).items()

@@ -12,15 +12,15 @@ from typing import Any
 
 from columba.datasets.statistics import GraphStatistics
 from columba.driver import Compilation
-from columba.inspection.chips import CHIPS, Chip
 from columba.inspection.explain import compile_for, precision_for, variants_for
 from columba.inspection.prediction import Prediction, predict
 from columba.inspection.resources import PROCESSORS, KernelReport, occupancy, reports
-from columba.inspection.roofline import rates_of
 from columba.ir.counts import Counts
 from columba.ir.types import DType
 from columba.runtime.dtypes import ir_dtype
 from columba.runtime.triton.functions import settled_precision
+from columba.selection.chips import CHIPS, Chip
+from columba.selection.rates import rates_of
 from columba.selection.variants import Variants
 
 TARGETS = ("sm_80", "sm_90", "sm_100", "gfx942")

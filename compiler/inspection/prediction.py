@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from columba.driver import Compilation
-from columba.inspection.chips import CHIPS, Chip
 from columba.inspection.footprint import Footprint, footprint
 from columba.inspection.resources import KernelReport
 from columba.inspection.roofline import KernelCost, plan_costs, total_seconds
 from columba.ir.counts import Counts
+from columba.selection.chips import CHIPS, Chip
 
 Row = Sequence[str]
 

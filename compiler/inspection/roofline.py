@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from columba.codegen.triton import emit
 from columba.codegen.triton.module import KernelStep
-from columba.inspection.chips import Chip
 from columba.inspection.footprint import INDEX_BYTES, array_length
 from columba.ir.counts import Counts
 from columba.ir.plan.kernels import (
@@ -32,11 +31,8 @@ from columba.ir.plan.plan import Plan, index_arrays
 from columba.ir.program.ops import VIEWS, Constant, Input, Value
 from columba.ir.spaces import Space
 from columba.ir.types import DType
-from columba.selection.rates import Rates
+from columba.selection.chips import Chip
 from columba.selection.work import kernel_work, narrowed_loads
-
-CACHE_SPEED = 3.0
-"""How many times faster than memory the shared cache is taken to be, where variants are compared. An assumption."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +93,6 @@ def plan_costs(plans: Sequence[Plan], counts: Counts) -> list[KernelCost]:
 def total_seconds(costs: Sequence[KernelCost], chip: Chip, precision: str = "ieee", *, cached: bool = True) -> float:
     """The predicted time of a plan, or of several."""
     return sum(c.seconds(chip, precision, cached=cached) for c in costs)
-
-
-def rates_of(chip: Chip) -> Rates:
-    """A chip as the cost model sees machines, so that it can choose among variants for one that is not there."""
-    fast = CACHE_SPEED * chip.bandwidth
-    return Rates(chip.fp32, chip.fp32, chip.bandwidth, fast, chip.bandwidth, chip.launch, chip.cache)
 
 
 def _cost(plan: Plan, step: KernelStep, counts: Counts) -> KernelCost:

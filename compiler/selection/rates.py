@@ -1,4 +1,7 @@
-"""Machine rates: what a machine does in a second: measured once, in about half a second, and stored in the cache folder."""
+"""Machine rates: what a machine does in a second: measured once, in about half a second, and stored in the cache folder.
+
+A GPU whose maker's figures are known (:mod:`columba.selection.chips`) is not measured.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ import torch
 from columba.runtime.build import cpu
 from columba.runtime.cache import find, get_or_make, remove
 from columba.runtime.modes import outside_modes
+from columba.selection.chips import CHIPS, Chip, chip_of
 from columba.selection.work import Work
 
 VERSION = 2
@@ -58,77 +62,118 @@ TYPICAL_RATES = Rates(
 )
 """Of a small machine: for choices that matter little."""
 
+CACHE_SPEED = 3.0
+"""How many times faster than its memory a GPU's shared cache is taken to be. An assumption."""
 
-def rates_key() -> str:
-    """The name under which this machine's rates are kept."""
-    identity = f"{VERSION}\n{cpu()}\n{torch.__version__}\n{torch.get_num_threads()}"
+CPU = torch.device("cpu")
+
+
+def rates_of(chip: Chip) -> Rates:
+    """A chip as the cost model sees machines."""
+    fast = CACHE_SPEED * chip.bandwidth
+    return Rates(chip.fp32, chip.fp32, chip.bandwidth, fast, chip.bandwidth, chip.launch, chip.cache)
+
+
+def typical_rates(device: torch.device = CPU) -> Rates:
+    """For choices that matter little: of a small machine, or of a GPU that many have."""
+    return TYPICAL_RATES if device.type == "cpu" else rates_of(CHIPS["a100"])
+
+
+def rates_key(device: torch.device = CPU) -> str:
+    """The name under which the rates of this machine, or of a GPU of it, are kept."""
+    if device.type == "cpu":
+        identity = f"{VERSION}\n{cpu()}\n{torch.__version__}\n{torch.get_num_threads()}"
+    else:
+        found = torch.cuda.get_device_properties(device)
+        identity = f"{VERSION}\n{found.name}\n{found.multi_processor_count}\n{found.total_memory}\n{torch.__version__}"
     return "rates-" + hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-def known_rates() -> Rates | None:
-    """This machine's rates, if they were measured before."""
-    return machine_rates() if find(rates_key(), ".json") is not None else None
+def known_rates(device: torch.device = CPU) -> Rates | None:
+    """The rates of this machine, or of a GPU of it, if they were measured before, or are published."""
+    if _chip(device) is None and find(rates_key(device), ".json") is None:
+        return None
+    return machine_rates(device)
+
+
+def _chip(device: torch.device) -> Chip | None:
+    return None if device.type == "cpu" else chip_of(torch.cuda.get_device_properties(device).name)
 
 
 @functools.cache
-def machine_rates() -> Rates:
-    """This machine's rates: from the cache folder, or measured now, which takes about half a second."""
-    text = get_or_make(rates_key(), ".json", lambda: json.dumps(asdict(measure_rates())).encode())
+def machine_rates(device: torch.device = CPU) -> Rates:
+    """The rates of this machine, or of a GPU of it: published, from the cache folder, or measured now, which takes about half a second."""
+    chip = _chip(device)
+    if chip is not None:
+        return rates_of(chip)
+    key = rates_key(device)
+    text = get_or_make(key, ".json", lambda: json.dumps(asdict(measure_rates(device))).encode())
     try:
         rates = {name: float(rate) for name, rate in json.loads(text).items()}
         if all(0 < rate < math.inf for rate in rates.values()):
             return Rates(**rates)
     except (ValueError, TypeError, AttributeError, RecursionError):
         pass
-    remove(rates_key(), ".json")
-    return measure_rates()
+    remove(key, ".json")
+    return measure_rates(device)
 
 
-def measure_rates() -> Rates:
-    """Measures the machine with PyTorch's own operators: the best of many runs, in several rounds, so that a busy moment does no harm.
+def measure_rates(device: torch.device = CPU) -> Rates:
+    """Measures a machine, or a GPU, with PyTorch's own operators: the best of many runs, in several rounds, so that a busy moment does no
+    harm.
 
     Nothing is drawn from PyTorch's generators, and no mode of the caller's decides what is measured: the rates are stored for good.
     """
-    with outside_modes(), torch.no_grad(), torch.autocast("cpu", enabled=False):
-        like: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+    of_cpu = device.type == "cpu"
+    side, floats = (512, 1 << 16) if of_cpu else (4096, 1 << 24)
+    far_rows = FAR_ROWS if of_cpu else 16 * FAR_ROWS
+    with outside_modes(), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        like: dict[str, Any] = {"dtype": torch.float32, "device": device}
         generator = torch.Generator("cpu").manual_seed(0)
-        a = torch.linspace(-1, 1, 512 * 512, **like).view(512, 512)
-        big = torch.ones(FAR_ROWS * WIDTH, **like)
-        x, y = torch.linspace(-2, 2, 1 << 16, **like), torch.empty(1 << 16, **like)
-        near, far = torch.ones(NEAR_ROWS, WIDTH, **like), big.view(FAR_ROWS, WIDTH)
-        in_near = torch.randint(NEAR_ROWS, (1 << 15,), generator=generator, device="cpu")
-        in_far = torch.randperm(
-            FAR_ROWS, generator=generator, device="cpu"
+        a = torch.linspace(-1, 1, side * side, **like).view(side, side)
+        big = torch.ones(far_rows * WIDTH, **like)
+        x, y = torch.linspace(-2, 2, floats, **like), torch.empty(floats, **like)
+        near, far = torch.ones(NEAR_ROWS, WIDTH, **like), big.view(far_rows, WIDTH)
+        in_near = torch.randint(NEAR_ROWS, (far_rows >> 3,), generator=generator, device="cpu").to(device)
+        in_far = torch.randperm(far_rows, generator=generator, device="cpu").to(
+            device
         )  # all of them: what few picks leave in the cache would be found there again
         tiny = torch.ones(8, **like)
         embedding_bag = torch.nn.functional.embedding_bag
+        many = 1 if of_cpu else 64  # launches of a GPU follow each other without the host's waiting
         work: dict[str, tuple[float, Callable[[], object]]] = {
-            "products": (2.0 * 512**3, lambda: a @ a),
+            "products": (2.0 * side**3, lambda: a @ a),
             "pointwise": (10.0 * x.numel(), lambda: torch.exp(x, out=y)),
             "streamed": (4.0 * big.numel(), lambda: big.sum()),
             "near": (4.0 * len(in_near) * WIDTH, lambda: embedding_bag(in_near.view(-1, 16), near, mode="sum")),
             "far": (4.0 * len(in_far) * WIDTH, lambda: embedding_bag(in_far.view(-1, 16), far, mode="sum")),
-            "start": (1.0, lambda: tiny + tiny),
+            "start": (1.0 * many, lambda: [tiny + tiny for _ in range(many)]),
         }
         fastest = dict.fromkeys(work, float("inf"))
         for _ in range(4):
             for name, (_, call) in work.items():
-                fastest[name] = min(fastest[name], best(call))
+                fastest[name] = min(fastest[name], best(call, device))
     rates = {name: amount / fastest[name] for name, (amount, _) in work.items()}
-    return Rates(**{**rates, "start": STARTS * fastest["start"], "cache": CACHE_BYTES})
+    if of_cpu:
+        return Rates(**{**rates, "start": STARTS * fastest["start"], "cache": CACHE_BYTES})
+    cache = torch.cuda.get_device_properties(device).L2_cache_size
+    return Rates(**{**rates, "start": fastest["start"] / many, "cache": float(cache)})
 
 
 STARTS = 3.0
 """Small PyTorch operations that take as long as starting the threads of a kernel."""
 
 
-def best(call: Callable[[], object], seconds: float = 0.02) -> float:
-    """The shortest of the runs that fit the given time, at least three."""
+def best(call: Callable[[], object], device: torch.device = CPU, seconds: float = 0.02) -> float:
+    """The shortest of the runs that fit the given time, at least three; each until the device is done."""
+    wait = (lambda: None) if device.type == "cpu" else functools.partial(torch.cuda.synchronize, device)
     call()
+    wait()
     found: list[float] = []
     begin = time.perf_counter()
     while len(found) < 3 or time.perf_counter() - begin < seconds:
         start = time.perf_counter()
         call()
+        wait()
         found.append(time.perf_counter() - start)
     return min(found)

@@ -7,6 +7,8 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import torch
+
 from columba.driver import Compilation, compile_program
 from columba.gradient.saving import Saving
 from columba.ir.counts import Counts
@@ -17,7 +19,7 @@ from columba.passes.program.merge_linears import MergeLinears
 from columba.passes.recipes import LEVEL_1, LEVEL_2, Recipe
 from columba.selection import plan_cache
 from columba.selection.cost import plan_seconds
-from columba.selection.rates import TYPICAL_RATES, Rates, known_rates, machine_rates, rates_key
+from columba.selection.rates import CPU, Rates, known_rates, machine_rates, rates_key, typical_rates
 
 REQUIRED = ("expand_softmax", "legalize_linear")
 """What lowering relies on; these passes cannot be forbidden."""
@@ -77,6 +79,9 @@ MARGIN = 0.1
 
 WORTH = 1e-3
 """Seconds a call that make a choice worth measuring the machine for."""
+
+GPU_WORTH = 2e-5
+"""The same on a GPU, whose calls are shorter."""
 
 _numbers = itertools.count()
 
@@ -154,8 +159,8 @@ class Variants:
             name: sum(plan_seconds(plan, counts, rates) for plan in self.planned(name).plans) for name in self.names()
         }
 
-    def choose(self, counts: Counts) -> str:
-        """The best variant on this machine. The first choice is kept in the plan cache, for graphs of the same counts.
+    def choose(self, counts: Counts, device: torch.device = CPU) -> str:
+        """The best variant on this machine, or on a GPU of it. The first choice is kept in the plan cache, for graphs of the same counts.
 
         Measuring the machine takes a while: it is put off while the variants are, at typical rates, apart by less than :data:`WORTH`.
         """
@@ -163,22 +168,26 @@ class Variants:
         if len(names) == 1:
             return names[0]
         if self.has_chosen:
-            return self.best(counts, self._rates(counts))
+            return self.best(counts, self._rates(counts, device))
         self.has_chosen = True
 
         def choose() -> str:
-            return self.best(counts, self._rates(counts))
+            return self.best(counts, self._rates(counts, device))
 
-        chosen = plan_cache.stored_choice(self.stored_key, counts, rates_key(), choose)
+        chosen = plan_cache.stored_choice(self.stored_key, counts, rates_key(device), choose)
         return chosen if chosen in names else choose()
 
-    def _rates(self, counts: Counts) -> Rates:
-        """This machine's rates, or typical ones where the difference is not worth measuring it."""
-        known = known_rates()
+    def _rates(self, counts: Counts, device: torch.device) -> Rates:
+        """The device's rates, or typical ones where the difference is not worth measuring it, or it cannot be measured now."""
+        known = known_rates(device)
         if known is not None:
             return known
-        costs = self.costs(counts, TYPICAL_RATES).values()
-        return TYPICAL_RATES if max(costs) - min(costs) < WORTH else machine_rates()
+        typical = typical_rates(device)
+        costs = self.costs(counts, typical).values()
+        worth = WORTH if device.type == "cpu" else GPU_WORTH
+        if max(costs) - min(costs) < worth or (device.type != "cpu" and torch.cuda.is_current_stream_capturing()):
+            return typical
+        return machine_rates(device)
 
     def best(self, counts: Counts, rates: Rates) -> str:
         """The variant that is predicted to be the fastest; one of the later ones only if it promises :data:`MARGIN`."""

@@ -152,7 +152,7 @@ class Search:
 
     def _best_plan(self) -> Decision:
         self._say("looking for variants of the plan")
-        found = plan_candidates(self.program, self.wrt, self.graph.counts(), machine_rates())
+        found = plan_candidates(self.program, self.wrt, self.graph.counts(), machine_rates(self.graph.device))
         same = self._text(self.default)
         decisions = [c.decision for c in found if _text_of(c) != same]
         trials = self._measure(self.default, decisions, PLANS)

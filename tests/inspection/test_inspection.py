@@ -19,7 +19,6 @@ from benchmarks.cases import data_folder, load_graph
 from columba.cli.main import main
 from columba.codegen.triton import emit
 from columba.datasets import PUBLISHED, published, statistics
-from columba.inspection.chips import CHIPS, UnknownChip, chip
 from columba.inspection.explain import variants_for
 from columba.inspection.footprint import footprint
 from columba.inspection.inspection import choose, inspection
@@ -29,6 +28,7 @@ from columba.ir.counts import Counts
 from columba.ir.spaces import PAIR_SPACES, Space
 from columba.ir.types import DType
 from columba.nn.samples import sample
+from columba.selection.chips import CHIPS, UnknownChip, chip
 
 pytestmark = pytest.mark.unoptimized
 

@@ -440,7 +440,7 @@ def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     "content", [b"", b"[1, 2]", b'{"products": "many"}', b'{"products": 1.0}', b"[" * 100_000, b"\xff"]
 )
 def test_rates_that_are_none_are_measured(folder: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rates, "measure_rates", lambda: rates.TYPICAL_RATES)
+    monkeypatch.setattr(rates, "measure_rates", lambda device: rates.TYPICAL_RATES)
     cache.get_or_make(rates.rates_key(), ".json", lambda: content)
     assert rates.machine_rates.__wrapped__() == rates.TYPICAL_RATES
     assert rates.machine_rates.__wrapped__() == rates.TYPICAL_RATES

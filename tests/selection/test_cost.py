@@ -11,13 +11,18 @@ import torch
 
 import columba
 from columba.driver import compile_program
+from columba.inspection.explain import variants_for
 from columba.ir.counts import Counts
 from columba.ir.program.parsing import parse_program
 from columba.ir.spaces import Space
 from columba.nn import HGTConv, RGATConv, RGCNConv
+from columba.nn.samples import sample
 from columba.runtime import cache
+from columba.selection import rates as rates_module
+from columba.selection import variants as variants_module
+from columba.selection.chips import CHIPS, chip_of
 from columba.selection.cost import plan_seconds
-from columba.selection.rates import Rates, machine_rates
+from columba.selection.rates import Rates, known_rates, machine_rates, rates_of
 from columba.selection.variants import Variants, parse_choices, recipe_of, recipes_for
 from columba.selection.work import kernel_work
 
@@ -170,4 +175,66 @@ def test_rates_are_stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     stored.write_text("{")  # damaged: measured again
     machine_rates.cache_clear()
     assert machine_rates().products > 0
+    machine_rates.cache_clear()
+
+
+class _Properties:
+    """What PyTorch says of a GPU."""
+
+    multi_processor_count, total_memory = 132, 141 << 30
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def test_a_gpu_decides_by_its_own_rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Published ones where its name is known, and measured ones, once, where it is not."""
+    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(tmp_path))
+    machine_rates.cache_clear()
+    gpu, measured = torch.device("cuda"), []
+
+    def measure(device: torch.device) -> Rates:
+        measured.append(device)
+        return rates_of(CHIPS["a100"])
+
+    monkeypatch.setattr(rates_module, "measure_rates", measure)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: _Properties("NVIDIA H200"))
+    assert known_rates(gpu) == machine_rates(gpu) == rates_of(CHIPS["h200"])
+    assert not measured
+    machine_rates.cache_clear()
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: _Properties("A card of tomorrow"))
+    assert known_rates(gpu) is None
+    assert machine_rates(gpu) == rates_of(CHIPS["a100"]) == known_rates(gpu)
+    machine_rates.cache_clear()
+    assert machine_rates(gpu) == rates_of(CHIPS["a100"])  # from the cache folder
+    assert measured == [gpu]
+    machine_rates.cache_clear()
+
+
+@pytest.mark.parametrize(
+    "name", ["NVIDIA A100-SXM4-80GB", "NVIDIA H100 80GB HBM3", "AMD Instinct MI300X", "NVIDIA B200"]
+)
+def test_names_that_pytorch_gives_chips(name: str) -> None:
+    assert chip_of(name) is not None
+    assert chip_of(name + " Laptop") is None
+
+
+def test_what_is_fastest_on_a_gpu_need_not_be_on_the_cpu_beside_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Starting a kernel takes so long on the CPU here that what it does makes no difference."""
+    monkeypatch.setenv("COLUMBA_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: _Properties("NVIDIA H200"))
+    slow_starts = Rates(products=1e15, pointwise=1e15, streamed=1e15, near=1e12, far=1e12, start=1.0, cache=1 << 20)
+    known = variants_module.known_rates
+    monkeypatch.setattr(
+        variants_module, "known_rates", lambda device: slow_starts if device.type == "cpu" else known(device)
+    )
+    machine_rates.cache_clear()
+    model, x, g = sample("rgcn")
+    variants, _ = variants_for(model, x, g)
+    rows = {Space.NODE: 10**5, Space.EDGE: 10**6, Space.SRC_REL: 6 * 10**5, Space.DST_REL: 4 * 10**5}
+    counts = Counts({**g.counts(), **rows})
+    assert variants.choose(counts) == "compact_materialization"
+    assert variants.choose(counts, torch.device("cuda")) == "aggregate_first,compact_materialization"
     machine_rates.cache_clear()

@@ -309,7 +309,7 @@ def searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., s
 
     monkeypatch.setattr(Search, "_kernel_seconds", seconds)
     monkeypatch.setattr(Search, "_build", nothing)
-    monkeypatch.setattr(search, "machine_rates", lambda: RATES)
+    monkeypatch.setattr(search, "machine_rates", lambda device: RATES)
     monkeypatch.setattr(space, "OPTIONAL", ("factor_sums", "inline_thin_linear"))
 
     def run(better: Callable[[str], float], budget: float = 1e6) -> search.Outcome:

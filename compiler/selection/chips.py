@@ -6,6 +6,7 @@ matrix units, half of it stands here. Products of fp16 and bf16 are those with f
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from columba.ir.types import DType
@@ -27,6 +28,7 @@ class Chip:
         bandwidth: bytes a second of its memory. ``memory``: its bytes.
         cache: bytes of the last cache that all processors share.
         source: the documents that print these figures.
+        pattern: what PyTorch calls it: a regular expression for the whole of the name.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Chip:
     memory: float
     cache: float
     source: str
+    pattern: str
     launch: float = LAUNCH
 
     def vector_rate(self, dtype: DType) -> float:
@@ -60,27 +63,33 @@ CHIPS = {
     "a100": Chip(
         "A100 SXM 80 GB", "sm_80", 9.7 * TERA, 19.5 * TERA, 156 * TERA, 312 * TERA, 2039 * GIGA, 80 * GIGA, 40 * MEGA,
         "NVIDIA A100 Tensor Core GPU data sheet (A100 80GB SXM); cache: NVIDIA A100 Tensor Core GPU Architecture white paper",
+        "NVIDIA A100-SXM4?-80GB",
     ),
     "h100": Chip(
         "H100 SXM", "sm_90", 34 * TERA, 67 * TERA, 494.5 * TERA, 989.5 * TERA, 3350 * GIGA, 80 * GIGA, 50 * MEGA,
         "NVIDIA H100 Tensor Core GPU data sheet (H100 SXM); cache: NVIDIA H100 Tensor Core GPU Architecture white paper",
+        "NVIDIA H100 80GB HBM3",
     ),
     "h200": Chip(
         "H200 SXM", "sm_90", 34 * TERA, 67 * TERA, 494.5 * TERA, 989.5 * TERA, 4800 * GIGA, 141 * GIGA, 50 * MEGA,
         "NVIDIA H200 Tensor Core GPU data sheet (H200 SXM); cache: as H100, whose die it has",
+        "NVIDIA H200",
     ),
     "b200": Chip(
         "B200", "sm_100", 40 * TERA, 80 * TERA, 1100 * TERA, 2250 * TERA, 8000 * GIGA, 180 * GIGA, 126 * MEGA,
         "NVIDIA Blackwell Architecture Technical Brief (HGX B200, one GPU); memory: NVIDIA DGX B200 data sheet, an eighth; "
         "cache: NVIDIA Blackwell Tuning Guide",
+        "NVIDIA B200",
     ),
     "mi300x": Chip(
         "MI300X", "gfx942", 81.7 * TERA, 163.4 * TERA, 653.7 * TERA, 1307.4 * TERA, 5300 * GIGA, 192 * GIGA, 256 * MEGA,
         "AMD Instinct MI300X Accelerator data sheet; the cache is its Infinity Cache",
+        "AMD Instinct MI300X",
     ),
     "rtx4090": Chip(
         "GeForce RTX 4090", "sm_89", 1.29 * TERA, 82.6 * TERA, 82.6 * TERA, 165.2 * TERA, 1008 * GIGA, 24 * GIGA, 72 * MEGA,
         "NVIDIA Ada GPU Architecture white paper, appendix A",
+        "NVIDIA GeForce RTX 4090",
     ),
 }  # fmt: skip
 """By what ``--chip`` takes."""
@@ -100,3 +109,12 @@ def chip(name: str) -> Chip:
         return CHIPS[name.lower().replace("-", "").replace(" ", "")]
     except KeyError:
         raise UnknownChip(f"no chip {name!r} is known; one of {', '.join(CHIPS)}") from None
+
+
+def chip_of(name: str) -> Chip | None:
+    """The chip that PyTorch calls ``name``; None where its figures are not known.
+
+    >>> chip_of("NVIDIA H200").name
+    'H200 SXM'
+    """
+    return next((chip for chip in CHIPS.values() if re.fullmatch(chip.pattern, name)), None)
