@@ -13,7 +13,7 @@ from columba.calls.specialize import F, M, compiled
 from columba.inspection.explain import Explanation, explain, tunable
 from columba.inspection.inspection import inspect
 from columba.passes.recipes import Recipe
-from columba.runtime.backends import CHOICES, Backend, choice_named, default_backend
+from columba.runtime.backends import CHOICES, Backend, choice_named
 from columba.runtime.graphs.graph import Graph
 from columba.tuning.cases import case_of
 from columba.tuning.records import Records, TuningRecord
@@ -76,8 +76,9 @@ def compile(
             same ``train()``/``eval()`` state; the original stays as it is. Left out, the call returns a decorator.
         backend: ``"cpp"``: generated C++ kernels, for tensors on the CPU. ``"triton"``: generated Triton kernels, for tensors on a GPU (on
             the CPU they run in Triton's interpreter, for debugging). ``"torch"``: the traced program run by PyTorch, operation by
-            operation. ``"auto"``: ``cpp`` where it can run; where it cannot (no C++ compiler, a dtype or a device it has no kernels
-            for) ``torch``, with a warning that says why.
+            operation. ``"auto"``: ``cpp`` on CPU tensors, ``triton`` on those of a CUDA or ROCm device; where these cannot run (no C++
+            compiler, no Triton, a dtype or a device without kernels) ``torch``, with a warning that says why. Triton kernels are
+            checked once on every kind of GPU, in a process of their own, before they are used: see ``docs/gpu.md``.
         passes: passes to force and to forbid, as in ``"aggregate_first,-reorder_linear"``. What is left open is chosen by the cost model,
             for each graph: whether to aggregate before the products, and whether to compute once for each (node, relation) pair.
         memory_budget: the most bytes that the forward pass may save for the backward one beside inputs and results; what does not fit is
@@ -169,7 +170,7 @@ def backend_for(target: str, compiled_for: str, device: torch.device) -> Backend
     wanted = choice_named(target)
     if wanted.falls_back:
         wanted = choice_named(compiled_for)
-    backend = default_backend(device) if wanted.falls_back else wanted.backend
+    backend = wanted.backend(device)
     if backend is None:
         raise TuningError(f"backend={wanted.name!r} runs PyTorch's operations, which have nothing to tune")
     obstacle = backend.untimed(device)

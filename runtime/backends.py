@@ -6,7 +6,7 @@ imported when it is used: Triton need not be installed, and takes a while to imp
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -43,6 +43,23 @@ class Backend(Protocol):
 
     def obstacle(self, devices: Sequence[torch.device], dtypes: Sequence[torch.dtype]) -> str | None:
         """Why it cannot run on tensors of these devices and dtypes, to follow its name in a sentence; None if it can."""
+        return None
+
+    def missing(self) -> str | None:
+        """What has to be installed for it to run, and how, to follow "needs"; None if it is there, or if building says so."""
+        return None
+
+    def settings(self) -> Callable[[], Any] | None:
+        """What tells the settings of PyTorch on which depends how its kernels compute; None where there are none."""
+        return None
+
+    def objection(
+        self, planned: Planned, executable: Executable, index_dtype: DType, device: torch.device, *, by_name: bool
+    ) -> str | None:
+        """Why a program's kernels should not run on a device, to follow "the NAME kernels of PROGRAM"; None if they may.
+
+        ``by_name``: whether the backend was asked for by its name. This may take minutes the first time: callers keep the answer.
+        """
         return None
 
     def emit(self, planned: Planned, index_dtype: DType) -> str:
@@ -134,6 +151,28 @@ class TritonBackend(Backend):
     MOST = 16
     """Schedules of a kernel that are tried, of some dozens that are legal."""
 
+    def missing(self) -> str | None:
+        from columba.runtime.triton.functions import missing
+
+        return missing()
+
+    def settings(self) -> Callable[[], Any] | None:
+        from columba.runtime.triton.functions import is_tf32_allowed
+
+        return is_tf32_allowed
+
+    def objection(
+        self, planned: Planned, executable: Executable, index_dtype: DType, device: torch.device, *, by_name: bool
+    ) -> str | None:
+        """What the self-check says: :mod:`columba.runtime.self_check`."""
+        from columba.runtime.self_check import verdicts
+        from columba.runtime.triton.launch import TritonExecutable
+
+        assert isinstance(executable, TritonExecutable)
+        if by_name and verdicts.mode() != "force":
+            return None
+        return verdicts.objection(verdicts.Subject(planned, executable.module, index_dtype, device))
+
     def emit(self, planned: Planned, index_dtype: DType) -> str:
         from columba.codegen.triton import emit
 
@@ -156,9 +195,9 @@ class TritonBackend(Backend):
             from columba.codegen.triton import INTERPRETER
 
             return INTERPRETER
-        if torch.version.hip:
-            return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
-        return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+        from columba.runtime.triton.aot import architecture
+
+        return architecture(device)
 
     def untimed(self, device: torch.device) -> str | None:
         if device.type != "cpu":
@@ -198,18 +237,28 @@ def backend_named(name: str) -> Backend:
         raise ValueError(f"unknown backend {name!r}; one of {', '.join(BACKENDS)}") from None
 
 
+def is_gpu(device: torch.device) -> bool:
+    """Whether a device is a GPU that Triton compiles for; ROCm's are ``cuda``, too."""
+    return device.type == "cuda"
+
+
 @dataclass(frozen=True)
 class Choice:
-    """What ``columba.compile(backend=name)`` leaves to choose: whose kernels run, and whether PyTorch runs what those cannot."""
+    """What ``columba.compile(backend=name)`` leaves to choose: whose kernels run where, and whether PyTorch runs what those cannot."""
 
     name: str
-    backend: Backend | None = None
+    on_cpu: Backend | None = None
+    on_gpu: Backend | None = None
     falls_back: bool = False
+
+    def backend(self, device: torch.device) -> Backend | None:
+        """Whose kernels run on a device; None: PyTorch's."""
+        return self.on_gpu if is_gpu(device) else self.on_cpu
 
 
 CHOICES: Mapping[str, Choice] = {
-    "auto": Choice("auto", CPP, falls_back=True),
-    **{name: Choice(name, backend) for name, backend in BACKENDS.items()},
+    "auto": Choice("auto", on_cpu=CPP, on_gpu=TRITON, falls_back=True),
+    **{name: Choice(name, backend, backend) for name, backend in BACKENDS.items()},
     "torch": Choice("torch"),
 }
 """By name. ``torch`` has no kernels: PyTorch runs every operation."""
@@ -223,14 +272,9 @@ def choice_named(name: str) -> Choice:
         raise ValueError(f"unknown backend {name!r}; one of {', '.join(CHOICES)}") from None
 
 
-def default_backend(device: torch.device) -> Backend:
-    """What makes kernels for a device where no backend is named."""
-    return CPP if device.type == "cpu" else TRITON
-
-
-def backend_shown(choice: str) -> Backend:
-    """The backend whose kernels are shown of what ``columba.compile(backend=choice)`` makes: C++ where it makes none."""
-    return CHOICES[choice].backend or CPP
+def backend_shown(choice: str, device: torch.device) -> Backend:
+    """The backend whose kernels are shown of what ``columba.compile(backend=choice)`` makes for a device: C++ where it makes none."""
+    return CHOICES[choice].backend(device) or CPP
 
 
 def backend_of(changes: Changes) -> Backend:

@@ -44,8 +44,11 @@ def cache_dir() -> Path:
     return Path(os.path.expanduser(given))
 
 
-def get_or_make(key: str, suffix: str, make: Callable[[], bytes]) -> bytes:
-    """The content of the entry called ``key``; if there is none, or a damaged one, what ``make()`` returns, which is kept."""
+def get_or_make(key: str, suffix: str, make: Callable[[], bytes], patience: float | None = None) -> bytes:
+    """The content of the entry called ``key``; if there is none, or a damaged one, what ``make()`` returns, which is kept.
+
+    ``patience``: seconds to wait for another process that makes it; None: :data:`PATIENCE`.
+    """
     name = key + suffix
     found = _find(name)
     if found is not None:
@@ -53,7 +56,7 @@ def get_or_make(key: str, suffix: str, make: Callable[[], bytes]) -> bytes:
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # which is said where the entry is written
             folder = stack.enter_context(cache_folder.opened(cache_dir(), create=True))
-            stack.enter_context(cache_folder.locked(f"{key}.lock", folder, PATIENCE))
+            stack.enter_context(cache_folder.locked(f"{key}.lock", folder, PATIENCE if patience is None else patience))
             found = _find(name)
             if found is not None:
                 return found
@@ -65,6 +68,12 @@ def get_or_make(key: str, suffix: str, make: Callable[[], bytes]) -> bytes:
 def find(key: str, suffix: str) -> bytes | None:
     """The content of the entry called ``key``, if it is there, whole and to be trusted."""
     return _find(key + suffix)
+
+
+def replace(key: str, suffix: str, content: bytes) -> None:
+    """Keeps an entry in the place of the one that there may be."""
+    _kept.pop((cache_dir(), key + suffix), None)
+    _keep(key + suffix, content)
 
 
 def remove(key: str, suffix: str) -> None:

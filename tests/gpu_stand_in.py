@@ -15,11 +15,14 @@ from typing import Any, Protocol
 import torch
 
 from columba.runtime import backends
+from columba.runtime.self_check import verdicts
 from columba.runtime.triton import functions
 from columba.runtime.triton import gpu as triton_gpu
 from columba.runtime.triton import launch as triton_launch
 
 MULTIPROCESSORS = 132
+
+NAME = "a GPU that is not there"
 
 
 @dataclass(frozen=True)
@@ -177,3 +180,10 @@ def install(monkeypatch: Patch, arch: int = 90) -> Seen:
     monkeypatch.setattr(triton_launch, "gpu_of", lambda device: StandIn(device))
     monkeypatch.setattr(backends.TRITON, "architecture", lambda device: f"sm_{arch}", raising=False)
     return seen
+
+
+def choose(monkeypatch: Patch) -> None:
+    """CPU tensors pass for the GPU's also where ``backend="auto"`` chooses what runs, and where kernels are checked."""
+    monkeypatch.setattr(backends, "is_gpu", lambda device: True)
+    monkeypatch.setattr(verdicts, "device_name", lambda device: NAME)
+    monkeypatch.setattr(verdicts, "_known", {})

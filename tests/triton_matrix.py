@@ -47,6 +47,7 @@ from columba.ir.plan.planned import Planned
 from columba.ir.types import DType
 from columba.runtime.backends import TritonBackend
 from columba.runtime.graphs.graph import Graph
+from columba.runtime.self_check.tolerance import scale, tolerance
 from columba.runtime.triton.launch import TritonExecutable
 
 round_as_gpus_do()
@@ -246,30 +247,6 @@ def _graph(edges: Tensor, types: Tensor, nodes: int) -> Graph:
 TINY = tuple(name for name in graphs() if name != "tiles")
 
 # ------------------------------------------------------------------------------------------------ how close
-
-ROUNDINGS = 8
-"""How often a value is rounded to the storage type on its way from inputs to a gradient, at most, in units of the type's epsilon: the
-longest chains here (HGT's backward direction) pass eight kernels that store what the next ones load."""
-
-
-def tolerance(dtype: torch.dtype) -> float:
-    """The largest error, over the scale of the tensor that it is in.
-
-    All kernels add in float32 or wider, so that sums add no error of the storage type: a sum of n rounded terms is off by at most the
-    mean error of its terms relative to the sum of their sizes, whatever n is. In 16 bits what counts is thus how often values are rounded
-    to be stored, :data:`ROUNDINGS`. In float32 the sums here, of at most 560 terms of random sign, are off by about the square root of
-    that, 24, times epsilon / 2, which is 1.4e-6: the project's 1e-5 leaves a factor for chains of them. float64 kernels compute in
-    float64, and get the same 84 epsilons (1e-5 in float32) with a factor of 50 for functions that Triton approximates.
-    """
-    if dtype in (torch.bfloat16, torch.float16):
-        return ROUNDINGS * torch.finfo(dtype).eps
-    return {torch.float32: 1e-5, torch.float64: 1e-12}[dtype]
-
-
-def scale(wanted: Tensor) -> float:
-    """The largest value of the oracle's tensor; at least 1, the size of inputs, parameters and incoming gradients: what is small because
-    terms of that size cancel has their error."""
-    return max(1.0, float(wanted.detach().abs().max()) if wanted.numel() else 1.0)
 
 
 def assert_close(what: str, got: Tensor, wanted: Tensor, dtype: torch.dtype, eager: Tensor | None = None) -> None:

@@ -60,7 +60,12 @@ Shortcut = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
 def shortcut_to(
-    trace: Trace, bound: Bound, owner: nn.Module | None, on_graph: ProgramOnGraph, places: Sequence[tuple[str, int]]
+    trace: Trace,
+    bound: Bound,
+    owner: nn.Module | None,
+    on_graph: ProgramOnGraph,
+    places: Sequence[tuple[str, int]],
+    settings: Callable[[], Any] | None = None,
 ) -> Shortcut | None:
     """The shortcut for calls like ``bound``; None if such calls need the long way.
 
@@ -70,11 +75,12 @@ def shortcut_to(
         owner: the module whose method was called, if it is one. The shortcut does not keep it alive, nor the graph.
         on_graph: what runs the call.
         places: where the results of the program are: ``("input", n)`` or ``("output", n)``.
+        settings: what else must be as it is now.
     """
     if trace.autocast or trace.phases or any(isinstance(check, HookGuard) for check in trace.guards.checks):
         return None
     try:
-        return _Writer(trace, bound, owner, on_graph).shortcut(places)
+        return _Writer(trace, bound, owner, on_graph).shortcut(places, settings)
     except _LongWay:
         return None
 
@@ -96,10 +102,12 @@ class _Writer:
         self.on_graph = self.constant(weakref.ref(on_graph))
         self.graph = self.constant(weakref.ref(bound.graph))
 
-    def shortcut(self, places: Sequence[tuple[str, int]]) -> Shortcut:
+    def shortcut(self, places: Sequence[tuple[str, int]], settings: Callable[[], Any] | None) -> Shortcut:
         self.write(f"on_graph, graph = {self.on_graph}(), {self.graph}()")
         self.unless("on_graph is not None and graph is not None and no_modes()")
         self.unless(f"environment() == {self.constant(self.trace.guards.environment)}")
+        if settings is not None:
+            self.unless(f"{self.constant(settings)}() == {self.constant(settings())}")
         self.arguments()
         self.write("try:")
         self.checks()

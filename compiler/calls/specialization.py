@@ -47,45 +47,73 @@ class Specialization:
         self.shortcut: Shortcut | None = None
         self.patience = Cadence()
         self.is_unbuildable = False
+        self.objections: dict[tuple[Runnable, torch.device, Any], str | None] = {}
 
     def __call__(self, bound: Bound, owner: nn.Module | None) -> Any:
         backend = self._backend(bound.graph, bound.inputs)
         runnable = None if backend is None else self._runnable(bound.graph, bound.inputs, backend)
-        if runnable is None:
+        if backend is None or runnable is None:
             results = evaluate(self.trace.program, bound.inputs, bound.graph.structure)
             shared = shares_memory(self.trace.program)
             return self.trace.rebuild(bound, [x.clone() if s else x for x, s in zip(results, shared, strict=True)])
         results = runnable(bound.inputs, bound.graph)
         if self.patience.is_over(bound.graph) and runnable.planned.results:
             places = runnable.planned.places
-            self.shortcut = shortcut_to(self.trace, bound, owner, runnable.on(bound.graph), places)
+            on_graph = runnable.on(bound.graph)
+            self.shortcut = shortcut_to(self.trace, bound, owner, on_graph, places, backend.settings())
         return self.trace.rebuild(bound, results)
 
     def _runnable(self, graph: Graph, inputs: Sequence[Tensor], backend: Backend) -> Runnable | None:
-        """What runs the call; None where the backend was not asked for by name, and there is no compiler, or it failed."""
+        """What runs the call; None where the backend was not asked for by name, and there is no compiler, it failed, or the kernels are
+        wrong."""
         falls_back = self.options.choice.falls_back
-        if self.is_unbuildable and falls_back:
+        if backend is CPP and self.is_unbuildable and falls_back:
             return None
         try:
-            return self.runnable(graph, inputs, backend)
+            runnable = self.runnable(graph, inputs, backend)
         except (CompilerNotFound, BuildError) as e:
             if not falls_back:
                 raise
             self.is_unbuildable = isinstance(e, BuildError)  # which takes long to find out
             warn_once(f"columba: {e}{FALLING_BACK}")
             return None
+        objection = self._objection(runnable, graph, backend)
+        if objection is None:
+            return runnable
+        what = f"the {backend.name} kernels of {runnable.planned.name} {objection}."
+        if not falls_back:
+            raise RuntimeError(f'columba: {what} Use backend="torch", or "auto".')
+        warn_once(f"columba: {what}{FALLING_BACK}")
+        return None
+
+    def _objection(self, runnable: Runnable, graph: Graph, backend: Backend) -> str | None:
+        """Why these kernels should not run on the graph's device: asked once."""
+        settings = backend.settings()
+        key = (runnable, graph.device, None if settings is None else settings())
+        with self.lock:
+            if key not in self.objections:
+                by_name = not self.options.choice.falls_back
+                dtype = ir_dtype(graph.index_dtype)
+                self.objections[key] = backend.objection(
+                    runnable.planned, runnable.executable, dtype, graph.device, by_name=by_name
+                )
+            return self.objections[key]
 
     def _backend(self, graph: Graph, inputs: Sequence[Tensor]) -> Backend | None:
         """Whose kernels run this call, None: PyTorch's; RuntimeError where the backend asked for cannot."""
         choice = self.options.choice
-        if choice.backend is None:
+        backend = choice.backend(graph.device)
+        if backend is None:
             return None
-        obstacle = choice.backend.obstacle((graph.device, *(x.device for x in inputs)), [x.dtype for x in inputs])
+        obstacle = backend.obstacle((graph.device, *(x.device for x in inputs)), [x.dtype for x in inputs])
+        if obstacle is None and choice.falls_back:
+            lack = backend.missing()
+            obstacle = None if lack is None else f"needs {lack}"
         if obstacle is None:
-            return choice.backend
+            return backend
         if not choice.falls_back:
             raise RuntimeError(f'backend="{choice.name}" {obstacle}; use backend="torch" (or "auto") for such inputs')
-        warn_once(f'columba: backend="{choice.backend.name}" {obstacle}.{FALLING_BACK}')
+        warn_once(f'columba: backend="{backend.name}" {obstacle}.{FALLING_BACK}')
         return None
 
     def runnable(self, graph: Graph, inputs: Sequence[Tensor], backend: Backend = CPP) -> Runnable:
@@ -105,7 +133,7 @@ class Specialization:
         """The name of the variant that this call runs, and all variants."""
         with self.lock:
             _, variants = self._variants(graph, inputs)
-            return self.choice(graph, variants, backend_shown(self.options.backend)), variants
+            return self.choice(graph, variants, backend_shown(self.options.backend, graph.device)), variants
 
     def variants_for(self, graph: Graph, inputs: Sequence[Tensor]) -> Variants:
         """All variants for these inputs' gradients."""

@@ -33,7 +33,7 @@ class Explanation:
     Attributes:
         compilation: programs and plans as objects.
         prelude: plain PyTorch operations on weights that run before the kernels, with autograd.
-        source: the source of all kernels: C++, or Triton where the model was compiled with that backend.
+        source: the source of all kernels: Triton where those run, which ``backend="auto"`` leaves to the graph's device, else C++.
         precision: the ``fp32_precision`` that ``columba.compile`` was given.
     """
 
@@ -110,7 +110,8 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
     compiled, specialization, bound = _specialized(target, args, kwargs)
     variant, variants = specialization.explain(bound.graph, bound.inputs)
     compilation = variants.compilation(variant)
-    source = compilation.source(ir_dtype(bound.graph.index_dtype), backend_shown(compiled.options.backend).name)
+    shown = backend_shown(compiled.options.backend, bound.graph.device)
+    source = compilation.source(ir_dtype(bound.graph.index_dtype), shown.name)
     replayed = [*specialization.trace.prelude, *specialization.trace.postlude]
     return Explanation(
         compilation,

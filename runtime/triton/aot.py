@@ -97,6 +97,13 @@ def _width(load: re.Match[str]) -> int:
     return next((sizes[part] for part in load.group(2).split(".") if part in sizes), 32)
 
 
+def architecture(device: torch.device) -> str:
+    """The architecture of a GPU that is there."""
+    if torch.version.hip:
+        return str(torch.cuda.get_device_properties(device).gcnArchName).split(":")[0]
+    return "sm_{}{}".format(*torch.cuda.get_device_capability(device))
+
+
 def gpu_target(name: str) -> Any:
     """Triton's description of an architecture: ``sm_80``, ``sm_90``, ``sm_100``; ``gfx90a``, ``gfx942``, ``gfx1100``."""
     from triton.backends.compiler import GPUTarget

@@ -22,6 +22,18 @@ class TritonNotFound(RuntimeError):
     """Triton is not installed, or is too old."""
 
 
+def missing() -> str | None:
+    """What has to be installed for Triton kernels to run, and how, to follow "needs"; None if it is there."""
+    try:
+        import triton
+    except ImportError as e:
+        return f"Triton, which cannot be imported ({e}); pip install 'columba[triton]'"
+    if tuple(map(int, triton.__version__.split(".")[:2])) < LEAST_VERSION:
+        least = ".".join(map(str, LEAST_VERSION))
+        return f"Triton {least} or newer, this is {triton.__version__}; pip install 'triton>={least}'"
+    return None
+
+
 def launch_options(variant: Variant, *, nvidia: bool, rounded: bool) -> dict[str, int | bool]:
     """How Triton compiles a variant, for an NVIDIA GPU or for another one. ``rounded``: products are, before they are added.
 
@@ -58,7 +70,7 @@ def dot_constants(
         return {}
     import triton.language as tl
 
-    settled = "ieee" if launch.dot is DType.F64 else settled_precision(precision)
+    settled = settled_precision(precision) if launch.dot is DType.F32 else "ieee"
     if settled == "tf32x3" and not nvidia:
         settled = "ieee"
     types = {DType.F64: tl.float64, DType.F32: tl.float32, DType.BF16: tl.bfloat16, DType.F16: tl.float16}
@@ -83,18 +95,11 @@ def load_functions(source: str, *, interpreted: bool) -> ModuleType:
 
 
 def _import(source: str, interpreted: bool) -> ModuleType:
-    try:
-        import triton
-        from triton import knobs
-    except ImportError as e:
-        raise TritonNotFound(
-            f"backend='triton' needs Triton, which cannot be imported ({e}); pip install triton"
-        ) from e
-    if tuple(map(int, triton.__version__.split(".")[:2])) < LEAST_VERSION:
-        least = ".".join(map(str, LEAST_VERSION))
-        raise TritonNotFound(
-            f"backend='triton' needs Triton {least} or newer, this is {triton.__version__}; pip install 'triton>={least}'"
-        )
+    lack = missing()
+    if lack is not None:
+        raise TritonNotFound(f"backend='triton' needs {lack}")
+    from triton import knobs
+
     name = f"columba_kernels_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
     file = f"<{name}>"
     # Triton reads the source of functions again, from where tracebacks find it, too; no file on a disk is trusted.

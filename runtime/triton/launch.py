@@ -67,7 +67,7 @@ class TritonExecutable(Executable):
         self.module = emit(plans, schedules)
         self.plans = self.module.plans
         self.runners = {
-            plan.name: _PlanRunner(
+            plan.name: PlanRunner(
                 plan, self.module.steps[plan.name], self.module.source, choose or Launch.variant, precision
             )
             for plan in self.module.plans
@@ -94,7 +94,7 @@ class _BoundPlan(Launcher):
     """A plan on one graph whose tensors are the CPU's, or that reads none of it. Nothing is packed."""
 
     def __init__(
-        self, runner: _PlanRunner, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
+        self, runner: PlanRunner, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
     ) -> None:
         self.runner, self.index, self.counts, self.host = runner, index, counts, host
         self.gpus: dict[torch.device, GpuPlan] = {}
@@ -130,8 +130,16 @@ class _BoundPlan(Launcher):
         return self.gpus[gpu.device]
 
 
-class _PlanRunner:
-    """One plan: its steps, and when each of its buffers is last read."""
+Empty = Callable[[Sequence[int], torch.dtype], Tensor]
+"""Allocates a tensor of a shape and a dtype."""
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    return torch.empty(shape, dtype=dtype)
+
+
+class PlanRunner:
+    """One plan: its steps, and when each of its buffers is last read. ``empty`` allocates what runs in the interpreter write."""
 
     def __init__(
         self,
@@ -140,12 +148,14 @@ class _PlanRunner:
         source: str,
         choose: VariantChoice,
         precision: str | None = None,
+        empty: Empty = _empty,
     ) -> None:
         self.plan = plan
         self.precision = precision
         self.steps = steps
         self.source = source
         self.choose = choose
+        self.empty = empty
         self.arrays = {array: n for n, array in enumerate(plan.index_arrays)}
         self.dead_after = self._last_reads()
 
@@ -177,7 +187,7 @@ class _Call:
 
     def __init__(
         self,
-        runner: _PlanRunner,
+        runner: PlanRunner,
         tensors: dict[Buffer, Tensor],
         index: Sequence[Tensor],
         counts: Sequence[int],
@@ -216,7 +226,7 @@ class _Call:
             self._launch(launch, parts, rounded=step.rounded)
 
     def allocate(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        return torch.empty(shape, dtype=dtype)
+        return self.runner.empty(shape, dtype)
 
     def _launch(self, launch: Launch, parts: dict[Workspace, Tensor], *, rounded: bool) -> None:
         variant = self.runner.choose(launch, self.counts)

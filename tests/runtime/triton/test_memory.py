@@ -32,7 +32,7 @@ from triton_matrix import (
 
 import columba
 from columba.codegen.triton import Launch
-from columba.runtime.triton.launch import _Call, _PlanRunner
+from columba.runtime.triton.launch import PlanRunner, _Call
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:columba. backend=.triton. runs on CPU"),
@@ -94,9 +94,9 @@ class Guards:
 @pytest.fixture
 def guards(monkeypatch: pytest.MonkeyPatch) -> Guards:
     found = Guards()
-    run, argument, launch = _PlanRunner.run, _Call._argument, _Call._launch
+    run, argument, launch = PlanRunner.run, _Call._argument, _Call._launch
 
-    def guarded_run(self: _PlanRunner, inputs: Sequence[Tensor], index: Sequence[Tensor], *rest: Any) -> list[Tensor]:
+    def guarded_run(self: PlanRunner, inputs: Sequence[Tensor], index: Sequence[Tensor], *rest: Any) -> list[Tensor]:
         return run(self, [found.copy(x) for x in inputs], [found.copy(x) for x in index], *rest)
 
     def allocate(self: _Call, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
@@ -116,7 +116,7 @@ def guards(monkeypatch: pytest.MonkeyPatch) -> Guards:
         found.launches += 1
         launch(self, launched, *args, **options)
 
-    monkeypatch.setattr(_PlanRunner, "run", guarded_run)
+    monkeypatch.setattr(PlanRunner, "run", guarded_run)
     monkeypatch.setattr(_Call, "allocate", allocate)
     monkeypatch.setattr(_Call, "_argument", note_argument)
     monkeypatch.setattr(_Call, "_launch", note_launch)

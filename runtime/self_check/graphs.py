@@ -1,0 +1,75 @@
+"""Graphs on which kernels are checked: any program for square graphs, or for bipartite ones, runs on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from columba.runtime.graphs.graph import Graph
+
+NODE_TYPES = 3
+"""Of which the last has no nodes."""
+
+ISOLATED = 5
+"""Nodes at the end that no edge meets."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The sizes of a random graph.
+
+    ``hub`` edges end in one node, and as many others begin in one. Half of the edges are of relation 0, so that it is several tiles; one
+    edge is of relation 1; the third of the relations that come last have none.
+    """
+
+    name: str
+    nodes: int
+    edges: int
+    hub: int
+    relations: int
+
+    def build(self, *, square: bool, device: torch.device | str = "cpu") -> Graph:
+        """The graph, the same every time."""
+        generator = torch.Generator().manual_seed(self.edges)
+
+        def drawn(below: int) -> torch.Tensor:
+            return torch.randint(below, (self.edges,), generator=generator)
+
+        sources, destinations = self.nodes, self.nodes if square else self.nodes + 7
+        source, destination = drawn(sources - ISOLATED), drawn(destinations - ISOLATED)
+        destination[: self.hub] = 3
+        source[self.hub : 2 * self.hub] = 4
+        relation = torch.where(drawn(2) == 0, 0, 2 + drawn(self.relations - self.relations // 3 - 2))
+        relation[-1] = 1
+        types = [torch.arange(n) * 7 % 5 % (NODE_TYPES - 1) for n in (sources, destinations)]
+        graph = Graph(
+            torch.stack([source, destination]),
+            relation,
+            num_nodes=sources if square else (sources, destinations),
+            num_relations=self.relations,
+            node_type=types[0] if square else (types[0], types[1]),
+            num_node_types=NODE_TYPES,
+        )
+        return graph.to(device)
+
+
+SMALL = (
+    Sample("a graph with hubs", nodes=150, edges=1500, hub=540, relations=7),
+    Sample("a small graph", nodes=90, edges=200, hub=0, relations=6),
+)
+"""On the first one default schedules make several tiles of everything; on the second one no row is a sum of many, so that an error of one
+member is not small beside it."""
+
+LARGE = Sample("a large graph", nodes=20_000, edges=100_000, hub=5_000, relations=40)
+
+MOST_ELEMENTS = 1 << 23
+"""Of the widest tensor on the large graph: 64 MiB in float64."""
+
+LEAST_EDGES = 4_000
+
+
+def large(width: int) -> Sample:
+    """The large graph, with fewer edges for a program that has ``width`` elements an edge."""
+    edges = max(LEAST_EDGES, min(LARGE.edges, MOST_ELEMENTS // max(1, width)))
+    return Sample(LARGE.name, edges // 5, edges, edges // 20, LARGE.relations)
