@@ -164,9 +164,18 @@ def streams(run: Run) -> Iterator[Item]:
             raise Skipped("there is one GPU")
         getattr(device_checks, name)(program, run.matrix_device())
 
-    for name in ("check_no_synchronization", "check_cuda_graphs", "check_streams", "check_the_second_device"):
-        for program in ("rgat",) if run.smallest or "graphs" not in name else ("rgcn", "rgat", "hgt"):
+    for name in CHECKS:
+        for program in ("rgat",) if run.smallest or name not in CHECKS[1:3] else ("rgcn", "rgat", "hgt"):
             yield f"{name[6:].replace('_', ' ')}, {program}", functools.partial(check, name, program)
+
+
+CHECKS = (
+    "check_no_synchronization",
+    "check_cuda_graphs",
+    "check_replays",
+    "check_streams",
+    "check_the_second_device",
+)
 
 
 def _computing(run: Run, check: Callable[[], object]) -> None:
@@ -242,12 +251,12 @@ class _Peer:
         return [[] if t is None else fingerprint(t) for t in tensors]
 
 
-def _columba(run: Run, case: Case, scale: float) -> tuple[nn.Module, Graph, _Peer]:
+def _columba(run: Run, case: Case, scale: float, *, cuda_graphs: bool = False) -> tuple[nn.Module, Graph, _Peer]:
     graph = _graph(case.graph, scale, run.where)
     layer = make_layer(case, graph).to(run.where)
     x = make_input(case, graph).to(run.where).requires_grad_()
     direction = torch.randn(graph.num_nodes, case.features, generator=torch.Generator().manual_seed(2)).to(run.where)
-    compiled = columba.compile(layer, backend="triton")
+    compiled = columba.compile(layer, backend="triton", cuda_graphs=cuda_graphs)
     return layer, graph, _Peer(lambda x: compiled(x, graph), [x, *layer.parameters()], x, direction)
 
 
@@ -257,7 +266,8 @@ def _beside(run: Run, case: Case, scale: float, others: Sequence[str]) -> Sequen
     start = time.perf_counter()
     prints = ours.prints(list(layer.parameters()))
     first = time.perf_counter() - start
-    peers, notes = {"columba": ours}, {}
+    _, _, replayed = _columba(run, case, scale, cuda_graphs=True)
+    peers, notes = {"columba": ours, "CUDA graphs": replayed}, {}
     for name in others:
         try:
             with torch.device(run.where):
@@ -291,7 +301,7 @@ def _turns(calls: dict[str, Callable[[], object]], run: Run) -> dict[str, float]
     turns, runs = (TURNS, RUNS) if run.is_gpu else (1, 1)
     for _ in range(turns):
         for name, call in calls.items():
-            if run.is_gpu:
+            for _ in range(3 if run.is_gpu else 0):
                 call()
             found[name] += [_seconds(call, run) for _ in range(runs)]
     return {name: statistics.median(seconds) for name, seconds in found.items()}

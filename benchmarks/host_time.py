@@ -49,16 +49,16 @@ def measure(layer: torch.nn.Module, graph: columba.Graph) -> tuple[int, float, f
     for _ in range(6):  # compiles, then takes the shortcut
         step()
     launches: list[tuple[Callable[..., None], list[Any]]] = []
-    run_launch, is_hooked, run_plan = gpu._Compiled.run, gpu._is_hooked, gpu.GpuPlan.run
+    run_launch, is_hooked, run_plan = gpu._Compiled.run, gpu.is_hooked, gpu.GpuPlan.run
 
     def noted(self: gpu._Compiled, tensors: Any, addresses: Any, stream: int) -> None:
         given = [a if isinstance(a, int) else addresses[a[0]] + a[1] for a in self.bound.arguments]
         launches.append((self.kernel[self.bound.grid], [*given, *self.constants]))
         run_launch(self, tensors, addresses, stream)
 
-    gpu._Compiled.run, gpu._is_hooked = noted, lambda: True  # type: ignore[method-assign]
+    gpu._Compiled.run, gpu.is_hooked = noted, lambda: True  # type: ignore[method-assign]
     step()
-    gpu._Compiled.run, gpu._is_hooked = run_launch, is_hooked  # type: ignore[method-assign]
+    gpu._Compiled.run, gpu.is_hooked = run_launch, is_hooked  # type: ignore[method-assign]
 
     in_plans = [0.0]
 

@@ -32,6 +32,7 @@ def compile(
     recipe: Recipe | None = ...,
     autotune: bool = ...,
     fp32_precision: str | None = ...,
+    cuda_graphs: bool = ...,
 ) -> M: ...
 @overload
 def compile(
@@ -43,6 +44,7 @@ def compile(
     recipe: Recipe | None = ...,
     autotune: bool = ...,
     fp32_precision: str | None = ...,
+    cuda_graphs: bool = ...,
 ) -> F: ...
 @overload
 def compile(
@@ -54,6 +56,7 @@ def compile(
     recipe: Recipe | None = ...,
     autotune: bool = ...,
     fp32_precision: str | None = ...,
+    cuda_graphs: bool = ...,
 ) -> Callable[[F], F]: ...
 
 
@@ -66,6 +69,7 @@ def compile(
     recipe: Recipe | None = None,
     autotune: bool = False,
     fp32_precision: str | None = None,
+    cuda_graphs: bool = False,
 ) -> Any:
     """Compiles a function, a method, a module class, or a module, written in Columba's language.
 
@@ -88,6 +92,9 @@ def compile(
             are, which NVIDIA's tensor cores cannot; ``"tf32"``: operands are rounded to 10 bits of mantissa; ``"tf32x3"``: as three such
             products, which err by 2^-21 or so of what is multiplied, and run on tensor cores (AMD's matrix units take float32 as it is:
             there it is ``"ieee"``). None: as ``torch.backends.cuda.matmul.fp32_precision`` says at the call. On a CPU products are IEEE's.
+        cuda_graphs: on a GPU, a call on a graph that was called with twice before replays a CUDA graph: one launch instead of some dozens,
+            for graphs so small that launches take longer than kernels. Inputs that move are copied, and results are; memory of
+            temporaries is kept for each graph. On a CPU it changes nothing.
         autotune: where no tuning record exists for a program and graphs of this size, candidates are measured at the first call, for about
             half a minute, and the winner is recorded (see :func:`columba.tune`).
 
@@ -108,7 +115,7 @@ def compile(
     >>> neighbour_sum(g, torch.tensor([[1.0], [2.0], [4.0]])).tolist()
     [[0.0], [1.0], [6.0]]
     """
-    options = Options(backend, passes, memory_budget, recipe, autotune, fp32_precision)
+    options = Options(backend, passes, memory_budget, recipe, autotune, fp32_precision, cuda_graphs)
     return functools.partial(compiled, options=options) if target is None else compiled(target, options)
 
 

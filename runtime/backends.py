@@ -181,7 +181,13 @@ class TritonBackend(Backend):
     def executable(self, planned: Planned, index_dtype: DType) -> Executable:
         from columba.runtime.triton.launch import TritonExecutable
 
-        return TritonExecutable(planned.plans, index_dtype, schedules=planned.schedules, precision=planned.precision)
+        return TritonExecutable(
+            planned.plans,
+            index_dtype,
+            schedules=planned.schedules,
+            precision=planned.precision,
+            cuda_graphs=planned.cuda_graphs,
+        )
 
     def memory(self, planned: Planned, counts: Counts) -> tuple[tuple[Plan, ...], tuple[PlanMemory, ...]]:
         from columba.codegen.triton import emit

@@ -14,11 +14,11 @@ import columba
 Step = Callable[[], list[Tensor]]
 
 
-def make_step(program: str, device: Device) -> tuple[Step, list[Tensor]]:
+def make_step(program: str, device: Device, **options: bool) -> tuple[Step, list[Tensor]]:
     """A training step, warm, that gives results and gradients; and what they are."""
     pair = Pair(PROGRAMS[program], 16, 4, torch.float32, device)
     ours, theirs = pair.arguments(graphs()["tiles"])
-    compiled = columba.compile(pair.layer, backend="triton", passes=PASSES[0])
+    compiled = columba.compile(pair.layer, backend="triton", passes=PASSES[0], **options)
 
     def run(module: Callable[..., Any], args: list[Any], parameters: list[Tensor]) -> list[Tensor]:
         results = tensors_of(module(*args))
@@ -68,6 +68,18 @@ def check_cuda_graphs(program: str, device: Device) -> None:
     graph.replay()
     torch.cuda.synchronize()
     check(found, wanted)
+
+
+def check_replays(program: str, device: Device) -> None:
+    """With ``cuda_graphs=True``, steps that replay CUDA graphs compute what others do; inputs may move, and results stay."""
+    step, wanted = make_step(program, device, cuda_graphs=True)
+    kept = [step() for _ in range(4)]
+    padding = torch.empty(1 << 20, device=device.name)  # so that what is allocated next is elsewhere
+    kept += [step() for _ in range(2)]
+    del padding
+    torch.cuda.synchronize()
+    for found in kept:
+        check(found, wanted)
 
 
 def check_streams(program: str, device: Device) -> None:

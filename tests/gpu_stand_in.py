@@ -6,6 +6,7 @@ addresses they get; what the host does for each.
 
 from __future__ import annotations
 
+import ctypes
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -160,6 +161,35 @@ class StandIn(triton_gpu.Gpu):
 
     def wait(self) -> None: ...
 
+    def is_recording(self) -> bool:
+        return False
+
+    def record(self, run: Callable[[], list[torch.Tensor]]) -> tuple[Callable[[], None], list[torch.Tensor]]:
+        """A replay runs the same again, in the same memory."""
+        kept: list[torch.Tensor] = []
+        empty = StandIn.empty
+
+        def recorded(self: StandIn, shape: Any, dtype: torch.dtype) -> torch.Tensor:
+            kept.append(empty(self, shape, dtype))
+            return kept[-1]
+
+        StandIn.empty = recorded  # type: ignore[method-assign]
+        try:
+            outputs = run()
+        finally:
+            StandIn.empty = empty  # type: ignore[method-assign]
+
+        def replay() -> None:
+            again = iter(kept)
+            StandIn.empty = lambda self, shape, dtype: next(again)  # type: ignore[method-assign]
+            try:
+                run()
+            finally:
+                StandIn.empty = empty  # type: ignore[method-assign]
+
+        replay()
+        return replay, outputs
+
 
 class Patch(Protocol):
     """As much of ``pytest.MonkeyPatch`` as is needed."""
@@ -187,3 +217,39 @@ def choose(monkeypatch: Patch) -> None:
     monkeypatch.setattr(backends, "is_gpu", lambda device: True)
     monkeypatch.setattr(verdicts, "device_name", lambda device: NAME)
     monkeypatch.setattr(verdicts, "_known", {})
+
+
+def install_interpreted(monkeypatch: Patch) -> None:
+    """The same, but launches run in Triton's interpreter, on the memory that their addresses lead to."""
+    install(monkeypatch)
+
+    class Kernel:
+        function = packed_metadata = None
+
+        def __init__(self, bound: Any, constants: dict[str, Any]) -> None:
+            self.bound, self.constants = bound, constants
+
+        def run(self, x: int, y: int, z: int, *rest: Any) -> None:
+            given = []
+            for value, of in zip(rest[6:], self.bound.signature, strict=False):
+                given.append(_at_address(value, of) if isinstance(of, torch.dtype) else value)
+            function = getattr(
+                functions.load_functions(self.bound.source, interpreted=True), self.bound.launch.function
+            )
+            options = {k: v for k, v in self.bound.options.items() if k != "maxnreg"}
+            function[x, y, z](*given, **self.constants, **options)
+
+    def compile(self: Any, precision: str, nvidia: bool) -> Any:
+        products = triton_gpu.dot_constants(self.launch, interpreted=True, precision=precision, nvidia=nvidia)
+        constants = self.constants | products
+        return triton_gpu._Compiled(self, Kernel(self, constants), tuple(constants.values()))
+
+    monkeypatch.setattr(triton_gpu._BoundLaunch, "compile", compile)
+    monkeypatch.setattr(triton_gpu._BoundLaunch, "compile_others", lambda *_: None)
+
+
+def _at_address(address: int, dtype: torch.dtype) -> torch.Tensor:
+    if not address:
+        return torch.empty(0, dtype=dtype)
+    memory = (ctypes.c_char * dtype.itemsize).from_address(address)
+    return torch.frombuffer(memory, dtype=dtype)

@@ -21,6 +21,7 @@ class Options:
     recipe: Recipe | None = None
     autotune: bool = False
     fp32_precision: str | None = None
+    cuda_graphs: bool = False
 
     def __post_init__(self) -> None:
         choice_named(self.backend)

@@ -125,7 +125,10 @@ class Specialization:
             name = self.choice(graph, variants, backend)
             found = (key, name, graph.index_dtype, backend.name)
             if found not in self.runnables:
-                planned = replace(variants.planned(name), precision=self.options.fp32_precision)
+                options = self.options
+                planned = replace(
+                    variants.planned(name), precision=options.fp32_precision, cuda_graphs=options.cuda_graphs
+                )
                 self.runnables[found] = Runnable(planned, ir_dtype(graph.index_dtype), backend)
             return self.runnables[found]
 

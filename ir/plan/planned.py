@@ -25,7 +25,7 @@ Schedules = Mapping[tuple[str, str], Any]
 class Planned:
     """What running needs of a compilation. ``results`` are those that the forward plan returns beside saved values, ``texts`` the
     plans' text, if it is known, ``schedules`` those that are no part of the plans, ``precision`` how a GPU computes products of float32
-    (None: as PyTorch's settings say)."""
+    (None: as PyTorch's settings say), ``cuda_graphs`` whether a GPU replays plans that come back."""
 
     name: str
     plans: tuple[Plan, ...]
@@ -36,6 +36,7 @@ class Planned:
     texts: tuple[str, ...] = ()
     schedules: Schedules = field(default_factory=dict)
     precision: str | None = None
+    cuda_graphs: bool = False
 
     @property
     def plan_texts(self) -> tuple[str, ...]:

@@ -92,6 +92,18 @@ class Gpu:
     def wait(self) -> None:
         torch.cuda.synchronize(self.device)
 
+    def is_recording(self) -> bool:
+        """Whether what is launched now goes into a CUDA graph, and is not run."""
+        return torch.cuda.is_current_stream_capturing()
+
+    def record(self, run: Callable[[], list[Tensor]]) -> tuple[Callable[[], None], list[Tensor]]:
+        """A CUDA graph of what ``run`` launches, as a function that runs it on the current stream, and what ``run`` gives, which the
+        graph writes anew each time."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            outputs = run()
+        return graph.replay, outputs
+
 
 def gpu_of(device: torch.device) -> Gpu | None:
     """The GPU that a device is; None for the CPU, where Triton's interpreter runs."""
@@ -174,7 +186,7 @@ def _straight(launches: Sequence[_Compiled], tensors: int) -> Callable[[Sequence
     return names["launches"]  # type: ignore[no-any-return]
 
 
-def _is_hooked() -> bool:
+def is_hooked() -> bool:
     """Whether somebody, a profiler perhaps, wants to see launches."""
     from triton import knobs
 
@@ -352,7 +364,7 @@ class GpuPlan(Launcher):
             times = collecting()
             if times is not None:
                 self._timed(times.setdefault(self.plan.name, {}), steps, tensors, addresses, stream)
-            elif _is_hooked():
+            elif is_hooked():
                 for step, launches in zip(self.emitted, steps, strict=True):
                     self._step(step, launches, tensors, addresses, stream)
             else:

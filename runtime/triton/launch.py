@@ -35,6 +35,7 @@ from columba.runtime.dtypes import torch_dtype
 from columba.runtime.executable import Executable, HostRunner, Launcher, check_inputs, collecting
 from columba.runtime.triton.functions import dot_constants, interpreter_lock, launch_options, load_functions
 from columba.runtime.triton.gpu import Gpu, GpuPlan, gpu_of
+from columba.runtime.triton.replay import ReplayedPlan
 
 VariantChoice = Callable[[Launch, Mapping[Space, int]], Variant]
 """Which variant of a launch runs on a graph with given row counts."""
@@ -50,6 +51,7 @@ class TritonExecutable(Executable):
         schedules: how kernels run, by the names of plan and kernel; see :func:`columba.codegen.triton.candidates`.
         precision: of products of float32 on a GPU, one of :data:`columba.runtime.backends.PRECISIONS`; None: as PyTorch's
             settings say.
+        cuda_graphs: plans that come back run as CUDA graphs.
 
     Raises:
         columba.codegen.triton.IllegalSchedule: a kernel cannot run as its schedule says.
@@ -63,12 +65,18 @@ class TritonExecutable(Executable):
         *,
         schedules: KernelSchedules | None = None,
         precision: str | None = None,
+        cuda_graphs: bool = False,
     ) -> None:
         self.module = emit(plans, schedules)
         self.plans = self.module.plans
         self.runners = {
             plan.name: PlanRunner(
-                plan, self.module.steps[plan.name], self.module.source, choose or Launch.variant, precision
+                plan,
+                self.module.steps[plan.name],
+                self.module.source,
+                choose or Launch.variant,
+                precision,
+                cuda_graphs=cuda_graphs,
             )
             for plan in self.module.plans
         }
@@ -97,7 +105,7 @@ class _BoundPlan(Launcher):
         self, runner: PlanRunner, index: Sequence[Tensor], counts: Sequence[int], host: HostRunner | None
     ) -> None:
         self.runner, self.index, self.counts, self.host = runner, index, counts, host
-        self.gpus: dict[torch.device, GpuPlan] = {}
+        self.gpus: dict[torch.device, GpuPlan | ReplayedPlan] = {}
         rows = Counts(counts)
         self.checks = [(b.name, torch_dtype(b.type.dtype), rows.shape(b.type)) for b in runner.plan.inputs]
 
@@ -112,11 +120,11 @@ class _BoundPlan(Launcher):
             return self.on(gpu).run(inputs)
         return self.runner.run([x.contiguous() for x in inputs], self.index, self.counts, self.host)
 
-    def on(self, gpu: Gpu) -> GpuPlan:
+    def on(self, gpu: Gpu) -> GpuPlan | ReplayedPlan:
         """The plan on a GPU. Where it reads no index arrays, its inputs say which."""
         if gpu.device not in self.gpus:
             r = self.runner
-            self.gpus[gpu.device] = GpuPlan(
+            plan = GpuPlan(
                 r.plan,
                 r.steps,
                 r.source,
@@ -127,6 +135,7 @@ class _BoundPlan(Launcher):
                 self.host,
                 precision=r.precision,
             )
+            self.gpus[gpu.device] = ReplayedPlan(plan) if r.cuda_graphs else plan
         return self.gpus[gpu.device]
 
 
@@ -149,9 +158,11 @@ class PlanRunner:
         choose: VariantChoice,
         precision: str | None = None,
         empty: Empty = _empty,
+        *,
+        cuda_graphs: bool = False,
     ) -> None:
         self.plan = plan
-        self.precision = precision
+        self.precision, self.cuda_graphs = precision, cuda_graphs
         self.steps = steps
         self.source = source
         self.choose = choose

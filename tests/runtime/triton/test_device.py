@@ -27,6 +27,11 @@ def test_cuda_graphs(program: str, device: Device) -> None:
     device_checks.check_cuda_graphs(program, device)
 
 
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_replays(program: str, device: Device) -> None:
+    device_checks.check_replays(program, device)
+
+
 def test_streams(device: Device) -> None:
     device_checks.check_streams("rgat", device)
 

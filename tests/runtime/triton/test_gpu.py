@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,7 +19,7 @@ from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graphs.graph import Graph, is_on
 from columba.runtime.triton import gpu as triton_gpu
 from columba.runtime.triton.aot import compile_plans
-from columba.runtime.triton.functions import is_tf32_allowed, load_functions
+from columba.runtime.triton.functions import is_tf32_allowed
 
 pytest.importorskip("triton")
 
@@ -133,39 +132,10 @@ def test_hooks_see_every_launch(seen: gpu_stand_in.Seen) -> None:
 @pytest.fixture
 def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The stand-in, whose launches run in Triton's interpreter on the memory that the addresses lead to."""
-    gpu_stand_in.install(monkeypatch)
-
-    class Kernel:
-        function = packed_metadata = None
-
-        def __init__(self, bound: Any, constants: dict[str, Any]) -> None:
-            self.bound, self.constants = bound, constants
-
-        def run(self, x: int, y: int, z: int, *rest: Any) -> None:
-            given = []
-            for value, of in zip(rest[6:], self.bound.signature, strict=False):
-                given.append(at_address(value, of) if isinstance(of, torch.dtype) else value)
-            function = getattr(load_functions(self.bound.source, interpreted=True), self.bound.launch.function)
-            options = {k: v for k, v in self.bound.options.items() if k != "maxnreg"}
-            function[x, y, z](*given, **self.constants, **options)
-
-    def compile(self: Any, precision: str, nvidia: bool) -> Any:
-        products = triton_gpu.dot_constants(self.launch, interpreted=True, precision=precision, nvidia=nvidia)
-        constants = self.constants | products
-        return triton_gpu._Compiled(self, Kernel(self, constants), tuple(constants.values()))
-
-    monkeypatch.setattr(triton_gpu._BoundLaunch, "compile", compile)
-    monkeypatch.setattr(triton_gpu._BoundLaunch, "compile_others", lambda *_: None)
+    gpu_stand_in.install_interpreted(monkeypatch)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def at_address(address: int, dtype: torch.dtype) -> Tensor:
-    if not address:
-        return torch.empty(0, dtype=dtype)
-    memory = (ctypes.c_char * dtype.itemsize).from_address(address)
-    return torch.frombuffer(memory, dtype=dtype)
 
 
 @pytest.mark.parametrize("name", LAYERS)
