@@ -167,7 +167,7 @@ class StandIn(triton_gpu.Gpu):
     def record(self, run: Callable[[], list[torch.Tensor]]) -> tuple[Callable[[], None], list[torch.Tensor]]:
         """A replay runs the same again, in the same memory."""
         kept: list[torch.Tensor] = []
-        empty = StandIn.empty
+        empty = triton_gpu.Gpu.empty
 
         def recorded(self: StandIn, shape: Any, dtype: torch.dtype) -> torch.Tensor:
             kept.append(empty(self, shape, dtype))
@@ -177,7 +177,7 @@ class StandIn(triton_gpu.Gpu):
         try:
             outputs = run()
         finally:
-            StandIn.empty = empty  # type: ignore[method-assign]
+            del StandIn.empty  # which is Gpu's again
 
         def replay() -> None:
             again = iter(kept)
@@ -185,7 +185,7 @@ class StandIn(triton_gpu.Gpu):
             try:
                 run()
             finally:
-                StandIn.empty = empty  # type: ignore[method-assign]
+                del StandIn.empty  # which is Gpu's again
 
         replay()
         return replay, outputs
