@@ -103,6 +103,48 @@ def device(run: Run) -> Iterator[Item]:
 # ------------------------------------------------------------------------------------------------ whether results are right
 
 
+PRECISIONS = (
+    (torch.float32, "ieee"),
+    (torch.float32, "tf32"),
+    (torch.float32, "tf32x3"),
+    (torch.bfloat16, None),
+    (torch.float16, None),
+)
+"""Of parameters and inputs, and how products of float32 are computed."""
+
+
+def checks(run: Run) -> Iterator[Item]:
+    """What the compiler does at the first use of a program on a GPU: all kernels beside a reference in float64, in another process."""
+    layers = LAYERS[:1] if run.smallest else LAYERS
+    for layer, heads in layers:
+        for dtype, precision in PRECISIONS[:1] if run.smallest else PRECISIONS:
+            what = f"{layer} x{heads} {str(dtype)[6:]} {precision or ''}".rstrip()
+            check = functools.partial(_check, run, layer, heads, dtype, precision)
+            yield what, functools.partial(_computing, run, check)
+
+
+def _check(run: Run, layer: str, heads: int, dtype: torch.dtype, precision: str | None) -> None:
+    """All plans of a training step among which graphs choose."""
+    from dataclasses import replace
+
+    from columba.codegen.triton import emit
+    from columba.inspection.explain import variants_for
+    from columba.nn.samples import sample
+    from columba.runtime.dtypes import ir_dtype
+    from columba.runtime.self_check.process import check
+    from columba.runtime.self_check.verdicts import Subject
+
+    model, x, graph = sample(layer, 16 if not run.is_gpu else 64, heads, dtype)
+    variants, _ = variants_for(model, x, graph)
+    for name in variants.names()[: 1 if run.smallest else None]:
+        planned = replace(variants.planned(name), precision=precision)
+        module = emit(planned.plans, planned.schedules)
+        subject = Subject(planned, module, ir_dtype(graph.index_dtype), torch.device(run.where))
+        verdict = check(subject.job(subject.precision))
+        if not verdict.passed:
+            raise AssertionError(f"{name}: {verdict.kernel}: {verdict.why}")
+
+
 def matrix(run: Run) -> Iterator[Item]:
     """The numeric matrix of the tests: a few cases of every kind first, then those that cover all pairs of factors."""
     from triton_matrix import QUICK, check_case, covering
@@ -356,6 +398,7 @@ def _kernel_row(case: Case, what: str, took: float, limit: float) -> Measured:
 
 STAGES: dict[str, Callable[[Run], Iterator[Item]]] = {
     "device": device,
+    "checks": checks,
     "matrix": matrix,
     "hubs": hubs,
     "streams": streams,

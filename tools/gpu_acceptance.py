@@ -47,6 +47,7 @@ class Stage:
 
 STAGES = (
     Stage("device", "The device", 0.06),
+    Stage("checks", "The compiler's checks of its kernels", 0.2, parallel=True),
     Stage("matrix", "Numeric matrix", 0.25, parallel=True),
     Stage("hubs", "Hubs", 0.07, parallel=True),
     Stage("streams", "CUDA graphs, streams, no synchronization", 0.07),
