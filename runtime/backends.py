@@ -62,6 +62,10 @@ class Backend(Protocol):
         """
         return None
 
+    def standing(self, planned: Planned, index_dtype: DType, device: torch.device, *, by_name: bool) -> str:
+        """What is known of a program's kernels on a device, without finding out more: follows "the NAME kernels"; may be empty."""
+        return ""
+
     def emit(self, planned: Planned, index_dtype: DType) -> str:
         """The source of all kernels."""
         ...
@@ -172,6 +176,15 @@ class TritonBackend(Backend):
         if by_name and verdicts.mode() != "force":
             return None
         return verdicts.objection(verdicts.Subject(planned, executable.module, index_dtype, device))
+
+    def standing(self, planned: Planned, index_dtype: DType, device: torch.device, *, by_name: bool) -> str:
+        from columba.codegen.triton import emit
+        from columba.runtime.self_check import verdicts
+
+        if by_name and verdicts.mode() != "force":
+            return ", unchecked, as they were asked for by name"
+        module = emit(planned.plans, planned.schedules)
+        return f", {verdicts.standing(verdicts.Subject(planned, module, index_dtype, device))}"
 
     def emit(self, planned: Planned, index_dtype: DType) -> str:
         from columba.codegen.triton import emit

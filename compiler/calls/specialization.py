@@ -102,19 +102,40 @@ class Specialization:
     def _backend(self, graph: Graph, inputs: Sequence[Tensor]) -> Backend | None:
         """Whose kernels run this call, None: PyTorch's; RuntimeError where the backend asked for cannot."""
         choice = self.options.choice
-        backend = choice.backend(graph.device)
-        if backend is None:
-            return None
-        obstacle = backend.obstacle((graph.device, *(x.device for x in inputs)), [x.dtype for x in inputs])
-        if obstacle is None and choice.falls_back:
-            lack = backend.missing()
-            obstacle = None if lack is None else f"needs {lack}"
-        if obstacle is None:
+        backend, obstacle = self._wanted(graph, inputs)
+        if backend is None or obstacle is None:
             return backend
         if not choice.falls_back:
             raise RuntimeError(f'backend="{choice.name}" {obstacle}; use backend="torch" (or "auto") for such inputs')
         warn_once(f'columba: backend="{backend.name}" {obstacle}.{FALLING_BACK}')
         return None
+
+    def _wanted(self, graph: Graph, inputs: Sequence[Tensor]) -> tuple[Backend | None, str | None]:
+        """Whose kernels should run this call, None: PyTorch's; and why they cannot, if so."""
+        choice = self.options.choice
+        backend = choice.backend(graph.device)
+        if backend is None:
+            return None, None
+        obstacle = backend.obstacle((graph.device, *(x.device for x in inputs)), [x.dtype for x in inputs])
+        if obstacle is None and choice.falls_back:
+            lack = backend.missing()
+            obstacle = None if lack is None else f"needs {lack}"
+        return backend, obstacle
+
+    def runs(self, graph: Graph, inputs: Sequence[Tensor]) -> str:
+        """What runs this call, in words, as far as is known without building or running kernels."""
+        backend, obstacle = self._wanted(graph, inputs)
+        if backend is None or obstacle is not None:
+            why = "" if backend is None else f': backend="{backend.name}" {obstacle}'
+            return f"PyTorch, operation by operation{why}"
+        with self.lock:
+            _, variants = self._variants(graph, inputs)
+            planned = replace(
+                variants.planned(self.choice(graph, variants, backend)), precision=self.options.fp32_precision
+            )
+        by_name = not self.options.choice.falls_back
+        standing = backend.standing(planned, ir_dtype(graph.index_dtype), graph.device, by_name=by_name)
+        return f"{backend.name} kernels on {graph.device}{standing}"
 
     def runnable(self, graph: Graph, inputs: Sequence[Tensor], backend: Backend = CPP) -> Runnable:
         """The kernels for these inputs' gradients that are best for this graph, built now if they are not yet."""

@@ -5,15 +5,18 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 import columba
+from columba.runtime.backends import TRITON
 from columba.runtime.build import BuildError, CompilerNotFound, find_compiler
 from columba.runtime.cache import cache_dir
 from columba.runtime.cache_folder import UntrustedError, opened, write
+from columba.runtime.self_check.verdicts import mode
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ def examine() -> list[Finding]:
         Finding(
             "processor", f"{_processor()}, {os.cpu_count()} cores, vectors: {torch.backends.cpu.get_cpu_capability()}"
         ),
-        _gpu(),
+        *_gpu(),
         *_compiler(),
         _cache(),
     ]
@@ -62,10 +65,34 @@ def _processor() -> str:
     return platform.processor() or "unknown"
 
 
-def _gpu() -> Finding:
+def _gpu() -> list[Finding]:
+    """The GPUs, and whether the kernels of a small program are right on each kind of them."""
     if not torch.cuda.is_available():
-        return Finding("GPU", "none that PyTorch can use")
-    return Finding("GPU", ", ".join(torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())))
+        return [Finding("GPU", "none that PyTorch can use")]
+    names = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    kinds = {name: torch.device("cuda", names.index(name)) for name in names}
+    return [Finding("GPU", ", ".join(names)), *(_kernels_on(device, name) for name, device in kinds.items())]
+
+
+def _kernels_on(device: torch.device, name: str) -> Finding:
+    what = f"kernels on {name}"
+    lack = TRITON.missing()
+    if lack is not None:
+        return Finding(
+            what, "none", False, f"PyTorch runs there, operation by operation: kernels need {lack}", needed=False
+        )
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        try:
+            result = _tiny_program("auto", device)
+        except RuntimeError as e:
+            return Finding(what, "cannot be run", False, str(e))
+    advice = "; ".join(str(warning.message) for warning in said)
+    if not advice and result != RIGHT:
+        return Finding(what, f"wrong result {result}", False, "report this, with the versions of PyTorch and Triton")
+    if advice:
+        return Finding(what, "not used", False, advice, needed=False)
+    return Finding(what, "run unchecked (COLUMBA_SELF_CHECK=0)" if mode() == "0" else "checked and run", True)
 
 
 def _compiler() -> list[Finding]:
@@ -76,10 +103,10 @@ def _compiler() -> list[Finding]:
         return [Finding("C++ compiler", "none", False, f"{e}")]
     found = Finding("C++ compiler", path, True)
     try:
-        result = _tiny_program()
+        result = _tiny_program("cpp", torch.device("cpu"))
     except (BuildError, OSError) as e:
         return [found, Finding("kernels", "cannot be built", False, str(e))]
-    right = result == [[0.0], [3.0]]
+    right = result == RIGHT
     return [
         found,
         Finding(
@@ -91,13 +118,17 @@ def _compiler() -> list[Finding]:
     ]
 
 
-def _tiny_program() -> list[list[float]]:
-    @columba.compile(backend="cpp")
+RIGHT = [[0.0], [3.0]]
+"""The result of the tiny program."""
+
+
+def _tiny_program(backend: str, device: torch.device) -> list[list[float]]:
+    @columba.compile(backend=backend)
     def total(g: columba.Graph, h: torch.Tensor) -> torch.Tensor:
         return g.edges.sum(g.edges.src(h))
 
     graph = columba.Graph(torch.tensor([[0, 0], [1, 1]]))
-    values: list[list[float]] = total(graph, torch.tensor([[1.5], [0.0]])).tolist()
+    values: list[list[float]] = total(graph.to(device), torch.tensor([[1.5], [0.0]], device=device)).tolist()
     return values
 
 

@@ -34,6 +34,7 @@ class Explanation:
         compilation: programs and plans as objects.
         prelude: plain PyTorch operations on weights that run before the kernels, with autograd.
         source: the source of all kernels: Triton where those run, which ``backend="auto"`` leaves to the graph's device, else C++.
+        runs: what runs such a call: kernels of which backend, and what is known of them, or PyTorch, and why.
         precision: the ``fp32_precision`` that ``columba.compile`` was given.
     """
 
@@ -44,6 +45,7 @@ class Explanation:
     costs: str
     graph: Graph
     precision: str | None = None
+    runs: str = ""
 
     @property
     def level1(self) -> str:
@@ -87,6 +89,7 @@ class Explanation:
     def __str__(self) -> str:
         host = "\n".join(self.host_calls) or "none"
         sections = [
+            ("What runs", self.runs),
             ("Level 1: programs", self.level1),
             ("Level 2: plans", self.level2),
             ("Run by PyTorch", host),
@@ -121,6 +124,7 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
         _costs(variant, variants, bound.graph),
         bound.graph,
         compiled.options.fp32_precision,
+        specialization.runs(bound.graph, bound.inputs),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -28,6 +28,10 @@ class Sample:
     edges: int
     hub: int
     relations: int
+
+    def with_edges(self, edges: int) -> Sample:
+        """As dense, and as uneven."""
+        return replace(self, nodes=self.nodes * edges // self.edges, edges=edges, hub=self.hub * edges // self.edges)
 
     def build(self, *, square: bool, device: torch.device | str = "cpu") -> Graph:
         """The graph, the same every time."""
@@ -71,5 +75,4 @@ LEAST_EDGES = 4_000
 
 def large(width: int) -> Sample:
     """The large graph, with fewer edges for a program that has ``width`` elements an edge."""
-    edges = max(LEAST_EDGES, min(LARGE.edges, MOST_ELEMENTS // max(1, width)))
-    return Sample(LARGE.name, edges // 5, edges, edges // 20, LARGE.relations)
+    return LARGE.with_edges(max(LEAST_EDGES, min(LARGE.edges, MOST_ELEMENTS // max(1, width))))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import functools
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -19,29 +21,26 @@ from columba.runtime.dtypes import torch_dtype
 from columba.runtime.executable import HostRunner
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.host import run_host_program
-from columba.runtime.self_check.graphs import Sample, large
+from columba.runtime.self_check.graphs import LEAST_EDGES, Sample, large
 from columba.runtime.self_check.job import Job, Verdict
 from columba.runtime.self_check.memory import GuardedMemory
 from columba.runtime.self_check.oracle import Arithmetic, Expected, jumps, tolerance_of
 from columba.runtime.self_check.process import CouldNotCheck
 from columba.runtime.triton.aot import architecture
-from columba.runtime.triton.gpu import Gpu, GpuPlan
+from columba.runtime.triton.gpu import Gpu, GpuPlan, gpu_of
 from columba.runtime.triton.launch import PlanRunner, TritonExecutable
-from columba.runtime.triton.precompile import PrecompileError, jobs_of, precompile
+from columba.runtime.triton.precompile import PrecompileError, WorkerEnded, jobs_of, precompile
 
 
 class _Wrong(Exception):
     """A kernel is wrong; says how."""
 
 
-@dataclass(frozen=True)
-class _GuardedGpu(Gpu):
-    """A GPU whose tensors are guarded."""
-
-    memory: GuardedMemory
-
-    def empty(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-        return self.memory.empty(shape, dtype)
+def _guarded(gpu: Gpu, memory: GuardedMemory) -> Gpu:
+    """The same GPU, which allocates guarded memory."""
+    found = copy.copy(gpu)
+    vars(found)["empty"] = memory.empty
+    return found
 
 
 class KernelCheck:
@@ -52,6 +51,7 @@ class KernelCheck:
         self.running = ""
         self.kernels = 0
         self.device = torch.device(job.device)
+        self.gpu = gpu_of(self.device)
 
     def prepare(self) -> None:
         """Takes the device.
@@ -61,11 +61,8 @@ class KernelCheck:
             RuntimeError: PyTorch cannot use it.
         """
         self.say("starting")
-        if self.device.type == "cuda":
-            torch.cuda.set_device(self.device)
-            name = torch.cuda.get_device_name(self.device)
-            if name != self.job.gpu:
-                raise CouldNotCheck(f"{self.device} is {name} in the process that checks, not {self.job.gpu}")
+        if self.gpu is not None:
+            self._select(self.gpu)
         torch.empty(1, device=self.device).fill_(0).item()
         plans = self.job.parsed_plans()
         self.executable = TritonExecutable(
@@ -75,25 +72,42 @@ class KernelCheck:
         for runner in self.executable.runners.values():
             runner.source = self.job.source  # which is what will run, whatever would be emitted here
 
+    def _select(self, gpu: Gpu) -> None:
+        torch.cuda.set_device(gpu.device)
+        name = torch.cuda.get_device_name(gpu.device)
+        if name != self.job.gpu:
+            raise CouldNotCheck(f"{gpu.device} is {name} in the process that checks, not {self.job.gpu}")
+
     def run(self) -> Verdict:
         """What came of it; exceptions are those of kernels that do not compile, or do not run."""
         plans = self.module.plans
         square = Space.NODE in (found := {space for plan in plans for space in spaces_of(plan)}) or not (
             found & set(NODE_SPACES)
         )
-        samples = list(self.job.samples)
-        if self.job.large:
-            samples.append(large(max(b.type.size for plan in plans for b in plan.buffers if b.type.space in FINE)))
         try:
-            if self.device.type == "cuda":
+            if self.gpu is not None:
                 self._compile_all()
-            for sample in samples:
+            for sample in self.job.samples:
                 self._check_on(sample.build(square=square, device=self.device), sample)
+            if self.job.large:
+                width = max((b.type.size for plan in plans for b in plan.buffers if b.type.space in FINE), default=1)
+                self._check_on_large(large(width), square=square)
         except _Wrong as e:
             return Verdict(False, self.running, str(e), self.kernels)
         return Verdict(True, kernels=self.kernels)
 
     # -------------------------------------------------------------------------------------------- one graph
+
+    def _check_on_large(self, sample: Sample, *, square: bool) -> None:
+        """On fewer edges where there is no memory for all."""
+        try:
+            self._check_on(sample.build(square=square, device=self.device), sample)
+            return
+        except torch.OutOfMemoryError:
+            if sample.edges <= LEAST_EDGES:
+                raise
+        torch.cuda.empty_cache()  # after what the exception kept alive is freed
+        self._check_on_large(sample.with_edges(max(LEAST_EDGES, sample.edges // 5)), square=square)
 
     def _check_on(self, graph: Graph, sample: Sample) -> None:
         """All kernels of all plans.
@@ -177,11 +191,11 @@ class KernelCheck:
         def choose(launch: Launch, counts: Mapping[Space, int]) -> Variant:
             return launch.variants[min(variant, len(launch.variants) - 1)]
 
-        if self.device.type == "cpu":
+        if self.gpu is None:
             runner = PlanRunner(alone, (step,), self.job.source, choose, empty=memory.empty)
             found = runner.run(inputs, index, counts, host)
         else:
-            gpu = _GuardedGpu(self.device, memory)
+            gpu = _guarded(self.gpu, memory)
             precision = self.job.precision
             plan = GpuPlan(alone, (step,), self.job.source, choose, gpu, index, counts, host, precision=precision)
             found = plan.run(inputs)
@@ -197,6 +211,7 @@ class KernelCheck:
 
         Raises:
             _Wrong: one of them does not compile.
+            CouldNotCheck: a process that compiles ended.
         """
         module = replace(self.module, source=self.job.source)
         target, precision = architecture(self.device), self.job.precision
@@ -204,7 +219,10 @@ class KernelCheck:
         self.running = "all kernels"
         self.say(f"compiling {len(jobs)} kernels")
         try:
-            precompile(jobs, tell=lambda done: self.say(f"compiling, with {done} of {len(jobs)} kernels done"))
+            workers = min(MOST_WORKERS, len(os.sched_getaffinity(0)))
+            precompile(jobs, workers, lambda done: self.say(f"compiling, with {done} of {len(jobs)} kernels done"))
+        except WorkerEnded as e:  # killed, perhaps, for want of memory
+            raise CouldNotCheck(str(e).partition("\n")[0]) from e
         except PrecompileError as e:
             raise _Wrong(str(e).partition("\n")[0]) from e
 
@@ -218,8 +236,8 @@ class KernelCheck:
 
     def _wait(self) -> None:
         """Until the device is done, so that what went wrong is known here."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if self.gpu is not None:
+            self.gpu.wait()
 
     def _random(self, of: TensorType, counts: Counts, generator: torch.Generator) -> Tensor:
         """Numbers of size 1; of matrices, so that products are; small integers, truth values."""
@@ -231,6 +249,9 @@ class KernelCheck:
             found = torch.randint(2 if dtype is torch.bool else 8, shape, generator=generator)
         return found.to(self.device, dtype)
 
+
+MOST_WORKERS = 16
+"""Processes that compile: each takes half a gigabyte."""
 
 FINE = (Space.EDGE, Space.SRC_REL, Space.DST_REL, *NODE_SPACES)
 """Spaces that have many rows."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -10,7 +11,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from columba.runtime.self_check.job import Job, Message, Verdict
@@ -45,9 +45,19 @@ def silent_seconds() -> float:
     return found
 
 
+STARTING = """
+import json, runpy, sys
+sys.path[:] = json.loads(sys.argv.pop(1))
+runpy.run_module("columba.runtime.self_check", run_name="__main__", alter_sys=True)
+"""
+"""``python -m columba.runtime.self_check``, which finds modules where this process does. PYTHONPATH would come before the standard library
+already while Python starts, so that a ``types.py`` beside a user's script would break it."""
+
+
 def command(job_file: str, descriptor: int) -> list[str]:
     """What runs the check."""
-    return [sys.executable, "-m", "columba.runtime.self_check", job_file, str(descriptor)]
+    paths = [os.path.abspath(path) for path in sys.path if path]
+    return [sys.executable, "-c", STARTING, json.dumps(paths), job_file, str(descriptor)]
 
 
 def check(job: Job) -> Verdict:
@@ -78,7 +88,6 @@ def _checked(job_file: str, folder: str, patience: float) -> Verdict:
             process = subprocess.Popen(
                 command(job_file, writer),
                 cwd=folder,  # where nothing lies that it could import by mistake
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(_paths())},
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=subprocess.STDOUT,
@@ -96,18 +105,14 @@ def _checked(job_file: str, folder: str, patience: float) -> Verdict:
             _end(process)
 
 
-def _paths() -> Sequence[str]:
-    """Where this process finds modules; relative paths are from where it stands."""
-    return [os.path.abspath(path) for path in sys.path if path]
-
-
 def _followed(process: subprocess.Popen[bytes], reader: int, patience: float, output: Path) -> Verdict:
     """The verdict that comes through the pipe, or one on how the process ended."""
     rest, at = b"", ""
+    poll = select.poll()  # select() knows no descriptors from 1024 on
+    poll.register(reader, select.POLLIN)
     end = time.monotonic() + max(START_SECONDS, patience)
     while True:
-        ready, _, _ = select.select([reader], [], [], max(0.0, end - time.monotonic()))
-        if not ready:
+        if not poll.poll(max(0.0, end - time.monotonic()) * 1e3):
             if not at:
                 raise CouldNotCheck("the process for it does not start")
             return Verdict(False, at, f"takes longer than {patience:g} s, or hangs")

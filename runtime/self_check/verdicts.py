@@ -106,8 +106,25 @@ def objection(subject: Subject) -> str | None:
             return f"could not be checked on {subject.gpu} ({e}; COLUMBA_SELF_CHECK=0 runs them unchecked)"
     if verdict.passed:
         return None
-    what = f"are wrong on {subject.gpu}: {verdict.kernel}: {verdict.why}"
-    return f"{what} (please report this; COLUMBA_SELF_CHECK=force checks them again)"
+    return f"{_fault(subject, verdict)} (please report this; COLUMBA_SELF_CHECK=force checks them again)"
+
+
+def standing(subject: Subject) -> str:
+    """What is known of kernels, to follow a comma; nothing is checked."""
+    if mode() == "0":
+        return "unchecked (COLUMBA_SELF_CHECK=0)"
+    key = subject.key(subject.precision)
+    found = _known.get(key)
+    if found is None:
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            found = Verdict.from_json(cache.find(key, ".json") or b"")
+    if isinstance(found, Verdict):
+        return f"checked on {subject.gpu}" if found.passed else f"which {_fault(subject, found)}"
+    return f"which are checked on {subject.gpu} at the first call"
+
+
+def _fault(subject: Subject, verdict: Verdict) -> str:
+    return f"are wrong on {subject.gpu}: {verdict.kernel}: {verdict.why}"
 
 
 _lock = threading.RLock()

@@ -28,6 +28,10 @@ class PrecompileError(RuntimeError):
     """Triton does not compile a kernel, or a worker process ended."""
 
 
+class WorkerEnded(PrecompileError):
+    """A worker process ended, of itself or by others."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One function of an emitted module, as it is launched on an architecture.
@@ -118,7 +122,7 @@ class _Pool:
             self.waiting.put(n)
         self.lock = threading.Lock()
         self.done = 0
-        self.error: str | None = None
+        self.error: PrecompileError | None = None
 
     def run(self) -> None:
         with tempfile.TemporaryFile() as f:
@@ -130,7 +134,7 @@ class _Pool:
             for thread in threads:
                 thread.join()
         if self.error is not None:
-            raise PrecompileError(self.error)
+            raise self.error
 
     def _serve(self, jobs: int) -> None:
         """One worker, as long as there are jobs."""
@@ -153,15 +157,16 @@ class _Pool:
             try:
                 while self.error is None:
                     n = self.waiting.get_nowait()
-                    why = self._ask(process.stdin, process.stdout, n)
+                    kind, why = PrecompileError, self._ask(process.stdin, process.stdout, n)
                     if why is None:
+                        kind = WorkerEnded
                         status = process.wait()
                         errors.seek(0)
                         lines = errors.read().strip().splitlines() or ["it said nothing"]
                         why = f"the process that compiles it ended with status {status}: {lines[-1]}"
                     with self.lock:
                         if why:
-                            self.error = self.error or _failed(self.jobs[n], why)
+                            self.error = self.error or kind(_failed(self.jobs[n], why))
                         else:
                             self.done += 1
                             self.tell(self.done)

@@ -19,7 +19,9 @@ pytest.importorskip("triton")
 import triton
 
 import columba
+from columba.calls import warn
 from columba.calls.function import CompiledFunction
+from columba.cli.doctor import Finding, _kernels_on
 from columba.nn import RGCNConv
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.self_check import verdicts
@@ -193,10 +195,56 @@ def test_nonsense_in_the_variable_is_an_error(
             columba.compile(total.fn, backend=backend)(*call())
 
 
-def test_what_runs_is_what_is_explained(seen: gpu_stand_in.Seen, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "@triton.jit" in columba.explain(total.fn, *call()).source
-    monkeypatch.undo()
-    assert "#pragma omp" in columba.explain(total.fn, *call()).source
+def test_what_runs_is_what_is_explained(
+    seen: gpu_stand_in.Seen, checks: Checks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def runs(backend: str = "auto") -> str:
+        found = columba.explain(columba.compile(total.fn, backend=backend), *call())
+        assert ("@triton.jit" in found.source) == (backend != "cpp")
+        return found.runs
+
+    there = gpu_stand_in.NAME
+    assert runs() == f"triton kernels on cpu, which are checked on {there} at the first call"
+    assert not checks.jobs
+    assert runs("triton") == "triton kernels on cpu, unchecked, as they were asked for by name"
+    columba.compile(total.fn)(*call())
+    assert runs() == f"triton kernels on cpu, checked on {there}"
+    monkeypatch.setattr(verdicts, "_known", {})
+    assert runs() == f"triton kernels on cpu, checked on {there}"
+    monkeypatch.setenv("COLUMBA_SELF_CHECK", "0")
+    assert runs() == "triton kernels on cpu, unchecked (COLUMBA_SELF_CHECK=0)"
+    monkeypatch.setenv("COLUMBA_SELF_CHECK", "force")
+    checks.answer = WRONG
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        columba.compile(total.fn)(*call())
+    assert runs("triton") == (
+        f"triton kernels on cpu, which are wrong on {there}: RGCNConv out_kernel: on a graph with hubs, out is nan in row 3"
+    )
+    assert runs("cpp") == "cpp kernels on cpu"
+    monkeypatch.setattr(triton, "__version__", "3.4.0")
+    assert runs().startswith('PyTorch, operation by operation: backend="triton" needs Triton 3.5 or newer')
+
+
+def test_the_doctor_says_whether_kernels_are_right(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu_stand_in.choose(monkeypatch)
+    gpu_stand_in.install_interpreted(monkeypatch)
+    warnings.simplefilter("ignore")
+
+    def found() -> Finding:
+        monkeypatch.setattr(verdicts, "_known", {})
+        monkeypatch.setattr(warn, "_warned", set())
+        return _kernels_on(torch.device("cpu"), gpu_stand_in.NAME)
+
+    assert (found().found, found().ok) == ("checked and run", True)
+    monkeypatch.setenv("COLUMBA_SELF_CHECK", "0")
+    assert found().found == "run unchecked (COLUMBA_SELF_CHECK=0)"
+    monkeypatch.setenv("COLUMBA_SELF_CHECK", "force")
+    checks.answer = WRONG
+    assert (found().found, found().ok, found().needed) == ("not used", False, False)
+    assert "out is nan in row 3" in found().advice
+    monkeypatch.setattr(triton, "__version__", "3.4.0")
+    assert "kernels need Triton 3.5 or newer" in found().advice
 
 
 def test_cpp_kernels_run_on_a_cpu(checks: Checks) -> None:

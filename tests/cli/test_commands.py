@@ -79,6 +79,7 @@ def test_explain(folder: Path, target: str) -> None:
     assert result.returncode == 0, result.stderr
     titles = [line for line in result.stdout.splitlines() if line.startswith("===")]
     assert titles == [
+        "=== What runs ===",
         "=== Level 1: programs ===",
         "=== Level 2: plans ===",
         "=== Run by PyTorch ===",
@@ -86,6 +87,7 @@ def test_explain(folder: Path, target: str) -> None:
         "=== GPU ===",
         "=== Source ===",
     ]
+    assert "\ncpp kernels on cpu\n" in result.stdout
     assert "// backward" in result.stdout
     assert 'extern "C"' in result.stdout
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,8 @@ from torch import Tensor
 
 pytest.importorskip("triton")
 
-from self_check_jobs import TINY, arguments, job_of, messages, planted
+import gpu_stand_in
+from self_check_jobs import FAULTS, TINY, arguments, job_of, messages, planted, small_job
 
 import columba
 from columba.ir.plan.kernels import Buffer
@@ -20,10 +22,14 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType, TensorType
 from columba.nn.samples import sample
 from columba.runtime.graphs.graph import Graph
-from columba.runtime.self_check.graphs import LARGE, LEAST_EDGES, SMALL, large
+from columba.runtime.self_check import kernels
+from columba.runtime.self_check.graphs import LARGE, LEAST_EDGES, SMALL, Sample, large
 from columba.runtime.self_check.job import Job, Verdict
 from columba.runtime.self_check.kernels import KernelCheck
 from columba.runtime.self_check.oracle import Arithmetic, Expected
+from columba.runtime.self_check.process import CouldNotCheck
+from columba.runtime.triton.precompile import Job as PrecompiledJob
+from columba.runtime.triton.precompile import PrecompileError, WorkerEnded
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:columba. backend=.triton. runs on CPU"),
@@ -127,6 +133,70 @@ def test_faults_are_found(fault: str, kernel: str, why: str) -> None:
     assert not found.passed
     assert found.kernel == kernel
     assert re.search(why, found.why), found.why
+
+
+# ------------------------------------------------------------------------------------------------ on a GPU
+
+
+@pytest.fixture
+def on_gpu(monkeypatch: pytest.MonkeyPatch) -> list[PrecompiledJob]:
+    """Kernels run by their addresses, as on a GPU; gives what is compiled ahead."""
+    compiled: list[PrecompiledJob] = []
+
+    def precompile(jobs: list[PrecompiledJob], workers: int, tell: Callable[[int], None]) -> int:
+        compiled.extend(jobs)
+        tell(1)
+        return len(jobs)
+
+    gpu_stand_in.install_interpreted(monkeypatch)
+    monkeypatch.setattr(kernels, "gpu_of", gpu_stand_in.StandIn)
+    monkeypatch.setattr(kernels, "architecture", lambda device: "sm_90")
+    monkeypatch.setattr(kernels, "precompile", precompile)
+    monkeypatch.setattr(KernelCheck, "_select", lambda *_: None)
+    return compiled
+
+
+def test_kernels_pass_on_a_gpu(on_gpu: list[PrecompiledJob]) -> None:
+    job = job_of(messages, *arguments(), samples=[TINY])
+    assert verdict_on(job) == Verdict(True, kernels=15)
+    assert {one.launch.function for one in on_gpu} == set(re.findall(r"def (\w+_kernel\w*)", job.source))
+    assert {(one.source, one.target, one.precision) for one in on_gpu} == {(job.source, "sm_90", "ieee")}
+
+
+@pytest.mark.parametrize("fault", [f for f in FAULTS if f not in ("hangs", "ends the process")])
+def test_faults_are_found_on_a_gpu(on_gpu: list[PrecompiledJob], fault: str) -> None:
+    found = verdict_on(planted(fault))
+    assert not found.passed
+    assert found.kernel in ("messages out_kernel", "messages linear_3_kernel")
+
+
+def test_the_large_graph_is_smaller_where_memory_is_short(
+    on_gpu: list[PrecompiledJob], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+
+    def check_on(self: KernelCheck, graph: Graph, sample: Sample) -> None:
+        tried.append(graph.num_edges)
+        if graph.num_edges > 20_000:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(KernelCheck, "_check_on", check_on)
+    assert verdict_on(replace(small_job(), large=True)).passed
+    assert tried == [60, 100_000, 20_000]
+
+
+def test_kernels_that_do_not_compile_are_wrong(on_gpu: list[PrecompiledJob], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(error: PrecompileError) -> Callable[..., int]:
+        def precompile(*_: Any) -> int:
+            raise error
+
+        return precompile
+
+    monkeypatch.setattr(kernels, "precompile", fail(PrecompileError("kernel a does not compile for sm_90: why\nmore")))
+    assert verdict_on(small_job()) == Verdict(False, "all kernels", "kernel a does not compile for sm_90: why")
+    monkeypatch.setattr(kernels, "precompile", fail(WorkerEnded("status -9")))
+    with pytest.raises(CouldNotCheck, match="status -9"):
+        verdict_on(small_job())
 
 
 # ------------------------------------------------------------------------------------------------ the oracle
