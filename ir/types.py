@@ -28,6 +28,11 @@ class DType(str, Enum):
         return self in (DType.F64, DType.F32, DType.BF16, DType.F16)
 
     @property
+    def is_half(self) -> bool:
+        """Whether numbers have 16 bits: they are stored so, and computed with in 32."""
+        return self in (DType.BF16, DType.F16)
+
+    @property
     def itemsize(self) -> int:
         """Bytes an element."""
         return {"f64": 8, "f32": 4, "bf16": 2, "f16": 2, "i64": 8, "i32": 4, "bool": 1}[self.value]

@@ -12,6 +12,7 @@ from columba.ir.node import topological
 from columba.ir.plan.kernels import Buffer, GemmReduce, HostCall, Load, Product, roots_of, writes
 from columba.ir.plan.plan import Plan
 from columba.ir.program.ops import Input, Lift, Linear, OuterReduce, Value
+from columba.runtime.dtypes import torch_dtype
 from columba.runtime.reference import Compute, compute, evaluate
 from columba.runtime.structure import Structure
 
@@ -72,8 +73,9 @@ def _rows(roots: Sequence[Value], held: Held, graph: Structure, computed: Comput
                 lifted = None if v.via is None else Lift(Input("row", v.buffer.type), v.via)
                 values[v] = row if lifted is None else computed(lifted, graph, [row])
             case Product():
-                product = Linear(v.x, Input("weight", v.w.type.with_shape(v.weight_shape)), v.via, v.transpose)
-                weight = held[v.w]
+                matrix = v.w.type.with_shape(v.weight_shape).with_dtype(v.dtype)
+                product = Linear(v.x, Input("weight", matrix), v.via, v.transpose)
+                weight = held[v.w].to(torch_dtype(v.dtype))
                 rows = weight.shape[: weight.dim() - len(v.w.type.shape)]
                 values[v] = computed(product, graph, [*operands, weight.reshape(rows + v.weight_shape)])
             case _:

@@ -7,6 +7,7 @@ Texts that begin with ``plan`` are level-2 plans, all others level-1 programs. W
 from __future__ import annotations
 
 import functools
+import re
 import textwrap
 from collections.abc import Sequence
 
@@ -35,14 +36,17 @@ TOLERANCE = {torch.float64: 1e-9, torch.bfloat16: 2.0**-6, torch.float16: 2.0**-
 """By the type in which numbers are compared: what summing in another order may change."""
 
 
-def check(passes: str, before: str, expected: str) -> None:
-    """``before`` becomes ``expected``, which a second run leaves as it is; both have the same values and gradients."""
+def check(passes: str, before: str, expected: str, *, halves: bool = True) -> None:
+    """``before`` becomes ``expected``, which a second run leaves as it is; both have the same values and gradients.
+
+    Without ``halves``, for passes that round elsewhere, what is declared in 16 bits is computed in float64 as well.
+    """
     program, wanted = parse(before), parse(expected)
     after = transformed(passes, program)
     assert str(after) == str(wanted)
     for settled in (after, wanted):
         assert transformed(passes, settled) is settled, "a second run must change nothing"
-    same_meaning(passes, before)
+    same_meaning(passes, before, halves=halves)
 
 
 def fires(passes: str, before: str) -> Level:
@@ -80,7 +84,7 @@ def transformed(passes: str, program: Level) -> Level:
 # ------------------------------------------------------------------------------------------------ meaning
 
 
-def same_meaning(passes: str, text: str) -> None:
+def same_meaning(passes: str, text: str, *, halves: bool = True) -> None:
     """Results and the gradients of all floating inputs agree: those of the reference, those of what the passes make of the program or
     plan, and, of a program, those of what they make of its joint program and of the joint program of what they made.
 
@@ -99,7 +103,7 @@ def same_meaning(passes: str, text: str) -> None:
             candidates["joint of after"] = differentiate(after, floats)
     if not candidates:
         return
-    before, candidates = wide(before), {name: wide(program) for name, program in candidates.items()}
+    before, candidates = wide(before, halves), {name: wide(program, halves) for name, program in candidates.items()}
     for graph_name, graph in graphs(is_square(before)).items():
         for kind in INPUTS:
             inputs = inputs_for(before, graph, kind)
@@ -143,9 +147,9 @@ def results_and_gradients(
     return [*(r.detach() for r in results), *gradients], directions
 
 
-def wide(program: Level) -> Level:
-    """The same in float64."""
-    return parse(str(program).replace("f32", "f64"))
+def wide(program: Level, halves: bool = True) -> Level:
+    """The same with what is declared ``f32`` in float64; without ``halves``, all of it."""
+    return parse(re.sub(r"\bf32\b" if halves else r"\b(?:f32|bf16|f16)\b", "f64", str(program)))
 
 
 def is_square(program: Level) -> bool:

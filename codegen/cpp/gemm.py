@@ -7,7 +7,7 @@ from typing import Any
 from columba.codegen.cpp.names import CppNames
 from columba.codegen.cpp.places import RowPlaces
 from columba.codegen.cpp.rows import Array, Rows
-from columba.codegen.cpp.scalars import computed, is_narrow
+from columba.codegen.cpp.scalars import computed, is_narrow, stored
 from columba.codegen.cpp.slots import unknown_below
 from columba.codegen.cpp.traversal import KernelText, know_views, threads_of
 from columba.ir.indices import Segments, Tiles
@@ -31,6 +31,7 @@ def gemm_text(kernel: Gemm, names: CppNames) -> KernelText:
         "matrices": 1 if product.shared else product.x.type.size // k,
         "kind": computed(product.dtype),
         "weight": names.buffer(product.w),
+        "rounded": stored(product.dtype) if is_narrow(product.dtype) and product.w.type.dtype is DType.F32 else None,
         "transposed": "true" if product.transpose else "false",
         "tile_rows": kernel.schedule.tile_rows,
         "threads": threads_of(kernel.schedule),

@@ -135,7 +135,7 @@ class Rows:
                 args = [self.expression(a, broadcast(index, v.shape, a.shape)) for a in v.args]
                 return self._spell(v, args)
             case Cast():
-                return _converted(self.expression(v.x, index), v.x.dtype, v.dtype)
+                return _cast(v, self.expression(v.x, index))
             case Lift():
                 return self.expression(v.x, index)
             case Expand():
@@ -166,7 +166,7 @@ class Rows:
             case Pointwise():
                 return self._spell(v, [self.flat_expression(a, i) for a in v.args])
             case Cast():
-                return _converted(self.flat_expression(v.x, i), v.x.dtype, v.dtype)
+                return _cast(v, self.flat_expression(v.x, i))
             case Uniform():
                 return self._uniform(v, i if v.type.size > 1 else "0")
             case Lift() | Expand() | Reshape():
@@ -443,9 +443,10 @@ def _affine(i: str, step: int, start: int) -> str:
     return str(start) if i == "0" else f"({scaled} + {start})"
 
 
-def _converted(expression: str, source: DType, target: DType) -> str:
+def _cast(v: Cast, expression: str) -> str:
+    target = v.dtype
     if target is DType.BOOL:
         return f"({expression} != 0)"
-    if is_narrow(target):  # rounded, as a buffer would round it
+    if is_narrow(target) and not v.loose:  # rounded, as a buffer would round it
         return f"({computed(target)}){stored(target)}({expression})"
     return f"({local_type(target)})({expression})"

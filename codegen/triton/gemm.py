@@ -41,10 +41,10 @@ def schedule_of_product(kernel: Gemm) -> ProductSchedule:
     product = product_of(kernel)
     lead = 1 if one_matrix_at_a_time(kernel) else math.prod(power_of_two(n) for n in product.x.shape[:-1])
     n = product.shape[-1]
-    default = default_product(product.x.shape[-1], n, lead, product.dtype)
+    default = default_product(product.x.shape[-1], n, lead, product.factors)
     factor = n & -n  # the largest power of two that divides it
     if LEAST_COLUMNS <= factor < n:  # no lane of a block of so many columns is idle
-        by_columns = default_product(product.x.shape[-1], factor, lead, product.dtype)
+        by_columns = default_product(product.x.shape[-1], factor, lead, product.factors)
         with contextlib.suppress(IllegalSchedule, UnsupportedValue):
             by_columns = replace(by_columns, columns=factor)
             _made(replace(kernel, schedule=GemmSchedule(by_columns.rows)), kernel.name, by_columns)
@@ -335,7 +335,7 @@ class _Gemm:
             if dot.right_descriptor or dot.left_descriptor:
                 for item in (self.begin, self.segment):
                     writer.read(item)
-            write_dot(dot, self.product.dtype, self.k, self.depth, writer)
+            write_dot(dot, self.product.factors, self.k, self.depth, writer)
         write_statements(writer, self.stores)
         pieces = self.matrices * self.column_blocks
         schedule = self.schedule
@@ -359,7 +359,7 @@ class _Gemm:
             self.name,
             tuple(self.names.arguments.items()),
             (variant,),
-            dot=self.product.dtype,
+            dot=self.product.factors,
             described=tuple(self.described),
         )
         return Function(self.name, "gemm.py.jinja", launch, fields)

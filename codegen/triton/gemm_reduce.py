@@ -40,7 +40,7 @@ class _Outer:
     def __init__(self, kernel: GemmReduce, name: str, schedule: OuterSchedule) -> None:
         self.kernel = kernel
         self.name = name
-        self.dtype = kernel.out.type.dtype
+        self.dtype = kernel.x.dtype
         self.k, self.n = kernel.x.shape[-1], kernel.y.shape[-1]
         self.lead = kernel.x.shape[:-1]
         self.matrices = 1 if kernel.shared else math.prod(self.lead)

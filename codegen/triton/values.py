@@ -250,12 +250,12 @@ class Values:
         x = self.block(x, source)
         if target is DType.BOOL:
             return self.items("{0:a} != 0", x, name="cast", nested=True)
-        if target in HALVES:
+        if target in HALVES and not v.loose:
             rounded = f"{{0:a}}.to({STORED[target]}).to(tl.float32)"
             return x if source is target else self.items(rounded, x, name="rounded", nested=True)
         if computed(source) == computed(target):
             return x
-        return self.items(f"{{0:a}}.to({STORED[target]})", x, name="cast", nested=True)
+        return self.items(f"{{0:a}}.to({computed(target)})", x, name="cast", nested=True)
 
     def _feature_reduce(self, v: FeatureReduce, index: Index) -> Item:
         sizes = [v.x.shape[a] for a in v.axes]

@@ -172,7 +172,7 @@ def _softmax(op: Softmax, g: Value) -> Gradients:
     weights = Softmax(b.cast(op.x, DType.F32), op.via) if narrow else op
     wide = b.cast(g, DType.F32) if narrow else g
     mean = b.reduce_sum(b.pointwise("mul", weights, wide), op.via)
-    return (b.cast(b.pointwise("mul", weights, b.pointwise("sub", wide, b.lift(mean, op.via))), op.dtype),)
+    return (b.loosely(b.pointwise("mul", weights, b.pointwise("sub", wide, b.lift(mean, op.via))), op.dtype),)
 
 
 @gradient(Linear)

@@ -19,6 +19,7 @@ from columba.ir.node import topological
 from columba.ir.pointwise import POINTWISE
 from columba.ir.program.ops import (
     VIEWS,
+    Cast,
     Constant,
     Degree,
     FeatureReduce,
@@ -172,6 +173,8 @@ def _is_wide_feature(v: Value) -> bool:
 
 def _is_product(v: Value) -> bool:
     """Whether a matrix product, or the epilogue of one, makes the value."""
+    if isinstance(v, Cast) and v.loose:
+        return _is_product(v.x)
     if isinstance(v, Pointwise):
         return any(isinstance(a, Linear) and a.type == v.type for a in v.args)
     return isinstance(v, (Linear, OuterReduce))

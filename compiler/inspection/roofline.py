@@ -110,10 +110,10 @@ def _cost(plan: Plan, step: KernelStep, counts: Counts) -> KernelCost:
 def _dtype(kernel: Kernel) -> DType:
     """The type that a kernel computes with: that of its product, or the widest that it writes."""
     if isinstance(kernel, GemmReduce):
-        return kernel.out.type.dtype
+        return kernel.x.dtype
     products = [v for v in values_of(kernel) if isinstance(v, Product)]
     if products:
-        return product_of(kernel).dtype  # type: ignore[arg-type]
+        return product_of(kernel).factors  # type: ignore[arg-type]
     return DType.F64 if any(b.type.dtype is DType.F64 for b in writes(kernel)) else DType.F32
 
 

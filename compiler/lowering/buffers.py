@@ -14,6 +14,7 @@ from columba.ir.pointwise import POINTWISE
 from columba.ir.program.ops import (
     ROW_FUNCTIONS,
     VIEWS,
+    Cast,
     Constant,
     Degree,
     FeatureReduce,
@@ -32,6 +33,7 @@ from columba.ir.program.ops import (
 )
 from columba.ir.program.program import Program
 from columba.ir.spaces import WEIGHT_SPACES, Space
+from columba.ir.types import DType
 
 EXPENSIVE_FLOPS = 8
 """A value that takes this many operations an element is worth a buffer when several kernels need it."""
@@ -48,6 +50,7 @@ class Buffers:
         host: the values that PyTorch computes.
         anchored: the values that get a buffer, beside inputs.
         named: the buffer of each, of inputs too.
+        widened: sums of outer products of 16 bits that are read in 32 bits alone, and what reads them: the sums are stored so.
     """
 
     def __init__(self, program: Program) -> None:
@@ -55,6 +58,7 @@ class Buffers:
         self.order = program.body
         self.users = users(program.results)
         self.host = {v for v in self.order if _is_host(v)}
+        self.widened = {v: cast for v in self.order if (cast := self._sum_of_32_bits(v)) is not None}
         self.anchored = self._anchors()
         self.named = self._name_buffers()
 
@@ -74,6 +78,9 @@ class Buffers:
                 continue
             if isinstance(v, Lift):
                 self._anchor_base(found, v.x)
+            if isinstance(v, OuterReduce) and (cast := self.widened.get(v)) is not None:
+                found.remove(v)
+                found.add(cast)
             if isinstance(v, Linear):
                 self._anchor_operand(found, v.x)
                 self._anchor_weight(found, v.w)
@@ -84,6 +91,13 @@ class Buffers:
                 found.add(v)
         return found
 
+    def _sum_of_32_bits(self, v: Value) -> Cast | None:
+        if not isinstance(v, OuterReduce) or v in self.host or v in self.program.results or not v.dtype.is_half:
+            return None
+        readers = self.users[v]
+        first = readers[0] if len(readers) == 1 else None
+        return first if isinstance(first, Cast) and first.to is DType.F32 else None
+
     def _anchor_base(self, found: set[Value], value: Value) -> None:
         """Gives a buffer to what is left of ``value`` when its views are peeled off."""
         base = _base(value)
@@ -93,13 +107,21 @@ class Buffers:
     def _anchor_operand(self, found: set[Value], value: Value) -> None:
         """Gives a buffer to what a product reads, but for wide rows of edges, which its kernel computes as it reads them."""
         base = _base(value)
-        if isinstance(base, ROW_FUNCTIONS) and base.space is Space.EDGE and base.type.size > SMALL_ROW:
-            return
-        self._anchor_base(found, _unlifted(value))
+        if isinstance(base, Cast) and self._is_cast_on_load(base):
+            self._anchor_operand(found, base.x)
+        elif not (isinstance(base, ROW_FUNCTIONS) and base.space is Space.EDGE and base.type.size > SMALL_ROW):
+            self._anchor_base(found, _unlifted(value))
+
+    def _is_cast_on_load(self, cast: Cast) -> bool:
+        """Whether a product casts its operand as it reads it: to 32 bits always, to 16 bits what is in memory in 32 and read in place."""
+        if not is_between_16_and_32(cast):
+            return False
+        kept = isinstance(_base(cast.x), (Input, Linear, Reduce))
+        return cast.to is DType.F32 or kept or (bool(cast.loose) and cast.type.size <= SMALL_ROW)
 
     def _anchor_weight(self, found: set[Value], w: Value) -> None:
-        if not isinstance(reshaped(w), Input):
-            found.add(reshaped(w))
+        if not isinstance(weight_of(w), Input):
+            found.add(weight_of(w))
 
     def _worth_sharing(self, v: Value) -> bool:
         """Whether a row-wise value has several readers and costs more to compute again than to keep."""
@@ -163,6 +185,18 @@ def reshaped(w: Value) -> Value:
     while isinstance(w, Reshape):
         w = w.x
     return w
+
+
+def is_between_16_and_32(cast: Cast) -> bool:
+    """Whether a cast is from 16 bits to 32, or back."""
+    narrow, wide = (cast.x.dtype, cast.to) if cast.to is DType.F32 else (cast.to, cast.x.dtype)
+    return narrow.is_half and wide is DType.F32
+
+
+def weight_of(w: Value) -> Value:
+    """The weight whose elements ``w`` shows under another shape, or in another precision, to which a product takes them itself."""
+    w = reshaped(w)
+    return reshaped(w.x) if isinstance(w, Cast) and is_between_16_and_32(w) else w
 
 
 def _base(value: Value) -> Value:

@@ -44,7 +44,8 @@ from columba.ir.program.ops import (
 )
 from columba.ir.program.program import Program
 from columba.ir.spaces import WEIGHT_SPACES, IndexMap, factor
-from columba.lowering.buffers import Buffers, reshaped
+from columba.ir.types import DType
+from columba.lowering.buffers import Buffers, weight_of
 
 SPLIT_MEMBERS = 4096
 """Members a tile, where owners are few and their members many."""
@@ -63,6 +64,7 @@ class _Lowering:
         self.program = program
         found = Buffers(program)
         self.order, self.host, self.anchored, self.buffers = found.order, found.host, found.anchored, found.named
+        self.widened = {cast: outer for outer, cast in found.widened.items()}
 
     def plan(self) -> Plan:
         kernels = [self._kernel(v) for v in self.order if v in self.anchored and v not in self.host]
@@ -74,12 +76,13 @@ class _Lowering:
     def _kernel(self, v: Value) -> Kernel:
         out = self.buffers[v]
         name = f"{out.name}_kernel"
+        v = self.widened.get(v, v)  # type: ignore[call-overload]
         match v:
             case Linear() if v.shape[-1] == 1:
                 return Traversal(name, v.space, None, (Store(out, self._dot_product(v)),))
             case OuterReduce() if 1 in (v.x.shape[-1], v.y.shape[-1]):
                 schedule = TraversalSchedule(split=SPLIT_MEMBERS)
-                return Traversal(name, v.space, v.via, (Store(out, self._weighted(v)),), schedule)
+                return Traversal(name, v.space, v.via, (Store(out, self._weighted(v, out.type.dtype)),), schedule)
             case Linear():
                 assert v.via is not None
                 product = self._product(v)
@@ -99,25 +102,26 @@ class _Lowering:
 
     def _product(self, v: Linear) -> Product:
         """A product with the weight in its buffer, read as a matrix whatever its shape."""
-        weight = self.buffers[reshaped(v.w)]
+        weight = self.buffers[weight_of(v.w)]
         matrix = None if weight.type.shape == v.w.shape else v.w.shape
         return Product(self._row(v.x, None, top=False), weight, v.via, v.transpose, matrix)
 
     def _dot_product(self, v: Linear) -> Value:
         """A product with matrices of one column: a dot product in each row."""
         assert v.via is not None
-        w = build.reshape(load(self.buffers[reshaped(v.w)], v.via, None), (*v.w.shape[:-2], v.x.shape[-1]))
+        w = build.cast(load(self.buffers[weight_of(v.w)], v.via, None), v.w.dtype)
+        w = build.reshape(w, (*v.w.shape[:-2], v.x.shape[-1]))
         x = self._row(v.x, None, top=False)
         return build.reshape(build.feature_sum(build.pointwise("mul", x, w), [-1]), v.shape)
 
-    def _weighted(self, v: OuterReduce) -> Value:
-        """A sum of outer products with vectors of one element: a sum of rows with a weight each."""
+    def _weighted(self, v: OuterReduce, dtype: DType) -> Value:
+        """A sum of outer products with vectors of one element: a sum of rows with a weight each, in ``dtype``."""
         assert v.via is not None
         x, y = (self._row(operand, v.via, top=False) for operand in (v.x, v.y))
         rows = build.pointwise("mul", x, y)  # one of the two is broadcast over the other's last axis
         if v.shared:
             rows = build.feature_sum(rows, range(len(rows.shape) - 1))
-        return Reduce(build.reshape(rows, v.shape), v.via, "sum")
+        return Reduce(build.cast(build.reshape(rows, v.shape), dtype), v.via, "sum")
 
     def _row(self, value: Value, along: IndexMap | None, *, top: bool) -> Value:
         """``value`` written with loads; ``top``: although it has a buffer, since this is what fills it."""

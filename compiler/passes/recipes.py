@@ -34,6 +34,7 @@ from columba.passes.program.reuse_weighted_sums import ReuseWeightedSums
 from columba.passes.program.sink_lifts import SinkLifts
 from columba.passes.program.split_linear import SplitLinear
 from columba.passes.program.unite_masks import UniteMasks
+from columba.passes.program.widen_small_rows import WidenSmallRows
 
 LEVEL_1 = Passes[Program](
     [
@@ -61,6 +62,7 @@ LEVEL_1 = Passes[Program](
         Canonicalize(),
         SinkLifts(),
         InlineThinLinear(),
+        WidenSmallRows(),
         CommonSubexpressions(),
         UniteMasks(),
     ]
@@ -88,7 +90,7 @@ class Recipe:
         """``to_differentiate``: without what is done to the joint program only, and with masks of gradients."""
         passes = self.level1
         if to_differentiate:
-            passes = passes.without(ExpandSoftmax())
+            passes = passes.without(ExpandSoftmax(), WidenSmallRows())
             for name in MASKING:
                 passes = passes.configured(name, to_differentiate=True)
         return Pipeline(passes, self.verify).run(program)

@@ -17,10 +17,10 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from columba.ir.node import CHILD, topological
-from columba.ir.program.ops import Value, operation
+from columba.ir.program.ops import VIEWS, Cast, Value, operation
 from columba.ir.program.program import Program
 from columba.ir.spaces import IndexMap, Space
-from columba.ir.types import Shape, TensorType
+from columba.ir.types import DType, Shape, TensorType
 
 ROLES = ("input", "output", "temporary")
 
@@ -70,8 +70,8 @@ class Load(Value):
 class Product(Value):
     """Level 1's ``linear`` with its weight in a buffer: ``x [*lead, K]`` times ``w [K, N]`` or ``[*lead, K, N]``.
 
-    ``via`` selects the matrix of each row; None: one matrix a row. With ``transpose`` the weight is stored ``N, K``. ``matrix`` is the
-    shape under which the weight's elements are read, if that is not its own.
+    The weight is taken to the type of ``x`` as it is read. ``via`` selects the matrix of each row; None: one matrix a row. With
+    ``transpose`` the weight is stored ``N, K``. ``matrix`` is the shape under which the weight's elements are read, if that is not its own.
     """
 
     x: Value = field(metadata=CHILD)
@@ -95,6 +95,16 @@ class Product(Value):
     def shared(self) -> bool:
         """Whether one matrix serves all leading dimensions."""
         return len(self.weight_shape) == 2
+
+    @property
+    def factors(self) -> DType:
+        """The type of the numbers that are multiplied: where numbers of 16 bits are taken to 32 for a product of 32 bits, theirs."""
+        x: Value = self.x
+        while isinstance(x, VIEWS):
+            x = x.x
+        narrow = self.w.type.dtype
+        widened = isinstance(x, Cast) and x.x.dtype is narrow and narrow.is_half and self.dtype is DType.F32
+        return narrow if widened else self.dtype
 
     @property
     def weight_shape(self) -> Shape:

@@ -87,6 +87,11 @@ def cast(x: Value, dtype: DType) -> Value:
     return x if x.dtype is dtype else Cast(x, dtype)
 
 
+def loosely(x: Value, dtype: DType) -> Value:
+    """``x`` in ``dtype``, rounded where it is stored."""
+    return x if x.dtype is dtype else Cast(x, dtype, loose=True)
+
+
 def constant_like(x: Value, value: float) -> Value:
     """A scalar constant in the space and dtype of ``x``."""
     return Constant(x.space, float(value), x.dtype)

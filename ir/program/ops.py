@@ -223,10 +223,11 @@ class Pointwise(Value):
 @operation("cast")
 @dataclass(frozen=True, eq=False, repr=False)
 class Cast(Value):
-    """The same numbers in another dtype."""
+    """The same numbers in another dtype. A ``loose`` one to fewer bits rounds where the numbers are stored, and no sooner."""
 
     x: Value = field(metadata=CHILD)
     to: DType
+    loose: bool | None = None
 
     def _infer(self) -> TensorType:
         return self.x.type.with_dtype(self.to)

@@ -22,12 +22,8 @@ from columba.ir.program.ops import (
 from columba.ir.types import DType
 from columba.passes.pipeline import Pass
 
-HALVES = (DType.BF16, DType.F16)
 UNROUNDED = (Lift, *COMPLETE_VIEWS)
 """Operations whose result is as precise as their operand."""
-
-ROUNDED = (Load, Constant, Cast)
-"""What is rounded by itself."""
 
 MOVED = (*MOVES, Concat)
 """What is rounded if what it is made of is."""
@@ -41,8 +37,8 @@ class RoundStored(Pass[Plan]):
     value disagrees with those that load it: no member equals a minimum that was stored. What is compared with what was made of it
     (:mod:`columba.ir.plan.exact`) is rounded wherever it is computed, operation by operation, since other kernels may have stored any
     of these: logits less the maximum of logits that were rounded otherwise are off by a factor of their exponentials. ``round`` is a cast
-    to 32 bits and back. It must not fire on what is rounded already (loads, constants, casts), on values that only their store reads,
-    and on the terms of a sum, which is rounded once.
+    to 32 bits and back. It must not fire on what is rounded already (loads, constants, casts that are
+    not loose), on values that only their store reads, and on the terms of a sum, which is rounded once.
     """
 
     def run(self, plan: Plan) -> Plan:
@@ -76,8 +72,13 @@ def _computed(root: Value) -> Iterator[Value]:
 def roundings(values: Sequence[Node]) -> set[Node]:
     """The inner casts of what rounds already: a value of 16 bits cast to 32, and from there to its own type again."""
     return {
-        v.x for v in values if isinstance(v, Cast) and isinstance(v.x, Cast) and v.to in HALVES and v.x.x.dtype is v.to
+        v.x for v in values if isinstance(v, Cast) and isinstance(v.x, Cast) and v.to.is_half and v.x.x.dtype is v.to
     }
+
+
+def _is_rounded(v: Value) -> bool:
+    """Whether a value is rounded by itself."""
+    return isinstance(v, (Load, Constant)) or (isinstance(v, Cast) and not v.loose)
 
 
 class _Rounding:
@@ -105,7 +106,7 @@ class _Rounding:
         new = self.made[v]
         if reader in self.roundings:
             return new
-        if v.dtype not in HALVES or isinstance(v, ROUNDED) or not seen:
+        if not v.dtype.is_half or _is_rounded(v) or not seen:
             return new
         if new not in self.rounds:
             self.rounds[new] = Cast(Cast(new, DType.F32), v.dtype)

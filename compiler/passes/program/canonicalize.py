@@ -53,7 +53,10 @@ def _lift(node: Lift) -> Value:
 def _cast(node: Cast) -> Value:
     if isinstance(node.x, Constant):
         return Constant(node.x.at, node.x.value, node.to) if node.to.is_float else node
-    return node.x if node.x.dtype is node.to else node
+    x = node.x
+    if isinstance(x, Cast) and x.loose and x.x.dtype is node.to:
+        return x.x
+    return x if x.dtype is node.to else node
 
 
 def _reshape(node: Reshape) -> Value:

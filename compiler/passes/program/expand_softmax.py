@@ -36,7 +36,7 @@ class ExpandSoftmax(Pass[Program]):
                 weights = _Weights.of(node)
                 if weights.product.dtype is node.dtype:
                     expanded[weights.product] = weights
-                return b.cast(weights.product, node.dtype)
+                return b.loosely(weights.product, node.dtype)
             if isinstance(node, Reduce) and node.op == "sum" and expanded:
                 return _divided_after(node, expanded)
             return node
