@@ -11,8 +11,7 @@ from columba.ir.indices import IndexArray, Lookup, Order, Segments
 from columba.ir.node import topological
 from columba.ir.plan.kernels import Buffer, GemmReduce, HostCall, Load, Product, roots_of, writes
 from columba.ir.plan.plan import Plan
-from columba.ir.program.ops import Input, Lift, Linear, OuterReduce, Value
-from columba.runtime.dtypes import torch_dtype
+from columba.ir.program.ops import Cast, Input, Lift, Linear, OuterReduce, Value
 from columba.runtime.reference import Compute, compute, evaluate
 from columba.runtime.structure import Structure
 
@@ -73,9 +72,12 @@ def _rows(roots: Sequence[Value], held: Held, graph: Structure, computed: Comput
                 lifted = None if v.via is None else Lift(Input("row", v.buffer.type), v.via)
                 values[v] = row if lifted is None else computed(lifted, graph, [row])
             case Product():
-                matrix = v.w.type.with_shape(v.weight_shape).with_dtype(v.dtype)
-                product = Linear(v.x, Input("weight", matrix), v.via, v.transpose)
-                weight = held[v.w].to(torch_dtype(v.dtype))
+                matrix = Input("weight", v.w.type.with_shape(v.weight_shape))
+                weight = held[v.w]
+                if matrix.dtype is not v.dtype:
+                    weight = computed(Cast(Input("stored", v.w.type), v.dtype), graph, [weight])
+                    matrix = Input("weight", matrix.type.with_dtype(v.dtype))
+                product = Linear(v.x, matrix, v.via, v.transpose)
                 rows = weight.shape[: weight.dim() - len(v.w.type.shape)]
                 values[v] = computed(product, graph, [*operands, weight.reshape(rows + v.weight_shape)])
             case _:
