@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
+from columba.ir.indices import Hubs, IndexArray, Lookup, Order, Segments, Tiles, TileStarts
 from columba.ir.spaces import IndexMap
 
 
@@ -24,8 +24,12 @@ def array_name(array: IndexArray) -> str:
             return f"order_{_by(map)}_within_{within.name}"
         case Segments(map):
             return f"segments_{_by(map)}"
-        case Tiles(map, rows):
-            return f"tiles_{_by(map)}_{rows}"
+        case Tiles(map, rows, least):
+            return f"tiles_{_by(map)}_{rows}" if not least else f"tiles_{_by(map)}_{least}_to_{rows}"
+        case TileStarts(tiles):
+            return f"starts_of_{array_name(tiles)}"
+        case Hubs(map):
+            return f"hubs_{_by(map)}"
     raise TypeError(f"unknown index array {array}")
 
 

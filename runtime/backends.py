@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import torch
 
 from columba.ir.counts import Counts
+from columba.ir.indices import IndexArray
 from columba.ir.plan.kernels import Kernel
 from columba.ir.plan.memory import PlanMemory, all_buffers
 from columba.ir.plan.plan import Plan
@@ -33,6 +34,19 @@ three such products, of what operands are rounded to and of what is left of them
 
 KIND = "kind"
 """The field that a whole schedule has."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The plans of a program as a backend runs them, what it allocates for each on a graph, and the index arrays that they read."""
+
+    plans: tuple[Plan, ...]
+    memories: tuple[PlanMemory, ...]
+    arrays: tuple[IndexArray, ...]
+
+
+def _arrays(plans: Sequence[Plan]) -> tuple[IndexArray, ...]:
+    return tuple(dict.fromkeys(a for plan in plans for a in plan.index_arrays))
 
 
 class Backend(Protocol):
@@ -74,9 +88,9 @@ class Backend(Protocol):
         """The kernels, built."""
         ...
 
-    def memory(self, planned: Planned, counts: Counts) -> tuple[tuple[Plan, ...], tuple[PlanMemory, ...]]:
-        """The plans as it runs them, and what it allocates for each on a graph: a tensor for each buffer."""
-        return planned.plans, tuple(all_buffers(plan, counts) for plan in planned.plans)
+    def memory(self, planned: Planned, counts: Counts) -> Memory:
+        """What it allocates on a graph: a tensor for each buffer."""
+        return Memory(planned.plans, tuple(all_buffers(plan, counts) for plan in planned.plans), _arrays(planned.plans))
 
     def architecture(self, device: torch.device) -> str:
         """What its kernels for a device are compiled for: its processor."""
@@ -122,11 +136,12 @@ class CppBackend(Backend):
     def executable(self, planned: Planned, index_dtype: DType) -> Executable:
         return CppExecutable(planned.plans, index_dtype, planned.plan_texts)
 
-    def memory(self, planned: Planned, counts: Counts) -> tuple[tuple[Plan, ...], tuple[PlanMemory, ...]]:
+    def memory(self, planned: Planned, counts: Counts) -> Memory:
         from columba.runtime.cpp.footprint import cpp_memory
 
         spares = ((), planned.spare)
-        return planned.plans, tuple(cpp_memory(p, counts, s) for p, s in zip(planned.plans, spares, strict=False))
+        memories = tuple(cpp_memory(p, counts, s) for p, s in zip(planned.plans, spares, strict=False))
+        return Memory(planned.plans, memories, _arrays(planned.plans))
 
     def untimed(self, device: torch.device) -> str | None:
         return None if device.type == "cpu" else f"C++ kernels run on the CPU, and the graph is on {device}"
@@ -202,12 +217,14 @@ class TritonBackend(Backend):
             cuda_graphs=planned.cuda_graphs,
         )
 
-    def memory(self, planned: Planned, counts: Counts) -> tuple[tuple[Plan, ...], tuple[PlanMemory, ...]]:
-        from columba.codegen.triton import emit
+    def memory(self, planned: Planned, counts: Counts) -> Memory:
+        from columba.codegen.triton import emit, index_arrays
         from columba.runtime.triton.footprint import triton_memory
 
         module = emit(planned.plans, planned.schedules)
-        return module.plans, tuple(triton_memory(plan, module.steps[plan.name], counts) for plan in module.plans)
+        memories = tuple(triton_memory(plan, module.steps[plan.name], counts) for plan in module.plans)
+        arrays = dict.fromkeys(a for plan in module.plans for a in index_arrays(module.steps[plan.name]))
+        return Memory(module.plans, memories, tuple(arrays))
 
     def architecture(self, device: torch.device) -> str:
         if device.type == "cpu":

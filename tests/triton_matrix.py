@@ -143,6 +143,7 @@ SCHEDULES: dict[str, Choose] = {
     "split, several tiles a program": _of_kind(MemberSchedule, MemberSchedule(4, 2, split=2)),
     "atomic": _of_kind(MemberSchedule, MemberSchedule(2, 2, split=3, atomic=True)),
     "owners": _of_kind(MemberSchedule, DegreeSchedule(((math.inf, MemberSchedule(2, 4)),))),
+    "hubs": _of_kind(MemberSchedule, MemberSchedule(2, 1, steps=2)),
     "rows in pieces": _of_kind(RowSchedule, RowSchedule(2, 1, pieces=2)),
     "small outer blocks": _of_kind(OuterSchedule, OuterSchedule(summed=7, rows=16, depth=16, columns=16)),
 }

@@ -6,12 +6,13 @@ from columba.codegen.triton.launches import (
     BufferArgument,
     CountArgument,
     Launch,
+    MostArgument,
     TilesArgument,
     Variant,
     Workspace,
     WorkspaceArgument,
 )
-from columba.codegen.triton.module import KernelStep, Module, emit
+from columba.codegen.triton.module import KernelStep, Module, emit, index_arrays
 from columba.codegen.triton.schedule import (
     DegreeSchedule,
     IllegalSchedule,
@@ -37,6 +38,7 @@ __all__ = [
     "Launch",
     "MemberSchedule",
     "Module",
+    "MostArgument",
     "OuterSchedule",
     "ProductSchedule",
     "RowSchedule",
@@ -51,5 +53,6 @@ __all__ = [
     "default_schedule",
     "emit",
     "from_json",
+    "index_arrays",
     "is_legal",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from columba.codegen.triton.dots import Descriptor, Dot, write_dot
+from columba.codegen.triton.functions import Function, write_statements
 from columba.codegen.triton.index import Component, Digit, Index, flat, linear, regroup
 from columba.codegen.triton.items import Axis, BlockShape, Item, Items, Writer, below, count_readers
 from columba.codegen.triton.launches import GridSize, Launch, Variant
@@ -16,7 +17,6 @@ from columba.codegen.triton.levels import ROW, Walk
 from columba.codegen.triton.names import TritonNames
 from columba.codegen.triton.parts import Parts, cheapest, parts_of_reshapes
 from columba.codegen.triton.schedule import IllegalSchedule, ProductSchedule, default_product, power_of_two
-from columba.codegen.triton.traversal import Function, write_statements
 from columba.codegen.triton.values import Row, UnsupportedValue, Values, pieces_of
 from columba.ir.indices import Tiles
 from columba.ir.plan.kernels import Buffer, Gemm, GemmSchedule, Load, Product, Store, product_of, values_of
@@ -133,9 +133,13 @@ def tile_items(items: Items, names: TritonNames, via: IndexMap, rows: int) -> tu
     if via.coarse is Space.ONE:
         begin = items(f"tile * {rows}", name="begin")
         return items("0"), begin, items(f"tl.minimum({{0}} + {rows}, {names.count(via.fine)})", begin, name="end")
-    tiles = Tiles(via, rows)
+    return table_items(items, names, Tiles(via, rows))
+
+
+def table_items(items: Items, names: TritonNames, tiles: Tiles) -> tuple[Item, Item, Item]:
+    """The same of a tile that stands in a table."""
     table, n = items(names.array(tiles)), names.tiles(tiles)
-    segment = items("tl.load({0} + tile).to(tl.int64)", table, name=via.name)
+    segment = items("tl.load({0} + tile).to(tl.int64)", table, name=tiles.map.name)
     begin = items(f"tl.load({{0}} + {n} + tile)", table, name="begin")
     end = items(f"tl.load({{0}} + 2 * {n} + tile)", table, name="end")
     return segment, begin, end

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 
+from columba.codegen.triton.combine import combination
 from columba.codegen.triton.dots import arranged, operand
-from columba.codegen.triton.gemm import ProductRows, tile_count, tile_items
+from columba.codegen.triton.functions import Function
+from columba.codegen.triton.gemm import ProductRows, table_items
 from columba.codegen.triton.index import Digit, flat, regroup
 from columba.codegen.triton.items import Axis, BlockShape, Item, Items, Writer, below, below_unknown, count_readers
 from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
@@ -13,12 +15,10 @@ from columba.codegen.triton.levels import ROW
 from columba.codegen.triton.names import TritonNames
 from columba.codegen.triton.scalars import computed
 from columba.codegen.triton.schedule import LEAST, OuterSchedule, default_outer, power_of_two
-from columba.codegen.triton.traversal import Function, combination
 from columba.codegen.triton.values import Row, Values
-from columba.ir.indices import Tiles
+from columba.ir.indices import Tiles, TileStarts
 from columba.ir.plan.kernels import GemmReduce
 from columba.ir.program.ops import Value
-from columba.ir.spaces import Space
 from columba.ir.types import DType
 
 
@@ -32,8 +32,10 @@ def gemm_reduce_functions(kernel: GemmReduce, name: str, schedule: OuterSchedule
     if kernel.out.type.size == 0:
         return []
     made = _Outer(kernel, name, schedule)
-    tiles = None if kernel.via.coarse is Space.ONE else Tiles(kernel.via, kernel.schedule.tile_rows)
-    return [made.function(), combination(f"{name}_of_parts", kernel.out, made.workspace, tiles, "sum")]
+    return [
+        made.function(),
+        combination(f"{name}_of_parts", kernel.out, made.workspace, TileStarts(made.tiles), "sum"),
+    ]
 
 
 class _Outer:
@@ -48,8 +50,8 @@ class _Outer:
         self.schedule = schedule
         self.depth = min(schedule.depth, max(LEAST, power_of_two(self.k)))
         self.columns = min(schedule.columns, max(LEAST, power_of_two(self.n)))
-        rows = kernel.schedule.tile_rows
-        _, begin, self.end = tile_items(self.items, self.names, kernel.via, rows)
+        self.tiles = Tiles(kernel.via, schedule.summed, schedule.least)
+        _, begin, self.end = table_items(self.items, self.names, self.tiles)
         self.begin = begin
         position = self.items("{0:a} + start + tl.arange(0, ROWS){at0}", begin, name="position", add=[ROW])
         self.valid = self.items("{0:a} < {1:a}", position, self.end, name="valid")
@@ -59,7 +61,7 @@ class _Outer:
         self.right, self.right_axes = self._operand(kernel.y, "COLUMNS", self.n, 1)
         dtype = DType.F64 if self.dtype is DType.F64 else DType.F32
         size = self.matrices * self.k * self.n
-        self.workspace = Workspace(f"{kernel.out.name}_parts", tile_count(kernel.via, rows), size, dtype)
+        self.workspace = Workspace(f"{kernel.out.name}_parts", GridSize(self.tiles), size, dtype)
 
     def _operand(self, value: Value, block: str, size: int, part: int) -> tuple[Item, list[Axis]]:
         """Vectors of a row: by leading dimension if all are summed, of this program's matrix otherwise."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from columba.codegen.triton.schedule import WARP
+from columba.codegen.triton.schedule import MOST_STEPS, WARP
 from columba.ir.counts import Counts
-from columba.ir.indices import IndexArray, Tiles
+from columba.ir.indices import Hubs, IndexArray, Tiles
 from columba.ir.plan.kernels import Buffer
 from columba.ir.spaces import Space
 from columba.ir.types import DType
@@ -42,7 +42,19 @@ class CountArgument:
 class TilesArgument:
     """The number of tiles in a table."""
 
-    array: Tiles
+    array: Tiles | Hubs
+
+
+@dataclass(frozen=True)
+class MostArgument:
+    """The most members of an owner that is no hub."""
+
+    array: Hubs
+
+    def of(self, counts: Mapping[Space, int]) -> int:
+        """The number, on a graph with these row counts."""
+        map = self.array.map
+        return self.array.most(counts[map.fine], counts[map.coarse])
 
 
 @dataclass(frozen=True)
@@ -63,20 +75,28 @@ class WorkspaceArgument:
     workspace: Workspace
 
 
-Argument = BufferArgument | ArrayArgument | CountArgument | TilesArgument | WorkspaceArgument
+Argument = BufferArgument | ArrayArgument | CountArgument | TilesArgument | MostArgument | WorkspaceArgument
 
 
 @dataclass(frozen=True)
 class GridSize:
     """``of`` divided by ``by``, rounded up, ``times`` so many; ``of`` is a number of rows, of tiles, or a constant.
 
-    ``per_processor``: but no more than so many for each multiprocessor of the device.
+    ``per_processor``: but no more than so many for each multiprocessor of the device, unless one would do more than :data:`MOST_STEPS`
+    in turn.
     """
 
-    of: Space | Tiles | int
+    of: Space | Tiles | Hubs | int
     by: int = 1
     times: int = 1
     per_processor: int = 0
+
+    def programs(self, rows: int, processors: int) -> int:
+        """How many there are, where ``of`` stands for so many rows, on a device with so many multiprocessors."""
+        programs = -(-rows // self.by) * self.times
+        if not self.per_processor:
+            return programs
+        return min(programs, max(self.per_processor * processors, -(-programs // MOST_STEPS)))
 
 
 Grid = tuple[GridSize, ...]
@@ -139,7 +159,10 @@ def grid_size(size: GridSize, counts: Counts) -> int:
     return -(-of // size.by)
 
 
-def tile_count(tiles: Tiles, counts: Counts) -> int:
-    """The most tiles that a table can have: full ones, and one that is not for every segment."""
+def tile_count(tiles: Tiles | Hubs, counts: Counts) -> int:
+    """The most tiles that a table can have: full ones, and one that is not for every segment that has tiles."""
     fine, coarse = counts[tiles.map.fine], counts[tiles.map.coarse]
-    return min(fine, fine // tiles.rows + coarse)
+    if isinstance(tiles, Tiles):
+        return min(fine, fine // tiles.most(fine) + coarse)
+    most = tiles.most(fine, coarse)
+    return fine // most + min(coarse, fine // (most + 1))

@@ -7,7 +7,7 @@ from columba.codegen.triton.items import Axis, Item, Items
 from columba.codegen.triton.names import TritonNames
 from columba.codegen.triton.scalars import CALLS, INFIX, computed
 from columba.codegen.triton.values import Row, UnsupportedValue, Values, start_of
-from columba.ir.indices import Lookup, Order, Segments, Tiles
+from columba.ir.indices import Hubs, Lookup, Order, Segments, Tiles
 from columba.ir.plan.kernels import Load
 from columba.ir.plan.plan import is_sorted
 from columba.ir.program.ops import Degree, Reduce, Value
@@ -80,7 +80,9 @@ class Walk:
 class WithMembers:
     """Owners, and in a loop the members of each; or, if the owners are cut into tiles, the members of a tile."""
 
-    def __init__(self, items: Items, names: TritonNames, via: IndexMap, tiles: Tiles | None) -> None:
+    def __init__(
+        self, items: Items, names: TritonNames, via: IndexMap, tiles: Tiles | Hubs | None, hubs: Hubs | None = None
+    ) -> None:
         self.items = items
         self.names = names
         self.via = via
@@ -89,7 +91,7 @@ class WithMembers:
         self.folds: dict[Item, Reduce] = {}
         self.weighted: dict[Item, Item] = {}  # sums weighted by exponentials of what is below its maximum: that
         if tiles is None:
-            self._whole_owners(names.count(via.coarse))
+            self._whole_owners(names.count(via.coarse), hubs)
         else:
             self._tiles(tiles)
         position = items("{0:a} + start + tl.arange(0, MEMBERS){at1}", self.begin, name="position", add=[MEMBER])
@@ -97,26 +99,39 @@ class WithMembers:
         self.members = Row(position, self.present)
         self.walk = Walk(items, names, via, self.members)
 
-    def _whole_owners(self, count: str) -> None:
+    def _whole_owners(self, count: str, hubs: Hubs | None) -> None:
+        """``hubs`` are left out: they have no members here, and nothing is stored for them."""
         items = self.items
         owner = items("tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS){at0}", name="owner", add=[OWNER])
         valid = items(f"{{0}} < {count}", owner, name="valid")
-        self.owners = Row(owner, valid)
         segments = items(self.names.array(Segments(self.via)))
         self.begin = items("tl.load({0} + {1}, mask={2}, other=0)", segments, owner, valid, name="begin")
         self.end = items("tl.load({0} + {1} + 1, mask={2}, other=0)", segments, owner, valid, name="end")
-        self.outer = self.owners
+        if hubs is None:
+            self.owners = self.outer = Row(owner, valid)
+            return
+        is_short = items(f"{{1:a}} - {{0:a}} <= {self.names.most(hubs)}", self.begin, self.end, name="is_short")
+        self.end = items("tl.where({0}, {1}, {2})", is_short, self.end, self.begin, name="end")
+        self.owners = self.outer = Row(owner, valid, items("{0:a} & {1:a}", valid, is_short, name="stored"))
 
-    def _tiles(self, tiles: Tiles) -> None:
+    def _tiles(self, tiles: Tiles | Hubs) -> None:
         items, n = self.items, self.names.tiles(tiles)
         tile = items("tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS){at0}", name="tile", add=[OWNER])
         valid = items(f"{{0}} < {n}", tile, name="valid")
         table = items(self.names.array(tiles))
-        owner = items("tl.load({0} + {1}, mask={2}, other=0).to(tl.int64)", table, tile, valid, name="owner")
-        self.begin = items(f"tl.load({{0}} + {n} + {{1}}, mask={{2}}, other=0)", table, tile, valid, name="begin")
-        self.end = items(f"tl.load({{0}} + 2 * {n} + {{1}}, mask={{2}}, other=0)", table, tile, valid, name="end")
-        self.owners = Row(owner, valid)
-        self.outer = Row(tile, valid)
+
+        def row(number: int, name: str, more: str = "") -> Item:
+            at = {0: "", 1: f"{n} + "}.get(number, f"{number} * {n} + ")
+            text = f"tl.load({{0}} + {at}{{1}}, mask={{2}}, other=0){more}"
+            return items(text, table, tile, valid, name=name)
+
+        owner = row(0, "owner", ".to(tl.int64)")
+        self.begin, self.end = row(1, "begin"), row(2, "end")
+        self.owners, self.outer = Row(owner, valid), Row(tile, valid)
+        if isinstance(tiles, Hubs):
+            self.first, self.after = row(3, "first_tile"), row(4, "end_tile")
+            is_first = items("{0:a} == {1:a}", tile, self.first, name="is_first")
+            self.owners = Row(owner, valid, items("{0:a} & {1:a}", valid, is_first, name="stored"))
 
     def row(self, at: Space) -> Row:
         return self.members if at is self.via.fine else self.owners

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 from columba.codegen.templates import template
 from columba.codegen.triton import prelude
+from columba.codegen.triton.functions import Function
 from columba.codegen.triton.gemm import gemm_function
 from columba.codegen.triton.gemm_reduce import gemm_reduce_functions
-from columba.codegen.triton.launches import CountArgument, Launch, TilesArgument
+from columba.codegen.triton.launches import ArrayArgument, CountArgument, Launch, MostArgument, TilesArgument
 from columba.codegen.triton.prepare import prepared
 from columba.codegen.triton.scalars import identifier
 from columba.codegen.triton.schedule import KernelSchedules, OuterSchedule, ProductSchedule, Schedule
 from columba.codegen.triton.summaries import summary, summary_of_parts
-from columba.codegen.triton.traversal import Function, traversal_functions
+from columba.codegen.triton.traversal import traversal_functions
+from columba.ir.indices import IndexArray
 from columba.ir.plan.exact import may_be_product
 from columba.ir.plan.kernels import Gemm, GemmReduce, HostCall, Kernel, Traversal
 from columba.ir.plan.plan import Plan
@@ -38,12 +40,19 @@ class KernelStep:
 class Module:
     """Triton source, and for each plan, under its name, the steps that run it.
 
-    ``plans`` are the plans with the schedules that the source was made for; they say which index arrays it reads.
+    ``plans`` are the plans with the schedules that the source was made for. Which index arrays a plan reads, its launches say:
+    :func:`index_arrays`.
     """
 
     source: str
     plans: tuple[Plan, ...]
     steps: dict[str, tuple[KernelStep, ...]]
+
+
+def index_arrays(steps: Sequence[KernelStep]) -> tuple[IndexArray, ...]:
+    """The index arrays that the launches of ``steps`` are given, each once, in order."""
+    arguments = (a for step in steps for launch in step.launches for _, a in launch.arguments)
+    return tuple(dict.fromkeys(a.array for a in arguments if isinstance(a, ArrayArgument)))
 
 
 def emit(plans: Sequence[Plan], schedules: KernelSchedules | None = None) -> Module:
@@ -68,7 +77,7 @@ def emit(plans: Sequence[Plan], schedules: KernelSchedules | None = None) -> Mod
             functions += [
                 _text(
                     f,
-                    summary_of_parts(kernel) if n else summary(kernel),
+                    (f.about or summary_of_parts(kernel)) if n else summary(kernel),
                     [] if n else print_kernel(kernel).splitlines(),
                 )
                 for n, f in enumerate(made)
@@ -99,7 +108,7 @@ def _functions(kernel: Kernel, name: str, schedule: Schedule | None) -> list[Fun
 def _text(function: Function, about: str, comment: Sequence[str]) -> str:
     launch = function.launch
     constants = [name for name, _ in launch.variants[0].constants] + (["PRECISION", "OPERAND"] if launch.dot else [])
-    counts = [name for name, a in launch.arguments if isinstance(a, (CountArgument, TilesArgument))]
+    counts = [name for name, a in launch.arguments if isinstance(a, (CountArgument, TilesArgument, MostArgument))]
     return template(PACKAGE, function.template).render(
         name=function.name,
         summary=about,

@@ -8,12 +8,13 @@ from columba.codegen.triton.launches import (
     ArrayArgument,
     BufferArgument,
     CountArgument,
+    MostArgument,
     TilesArgument,
     Workspace,
     WorkspaceArgument,
 )
 from columba.codegen.triton.scalars import identifier
-from columba.ir.indices import IndexArray, Tiles
+from columba.ir.indices import Hubs, IndexArray, Tiles
 from columba.ir.plan.kernels import Buffer
 from columba.ir.spaces import Space
 
@@ -47,9 +48,13 @@ class TritonNames:
         """The number of rows of a space."""
         return "1" if space is Space.ONE else self._take(f"n_{space}", CountArgument(space))
 
-    def tiles(self, array: Tiles) -> str:
+    def tiles(self, array: Tiles | Hubs) -> str:
         """The number of tiles in a table."""
         return self._take("n_tiles", TilesArgument(array))
+
+    def most(self, array: Hubs) -> str:
+        """The most members of an owner that is no hub."""
+        return self._take("most_members", MostArgument(array))
 
     def workspace(self, workspace: Workspace) -> str:
         return self._take(f"{identifier(workspace.name)}_ptr", WorkspaceArgument(workspace))

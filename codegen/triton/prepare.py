@@ -9,7 +9,6 @@ from columba.codegen.triton.gemm import fits, schedule_of_product
 from columba.codegen.triton.gemm_reduce import schedule_of_outer
 from columba.codegen.triton.phases import in_single_loops, is_one_loop
 from columba.codegen.triton.schedule import (
-    SPLIT_MEMBERS,
     IllegalSchedule,
     KernelSchedules,
     MemberSchedule,
@@ -17,7 +16,7 @@ from columba.codegen.triton.schedule import (
     ProductSchedule,
     Schedule,
 )
-from columba.codegen.triton.traversal import reduction_of
+from columba.codegen.triton.traversal import reduction_of, schedule_of_traversal
 from columba.ir.node import Node, rewrite
 from columba.ir.plan.kernels import (
     Buffer,
@@ -81,9 +80,8 @@ def scheduled(kernel: Kernel, schedule: Schedule | None, taken: set[str]) -> Seq
 def _traversal(kernel: Traversal, schedule: Schedule | None, taken: set[str]) -> Sequence[Scheduled]:
     if kernel.via is None:
         return [Scheduled(kernel, schedule)]
-    if schedule is None:
-        split = SPLIT_MEMBERS if kernel.schedule.split else 0
-        return [Scheduled(replace(kernel, schedule=TraversalSchedule(split)), None)]
+    if schedule is None and kernel.schedule.split:
+        schedule = schedule_of_traversal(kernel)
     if not isinstance(schedule, MemberSchedule) or not schedule.split:
         return [Scheduled(replace(kernel, schedule=TraversalSchedule()), schedule)]
     cut = replace(kernel, schedule=TraversalSchedule(schedule.split))

@@ -46,10 +46,13 @@ class RowSchedule:
 class MemberSchedule:
     """For owners and their members.
 
-    A program takes ``owners`` owners, and ``members`` members of each at a time. ``split``: the members of an owner are cut into tiles
-    of at most this many, and programs take tiles instead of owners; a second function adds up the sums of an owner's tiles in their
-    order, so that the result is the same in every run. ``atomic``: the sums of tiles are added by atomic operations instead, in the
-    order in which they happen to be ready, which saves the second function and is not deterministic.
+    A program takes ``owners`` owners, and ``members`` members of each at a time. Owners of which that would be more than ``steps`` steps
+    are hubs: functions of their own take them, tile by tile. ``stages`` are steps of loads under way (1: as the hardware does it).
+
+    ``split``: the members of all owners are cut into tiles of at most this many (where there are few, of fewer, down to ``least``), and
+    programs take tiles instead of owners; a second function adds up the sums of an owner's tiles in their order, so that the result is
+    the same in every run. ``atomic``: the sums of tiles are added by atomic operations instead, in the order in which they happen to be
+    ready, which saves the second function and is not deterministic.
     """
 
     owners: int
@@ -57,11 +60,26 @@ class MemberSchedule:
     warps: int = 4
     split: int = 0
     atomic: bool = False
+    least: int = 0
+    steps: int = 32
+    stages: int = 1
 
     def __post_init__(self) -> None:
         _require_powers_of_two(self, "owners", "members", "warps")
         if self.split < 0 or (self.atomic and not self.split):
             raise IllegalSchedule("what is added by atomic operations is the sums of tiles: give split=")
+        if not 0 <= self.least <= self.split or self.steps < 1 or self.stages < 1:
+            raise IllegalSchedule(f"{self}: least is at most split, steps and stages are at least 1")
+
+    @property
+    def by_degree(self) -> tuple[tuple[float, MemberSchedule], ...]:
+        """As cases of a :class:`DegreeSchedule`."""
+        return ((math.inf, self),)
+
+    @property
+    def limits(self) -> tuple[tuple[float, int], ...]:
+        """The most members of an owner that is no hub, as cases."""
+        return tuple((limit, case.steps * case.members) for limit, case in self.by_degree)
 
 
 @dataclass(frozen=True)
@@ -83,8 +101,14 @@ class DegreeSchedule:
             )
 
     @property
-    def limits(self) -> tuple[float, ...]:
-        return tuple(limit for limit, _ in self.cases)
+    def by_degree(self) -> tuple[tuple[float, MemberSchedule], ...]:
+        """The cases."""
+        return self.cases
+
+    @property
+    def limits(self) -> tuple[tuple[float, int], ...]:
+        """The most members of an owner that is no hub, as cases."""
+        return tuple((limit, case.steps * case.members) for limit, case in self.cases)
 
 
 @dataclass(frozen=True)
@@ -117,8 +141,8 @@ class ProductSchedule:
 class OuterSchedule:
     """For sums of outer products.
 
-    A program sums a tile of at most ``summed`` rows, ``rows`` at a time, for ``depth`` by ``columns`` elements of the sum; a second
-    function adds up the tiles of a segment in order.
+    A program sums a tile of at most ``summed`` rows (where there are few, of fewer, down to ``least``), ``rows`` at a time, for ``depth``
+    by ``columns`` elements of the sum; a second function adds up the tiles of a segment in order.
     """
 
     summed: int
@@ -127,11 +151,12 @@ class OuterSchedule:
     columns: int
     warps: int = 4
     stages: int = 3
+    least: int = 0
 
     def __post_init__(self) -> None:
         _require_powers_of_two(self, "rows", "depth", "columns", "warps")
-        if self.summed < 1 or self.stages < 1:
-            raise IllegalSchedule(f"{self}: summed and stages are at least 1")
+        if self.summed < 1 or self.stages < 1 or not 0 <= self.least <= self.summed:
+            raise IllegalSchedule(f"{self}: summed and stages are at least 1, least is at most summed")
 
 
 Schedule = RowSchedule | MemberSchedule | DegreeSchedule | ProductSchedule | OuterSchedule
@@ -200,8 +225,8 @@ ELEMENTS = 2048
 PRODUCT_ROWS = 64
 """Rows of a tile of a matrix product; segments shorter than this leave lanes idle."""
 
-SPLIT_MEMBERS = 512
-"""Members of a tile of an owner that has many, such as the whole graph."""
+MOST_STEPS = 64
+"""The most steps of a loop that one program does after the other: each waits for memory, about half a microsecond."""
 
 
 def default_rows(width: int, most_pieces: int = 1) -> RowSchedule:
@@ -214,21 +239,33 @@ def default_rows(width: int, most_pieces: int = 1) -> RowSchedule:
 def default_members(width: int, least_bytes: int) -> DegreeSchedule:
     """For members of ``width`` lanes, of which the narrowest rows that are loaded have ``least_bytes``.
 
-    Where owners have few members, a program takes several owners; where they have many, several members of one at a time.
+    Where owners have few members, a program takes several owners, and a thread more of each; where they have many, several members of one
+    at a time.
     """
     cases = []
-    for most, owners, members in ((2, 16, 2), (8, 4, 4), (48, 1, 16), (math.inf, 1, 32)):
+    for most, owners, members in ((2, 16, 2), (8, 4, 4), (16, 2, 8), (48, 1, 16), (math.inf, 1, 32)):
         members = clamp(2 * ELEMENTS // width, 1, members)
         owners = clamp(ELEMENTS // (width * members), 1, owners)
         warps = member_warps(owners * members, width, least_bytes)
-        cases.append((most, MemberSchedule(owners, members, warps)))
+        cases.append((most, MemberSchedule(owners, members, max(1, warps // 2) if most <= FEW_MEMBERS else warps)))
     return DegreeSchedule(tuple(cases))
 
 
-def default_split(width: int, least_bytes: int, split: int = SPLIT_MEMBERS) -> MemberSchedule:
-    """For the tiles of owners with many members."""
+FEW_MEMBERS = 16
+"""Members of an owner, on average, up to which programs are short: what counts is how many there are at once."""
+
+
+def default_split(width: int, least_bytes: int) -> MemberSchedule:
+    """For the tiles of owners with many members, such as the whole graph."""
     members = clamp(2 * ELEMENTS // width, 1, 64)
-    return MemberSchedule(1, members, member_warps(members, width, least_bytes, most=16), split)
+    warps = member_warps(members, width, least_bytes, most=16)
+    return MemberSchedule(1, members, warps, split=MOST_STEPS * members, least=max(1, members // 2))
+
+
+def default_hubs(width: int, least_bytes: int, most: int) -> MemberSchedule:
+    """For the tiles of hubs, of which the smallest are of ``most`` members."""
+    members = min(clamp(2 * ELEMENTS // width, 1, 64), clamp(most, 1, 64))
+    return MemberSchedule(1, members, member_warps(members, width, least_bytes, most=16))
 
 
 def member_warps(members: int, width: int, least_bytes: int, most: int = 8) -> int:
@@ -254,7 +291,9 @@ def default_outer(depth: int, columns: int, dtype: DType) -> OuterSchedule:
     rows = clamp(warps * WARP * 16 // (min(depth, columns) * dtype.itemsize), 32 if is_half else LEAST, 128)
     # TF32 wants one operand transposed, and copies that are under way to where it stands transposed are of 4 bytes each.
     stages = 1 if dtype is DType.F32 else 3
-    return OuterSchedule(summed=1024, rows=rows, depth=depth, columns=columns, warps=warps, stages=stages)
+    return OuterSchedule(
+        summed=MOST_STEPS * LEAST, rows=rows, depth=depth, columns=columns, warps=warps, stages=stages, least=2 * LEAST
+    )
 
 
 LEAST = 16

@@ -2,59 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
-
-from columba.codegen.triton.index import Digit, flat, linear
-from columba.codegen.triton.items import (
-    Axis,
-    BlockShape,
-    Item,
-    Items,
-    Text,
-    Writer,
-    below,
-    below_unknown,
-    count_readers,
-)
+from columba.codegen.triton.combine import combination
+from columba.codegen.triton.functions import Function, row_stores, rows_of, width_of, write_statements
+from columba.codegen.triton.hubs import HubTiles
+from columba.codegen.triton.index import flat, linear
+from columba.codegen.triton.items import BlockShape, Item, Items, Writer, below, count_readers
 from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
-from columba.codegen.triton.levels import MEMBER, OWNER, RowWise, WithMembers
+from columba.codegen.triton.levels import RowWise
+from columba.codegen.triton.loops import finish, write_loop
 from columba.codegen.triton.names import TritonNames
+from columba.codegen.triton.owners import Owners, has_loops
 from columba.codegen.triton.parts import Parts, cheapest, parts_of_reshapes
-from columba.codegen.triton.scalars import HALVES, computed
+from columba.codegen.triton.scalars import HALVES
 from columba.codegen.triton.schedule import (
     DegreeSchedule,
     IllegalSchedule,
     MemberSchedule,
     RowSchedule,
     Schedule,
-    clamp,
+    default_hubs,
     default_members,
     default_rows,
     default_split,
     power_of_two,
 )
-from columba.codegen.triton.values import Row, Values, fold_of, pieces_of, start_of
-from columba.ir.indices import Tiles
+from columba.codegen.triton.values import Row, Values, pieces_of
+from columba.ir.indices import Hubs, Tiles, TileStarts
 from columba.ir.plan.kernels import Buffer, Store, Traversal, values_of
 from columba.ir.program.ops import Cast, Reduce
-from columba.ir.spaces import WEIGHT_SPACES, Space
+from columba.ir.spaces import Space
 from columba.ir.types import DType
 
 
-@dataclass(frozen=True)
-class Function:
-    """One function of the module: a template, what goes into it, and how it is launched."""
-
-    name: str
-    template: str
-    launch: Launch
-    fields: dict[str, Any] = field(default_factory=dict)
-
-
 def traversal_functions(kernel: Traversal, name: str, schedule: Schedule | None = None) -> list[Function]:
-    """The functions of a traversal: one, or two where owners are cut into tiles, as ``kernel.schedule.split`` says.
+    """The functions of a traversal: one, and more where owners are cut into tiles: all of them, as the schedule may say, or hubs.
 
     Without a ``schedule``, the blocks that suit the width of its rows.
 
@@ -75,7 +56,9 @@ def schedule_of_traversal(kernel: Traversal) -> Schedule:
     """How a traversal runs where nobody says."""
     if kernel.via is None:
         return _made_rows(kernel, None).schedule
-    return _made_members(kernel, kernel.name, None).schedule
+    schedule = _made_members(kernel, kernel.name, None).schedule
+    assert schedule is not None
+    return schedule
 
 
 def width_of_traversal(kernel: Traversal) -> int:
@@ -90,18 +73,6 @@ def width_of_traversal(kernel: Traversal) -> int:
 def least_bytes_of(kernel: Traversal) -> int:
     """Bytes of the narrowest rows of features that a traversal loads of members."""
     return _made_members(kernel, kernel.name, None).least_bytes
-
-
-def width_of(roots: Iterable[Item], rows: int) -> int:
-    """The lanes of the widest block beside its rows."""
-    widest = 1
-    for item in below(roots):
-        lanes = 1
-        for axis in item.axes:
-            if axis.dim >= rows:
-                lanes *= int(axis.block)
-        widest = max(widest, lanes)
-    return widest
 
 
 def _choices(kernel: Traversal) -> list[Parts]:
@@ -143,7 +114,7 @@ class _Rows:
         level = RowWise(items, self.names, kernel.owner)
         self.values = Values(items, self.names, 1, level, parts)
         row, pieces = level.rows.position, schedule.pieces
-        self.stores = [i for s in kernel.stores if s.buffer.type.size for i in _stores(self.values, s, row, pieces)]
+        self.stores = [i for s in kernel.stores if s.buffer.type.size for i in row_stores(self.values, s, row, pieces)]
         self.width = width_of(self.stores, 1)
 
     def function(self, name: str) -> Function:
@@ -151,7 +122,7 @@ class _Rows:
         layout = BlockShape()
         layout.see(below(self.stores))
         writer = Writer(layout, {*self.names.arguments, "piece"}, count_readers(self.stores))
-        grid = [GridSize(_rows_of(self.owner), schedule.rows)]
+        grid = [GridSize(rows_of(self.owner), schedule.rows)]
         if schedule.pieces > 1:
             grid.append(GridSize(schedule.pieces))
             writer.lines.append("piece = tl.program_id(1)")
@@ -161,105 +132,60 @@ class _Rows:
         return Function(name, "rows.py.jinja", launch, {"body": writer.lines})
 
 
-def _rows_of(space: Space) -> Space | int:
-    return 1 if space is Space.ONE else space
-
-
-def _stores(values: Values, store: Store, row: Item, pieces: int = 1) -> Iterator[Item]:
-    """The statements of a store to row ``row``, or to a piece of it."""
-    for value, whole in pieces_of(values.items, store.value):
-        index = values.iteration(value.shape)
-        if pieces > 1:
-            n = value.shape[0]
-            block = power_of_two(n) // pieces
-            axis = Axis(values.rows, str(block), None if n == block * pieces else n, f"piece * {block}")
-            index = ((Digit(values.lanes(axis), n),), *index[1:])
-        at = linear(values.items, flat(whole(index)))
-        place = values.pointer(values.names.buffer(store.buffer), row, store.buffer.type.size, at)
-        yield values.store(Store(Buffer(store.buffer.name, value.type, store.buffer.role), value), index, place)
-
-
-def write_statements(writer: Writer, statements: list[Item]) -> None:
-    """Statements, with what they need before them."""
-    for statement in statements:
-        text = str(writer.read(statement))
-        writer.lines.append(text)
-
-
-SECTOR = 32
-"""Bytes that a GPU's memory gives at once."""
-
-
-def _variant(over: Space | Tiles | int, schedule: MemberSchedule) -> Variant:
-    constants = (("OWNERS", schedule.owners), ("MEMBERS", schedule.members))
-    return Variant((GridSize(over, schedule.owners),), constants, schedule.warps)
+def _variant(over: Space | Tiles | int, schedule: MemberSchedule, *, staged: bool) -> Variant:
+    constants = [("OWNERS", schedule.owners), ("MEMBERS", schedule.members)]
+    if staged:
+        constants.append(("STAGES", schedule.stages))
+    return Variant((GridSize(over, schedule.owners),), tuple(constants), schedule.warps)
 
 
 def _made_members(kernel: Traversal, name: str, schedule: Schedule | None) -> _Members:
     def make(parts: Parts) -> _Members:
         return _Members(kernel, name, schedule, parts)
 
-    return cheapest(make, lambda made: made.roots, _choices(kernel))
+    made = cheapest(make, lambda made: made.roots, _choices(kernel))
+    return made if schedule is not None else _Members(kernel, name, made.default, made.parts)
 
 
-class _Members:
+class _Members(Owners):
     """A traversal over the members of each owner, or of each tile of owners."""
 
     def __init__(self, kernel: Traversal, name: str, schedule: Schedule | None, parts: Parts) -> None:
         assert kernel.via is not None
-        self.kernel = kernel
         self.name = name
-        self.atomic = isinstance(schedule, MemberSchedule) and schedule.atomic
-        self.tiles = Tiles(kernel.via, kernel.schedule.split) if kernel.schedule.split else None
-        self.items, self.names = Items(), TritonNames()
-        self.level = WithMembers(self.items, self.names, kernel.via, self.tiles)
-        self.values = Values(self.items, self.names, 2, self.level, parts)
-        self.level.values = self.values
-        self.own: list[Item] = []
-        self.of_members: list[Item] = []
+        self.schedule = self._checked(kernel, schedule)
+        some = self.schedule
+        self.atomic = isinstance(some, MemberSchedule) and some.atomic
+        self.tiles = (
+            Tiles(kernel.via, some.split, some.least) if isinstance(some, MemberSchedule) and some.split else None
+        )
+        self.hubs = Hubs(kernel.via, some.limits) if some and not self.tiles and has_loops(kernel) else None
         self.workspaces: dict[Buffer, Workspace] = {}
         self.zeroed: list[Buffer] = []
-        for store in kernel.stores:
-            if store.buffer.type.size:
-                self._add(store)
-        self.schedule = self._scheduled(schedule)
+        super().__init__(kernel, self.tiles, self.hubs, parts)
 
-    @property
-    def roots(self) -> list[Item]:
-        return [*self.own, *self.of_members]
-
-    @property
-    def phases(self) -> int:
-        """Loops over the members."""
-        return max([f.phase for f in self.level.folds] + [s.phase + 1 for s in self.of_members] + [0])
-
-    @property
-    def least_bytes(self) -> int:
-        """Bytes of the narrowest rows of features that are loaded of members. What is less than a sector is a handful of scalars."""
-        found = [n for item, n in self.values.row_bytes.items() if MEMBER in item.axes and n >= SECTOR]
-        return min(found, default=SECTOR)
-
-    def _scheduled(self, schedule: Schedule | None) -> MemberSchedule | DegreeSchedule:
-        if isinstance(schedule, RowSchedule) and not self.phases:
-            schedule = MemberSchedule(schedule.rows, 1, schedule.warps)
-        if schedule is None:
-            width = width_of(self.roots, 2)
-            if self.tiles is not None:
-                return default_split(width, self.least_bytes, self.tiles.rows)
-            if self.phases:
-                return default_members(width, self.least_bytes)
-            rows = default_rows(width)
-            return MemberSchedule(rows.rows, 1, rows.warps)
-        if not isinstance(schedule, MemberSchedule | DegreeSchedule):
-            raise IllegalSchedule(f"traversal {self.kernel.name} has members; {schedule} is for another kind of kernel")
+    @staticmethod
+    def _checked(kernel: Traversal, schedule: Schedule | None) -> MemberSchedule | DegreeSchedule | None:
+        if isinstance(schedule, RowSchedule) and not has_loops(kernel):
+            return MemberSchedule(schedule.rows, 1, schedule.warps)
+        if not isinstance(schedule, MemberSchedule | DegreeSchedule | None):
+            raise IllegalSchedule(f"traversal {kernel.name} has members; {schedule} is for another kind of kernel")
         return schedule
 
-    def _add(self, store: Store) -> None:
-        assert self.kernel.via is not None
-        if store.value.space is self.kernel.via.fine:
-            self.of_members += _stores(self.values, store, self.level.number(store.value.space))
-        elif self.tiles is None:
-            self.own += _stores(self.values, store, self.level.owners.position)
+    @property
+    def default(self) -> MemberSchedule | DegreeSchedule:
+        """What suits the width of the rows."""
+        width = width_of(self.roots, 2)
+        if self.kernel.schedule.split:
+            return default_split(width, self.least_bytes)
+        if self.phases:
+            return default_members(width, self.least_bytes)
+        rows = default_rows(width)
+        return MemberSchedule(rows.rows, 1, rows.warps)
+
+    def _add_own(self, store: Store) -> None:
+        if self.tiles is None:
+            super()._add_own(store)
         elif not self.atomic:
             self.own.append(self._partial(store))
         else:
@@ -278,7 +204,7 @@ class _Members:
         if reduction_of(store).op != "sum":
             raise IllegalSchedule(f"traversal {self.kernel.name}: only sums are added by atomic operations")
         if store.buffer.type.dtype in HALVES:
-            rows = GridSize(_rows_of(self.kernel.owner))
+            rows = GridSize(rows_of(self.kernel.owner))
             pointer = self.names.workspace(self._workspace(store, rows, zeroed=True))
         else:
             pointer = self.names.buffer(store.buffer)
@@ -304,6 +230,7 @@ class _Members:
         return place, value, mask
 
     def functions(self) -> list[Function]:
+        """What takes owners, or tiles of them; what puts tiles together; what takes the tiles of hubs."""
         layout = BlockShape()
         layout.see(below([*self.roots, self.level.present]))
         writer = Writer(layout, {*self.names.arguments, "start", "longest"}, count_readers(self.roots))
@@ -311,68 +238,53 @@ class _Members:
             begin, end = writer.named(self.level.begin), writer.named(self.level.end)
             writer.lines.append(f"longest = longest_of({begin}, {end}, OWNERS)")
         for phase in range(self.phases):
-            self._loop(writer, phase)
+            stores = [s for s in self.of_members if s.phase == phase]
+            finish(writer, self.level, write_loop(writer, self.level, phase, stores, "STAGES" if self._staged else ""))
         write_statements(writer, self.own)
         return [
             Function(self.name, "rows.py.jinja", self._launch(), {"body": writer.lines}),
             *(self._combination(s) for s in self.kernel.stores if s.buffer in self.workspaces),
+            *self._hub_functions(),
         ]
 
+    def _hub_functions(self) -> list[Function]:
+        if self.hubs is None:
+            return []
+        least = min(most for _, most in self.hubs.limits)
+        schedule = default_hubs(width_of(self.roots, 2), self.least_bytes, least)
+        return HubTiles(self.kernel, self.name, self.hubs, schedule, self.parts).functions()
+
+    @property
+    def _cases(self) -> list[MemberSchedule]:
+        assert self.schedule is not None
+        return [case for _, case in self.schedule.by_degree]
+
+    @property
+    def _staged(self) -> bool:
+        """Whether loads of several steps are under way in one of the cases."""
+        return self.phases > 0 and any(case.stages > 1 for case in self._cases)
+
     def _launch(self) -> Launch:
-        assert self.kernel.via is not None
-        owners = _rows_of(self.kernel.owner)
+        owners = rows_of(self.kernel.owner)
         over = owners if self.tiles is None else self.tiles
+        by_degree = None
         if isinstance(self.schedule, DegreeSchedule):
-            schedules = [case for _, case in self.schedule.cases]
-            by_degree = self.kernel.via.fine, owners, self.schedule.limits
-        else:
-            schedules, by_degree = [self.schedule], None
+            assert self.kernel.via is not None
+            by_degree = self.kernel.via.fine, owners, tuple(limit for limit, _ in self.schedule.cases)
         return Launch(
             self.name,
             tuple(self.names.arguments.items()),
-            tuple(_variant(over, s) for s in schedules),
+            tuple(_variant(over, case, staged=self._staged) for case in self._cases),
             members_per_owner=by_degree,
             workspaces=tuple(self.workspaces.values()),
             zeroed=tuple(self.zeroed),
         )
 
-    def _loop(self, writer: Writer, phase: int) -> None:
-        """One loop over the members: what it folds, and what it stores."""
-        folds = [f for f in self.level.folds if f.phase == phase + 1]
-        stores = [s for s in self.of_members if s.phase == phase]
-        roots = [*(f.args[0] for f in folds), *(a for s in stores for a in s.args)]
-        for root in roots:
-            for item in below_unknown(root, writer.known):
-                if MEMBER not in item.axes and (item.name or item.args):
-                    writer.write([item])
-        accumulators: dict[Item, _Accumulator] = {}
-        for f in folds:  # a weighted sum comes after the maximum that its weights are below
-            of = self.level.weighted.get(f)
-            if of is not None:
-                accumulators[of].weighs = True
-            accumulators[f] = _Accumulator(f, self.level.folds[f], writer, None if of is None else accumulators[of])
-        for a in accumulators.values():
-            writer.lines += a.start()
-        inner = writer.inner()
-        for a in accumulators.values():
-            inner.lines += a.fold(inner)
-        write_statements(inner, stores)
-        writer.lines.append(f"# {self._loop_comment(accumulators.values(), stores)}")
-        writer.lines += ["for start in range(0, longest, MEMBERS):", *(f"    {line}" for line in inner.lines)]
-        some = Text(f"{writer.known[self.level.end]} > {writer.known[self.level.begin]}")
-        for a in accumulators.values():
-            writer.lines += a.finish(some)
-            writer.known[a.item] = Text(a.name)
-
-    def _loop_comment(self, accumulators: Iterable[_Accumulator], stores: list[Item]) -> str:
-        """What a loop is for."""
-        assert self.kernel.via is not None
-        done = list(dict.fromkeys(a.what for a in accumulators)) + (["what each member stores"] if stores else [])
-        return f"Over the rows of {self.kernel.via.fine}, MEMBERS of each owner at a time: {', '.join(done)}."
-
     def _combination(self, store: Store) -> Function:
         name = f"{self.name}_{self.names.hint(store.buffer)}_of_parts"
-        return combination(name, store.buffer, self.workspaces[store.buffer], self.tiles, reduction_of(store).op)
+        assert self.tiles is not None
+        starts = None if self.atomic else TileStarts(self.tiles)
+        return combination(name, store.buffer, self.workspaces[store.buffer], starts, reduction_of(store).op)
 
 
 def reduction_of(store: Store) -> Reduce:
@@ -383,116 +295,3 @@ def reduction_of(store: Store) -> Reduce:
     if not isinstance(value, Reduce):
         raise IllegalSchedule(f"split: the store to {store.buffer} is not a plain reduction")
     return value
-
-
-class _Accumulator:
-    """A reduction of members in the making: each lane folds its own members, and the lanes are put together after the loop.
-
-    ``below``: the members are weighted by exponentials of logits less their maximum, which is in the making in the same loop and
-    ``weighs``. The sum is kept relative to the largest logit so far, and scaled down whenever there is a larger one.
-    """
-
-    def __init__(self, item: Item, r: Reduce, writer: Writer, below: _Accumulator | None = None) -> None:
-        self.item = item
-        self.r = r
-        self.writer = writer
-        self.below = below
-        self.name = writer.fresh({"sum": "total", "max": "largest", "min": "smallest"}.get(r.op, r.op))
-        self.weighs = False
-        self.scale = self.weight = self.rescale = ""
-
-    @property
-    def what(self) -> str:
-        if self.below is not None:
-            weighted = "of products with" if len(self.item.args) > 1 else "of"
-            return f"the sum {weighted} an online softmax's exponentials"
-        return f"their {self.r.op}"
-
-    def start(self) -> list[str]:
-        axes = frozenset({OWNER, MEMBER}).union(*(a.axes for a in self.item.args))
-        shape, kind = self.writer.layout.shape(axes), computed(self.r.dtype)
-        return [f"{self.name} = tl.full({shape}, {start_of(self.r.op)}, {kind})"]
-
-    def fold(self, inner: Writer) -> list[str]:
-        if self.below is not None:
-            *value, _ = self.item.args
-            more = "".join(f" * {inner.read(v):a}" for v in value)
-            return [
-                "# What is summed so far shrinks where there is a new largest logit.",
-                f"{self.name} = {self.name} * {self.below.scale} + {self.below.weight}{more}",
-            ]
-        if self.weighs:
-            return self._fold_online(inner)
-        x = inner.read(self.item.args[0])
-        if self.r.op == "sum":
-            return [f"{self.name} += {x}"]
-        return [f"{self.name} = tl.{self.r.op}imum({self.name}, {x}, {NAN})"]
-
-    def _fold_online(self, inner: Writer) -> list[str]:
-        x = inner.named(self.item.args[0])
-        top, base = inner.fresh("top"), inner.fresh("base")
-        self.scale, self.weight = inner.fresh("scale"), inner.fresh("weight")
-        return [
-            f"{top} = tl.maximum({self.name}, {x}, {NAN})",
-            f"{base} = tl.where({top} == -float('inf'), 0, {top})",
-            f"{self.scale} = tl.exp({self.name} - {base})",
-            f"{self.weight} = tl.exp({x} - {base})",
-            f"{self.name} = {top}",
-        ]
-
-    def finish(self, some: str) -> list[str]:
-        """The lanes put together; an owner without members gets 0."""
-        if self.below is not None:
-            return [f"{self.name} = sum_along({self.name} * {self.below.rescale}, 1)"]
-        if self.r.op == "sum":
-            return [f"{self.name} = sum_along({self.name}, 1)"]
-        if not self.weighs:
-            return [f"{self.name} = tl.where({some}, {fold_of(self.r.op)}({self.name}, 1), 0)"]
-        top = self.writer.fresh("top")
-        self.rescale = self.writer.fresh("rescale")
-        return [
-            f"{top} = tl.where({some}, max_along({self.name}, 1), 0)",
-            f"{self.rescale} = tl.exp({self.name} - {top})",
-            f"{self.name} = {top}",
-        ]
-
-
-NAN = "propagate_nan=tl.PropagateNan.ALL"
-
-
-def combination(name: str, out: Buffer, parts: Workspace, tiles: Tiles | None, op: str) -> Function:
-    """A function that combines the parts of each owner in the order of its tiles.
-
-    Without a table of tiles all parts are one owner's, and where a workspace has a row for each owner that row is its only part.
-    """
-    names = TritonNames()
-    size = out.type.size
-    lanes = min(1024, max(32, power_of_two(size)))
-    has_many = out.type.space in WEIGHT_SPACES and not parts.zeroed
-    at_once = clamp(8192 // lanes, 1, 32) if has_many else 1
-    fields = {
-        "parts": names.workspace(parts),
-        "out": names.buffer(out),
-        "first": "first_tile({0}, {1}, owner)",
-        "last": "first_tile({0}, {1}, owner + 1)",
-        "size": size,
-        "op": op,
-        "kind": computed(parts.dtype),
-        "start": start_of(op),
-    }
-    if parts.zeroed:
-        fields |= {"first": "owner", "last": "owner + 1"}
-    elif tiles is None:
-        assert isinstance(parts.tiles.of, Space)
-        fields |= {
-            "first": "owner * 0",
-            "last": f"({names.count(parts.tiles.of)} + {parts.tiles.by - 1}) // {parts.tiles.by}",
-        }
-    else:
-        table = names.array(tiles), names.tiles(tiles)
-        fields |= {key: str(fields[key]).format(*table) for key in ("first", "last")}
-    grid = (GridSize(_rows_of(out.type.space)), GridSize(size, lanes))
-    constants = (("PARTS", at_once), ("LANES", lanes))
-    variant = Variant(grid, constants, clamp(at_once * lanes // 256, 1, 8))
-    launch = Launch(name, tuple(names.arguments.items()), (variant,))
-    return Function(name, "combine.py.jinja", launch, fields)

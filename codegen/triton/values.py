@@ -59,10 +59,14 @@ class UnsupportedValue(TypeError):
 
 @dataclass(frozen=True)
 class Row:
-    """The rows of one level that a block works on: positions in the kernel's walk, and which of them count."""
+    """The rows of one level that a block works on: positions in the kernel's walk, and which of them count.
+
+    ``stored``: for which of these results are stored (None: for all).
+    """
 
     position: Item
     valid: Item | None
+    stored: Item | None = None
 
 
 class Level(Protocol):
@@ -342,7 +346,8 @@ class Values:
     def store(self, store: Store, index: Index, place: Item) -> Item:
         """The statement that writes a row: ``store.value`` at ``index`` to ``place``, which is where that is."""
         masks = self.masks(place.axes)
-        valid = self.level.row(store.value.space).valid
+        row = self.level.row(store.value.space)
+        valid = row.stored or row.valid
         mask = self.items.all_of([*([] if valid is None else [valid]), *masks])
         value = self.value(store.value, index)
         if mask is None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from columba.codegen.triton.launches import tile_count
 from columba.driver import Compilation
 from columba.ir.counts import Counts
-from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
+from columba.ir.indices import Hubs, IndexArray, Lookup, Order, Segments, Tiles, TileStarts
 from columba.ir.plan.memory import PlanMemory
 from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, WEIGHT_SPACES, IndexMap, Space
 from columba.runtime.backends import backend_named
@@ -79,16 +79,16 @@ def footprint(compilation: Compilation, counts: Counts, backend: str = "triton")
         counts: rows of every space that it uses; node types are counted if there is more than one.
         backend: the name of what runs it.
     """
-    plans, memories = backend_named(backend).memory(compilation.planned, counts)
+    found = backend_named(backend).memory(compilation.planned, counts)
+    plans, memories = found.plans, found.memories
     inputs = [i.type for i in compilation.traced.inputs]
     outputs = [b.type for b in plans[0].outputs if b not in plans[0].inputs]
     results = [b.type for b in plans[0].outputs[: compilation.results]]
-    arrays = dict.fromkeys(a for plan in plans for a in plan.index_arrays)
     training = compilation.backward_plan is not None
     return Footprint(
         weights=counts.total(t for t in inputs if t.space in WEIGHT_SPACES),
         features=counts.total(t for t in inputs if t.space not in WEIGHT_SPACES),
-        graph=graph_bytes(arrays, counts),
+        graph=graph_bytes(found.arrays, counts),
         results=counts.total(results),
         saved=counts.total(outputs) - counts.total(results),
         result_gradients=counts.total(results) if training else 0,
@@ -119,10 +119,10 @@ def array_length(array: IndexArray | Space, counts: Counts) -> int:
     match array:
         case Space():
             return 3 * counts[array] + 1 + 2 * counts[Space.EDGE]
-        case Segments():
+        case Segments() | TileStarts():
             return counts[array.map.coarse] + 1
-        case Tiles():
-            return 3 * tile_count(array, counts)
+        case Tiles() | Hubs():
+            return array.columns * tile_count(array, counts)
         case _:
             return counts[array.map.fine]
 
@@ -131,11 +131,11 @@ def _parts(array: IndexArray) -> Iterator[IndexArray | Space]:
     """An index array and all that the graph builds it from; a pair space stands for its arrays."""
     map = array.map
     pair = next((s for s in (map.fine, map.coarse) if s in PAIR_SPACES), None)
-    if map.coarse is Space.ONE:
-        yield array
-    elif isinstance(array, Tiles):
+    if isinstance(array, Tiles | TileStarts | Hubs):
         yield array
         yield from _parts(Segments(map))
+    elif map.coarse is Space.ONE:
+        yield array
     elif isinstance(array, Lookup) and array.order is not None:
         yield array
         yield from _parts(Lookup(map))

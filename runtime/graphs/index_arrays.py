@@ -1,7 +1,7 @@
 """Builds the index arrays of a graph on demand, in linear time, and keeps them.
 
 This is preparation, done once for a graph. On a GPU it waits for the device where a length depends on what the edges are: once for
-each pair space, once for each tile table. Launching kernels on a prepared graph never does.
+each pair space, once for each tile table, once for the largest degree along each map. Launching kernels on a prepared graph never does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 import torch
 from torch import Tensor
 
-from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
+from columba.ir.indices import Hubs, IndexArray, Lookup, Order, Segments, Tiles, TileStarts
 from columba.ir.spaces import PAIR_SPACES, IndexMap, Space
 from columba.runtime.graphs.sorts import NativeSorts, Pairs, Sorts, sorts_for
 from columba.runtime.modes import outside_modes
@@ -30,6 +30,7 @@ class IndexArrays:
         self.given_sorts = sorts
         self.built: dict[IndexArray, Tensor] = {}
         self.pair_spaces: dict[Space, Pairs] = {}
+        self.largest_degrees: dict[IndexMap, int] = {}
 
     @property
     def dtype(self) -> torch.dtype:
@@ -86,6 +87,23 @@ class IndexArrays:
                     self.pair_spaces[space] = self._build_pairs(space)
             return self.pair_spaces[space]
 
+    def largest_degree(self, map: IndexMap) -> int:
+        """The most fine rows that lead to one coarse row. The device is waited for when a map is first asked about."""
+        found = self.largest_degrees.get(map)
+        if found is not None:
+            return found
+        with self.lock:
+            if map not in self.largest_degrees:
+                with outside_modes():
+                    self.largest_degrees[map] = self._largest_degree(map)
+            return self.largest_degrees[map]
+
+    def _largest_degree(self, map: IndexMap) -> int:
+        fine = self.count(map.fine)
+        if map.coarse is Space.ONE or not fine:
+            return fine
+        return int(self.index(Segments(map)).diff().max())
+
     @property
     def _sorts(self) -> Sorts:
         if self.given_sorts is not None:
@@ -114,8 +132,12 @@ class IndexArrays:
                 return self._sorts.take(places, self.index(Order(map)))
             case Segments(map):
                 return self._segments(map)
-            case Tiles(map, rows):
-                return self._sorts.tiles(self.index(Segments(map)), rows)
+            case Tiles(map):
+                return self._sorts.tiles(self.index(Segments(map)), array.most(self.count(map.fine)))
+            case TileStarts(tiles):
+                return self._tile_starts(tiles)
+            case Hubs(map):
+                return self._hubs(array)
         raise TypeError(f"unknown index array {array}")
 
     def _lookup(self, map: IndexMap) -> Tensor:
@@ -170,3 +192,25 @@ class IndexArrays:
         if map.fine is Space.EDGE and map.coarse in PAIR_SPACES:
             return self.pairs(map.coarse).segments
         return self._sorts.segments(self.index(Lookup(map)), self.count(map.coarse))
+
+    def _tile_starts(self, tiles: Tiles) -> Tensor:
+        rows = tiles.most(self.count(tiles.map.fine))
+        segments = self.index(Segments(tiles.map))
+        starts = torch.zeros_like(segments)
+        torch.cumsum((segments.diff() + rows - 1) // rows, 0, dtype=self.dtype, out=starts[1:])
+        return starts
+
+    def _hubs(self, hubs: Hubs) -> Tensor:
+        fine, coarse = self.count(hubs.map.fine), self.count(hubs.map.coarse)
+        largest, most = self.largest_degree(hubs.map), hubs.most(fine, coarse)
+        if largest <= most:
+            return torch.empty(0, dtype=self.dtype, device=self.device)
+        rows = hubs.tile_rows(fine, coarse, largest)
+        segments = self.index(Segments(hubs.map)).long()
+        degrees = segments.diff()
+        tiles = torch.where(degrees > most, (degrees + rows - 1) // rows, 0)
+        owner = torch.repeat_interleave(tiles, output_size=int(tiles.sum()))  # waits for the device
+        first = (tiles.cumsum(0) - tiles)[owner]
+        begin = segments[owner] + (torch.arange(len(owner), device=self.device) - first) * rows
+        end = torch.minimum(begin + rows, segments[owner + 1])
+        return torch.cat([owner, begin, end, first, first + tiles[owner]]).to(self.dtype)

@@ -24,10 +24,12 @@ from columba.codegen.triton import (
     CountArgument,
     KernelStep,
     Launch,
+    MostArgument,
     TilesArgument,
     Variant,
     Workspace,
     WorkspaceArgument,
+    index_arrays,
 )
 from columba.codegen.triton.launches import Argument, GridSize
 from columba.ir.counts import Counts
@@ -260,7 +262,7 @@ class GpuPlan(Launcher):
         self.plan, self.emitted, self.source, self.choose = plan, steps, source, choose
         self.gpu, self.index, self.host, self.counts = gpu, tuple(index), host, Counts(counts)
         self.precision = precision
-        self.arrays = dict(zip(plan.index_arrays, self.index, strict=True))
+        self.arrays = dict(zip(index_arrays(steps), self.index, strict=True))
         self.packing = packing or Packing((), self.counts, ALIGNMENT)
         inputs, outputs = self.packing.unpacked(plan.inputs), self.packing.unpacked(plan.outputs)
         self.checks = [("saved" if b is None else b.name, *self._about(b)) for b in inputs]
@@ -296,12 +298,14 @@ class GpuPlan(Launcher):
         return torch_dtype(buffer.type.dtype), self.counts.shape(buffer.type)
 
     def _size(self, size: GridSize) -> int:
-        if isinstance(size.of, int):
-            rows = size.of
-        else:
-            rows = self.counts[size.of] if isinstance(size.of, Space) else self.arrays[size.of].numel() // 3
-        programs = -(-rows // size.by) * size.times
-        return min(programs, size.per_processor * self.gpu.processors) if size.per_processor else programs
+        match size.of:
+            case int():
+                rows = size.of
+            case Space():
+                rows = self.counts[size.of]
+            case table:
+                rows = self.arrays[table].numel() // table.columns
+        return size.programs(rows, self.gpu.processors)
 
     def _bytes(self, workspace: Workspace) -> int:
         return self._size(workspace.tiles) * workspace.size * workspace.dtype.itemsize
@@ -332,7 +336,9 @@ class GpuPlan(Launcher):
             case CountArgument(space):
                 bound.add(self.counts[space])
             case TilesArgument(array):
-                bound.add(self.arrays[array].numel() // 3)
+                bound.add(self.arrays[array].numel() // array.columns)
+            case MostArgument():
+                bound.add(argument.of(self.counts))
 
     # -------------------------------------------------------------------------------------------- calls
 

@@ -18,11 +18,13 @@ from columba.codegen.triton import (
     KernelSchedules,
     KernelStep,
     Launch,
+    MostArgument,
     TilesArgument,
     Variant,
     Workspace,
     WorkspaceArgument,
     emit,
+    index_arrays,
 )
 from columba.codegen.triton.launches import Argument, GridSize
 from columba.ir.counts import Counts
@@ -84,6 +86,10 @@ class TritonExecutable(Executable):
     @property
     def source(self) -> str:
         return self.module.source
+
+    def index_arrays(self, plan: Plan) -> tuple[IndexArray, ...]:
+        """The index arrays that are bound to a plan, in order: those that its launches read."""
+        return index_arrays(self.module.steps[plan.name])
 
     def bind(
         self,
@@ -167,7 +173,7 @@ class PlanRunner:
         self.source = source
         self.choose = choose
         self.empty = empty
-        self.arrays = {array: n for n, array in enumerate(plan.index_arrays)}
+        self.arrays = {array: n for n, array in enumerate(index_arrays(steps))}
         self.dead_after = self._last_reads()
 
     def _last_reads(self) -> list[list[Buffer]]:
@@ -258,7 +264,9 @@ class _Call:
             case CountArgument(space):
                 return self.counts[space]
             case TilesArgument(array):
-                return self._array(array).numel() // 3
+                return self._array(array).numel() // array.columns
+            case MostArgument():
+                return argument.of(self.counts)
             case WorkspaceArgument(workspace):
                 return parts[workspace]
 
@@ -266,12 +274,14 @@ class _Call:
         return self.index[self.runner.arrays[array]]
 
     def _size(self, size: GridSize) -> int:
-        if isinstance(size.of, int):
-            rows = size.of
-        else:
-            rows = self.counts[size.of] if isinstance(size.of, Space) else self._array(size.of).numel() // 3
-        programs = -(-rows // size.by) * size.times
-        return min(programs, size.per_processor * INTERPRETED_PROCESSORS) if size.per_processor else programs
+        match size.of:
+            case int():
+                rows = size.of
+            case Space():
+                rows = self.counts[size.of]
+            case table:
+                rows = self._array(table).numel() // table.columns
+        return size.programs(rows, INTERPRETED_PROCESSORS)
 
 
 INTERPRETED_PROCESSORS = 3

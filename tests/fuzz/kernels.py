@@ -150,7 +150,7 @@ def _run_kernels(case: Case, executable: Executable, plan: Plan, inputs: Sequenc
     (plan,) = (p for p in executable.plans if p.name == plan.name)
     used = spaces_of(plan)
     counts = [graph.count(space) if space in used else 0 for space in Space]
-    index = [graph.index(array) for array in plan.index_arrays]
+    index = [graph.index(array) for array in executable.index_arrays(plan)]
     host = functools.partial(run_host_program, counts=counts)
     return executable.bind(plan.name, index, counts, host)([x.contiguous() for x in inputs])
 

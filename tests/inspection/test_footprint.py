@@ -20,10 +20,11 @@ from columba.inspection import footprint
 from columba.inspection.footprint import footprint as footprint_of
 from columba.inspection.footprint import graph_bytes, peak_bytes
 from columba.ir.counts import Counts
-from columba.ir.indices import Tiles
+from columba.ir.indices import Hubs, Tiles
 from columba.ir.plan.kernels import HostCall
 from columba.ir.spaces import PAIR_SPACES, Space
 from columba.nn.samples import LAYERS, sample
+from columba.runtime.backends import TRITON
 from columba.runtime.cpp import memory
 
 pytestmark = pytest.mark.unoptimized
@@ -59,8 +60,8 @@ class Meter:
 def exact_tiles(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tiles as this graph has them, where predictions take the most that there can be."""
 
-    def count(tiles: Tiles, counts: Any) -> int:
-        found = graph.index(tiles).numel() // 3
+    def count(tiles: Tiles | Hubs, counts: Any) -> int:
+        found = graph.index(tiles).numel() // tiles.columns
         assert found <= tile_count(tiles, counts)
         return found
 
@@ -105,7 +106,9 @@ def test_triton_allocates_what_is_predicted(layer: str, heads: int, monkeypatch:
         host = _metered_host(meter, counts)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            outputs = executable.run(plan.name, inputs, [graph.index(a) for a in plan.index_arrays], counts, host=host)
+            outputs = executable.run(
+                plan.name, inputs, [graph.index(a) for a in executable.index_arrays(plan)], counts, host=host
+            )
         assert meter.peak - before == expected.peak, plan.name
         assert meter.held - before == expected.outputs
         assert sum(t.nbytes for t in outputs) >= expected.outputs
@@ -188,7 +191,7 @@ def test_graph_bytes_are_those_of_its_arrays(layer: str, monkeypatch: pytest.Mon
     small = typed_graph()
     x = torch.randn(small.num_nodes, 64).requires_grad_()
     compilation = columba.explain(columba.compile(model, passes=PAIRS), x, small).compilation
-    arrays = dict.fromkeys(a for plan in compilation.plans for a in plan.index_arrays)
+    arrays = TRITON.memory(compilation.planned, graph.counts()).arrays
     counts = Counts({s: graph.count(s) for s in (Space.NODE, Space.EDGE, Space.REL, Space.NTYPE, *PAIR_SPACES)})
     fresh = Graph(graph.edge_index, graph.edge_type, num_nodes=300, num_relations=5, node_type=graph.node_type)
     for array in arrays:

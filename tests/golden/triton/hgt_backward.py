@@ -14,19 +14,6 @@ def longest_of(begin, end, OWNERS: tl.constexpr):
 
 
 @triton.jit
-def first_tile(tiles, n_tiles, owner):
-    # Tiles are sorted by owner: the first whose owner is not below this one.
-    low = owner * 0
-    high = n_tiles + low
-    while low < high:
-        middle = (low + high) // 2
-        below = tl.load(tiles + middle) < owner
-        low = tl.where(below, middle + 1, low)
-        high = tl.where(below, high, middle)
-    return low
-
-
-@triton.jit
 def in_groups(program, n_tiles, PIECES: tl.constexpr, GROUP: tl.constexpr):
     # Neighbouring programs take one piece of the weights for GROUP tiles, then the next piece for the same tiles.
     group = program // (GROUP * PIECES)
@@ -60,7 +47,7 @@ def HGTConv_backward_pointwise_47_kernel(
     tl.store(pointwise_47_ptr + row, 1.0 - sigmoid, mask=valid)
 
 
-# traversal grad_out_bias_kernel(owner=ntype, via=ntype:node->ntype, schedule={split=512}) {
+# traversal grad_out_bias_kernel(owner=ntype, via=ntype:node->ntype, schedule={split=4096}) {
 #   %0: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
 #   %1: node[64] f32 = load(buffer=@saved_pointwise_10, via=none, at=node)
 #   %2: node[64] f32 = pointwise(%0, %1, function=mul, scalars=[])
@@ -85,7 +72,7 @@ def HGTConv_backward_pointwise_47_kernel(
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_backward_grad_out_bias_kernel(
     n_tiles,
-    tiles_node_by_ntype_512_ptr,
+    tiles_node_by_ntype_32_to_4096_ptr,
     reduce_34_parts_ptr,
     order_node_by_ntype_ptr,
     grad_out_ptr,
@@ -103,11 +90,11 @@ def HGTConv_backward_grad_out_bias_kernel(
     """
     tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
     valid = tile < n_tiles
-    begin = tl.load(tiles_node_by_ntype_512_ptr + n_tiles + tile, mask=valid, other=0)
-    end = tl.load(tiles_node_by_ntype_512_ptr + 2 * n_tiles + tile, mask=valid, other=0)
+    begin = tl.load(tiles_node_by_ntype_32_to_4096_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(tiles_node_by_ntype_32_to_4096_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 64)[None, None, :]
-    owner = tl.load(tiles_node_by_ntype_512_ptr + tile, mask=valid, other=0).to(tl.int64)
+    owner = tl.load(tiles_node_by_ntype_32_to_4096_ptr + tile, mask=valid, other=0).to(tl.int64)
     pointwise_36 = tl.load(pointwise_36_ptr + owner, mask=valid, other=0.0)
     total = tl.full((OWNERS, MEMBERS, 1), 0, tl.float32)
     total_2 = tl.full((OWNERS, MEMBERS, 1), 0, tl.float32)
@@ -133,19 +120,18 @@ def HGTConv_backward_grad_out_bias_kernel(
     tl.store(grad_out_bias_parts_ptr + tile * 64 + f0, total_3, mask=valid)
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def HGTConv_backward_grad_out_bias_kernel_reduce_34_of_parts(
     reduce_34_parts_ptr,
     reduce_34_ptr,
-    tiles_node_by_ntype_512_ptr,
-    n_tiles,
+    starts_of_tiles_node_by_ntype_32_to_4096_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_out_bias_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_node_by_ntype_512_ptr, n_tiles, owner)
-    last = first_tile(tiles_node_by_ntype_512_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_node_by_ntype_32_to_4096_ptr + owner)
+    last = tl.load(starts_of_tiles_node_by_ntype_32_to_4096_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -158,19 +144,18 @@ def HGTConv_backward_grad_out_bias_kernel_reduce_34_of_parts(
     tl.store(reduce_34_ptr + owner.to(tl.int64) * 1 + lane, result, mask=lane < 1)
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def HGTConv_backward_grad_out_bias_kernel_reduce_35_of_parts(
     reduce_35_parts_ptr,
     reduce_35_ptr,
-    tiles_node_by_ntype_512_ptr,
-    n_tiles,
+    starts_of_tiles_node_by_ntype_32_to_4096_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_out_bias_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_node_by_ntype_512_ptr, n_tiles, owner)
-    last = first_tile(tiles_node_by_ntype_512_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_node_by_ntype_32_to_4096_ptr + owner)
+    last = tl.load(starts_of_tiles_node_by_ntype_32_to_4096_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -183,19 +168,18 @@ def HGTConv_backward_grad_out_bias_kernel_reduce_35_of_parts(
     tl.store(reduce_35_ptr + owner.to(tl.int64) * 1 + lane, result, mask=lane < 1)
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def HGTConv_backward_grad_out_bias_kernel_grad_out_bias_of_parts(
     grad_out_bias_parts_ptr,
     grad_out_bias_ptr,
-    tiles_node_by_ntype_512_ptr,
-    n_tiles,
+    starts_of_tiles_node_by_ntype_32_to_4096_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_out_bias_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_node_by_ntype_512_ptr, n_tiles, owner)
-    last = first_tile(tiles_node_by_ntype_512_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_node_by_ntype_32_to_4096_ptr + owner)
+    last = tl.load(starts_of_tiles_node_by_ntype_32_to_4096_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -320,7 +304,7 @@ def HGTConv_backward_linear_39_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_backward_grad_out_weight_kernel(
-    tiles_node_by_ntype_1024_ptr,
+    tiles_node_by_ntype_32_to_1024_ptr,
     n_tiles,
     order_node_by_ntype_ptr,
     saved_pointwise_9_ptr,
@@ -336,8 +320,8 @@ def HGTConv_backward_grad_out_weight_kernel(
     Stores grad_out_weight.
     """
     tile = tl.program_id(0)
-    begin = tl.load(tiles_node_by_ntype_1024_ptr + n_tiles + tile)
-    end = tl.load(tiles_node_by_ntype_1024_ptr + 2 * n_tiles + tile)
+    begin = tl.load(tiles_node_by_ntype_32_to_1024_ptr + n_tiles + tile)
+    end = tl.load(tiles_node_by_ntype_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
     # ROWS rows of the tile at a time.
@@ -358,19 +342,18 @@ def HGTConv_backward_grad_out_weight_kernel(
     tl.store(part + to_k * 64 + to_n, total, mask=(to_k < 64) & (to_n < 64))
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def HGTConv_backward_grad_out_weight_kernel_of_parts(
     grad_out_weight_parts_ptr,
     grad_out_weight_ptr,
-    tiles_node_by_ntype_1024_ptr,
-    n_tiles,
+    starts_of_tiles_node_by_ntype_32_to_1024_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_out_weight_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_node_by_ntype_1024_ptr, n_tiles, owner)
-    last = first_tile(tiles_node_by_ntype_1024_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_node_by_ntype_32_to_1024_ptr + owner)
+    last = tl.load(starts_of_tiles_node_by_ntype_32_to_1024_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -441,10 +424,11 @@ def HGTConv_backward_pointwise_44_kernel(
 #   store @reduce_48 = %20
 #   store @reduce_43 = %25
 # }
-@triton.jit(do_not_specialize=["n_src_rel"])
+@triton.jit(do_not_specialize=["n_src_rel", "most_members"])
 def HGTConv_backward_reduce_43_kernel(
     n_src_rel,
     segments_edge_by_src_rel_ptr,
+    most_members,
     order_edge_by_src_rel_ptr,
     pointwise_42_ptr,
     saved_feature_reduce_3_ptr,
@@ -467,10 +451,68 @@ def HGTConv_backward_reduce_43_kernel(
     valid = owner < n_src_rel
     begin = tl.load(segments_edge_by_src_rel_ptr + owner, mask=valid, other=0)
     end = tl.load(segments_edge_by_src_rel_ptr + owner + 1, mask=valid, other=0)
+    is_short = end - begin <= most_members
+    end_2 = tl.where(is_short, end, begin)
+    longest = longest_of(begin, end_2, OWNERS)
+    f0 = tl.arange(0, 4)[None, None, :, None]
+    f1 = tl.arange(0, 16)[None, None, None, :]
+    at = f0 * 16 + f1
+    saved_linear_6 = tl.load(saved_linear_6_ptr + owner * 64 + at, mask=valid, other=0.0)
+    total = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    total_2 = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    # Over the rows of edge, MEMBERS of each owner at a time: their sum, what each member stores.
+    for start in range(0, longest, MEMBERS):
+        position = begin + start + tl.arange(0, MEMBERS)[None, :, None, None]
+        present = position < end_2
+        dst = tl.load(dst_of_edge_by_src_rel_ptr + position, mask=present, other=0).to(tl.int64)
+        pointwise_40_dst = tl.load(pointwise_40_ptr + dst * 64 + at, mask=present, other=0.0)
+        number = tl.load(order_edge_by_src_rel_ptr + position, mask=present, other=0).to(tl.int64)
+        saved_feature_reduce_3 = tl.load(saved_feature_reduce_3_ptr + number * 4 + f0, mask=present, other=0.0)
+        saved_reduce_4_dst = tl.load(saved_reduce_4_ptr + dst * 4 + f0, mask=present, other=0.0)
+        saved_pointwise_7_dst = tl.load(saved_pointwise_7_ptr + dst * 4 + f0, mask=present, other=0.0)
+        mul = tl.exp((saved_feature_reduce_3 * 0.25) - saved_reduce_4_dst) * saved_pointwise_7_dst
+        total += tl.where(present, pointwise_40_dst * mul, 0)
+        feature_reduce_41_dst = tl.load(feature_reduce_41_ptr + dst * 4 + f0, mask=present, other=0.0)
+        mul_2 = (mul * (sum_along(pointwise_40_dst * saved_linear_6, 3) - feature_reduce_41_dst)) * 0.25
+        saved_pointwise_2_dst = tl.load(saved_pointwise_2_ptr + dst * 64 + at, mask=present, other=0.0)
+        total_2 += tl.where(present, mul_2 * saved_pointwise_2_dst, 0)
+        tl.store(pointwise_42_ptr + number * 4 + f0, mul_2, mask=present)
+    total = sum_along(total, 1)
+    total_2 = sum_along(total_2, 1)
+    stored = valid & is_short
+    tl.store(reduce_48_ptr + owner * 64 + at, total, mask=stored)
+    tl.store(reduce_43_ptr + owner * 64 + at, total_2, mask=stored)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def HGTConv_backward_reduce_43_kernel_of_hubs_1(
+    n_tiles,
+    hubs_edge_by_src_rel_ptr,
+    order_edge_by_src_rel_ptr,
+    pointwise_42_ptr,
+    saved_feature_reduce_3_ptr,
+    dst_of_edge_by_src_rel_ptr,
+    saved_reduce_4_ptr,
+    saved_pointwise_7_ptr,
+    pointwise_40_ptr,
+    saved_linear_6_ptr,
+    feature_reduce_41_ptr,
+    saved_pointwise_2_ptr,
+    reduce_43_kernel_hub_sum_0_ptr,
+    reduce_43_kernel_hub_sum_1_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """The members of hubs, tile by tile."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None, None]
+    valid = tile < n_tiles
+    begin = tl.load(hubs_edge_by_src_rel_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(hubs_edge_by_src_rel_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 4)[None, None, :, None]
     f1 = tl.arange(0, 16)[None, None, None, :]
     at = f0 * 16 + f1
+    owner = tl.load(hubs_edge_by_src_rel_ptr + tile, mask=valid, other=0).to(tl.int64)
     saved_linear_6 = tl.load(saved_linear_6_ptr + owner * 64 + at, mask=valid, other=0.0)
     total = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
     total_2 = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
@@ -492,9 +534,47 @@ def HGTConv_backward_reduce_43_kernel(
         total_2 += tl.where(present, mul_2 * saved_pointwise_2_dst, 0)
         tl.store(pointwise_42_ptr + number * 4 + f0, mul_2, mask=present)
     total = sum_along(total, 1)
+    tl.store(reduce_43_kernel_hub_sum_0_ptr + tile * 64 + f0 * 16 + f1, total, mask=valid)
     total_2 = sum_along(total_2, 1)
-    tl.store(reduce_48_ptr + owner * 64 + at, total, mask=valid)
-    tl.store(reduce_43_ptr + owner * 64 + at, total_2, mask=valid)
+    tl.store(reduce_43_kernel_hub_sum_1_ptr + tile * 64 + f0 * 16 + f1, total_2, mask=valid)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def HGTConv_backward_reduce_43_kernel_of_hubs(
+    n_tiles,
+    hubs_edge_by_src_rel_ptr,
+    reduce_48_ptr,
+    reduce_43_ptr,
+    reduce_43_kernel_hub_sum_0_ptr,
+    reduce_43_kernel_hub_sum_1_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """Puts together what the tiles of each hub have made."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None, None]
+    valid = tile < n_tiles
+    first_tile = tl.load(hubs_edge_by_src_rel_ptr + 3 * n_tiles + tile, mask=valid, other=0)
+    end_tile = tl.load(hubs_edge_by_src_rel_ptr + 4 * n_tiles + tile, mask=valid, other=0)
+    is_first = tile == first_tile
+    stored = valid & is_first
+    after = tl.where(stored, end_tile, first_tile)
+    tiles = longest_of(first_tile, after, OWNERS)
+    f0 = tl.arange(0, 4)[None, None, :, None]
+    f1 = tl.arange(0, 16)[None, None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    total_2 = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    # Over the tiles of the hub, MEMBERS at a time: what they have found.
+    for start in range(0, tiles, MEMBERS):
+        part = first_tile + start + tl.arange(0, MEMBERS)[None, :, None, None]
+        counted = part < after
+        total += tl.load(reduce_43_kernel_hub_sum_0_ptr + part.to(tl.int64) * 64 + f0 * 16 + f1, mask=counted, other=0)
+        total_2 += tl.load(reduce_43_kernel_hub_sum_1_ptr + part.to(tl.int64) * 64 + f0 * 16 + f1, mask=counted, other=0)
+    total = sum_along(total, 1)
+    total_2 = sum_along(total_2, 1)
+    owner = tl.load(hubs_edge_by_src_rel_ptr + tile, mask=valid, other=0).to(tl.int64)
+    at = f0 * 16 + f1
+    tl.store(reduce_48_ptr + owner * 64 + at, total, mask=stored)
+    tl.store(reduce_43_ptr + owner * 64 + at, total_2, mask=stored)
 
 
 # gemm linear_49_kernel(schedule={tile_rows=32}) {
@@ -546,7 +626,7 @@ def HGTConv_backward_linear_49_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_backward_outer_reduce_55_kernel(
-    tiles_src_rel_by_rel_1024_ptr,
+    tiles_src_rel_by_rel_32_to_1024_ptr,
     n_tiles,
     src_of_src_rel_ptr,
     saved_pointwise_0_ptr,
@@ -562,8 +642,8 @@ def HGTConv_backward_outer_reduce_55_kernel(
     Stores outer_reduce_55.
     """
     tile = tl.program_id(0)
-    begin = tl.load(tiles_src_rel_by_rel_1024_ptr + n_tiles + tile)
-    end = tl.load(tiles_src_rel_by_rel_1024_ptr + 2 * n_tiles + tile)
+    begin = tl.load(tiles_src_rel_by_rel_32_to_1024_ptr + n_tiles + tile)
+    end = tl.load(tiles_src_rel_by_rel_32_to_1024_ptr + 2 * n_tiles + tile)
     matrix = tl.program_id(2)
     k = tl.arange(0, DEPTH)[None, None, :]
     n = tl.arange(0, COLUMNS)[None, None, :]
@@ -586,19 +666,18 @@ def HGTConv_backward_outer_reduce_55_kernel(
     tl.store(part + to_k * 16 + to_n, total, mask=(to_k < 16) & (to_n < 16))
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def HGTConv_backward_outer_reduce_55_kernel_of_parts(
     outer_reduce_55_parts_ptr,
     outer_reduce_55_ptr,
-    tiles_src_rel_by_rel_1024_ptr,
-    n_tiles,
+    starts_of_tiles_src_rel_by_rel_32_to_1024_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of outer_reduce_55_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_src_rel_by_rel_1024_ptr, n_tiles, owner)
-    last = first_tile(tiles_src_rel_by_rel_1024_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_src_rel_by_rel_32_to_1024_ptr + owner)
+    last = tl.load(starts_of_tiles_src_rel_by_rel_32_to_1024_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -658,10 +737,11 @@ def HGTConv_backward_linear_45_kernel(
 #   store @reduce_50 = %1
 #   store @reduce_46 = %3
 # }
-@triton.jit(do_not_specialize=["n_node"])
+@triton.jit(do_not_specialize=["n_node", "most_members"])
 def HGTConv_backward_reduce_46_kernel(
     n_node,
     segments_src_rel_by_src_ptr,
+    most_members,
     reduce_50_ptr,
     order_src_rel_by_src_ptr,
     linear_49_ptr,
@@ -675,6 +755,47 @@ def HGTConv_backward_reduce_46_kernel(
     valid = owner < n_node
     begin = tl.load(segments_src_rel_by_src_ptr + owner, mask=valid, other=0)
     end = tl.load(segments_src_rel_by_src_ptr + owner + 1, mask=valid, other=0)
+    is_short = end - begin <= most_members
+    end_2 = tl.where(is_short, end, begin)
+    longest = longest_of(begin, end_2, OWNERS)
+    f0 = tl.arange(0, 4)[None, None, :, None]
+    f1 = tl.arange(0, 16)[None, None, None, :]
+    at = f0 * 16 + f1
+    total = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    total_2 = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    # Over the rows of src_rel, MEMBERS of each owner at a time: their sum.
+    for start in range(0, longest, MEMBERS):
+        position = begin + start + tl.arange(0, MEMBERS)[None, :, None, None]
+        present = position < end_2
+        number = tl.load(order_src_rel_by_src_ptr + position, mask=present, other=0).to(tl.int64)
+        linear_49 = tl.load(linear_49_ptr + number * 64 + at, mask=present, other=0.0)
+        total += linear_49
+        linear_45 = tl.load(linear_45_ptr + number * 64 + at, mask=present, other=0.0)
+        total_2 += linear_45
+    total = sum_along(total, 1)
+    total_2 = sum_along(total_2, 1)
+    stored = valid & is_short
+    tl.store(reduce_50_ptr + owner * 64 + at, total, mask=stored)
+    tl.store(reduce_46_ptr + owner * 64 + at, total_2, mask=stored)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def HGTConv_backward_reduce_46_kernel_of_hubs_1(
+    n_tiles,
+    hubs_src_rel_by_src_ptr,
+    order_src_rel_by_src_ptr,
+    linear_49_ptr,
+    linear_45_ptr,
+    reduce_46_kernel_hub_sum_0_ptr,
+    reduce_46_kernel_hub_sum_1_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """The members of hubs, tile by tile."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None, None]
+    valid = tile < n_tiles
+    begin = tl.load(hubs_src_rel_by_src_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(hubs_src_rel_by_src_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 4)[None, None, :, None]
     f1 = tl.arange(0, 16)[None, None, None, :]
@@ -691,9 +812,47 @@ def HGTConv_backward_reduce_46_kernel(
         linear_45 = tl.load(linear_45_ptr + number * 64 + at, mask=present, other=0.0)
         total_2 += linear_45
     total = sum_along(total, 1)
+    tl.store(reduce_46_kernel_hub_sum_0_ptr + tile * 64 + f0 * 16 + f1, total, mask=valid)
     total_2 = sum_along(total_2, 1)
-    tl.store(reduce_50_ptr + owner * 64 + at, total, mask=valid)
-    tl.store(reduce_46_ptr + owner * 64 + at, total_2, mask=valid)
+    tl.store(reduce_46_kernel_hub_sum_1_ptr + tile * 64 + f0 * 16 + f1, total_2, mask=valid)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def HGTConv_backward_reduce_46_kernel_of_hubs(
+    n_tiles,
+    hubs_src_rel_by_src_ptr,
+    reduce_50_ptr,
+    reduce_46_ptr,
+    reduce_46_kernel_hub_sum_0_ptr,
+    reduce_46_kernel_hub_sum_1_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """Puts together what the tiles of each hub have made."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None, None]
+    valid = tile < n_tiles
+    first_tile = tl.load(hubs_src_rel_by_src_ptr + 3 * n_tiles + tile, mask=valid, other=0)
+    end_tile = tl.load(hubs_src_rel_by_src_ptr + 4 * n_tiles + tile, mask=valid, other=0)
+    is_first = tile == first_tile
+    stored = valid & is_first
+    after = tl.where(stored, end_tile, first_tile)
+    tiles = longest_of(first_tile, after, OWNERS)
+    f0 = tl.arange(0, 4)[None, None, :, None]
+    f1 = tl.arange(0, 16)[None, None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    total_2 = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    # Over the tiles of the hub, MEMBERS at a time: what they have found.
+    for start in range(0, tiles, MEMBERS):
+        part = first_tile + start + tl.arange(0, MEMBERS)[None, :, None, None]
+        counted = part < after
+        total += tl.load(reduce_46_kernel_hub_sum_0_ptr + part.to(tl.int64) * 64 + f0 * 16 + f1, mask=counted, other=0)
+        total_2 += tl.load(reduce_46_kernel_hub_sum_1_ptr + part.to(tl.int64) * 64 + f0 * 16 + f1, mask=counted, other=0)
+    total = sum_along(total, 1)
+    total_2 = sum_along(total_2, 1)
+    owner = tl.load(hubs_src_rel_by_src_ptr + tile, mask=valid, other=0).to(tl.int64)
+    at = f0 * 16 + f1
+    tl.store(reduce_50_ptr + owner * 64 + at, total, mask=stored)
+    tl.store(reduce_46_ptr + owner * 64 + at, total_2, mask=stored)
 
 
 # gemm_reduce grad_msg_kernel(via=rel:src_rel->rel, shared=false, schedule={tile_rows=1024}) {
@@ -706,7 +865,7 @@ def HGTConv_backward_reduce_46_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_backward_grad_msg_kernel(
-    tiles_src_rel_by_rel_1024_ptr,
+    tiles_src_rel_by_rel_32_to_1024_ptr,
     n_tiles,
     src_of_src_rel_ptr,
     saved_pointwise_5_ptr,
@@ -722,8 +881,8 @@ def HGTConv_backward_grad_msg_kernel(
     Stores grad_msg.
     """
     tile = tl.program_id(0)
-    begin = tl.load(tiles_src_rel_by_rel_1024_ptr + n_tiles + tile)
-    end = tl.load(tiles_src_rel_by_rel_1024_ptr + 2 * n_tiles + tile)
+    begin = tl.load(tiles_src_rel_by_rel_32_to_1024_ptr + n_tiles + tile)
+    end = tl.load(tiles_src_rel_by_rel_32_to_1024_ptr + 2 * n_tiles + tile)
     matrix = tl.program_id(2)
     k = tl.arange(0, DEPTH)[None, None, :]
     n = tl.arange(0, COLUMNS)[None, None, :]
@@ -746,19 +905,18 @@ def HGTConv_backward_grad_msg_kernel(
     tl.store(part + to_k * 16 + to_n, total, mask=(to_k < 16) & (to_n < 16))
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def HGTConv_backward_grad_msg_kernel_of_parts(
     grad_msg_parts_ptr,
     grad_msg_ptr,
-    tiles_src_rel_by_rel_1024_ptr,
-    n_tiles,
+    starts_of_tiles_src_rel_by_rel_32_to_1024_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_msg_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_src_rel_by_rel_1024_ptr, n_tiles, owner)
-    last = first_tile(tiles_src_rel_by_rel_1024_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_src_rel_by_rel_32_to_1024_ptr + owner)
+    last = tl.load(starts_of_tiles_src_rel_by_rel_32_to_1024_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -779,10 +937,11 @@ def HGTConv_backward_grad_msg_kernel_of_parts(
 #   %4: node[4,16] f32 = reduce(%3, via=dst:edge->node, op=sum)
 #   store @reduce_52 = %4
 # }
-@triton.jit(do_not_specialize=["n_node"])
+@triton.jit(do_not_specialize=["n_node", "most_members"])
 def HGTConv_backward_reduce_52_kernel(
     n_node,
     segments_edge_by_dst_ptr,
+    most_members,
     reduce_52_ptr,
     order_edge_by_dst_ptr,
     pointwise_42_ptr,
@@ -796,6 +955,44 @@ def HGTConv_backward_reduce_52_kernel(
     valid = owner < n_node
     begin = tl.load(segments_edge_by_dst_ptr + owner, mask=valid, other=0)
     end = tl.load(segments_edge_by_dst_ptr + owner + 1, mask=valid, other=0)
+    is_short = end - begin <= most_members
+    end_2 = tl.where(is_short, end, begin)
+    longest = longest_of(begin, end_2, OWNERS)
+    f0 = tl.arange(0, 4)[None, None, :, None]
+    f1 = tl.arange(0, 16)[None, None, None, :]
+    at = f0 * 16 + f1
+    total = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    # Over the rows of edge, MEMBERS of each owner at a time: their sum.
+    for start in range(0, longest, MEMBERS):
+        position = begin + start + tl.arange(0, MEMBERS)[None, :, None, None]
+        present = position < end_2
+        number = tl.load(order_edge_by_dst_ptr + position, mask=present, other=0).to(tl.int64)
+        pointwise_42 = tl.load(pointwise_42_ptr + number * 4 + f0, mask=present, other=0.0)
+        src_rel = tl.load(src_rel_of_edge_by_dst_ptr + position, mask=present, other=0).to(tl.int64)
+        saved_linear_1_src_rel = tl.load(saved_linear_1_ptr + src_rel * 64 + at, mask=present, other=0.0)
+        total += tl.where(present, pointwise_42 * saved_linear_1_src_rel, 0)
+    total = sum_along(total, 1)
+    stored = valid & is_short
+    tl.store(reduce_52_ptr + owner * 64 + at, total, mask=stored)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def HGTConv_backward_reduce_52_kernel_of_hubs_1(
+    n_tiles,
+    hubs_edge_by_dst_ptr,
+    order_edge_by_dst_ptr,
+    pointwise_42_ptr,
+    src_rel_of_edge_by_dst_ptr,
+    saved_linear_1_ptr,
+    reduce_52_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """The members of hubs, tile by tile."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None, None]
+    valid = tile < n_tiles
+    begin = tl.load(hubs_edge_by_dst_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(hubs_edge_by_dst_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 4)[None, None, :, None]
     f1 = tl.arange(0, 16)[None, None, None, :]
@@ -811,7 +1008,39 @@ def HGTConv_backward_reduce_52_kernel(
         saved_linear_1_src_rel = tl.load(saved_linear_1_ptr + src_rel * 64 + at, mask=present, other=0.0)
         total += tl.where(present, pointwise_42 * saved_linear_1_src_rel, 0)
     total = sum_along(total, 1)
-    tl.store(reduce_52_ptr + owner * 64 + at, total, mask=valid)
+    tl.store(reduce_52_kernel_hub_sum_0_ptr + tile * 64 + f0 * 16 + f1, total, mask=valid)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def HGTConv_backward_reduce_52_kernel_of_hubs(
+    n_tiles,
+    hubs_edge_by_dst_ptr,
+    reduce_52_ptr,
+    reduce_52_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """Puts together what the tiles of each hub have made."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None, None]
+    valid = tile < n_tiles
+    first_tile = tl.load(hubs_edge_by_dst_ptr + 3 * n_tiles + tile, mask=valid, other=0)
+    end_tile = tl.load(hubs_edge_by_dst_ptr + 4 * n_tiles + tile, mask=valid, other=0)
+    is_first = tile == first_tile
+    stored = valid & is_first
+    after = tl.where(stored, end_tile, first_tile)
+    tiles = longest_of(first_tile, after, OWNERS)
+    f0 = tl.arange(0, 4)[None, None, :, None]
+    f1 = tl.arange(0, 16)[None, None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    # Over the tiles of the hub, MEMBERS at a time: what they have found.
+    for start in range(0, tiles, MEMBERS):
+        part = first_tile + start + tl.arange(0, MEMBERS)[None, :, None, None]
+        counted = part < after
+        total += tl.load(reduce_52_kernel_hub_sum_0_ptr + part.to(tl.int64) * 64 + f0 * 16 + f1, mask=counted, other=0)
+    total = sum_along(total, 1)
+    owner = tl.load(hubs_edge_by_dst_ptr + tile, mask=valid, other=0).to(tl.int64)
+    at = f0 * 16 + f1
+    tl.store(reduce_52_ptr + owner * 64 + at, total, mask=stored)
 
 
 # traversal grad_prior_kernel(owner=rel, via=none) {
@@ -901,7 +1130,7 @@ def HGTConv_backward_linear_51_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_backward_grad_k_weight_kernel(
-    tiles_node_by_ntype_1024_ptr,
+    tiles_node_by_ntype_32_to_1024_ptr,
     n_tiles,
     order_node_by_ntype_ptr,
     x_ptr,
@@ -917,8 +1146,8 @@ def HGTConv_backward_grad_k_weight_kernel(
     grad_k_weight.
     """
     tile = tl.program_id(0)
-    begin = tl.load(tiles_node_by_ntype_1024_ptr + n_tiles + tile)
-    end = tl.load(tiles_node_by_ntype_1024_ptr + 2 * n_tiles + tile)
+    begin = tl.load(tiles_node_by_ntype_32_to_1024_ptr + n_tiles + tile)
+    end = tl.load(tiles_node_by_ntype_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
     # ROWS rows of the tile at a time.
@@ -939,19 +1168,18 @@ def HGTConv_backward_grad_k_weight_kernel(
     tl.store(part + to_k * 64 + to_n, total, mask=(to_k < 64) & (to_n < 64))
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def HGTConv_backward_grad_k_weight_kernel_of_parts(
     grad_k_weight_parts_ptr,
     grad_k_weight_ptr,
-    tiles_node_by_ntype_1024_ptr,
-    n_tiles,
+    starts_of_tiles_node_by_ntype_32_to_1024_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_k_weight_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_node_by_ntype_1024_ptr, n_tiles, owner)
-    last = first_tile(tiles_node_by_ntype_1024_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_node_by_ntype_32_to_1024_ptr + owner)
+    last = tl.load(starts_of_tiles_node_by_ntype_32_to_1024_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -964,7 +1192,7 @@ def HGTConv_backward_grad_k_weight_kernel_of_parts(
     tl.store(grad_k_weight_ptr + owner.to(tl.int64) * 4096 + lane, result, mask=lane < 4096)
 
 
-# traversal grad_v_bias_kernel(owner=ntype, via=ntype:node->ntype, schedule={split=512}) {
+# traversal grad_v_bias_kernel(owner=ntype, via=ntype:node->ntype, schedule={split=4096}) {
 #   %0: node[4,16] f32 = load(buffer=@reduce_46, via=none, at=node)
 #   %1: node[64] f32 = reshape(%0, to=[64])
 #   %2: ntype[64] f32 = reduce(%1, via=ntype:node->ntype, op=sum)
@@ -981,7 +1209,7 @@ def HGTConv_backward_grad_k_weight_kernel_of_parts(
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_backward_grad_v_bias_kernel(
     n_tiles,
-    tiles_node_by_ntype_512_ptr,
+    tiles_node_by_ntype_32_to_4096_ptr,
     grad_k_bias_parts_ptr,
     order_node_by_ntype_ptr,
     reduce_46_ptr,
@@ -997,8 +1225,8 @@ def HGTConv_backward_grad_v_bias_kernel(
     """
     tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
     valid = tile < n_tiles
-    begin = tl.load(tiles_node_by_ntype_512_ptr + n_tiles + tile, mask=valid, other=0)
-    end = tl.load(tiles_node_by_ntype_512_ptr + 2 * n_tiles + tile, mask=valid, other=0)
+    begin = tl.load(tiles_node_by_ntype_32_to_4096_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(tiles_node_by_ntype_32_to_4096_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 64)[None, None, :]
     total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
@@ -1023,19 +1251,18 @@ def HGTConv_backward_grad_v_bias_kernel(
     tl.store(grad_v_bias_parts_ptr + tile * 64 + f0, total_3, mask=valid)
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def HGTConv_backward_grad_v_bias_kernel_grad_k_bias_of_parts(
     grad_k_bias_parts_ptr,
     grad_k_bias_ptr,
-    tiles_node_by_ntype_512_ptr,
-    n_tiles,
+    starts_of_tiles_node_by_ntype_32_to_4096_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_v_bias_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_node_by_ntype_512_ptr, n_tiles, owner)
-    last = first_tile(tiles_node_by_ntype_512_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_node_by_ntype_32_to_4096_ptr + owner)
+    last = tl.load(starts_of_tiles_node_by_ntype_32_to_4096_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -1048,19 +1275,18 @@ def HGTConv_backward_grad_v_bias_kernel_grad_k_bias_of_parts(
     tl.store(grad_k_bias_ptr + owner.to(tl.int64) * 64 + lane, result, mask=lane < 64)
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def HGTConv_backward_grad_v_bias_kernel_grad_q_bias_of_parts(
     grad_q_bias_parts_ptr,
     grad_q_bias_ptr,
-    tiles_node_by_ntype_512_ptr,
-    n_tiles,
+    starts_of_tiles_node_by_ntype_32_to_4096_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_v_bias_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_node_by_ntype_512_ptr, n_tiles, owner)
-    last = first_tile(tiles_node_by_ntype_512_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_node_by_ntype_32_to_4096_ptr + owner)
+    last = tl.load(starts_of_tiles_node_by_ntype_32_to_4096_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -1073,19 +1299,18 @@ def HGTConv_backward_grad_v_bias_kernel_grad_q_bias_of_parts(
     tl.store(grad_q_bias_ptr + owner.to(tl.int64) * 64 + lane, result, mask=lane < 64)
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def HGTConv_backward_grad_v_bias_kernel_grad_v_bias_of_parts(
     grad_v_bias_parts_ptr,
     grad_v_bias_ptr,
-    tiles_node_by_ntype_512_ptr,
-    n_tiles,
+    starts_of_tiles_node_by_ntype_32_to_4096_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_v_bias_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_node_by_ntype_512_ptr, n_tiles, owner)
-    last = first_tile(tiles_node_by_ntype_512_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_node_by_ntype_32_to_4096_ptr + owner)
+    last = tl.load(starts_of_tiles_node_by_ntype_32_to_4096_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -1208,7 +1433,7 @@ def HGTConv_backward_linear_53_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_backward_grad_q_weight_kernel(
-    tiles_node_by_ntype_1024_ptr,
+    tiles_node_by_ntype_32_to_1024_ptr,
     n_tiles,
     order_node_by_ntype_ptr,
     x_ptr,
@@ -1224,8 +1449,8 @@ def HGTConv_backward_grad_q_weight_kernel(
     grad_q_weight.
     """
     tile = tl.program_id(0)
-    begin = tl.load(tiles_node_by_ntype_1024_ptr + n_tiles + tile)
-    end = tl.load(tiles_node_by_ntype_1024_ptr + 2 * n_tiles + tile)
+    begin = tl.load(tiles_node_by_ntype_32_to_1024_ptr + n_tiles + tile)
+    end = tl.load(tiles_node_by_ntype_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
     # ROWS rows of the tile at a time.
@@ -1246,19 +1471,18 @@ def HGTConv_backward_grad_q_weight_kernel(
     tl.store(part + to_k * 64 + to_n, total, mask=(to_k < 64) & (to_n < 64))
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def HGTConv_backward_grad_q_weight_kernel_of_parts(
     grad_q_weight_parts_ptr,
     grad_q_weight_ptr,
-    tiles_node_by_ntype_1024_ptr,
-    n_tiles,
+    starts_of_tiles_node_by_ntype_32_to_1024_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_q_weight_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_node_by_ntype_1024_ptr, n_tiles, owner)
-    last = first_tile(tiles_node_by_ntype_1024_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_node_by_ntype_32_to_1024_ptr + owner)
+    last = tl.load(starts_of_tiles_node_by_ntype_32_to_1024_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -1281,7 +1505,7 @@ def HGTConv_backward_grad_q_weight_kernel_of_parts(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def HGTConv_backward_grad_v_weight_kernel(
-    tiles_node_by_ntype_1024_ptr,
+    tiles_node_by_ntype_32_to_1024_ptr,
     n_tiles,
     order_node_by_ntype_ptr,
     x_ptr,
@@ -1297,8 +1521,8 @@ def HGTConv_backward_grad_v_weight_kernel(
     grad_v_weight.
     """
     tile = tl.program_id(0)
-    begin = tl.load(tiles_node_by_ntype_1024_ptr + n_tiles + tile)
-    end = tl.load(tiles_node_by_ntype_1024_ptr + 2 * n_tiles + tile)
+    begin = tl.load(tiles_node_by_ntype_32_to_1024_ptr + n_tiles + tile)
+    end = tl.load(tiles_node_by_ntype_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
     # ROWS rows of the tile at a time.
@@ -1319,19 +1543,18 @@ def HGTConv_backward_grad_v_weight_kernel(
     tl.store(part + to_k * 64 + to_n, total, mask=(to_k < 64) & (to_n < 64))
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def HGTConv_backward_grad_v_weight_kernel_of_parts(
     grad_v_weight_parts_ptr,
     grad_v_weight_ptr,
-    tiles_node_by_ntype_1024_ptr,
-    n_tiles,
+    starts_of_tiles_node_by_ntype_32_to_1024_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_v_weight_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_node_by_ntype_1024_ptr, n_tiles, owner)
-    last = first_tile(tiles_node_by_ntype_1024_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_node_by_ntype_32_to_1024_ptr + owner)
+    last = tl.load(starts_of_tiles_node_by_ntype_32_to_1024_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)

@@ -12,20 +12,7 @@ def longest_of(begin, end, OWNERS: tl.constexpr):
     # The most members that an owner of this block has.
     return tl.reduce(tl.reshape(end - begin, (OWNERS,)), 0, tl.standard._elementwise_max)
 
-
-@triton.jit
-def first_tile(tiles, n_tiles, owner):
-    # Tiles are sorted by owner: the first whose owner is not below this one.
-    low = owner * 0
-    high = n_tiles + low
-    while low < high:
-        middle = (low + high) // 2
-        below = tl.load(tiles + middle) < owner
-        low = tl.where(below, middle + 1, low)
-        high = tl.where(below, high, middle)
-    return low
-
-# traversal grad_bias_kernel(owner=one, via=one:node->one, schedule={split=512}) {
+# traversal grad_bias_kernel(owner=one, via=one:node->one, schedule={split=4096}) {
 #   %0: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
 #   %1: node[4,16] f32 = reshape(%0, to=[4, 16])
 #   %2: node[4,16] f32 = load(buffer=@saved_pointwise_6, via=none, at=node)
@@ -38,7 +25,7 @@ def first_tile(tiles, n_tiles, owner):
 @triton.jit(do_not_specialize=["n_tiles"])
 def RGATConv_backward_grad_bias_kernel(
     n_tiles,
-    tiles_node_by_one_512_ptr,
+    tiles_node_by_one_32_to_4096_ptr,
     feature_reduce_18_ptr,
     grad_out_ptr,
     saved_pointwise_6_ptr,
@@ -51,8 +38,8 @@ def RGATConv_backward_grad_bias_kernel(
     """
     tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None, None]
     valid = tile < n_tiles
-    begin = tl.load(tiles_node_by_one_512_ptr + n_tiles + tile, mask=valid, other=0)
-    end = tl.load(tiles_node_by_one_512_ptr + 2 * n_tiles + tile, mask=valid, other=0)
+    begin = tl.load(tiles_node_by_one_32_to_4096_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(tiles_node_by_one_32_to_4096_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 4)[None, None, :, None]
     f1 = tl.arange(0, 16)[None, None, None, :]
@@ -71,19 +58,18 @@ def RGATConv_backward_grad_bias_kernel(
     tl.store(grad_bias_parts_ptr + tile * 64 + at, total, mask=valid)
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def RGATConv_backward_grad_bias_kernel_grad_bias_of_parts(
     grad_bias_parts_ptr,
     grad_bias_ptr,
-    tiles_node_by_one_512_ptr,
-    n_tiles,
+    starts_of_tiles_node_by_one_32_to_4096_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_bias_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_node_by_one_512_ptr, n_tiles, owner)
-    last = first_tile(tiles_node_by_one_512_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_node_by_one_32_to_4096_ptr + owner)
+    last = tl.load(starts_of_tiles_node_by_one_32_to_4096_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -135,10 +121,11 @@ def RGATConv_backward_grad_bias_kernel_grad_bias_of_parts(
 #   store @reduce_24 = %26
 #   store @pointwise_25 = %33
 # }
-@triton.jit(do_not_specialize=["n_src_rel"])
+@triton.jit(do_not_specialize=["n_src_rel", "most_members"])
 def RGATConv_backward_pointwise_25_kernel(
     n_src_rel,
     segments_edge_by_src_rel_ptr,
+    most_members,
     order_edge_by_src_rel_ptr,
     pointwise_19_ptr,
     saved_feature_reduce_1_ptr,
@@ -164,7 +151,72 @@ def RGATConv_backward_pointwise_25_kernel(
     valid = owner < n_src_rel
     begin = tl.load(segments_edge_by_src_rel_ptr + owner, mask=valid, other=0)
     end = tl.load(segments_edge_by_src_rel_ptr + owner + 1, mask=valid, other=0)
+    is_short = end - begin <= most_members
+    end_2 = tl.where(is_short, end, begin)
+    longest = longest_of(begin, end_2, OWNERS)
+    f0 = tl.arange(0, 4)[None, None, :, None]
+    saved_feature_reduce_1 = tl.load(saved_feature_reduce_1_ptr + owner * 4 + f0, mask=valid, other=0.0)
+    f1 = tl.arange(0, 16)[None, None, None, :]
+    at = f0 * 16 + f1
+    saved_linear_0 = tl.load(saved_linear_0_ptr + owner * 64 + at, mask=valid, other=0.0)
+    constant = tl.full((1, 1, 1, 1), 1.0, tl.float32)
+    constant_2 = tl.full((1, 1, 1, 1), 0.2, tl.float32)
+    total = tl.full((OWNERS, MEMBERS, 4, 1), 0, tl.float32)
+    total_2 = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    # Over the rows of edge, MEMBERS of each owner at a time: their sum, what each member stores.
+    for start in range(0, longest, MEMBERS):
+        position = begin + start + tl.arange(0, MEMBERS)[None, :, None, None]
+        present = position < end_2
+        dst_rel = tl.load(dst_rel_of_edge_by_src_rel_ptr + position, mask=present, other=0).to(tl.int64)
+        saved_linear_3_dst_rel = tl.load(saved_linear_3_ptr + dst_rel * 4 + f0, mask=present, other=0.0)
+        add = saved_feature_reduce_1 + saved_linear_3_dst_rel
+        dst = tl.load(dst_of_edge_by_src_rel_ptr + position, mask=present, other=0).to(tl.int64)
+        saved_reduce_4_dst = tl.load(saved_reduce_4_ptr + dst * 4 + f0, mask=present, other=0.0)
+        saved_pointwise_5_dst = tl.load(saved_pointwise_5_ptr + dst * 4 + f0, mask=present, other=0.0)
+        mul = tl.exp(tl.where(add > 0, add, add * 0.2) - saved_reduce_4_dst) * saved_pointwise_5_dst
+        grad_out_dst = tl.load(grad_out_ptr + dst * 64 + at, mask=present, other=0.0)
+        feature_reduce_18_dst = tl.load(feature_reduce_18_ptr + dst * 4 + f0, mask=present, other=0.0)
+        mul_2 = (mul * (sum_along(grad_out_dst * saved_linear_0, 3) - feature_reduce_18_dst)) * tl.where(add > 0.0, constant, constant_2)
+        total += tl.where(present, mul_2, 0)
+        total_2 += tl.where(present, grad_out_dst * mul, 0)
+        number = tl.load(order_edge_by_src_rel_ptr + position, mask=present, other=0).to(tl.int64)
+        tl.store(pointwise_19_ptr + number * 4 + f0, mul_2, mask=present)
+    total = sum_along(total, 1)
+    total_2 = sum_along(total_2, 1)
+    stored = valid & is_short
+    tl.store(reduce_24_ptr + owner * 4 + f0, total, mask=stored)
+    rel = tl.load(rel_of_src_rel_ptr + owner, mask=valid, other=0).to(tl.int64)
+    att_src_rel = tl.load(att_src_ptr + rel * 64 + at, mask=valid, other=0.0)
+    tl.store(pointwise_25_ptr + owner * 64 + at, total_2 + (total * att_src_rel), mask=stored)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGATConv_backward_pointwise_25_kernel_of_hubs_1(
+    n_tiles,
+    hubs_edge_by_src_rel_ptr,
+    order_edge_by_src_rel_ptr,
+    pointwise_19_ptr,
+    saved_feature_reduce_1_ptr,
+    dst_rel_of_edge_by_src_rel_ptr,
+    saved_linear_3_ptr,
+    dst_of_edge_by_src_rel_ptr,
+    saved_reduce_4_ptr,
+    saved_pointwise_5_ptr,
+    grad_out_ptr,
+    saved_linear_0_ptr,
+    feature_reduce_18_ptr,
+    pointwise_25_kernel_hub_sum_0_ptr,
+    pointwise_25_kernel_hub_sum_1_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """The members of hubs, tile by tile."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None, None]
+    valid = tile < n_tiles
+    begin = tl.load(hubs_edge_by_src_rel_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(hubs_edge_by_src_rel_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
+    owner = tl.load(hubs_edge_by_src_rel_ptr + tile, mask=valid, other=0).to(tl.int64)
     f0 = tl.arange(0, 4)[None, None, :, None]
     saved_feature_reduce_1 = tl.load(saved_feature_reduce_1_ptr + owner * 4 + f0, mask=valid, other=0.0)
     f1 = tl.arange(0, 16)[None, None, None, :]
@@ -193,11 +245,51 @@ def RGATConv_backward_pointwise_25_kernel(
         number = tl.load(order_edge_by_src_rel_ptr + position, mask=present, other=0).to(tl.int64)
         tl.store(pointwise_19_ptr + number * 4 + f0, mul_2, mask=present)
     total = sum_along(total, 1)
+    tl.store(pointwise_25_kernel_hub_sum_0_ptr + tile * 4 + f0, total, mask=valid)
     total_2 = sum_along(total_2, 1)
-    tl.store(reduce_24_ptr + owner * 4 + f0, total, mask=valid)
+    tl.store(pointwise_25_kernel_hub_sum_1_ptr + tile * 64 + f0 * 16 + f1, total_2, mask=valid)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGATConv_backward_pointwise_25_kernel_of_hubs(
+    n_tiles,
+    hubs_edge_by_src_rel_ptr,
+    reduce_24_ptr,
+    pointwise_25_ptr,
+    rel_of_src_rel_ptr,
+    att_src_ptr,
+    pointwise_25_kernel_hub_sum_0_ptr,
+    pointwise_25_kernel_hub_sum_1_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """Puts together what the tiles of each hub have made."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None, None]
+    valid = tile < n_tiles
+    first_tile = tl.load(hubs_edge_by_src_rel_ptr + 3 * n_tiles + tile, mask=valid, other=0)
+    end_tile = tl.load(hubs_edge_by_src_rel_ptr + 4 * n_tiles + tile, mask=valid, other=0)
+    is_first = tile == first_tile
+    stored = valid & is_first
+    after = tl.where(stored, end_tile, first_tile)
+    tiles = longest_of(first_tile, after, OWNERS)
+    f0 = tl.arange(0, 4)[None, None, :, None]
+    total = tl.full((OWNERS, MEMBERS, 4, 1), 0, tl.float32)
+    f1 = tl.arange(0, 16)[None, None, None, :]
+    total_2 = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    # Over the tiles of the hub, MEMBERS at a time: what they have found.
+    for start in range(0, tiles, MEMBERS):
+        part = first_tile + start + tl.arange(0, MEMBERS)[None, :, None, None]
+        counted = part < after
+        total += tl.load(pointwise_25_kernel_hub_sum_0_ptr + part.to(tl.int64) * 4 + f0, mask=counted, other=0)
+        total_2 += tl.load(pointwise_25_kernel_hub_sum_1_ptr + part.to(tl.int64) * 64 + f0 * 16 + f1, mask=counted, other=0)
+    total = sum_along(total, 1)
+    total_2 = sum_along(total_2, 1)
+    owner = tl.load(hubs_edge_by_src_rel_ptr + tile, mask=valid, other=0).to(tl.int64)
+    tl.store(reduce_24_ptr + owner * 4 + f0, total, mask=stored)
+    at = f0 * 16 + f1
     rel = tl.load(rel_of_src_rel_ptr + owner, mask=valid, other=0).to(tl.int64)
     att_src_rel = tl.load(att_src_ptr + rel * 64 + at, mask=valid, other=0.0)
-    tl.store(pointwise_25_ptr + owner * 64 + at, total_2 + (total * att_src_rel), mask=valid)
+    tl.store(pointwise_25_ptr + owner * 64 + at, total_2 + (total * att_src_rel), mask=stored)
 
 
 # gemm linear_26_kernel(schedule={tile_rows=32}) {
@@ -246,10 +338,11 @@ def RGATConv_backward_linear_26_kernel(
 #   %1: node[64] f32 = reduce(%0, via=src:src_rel->node, op=sum)
 #   store @reduce_27 = %1
 # }
-@triton.jit(do_not_specialize=["n_node"])
+@triton.jit(do_not_specialize=["n_node", "most_members"])
 def RGATConv_backward_reduce_27_kernel(
     n_node,
     segments_src_rel_by_src_ptr,
+    most_members,
     reduce_27_ptr,
     order_src_rel_by_src_ptr,
     linear_26_ptr,
@@ -261,6 +354,38 @@ def RGATConv_backward_reduce_27_kernel(
     valid = owner < n_node
     begin = tl.load(segments_src_rel_by_src_ptr + owner, mask=valid, other=0)
     end = tl.load(segments_src_rel_by_src_ptr + owner + 1, mask=valid, other=0)
+    is_short = end - begin <= most_members
+    end_2 = tl.where(is_short, end, begin)
+    longest = longest_of(begin, end_2, OWNERS)
+    f0 = tl.arange(0, 64)[None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
+    # Over the rows of src_rel, MEMBERS of each owner at a time: their sum.
+    for start in range(0, longest, MEMBERS):
+        position = begin + start + tl.arange(0, MEMBERS)[None, :, None]
+        present = position < end_2
+        number = tl.load(order_src_rel_by_src_ptr + position, mask=present, other=0).to(tl.int64)
+        linear_26 = tl.load(linear_26_ptr + number * 64 + f0, mask=present, other=0.0)
+        total += linear_26
+    total = sum_along(total, 1)
+    stored = valid & is_short
+    tl.store(reduce_27_ptr + owner * 64 + f0, total, mask=stored)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGATConv_backward_reduce_27_kernel_of_hubs_1(
+    n_tiles,
+    hubs_src_rel_by_src_ptr,
+    order_src_rel_by_src_ptr,
+    linear_26_ptr,
+    reduce_27_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """The members of hubs, tile by tile."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
+    valid = tile < n_tiles
+    begin = tl.load(hubs_src_rel_by_src_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(hubs_src_rel_by_src_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 64)[None, None, :]
     total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
@@ -272,7 +397,37 @@ def RGATConv_backward_reduce_27_kernel(
         linear_26 = tl.load(linear_26_ptr + number * 64 + f0, mask=present, other=0.0)
         total += linear_26
     total = sum_along(total, 1)
-    tl.store(reduce_27_ptr + owner * 64 + f0, total, mask=valid)
+    tl.store(reduce_27_kernel_hub_sum_0_ptr + tile * 64 + f0, total, mask=valid)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGATConv_backward_reduce_27_kernel_of_hubs(
+    n_tiles,
+    hubs_src_rel_by_src_ptr,
+    reduce_27_ptr,
+    reduce_27_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """Puts together what the tiles of each hub have made."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
+    valid = tile < n_tiles
+    first_tile = tl.load(hubs_src_rel_by_src_ptr + 3 * n_tiles + tile, mask=valid, other=0)
+    end_tile = tl.load(hubs_src_rel_by_src_ptr + 4 * n_tiles + tile, mask=valid, other=0)
+    is_first = tile == first_tile
+    stored = valid & is_first
+    after = tl.where(stored, end_tile, first_tile)
+    tiles = longest_of(first_tile, after, OWNERS)
+    f0 = tl.arange(0, 64)[None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
+    # Over the tiles of the hub, MEMBERS at a time: what they have found.
+    for start in range(0, tiles, MEMBERS):
+        part = first_tile + start + tl.arange(0, MEMBERS)[None, :, None]
+        counted = part < after
+        total += tl.load(reduce_27_kernel_hub_sum_0_ptr + part.to(tl.int64) * 64 + f0, mask=counted, other=0)
+    total = sum_along(total, 1)
+    owner = tl.load(hubs_src_rel_by_src_ptr + tile, mask=valid, other=0).to(tl.int64)
+    tl.store(reduce_27_ptr + owner * 64 + f0, total, mask=stored)
 
 
 # gemm_reduce outer_reduce_29_kernel(via=rel:src_rel->rel, shared=true, schedule={tile_rows=1024}) {
@@ -285,7 +440,7 @@ def RGATConv_backward_reduce_27_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def RGATConv_backward_outer_reduce_29_kernel(
-    tiles_src_rel_by_rel_1024_ptr,
+    tiles_src_rel_by_rel_32_to_1024_ptr,
     n_tiles,
     src_of_src_rel_ptr,
     x_ptr,
@@ -301,8 +456,8 @@ def RGATConv_backward_outer_reduce_29_kernel(
     outer_reduce_29.
     """
     tile = tl.program_id(0)
-    begin = tl.load(tiles_src_rel_by_rel_1024_ptr + n_tiles + tile)
-    end = tl.load(tiles_src_rel_by_rel_1024_ptr + 2 * n_tiles + tile)
+    begin = tl.load(tiles_src_rel_by_rel_32_to_1024_ptr + n_tiles + tile)
+    end = tl.load(tiles_src_rel_by_rel_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
     # ROWS rows of the tile at a time.
@@ -324,19 +479,18 @@ def RGATConv_backward_outer_reduce_29_kernel(
     tl.store(part + to_k * 64 + to_n, total, mask=(to_k < 64) & (to_n < 64))
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def RGATConv_backward_outer_reduce_29_kernel_of_parts(
     outer_reduce_29_parts_ptr,
     outer_reduce_29_ptr,
-    tiles_src_rel_by_rel_1024_ptr,
-    n_tiles,
+    starts_of_tiles_src_rel_by_rel_32_to_1024_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of outer_reduce_29_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_src_rel_by_rel_1024_ptr, n_tiles, owner)
-    last = first_tile(tiles_src_rel_by_rel_1024_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_src_rel_by_rel_32_to_1024_ptr + owner)
+    last = tl.load(starts_of_tiles_src_rel_by_rel_32_to_1024_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -354,10 +508,11 @@ def RGATConv_backward_outer_reduce_29_kernel_of_parts(
 #   %1: dst_rel[4] f32 = reduce(%0, via=dst_rel:edge->dst_rel, op=sum)
 #   store @reduce_20 = %1
 # }
-@triton.jit(do_not_specialize=["n_dst_rel"])
+@triton.jit(do_not_specialize=["n_dst_rel", "most_members"])
 def RGATConv_backward_reduce_20_kernel(
     n_dst_rel,
     segments_edge_by_dst_rel_ptr,
+    most_members,
     reduce_20_ptr,
     order_edge_by_dst_rel_ptr,
     pointwise_19_ptr,
@@ -369,6 +524,38 @@ def RGATConv_backward_reduce_20_kernel(
     valid = owner < n_dst_rel
     begin = tl.load(segments_edge_by_dst_rel_ptr + owner, mask=valid, other=0)
     end = tl.load(segments_edge_by_dst_rel_ptr + owner + 1, mask=valid, other=0)
+    is_short = end - begin <= most_members
+    end_2 = tl.where(is_short, end, begin)
+    longest = longest_of(begin, end_2, OWNERS)
+    f0 = tl.arange(0, 4)[None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 4), 0, tl.float32)
+    # Over the rows of edge, MEMBERS of each owner at a time: their sum.
+    for start in range(0, longest, MEMBERS):
+        position = begin + start + tl.arange(0, MEMBERS)[None, :, None]
+        present = position < end_2
+        number = tl.load(order_edge_by_dst_rel_ptr + position, mask=present, other=0).to(tl.int64)
+        pointwise_19 = tl.load(pointwise_19_ptr + number * 4 + f0, mask=present, other=0.0)
+        total += pointwise_19
+    total = sum_along(total, 1)
+    stored = valid & is_short
+    tl.store(reduce_20_ptr + owner * 4 + f0, total, mask=stored)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGATConv_backward_reduce_20_kernel_of_hubs_1(
+    n_tiles,
+    hubs_edge_by_dst_rel_ptr,
+    order_edge_by_dst_rel_ptr,
+    pointwise_19_ptr,
+    reduce_20_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """The members of hubs, tile by tile."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
+    valid = tile < n_tiles
+    begin = tl.load(hubs_edge_by_dst_rel_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(hubs_edge_by_dst_rel_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 4)[None, None, :]
     total = tl.full((OWNERS, MEMBERS, 4), 0, tl.float32)
@@ -380,7 +567,37 @@ def RGATConv_backward_reduce_20_kernel(
         pointwise_19 = tl.load(pointwise_19_ptr + number * 4 + f0, mask=present, other=0.0)
         total += pointwise_19
     total = sum_along(total, 1)
-    tl.store(reduce_20_ptr + owner * 4 + f0, total, mask=valid)
+    tl.store(reduce_20_kernel_hub_sum_0_ptr + tile * 4 + f0, total, mask=valid)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGATConv_backward_reduce_20_kernel_of_hubs(
+    n_tiles,
+    hubs_edge_by_dst_rel_ptr,
+    reduce_20_ptr,
+    reduce_20_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """Puts together what the tiles of each hub have made."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
+    valid = tile < n_tiles
+    first_tile = tl.load(hubs_edge_by_dst_rel_ptr + 3 * n_tiles + tile, mask=valid, other=0)
+    end_tile = tl.load(hubs_edge_by_dst_rel_ptr + 4 * n_tiles + tile, mask=valid, other=0)
+    is_first = tile == first_tile
+    stored = valid & is_first
+    after = tl.where(stored, end_tile, first_tile)
+    tiles = longest_of(first_tile, after, OWNERS)
+    f0 = tl.arange(0, 4)[None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 4), 0, tl.float32)
+    # Over the tiles of the hub, MEMBERS at a time: what they have found.
+    for start in range(0, tiles, MEMBERS):
+        part = first_tile + start + tl.arange(0, MEMBERS)[None, :, None]
+        counted = part < after
+        total += tl.load(reduce_20_kernel_hub_sum_0_ptr + part.to(tl.int64) * 4 + f0, mask=counted, other=0)
+    total = sum_along(total, 1)
+    owner = tl.load(hubs_edge_by_dst_rel_ptr + tile, mask=valid, other=0).to(tl.int64)
+    tl.store(reduce_20_ptr + owner * 4 + f0, total, mask=stored)
 
 
 # traversal permute_21_kernel(owner=rel, via=none) {
@@ -431,10 +648,11 @@ def RGATConv_backward_permute_21_kernel(
 #   %23: node[64] f32 = pointwise(%21, %22, function=add, scalars=[])
 #   store @grad_x = %23
 # }
-@triton.jit(do_not_specialize=["n_node"])
+@triton.jit(do_not_specialize=["n_node", "most_members"])
 def RGATConv_backward_grad_x_kernel(
     n_node,
     segments_dst_rel_by_dst_ptr,
+    most_members,
     grad_x_ptr,
     order_dst_rel_by_dst_ptr,
     reduce_20_ptr,
@@ -449,6 +667,52 @@ def RGATConv_backward_grad_x_kernel(
     valid = owner < n_node
     begin = tl.load(segments_dst_rel_by_dst_ptr + owner, mask=valid, other=0)
     end = tl.load(segments_dst_rel_by_dst_ptr + owner + 1, mask=valid, other=0)
+    is_short = end - begin <= most_members
+    end_2 = tl.where(is_short, end, begin)
+    longest = longest_of(begin, end_2, OWNERS)
+    f0 = tl.arange(0, 64)[None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
+    # Over the rows of dst_rel, MEMBERS of each owner at a time: their sum.
+    for start in range(0, longest, MEMBERS):
+        position = begin + start + tl.arange(0, MEMBERS)[None, :, None]
+        present = position < end_2
+        number = tl.load(order_dst_rel_by_dst_ptr + position, mask=present, other=0).to(tl.int64)
+        reduce_20_row = reduce_20_ptr + number * 4
+        reduce_20 = tl.load(reduce_20_row + 0, mask=present, other=0.0)
+        rel = tl.load(rel_of_dst_rel_by_dst_ptr + position, mask=present, other=0).to(tl.int64)
+        permute_21_row = permute_21_ptr + rel * 256
+        permute_21_rel = tl.load(permute_21_row + (0 * 64 + f0), mask=present, other=0.0)
+        reduce_20_2 = tl.load(reduce_20_row + 1, mask=present, other=0.0)
+        permute_21_rel_2 = tl.load(permute_21_row + (1 * 64 + f0), mask=present, other=0.0)
+        reduce_20_3 = tl.load(reduce_20_row + 2, mask=present, other=0.0)
+        permute_21_rel_3 = tl.load(permute_21_row + (2 * 64 + f0), mask=present, other=0.0)
+        reduce_20_4 = tl.load(reduce_20_row + 3, mask=present, other=0.0)
+        permute_21_rel_4 = tl.load(permute_21_row + (3 * 64 + f0), mask=present, other=0.0)
+        add = (((reduce_20 * permute_21_rel) + (reduce_20_2 * permute_21_rel_2)) + (reduce_20_3 * permute_21_rel_3)) + (reduce_20_4 * permute_21_rel_4)
+        total += tl.where(present, add, 0)
+    total = sum_along(total, 1)
+    reduce_27 = tl.load(reduce_27_ptr + owner * 64 + f0, mask=valid, other=0.0)
+    stored = valid & is_short
+    tl.store(grad_x_ptr + owner * 64 + f0, total + reduce_27, mask=stored)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGATConv_backward_grad_x_kernel_of_hubs_1(
+    n_tiles,
+    hubs_dst_rel_by_dst_ptr,
+    order_dst_rel_by_dst_ptr,
+    reduce_20_ptr,
+    rel_of_dst_rel_by_dst_ptr,
+    permute_21_ptr,
+    grad_x_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """The members of hubs, tile by tile."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
+    valid = tile < n_tiles
+    begin = tl.load(hubs_dst_rel_by_dst_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(hubs_dst_rel_by_dst_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 64)[None, None, :]
     total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
@@ -471,8 +735,39 @@ def RGATConv_backward_grad_x_kernel(
         add = (((reduce_20 * permute_21_rel) + (reduce_20_2 * permute_21_rel_2)) + (reduce_20_3 * permute_21_rel_3)) + (reduce_20_4 * permute_21_rel_4)
         total += tl.where(present, add, 0)
     total = sum_along(total, 1)
+    tl.store(grad_x_kernel_hub_sum_0_ptr + tile * 64 + f0, total, mask=valid)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGATConv_backward_grad_x_kernel_of_hubs(
+    n_tiles,
+    hubs_dst_rel_by_dst_ptr,
+    grad_x_ptr,
+    reduce_27_ptr,
+    grad_x_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """Puts together what the tiles of each hub have made."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
+    valid = tile < n_tiles
+    first_tile = tl.load(hubs_dst_rel_by_dst_ptr + 3 * n_tiles + tile, mask=valid, other=0)
+    end_tile = tl.load(hubs_dst_rel_by_dst_ptr + 4 * n_tiles + tile, mask=valid, other=0)
+    is_first = tile == first_tile
+    stored = valid & is_first
+    after = tl.where(stored, end_tile, first_tile)
+    tiles = longest_of(first_tile, after, OWNERS)
+    f0 = tl.arange(0, 64)[None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
+    # Over the tiles of the hub, MEMBERS at a time: what they have found.
+    for start in range(0, tiles, MEMBERS):
+        part = first_tile + start + tl.arange(0, MEMBERS)[None, :, None]
+        counted = part < after
+        total += tl.load(grad_x_kernel_hub_sum_0_ptr + part.to(tl.int64) * 64 + f0, mask=counted, other=0)
+    total = sum_along(total, 1)
+    owner = tl.load(hubs_dst_rel_by_dst_ptr + tile, mask=valid, other=0).to(tl.int64)
     reduce_27 = tl.load(reduce_27_ptr + owner * 64 + f0, mask=valid, other=0.0)
-    tl.store(grad_x_ptr + owner * 64 + f0, total + reduce_27, mask=valid)
+    tl.store(grad_x_ptr + owner * 64 + f0, total + reduce_27, mask=stored)
 
 
 # gemm_reduce outer_reduce_28_kernel(via=rel:dst_rel->rel, shared=true, schedule={tile_rows=1024}) {
@@ -484,7 +779,7 @@ def RGATConv_backward_grad_x_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def RGATConv_backward_outer_reduce_28_kernel(
-    tiles_dst_rel_by_rel_1024_ptr,
+    tiles_dst_rel_by_rel_32_to_1024_ptr,
     n_tiles,
     dst_of_dst_rel_ptr,
     x_ptr,
@@ -500,8 +795,8 @@ def RGATConv_backward_outer_reduce_28_kernel(
     outer_reduce_28.
     """
     tile = tl.program_id(0)
-    begin = tl.load(tiles_dst_rel_by_rel_1024_ptr + n_tiles + tile)
-    end = tl.load(tiles_dst_rel_by_rel_1024_ptr + 2 * n_tiles + tile)
+    begin = tl.load(tiles_dst_rel_by_rel_32_to_1024_ptr + n_tiles + tile)
+    end = tl.load(tiles_dst_rel_by_rel_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
     # ROWS rows of the tile at a time.
@@ -523,19 +818,18 @@ def RGATConv_backward_outer_reduce_28_kernel(
     tl.store(part + to_k * 4 + to_n, total, mask=(to_k < 64) & (to_n < 4))
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def RGATConv_backward_outer_reduce_28_kernel_of_parts(
     outer_reduce_28_parts_ptr,
     outer_reduce_28_ptr,
-    tiles_dst_rel_by_rel_1024_ptr,
-    n_tiles,
+    starts_of_tiles_dst_rel_by_rel_32_to_1024_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of outer_reduce_28_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_dst_rel_by_rel_1024_ptr, n_tiles, owner)
-    last = first_tile(tiles_dst_rel_by_rel_1024_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_dst_rel_by_rel_32_to_1024_ptr + owner)
+    last = tl.load(starts_of_tiles_dst_rel_by_rel_32_to_1024_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -593,7 +887,7 @@ def RGATConv_backward_grad_att_dst_kernel(
     tl.store(grad_att_dst_ptr + row * 64 + (f0_2 * 16 + f1_2), sum_along(outer_reduce_28_2 * weight, 3), mask=valid)
 
 
-# traversal grad_att_src_kernel(owner=rel, via=rel:src_rel->rel, schedule={split=512}) {
+# traversal grad_att_src_kernel(owner=rel, via=rel:src_rel->rel, schedule={split=4096}) {
 #   %0: src_rel[4] f32 = load(buffer=@reduce_24, via=none, at=src_rel)
 #   %1: src_rel[4,1] f32 = reshape(%0, to=[4, 1])
 #   %2: src_rel[64] f32 = load(buffer=@saved_linear_0, via=none, at=src_rel)
@@ -605,7 +899,7 @@ def RGATConv_backward_grad_att_dst_kernel(
 @triton.jit(do_not_specialize=["n_tiles"])
 def RGATConv_backward_grad_att_src_kernel(
     n_tiles,
-    tiles_src_rel_by_rel_512_ptr,
+    tiles_src_rel_by_rel_32_to_4096_ptr,
     grad_att_src_parts_ptr,
     reduce_24_ptr,
     saved_linear_0_ptr,
@@ -615,8 +909,8 @@ def RGATConv_backward_grad_att_src_kernel(
     """For each row of rel, over its rows of src_rel (rel:src_rel->rel): sum, mul. Stores grad_att_src."""
     tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None, None]
     valid = tile < n_tiles
-    begin = tl.load(tiles_src_rel_by_rel_512_ptr + n_tiles + tile, mask=valid, other=0)
-    end = tl.load(tiles_src_rel_by_rel_512_ptr + 2 * n_tiles + tile, mask=valid, other=0)
+    begin = tl.load(tiles_src_rel_by_rel_32_to_4096_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(tiles_src_rel_by_rel_32_to_4096_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 4)[None, None, :, None]
     f1 = tl.arange(0, 16)[None, None, None, :]
@@ -634,19 +928,18 @@ def RGATConv_backward_grad_att_src_kernel(
     tl.store(grad_att_src_parts_ptr + tile * 64 + at, total, mask=valid)
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def RGATConv_backward_grad_att_src_kernel_grad_att_src_of_parts(
     grad_att_src_parts_ptr,
     grad_att_src_ptr,
-    tiles_src_rel_by_rel_512_ptr,
-    n_tiles,
+    starts_of_tiles_src_rel_by_rel_32_to_4096_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_att_src_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_src_rel_by_rel_512_ptr, n_tiles, owner)
-    last = first_tile(tiles_src_rel_by_rel_512_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_src_rel_by_rel_32_to_4096_ptr + owner)
+    last = tl.load(starts_of_tiles_src_rel_by_rel_32_to_4096_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)

@@ -171,10 +171,11 @@ def RGATConv_saved_3_kernel(
 #   store @saved_6 = %20
 #   store @out = %23
 # }
-@triton.jit(do_not_specialize=["n_node"])
+@triton.jit(do_not_specialize=["n_node", "most_members"])
 def RGATConv_out_kernel(
     n_node,
     segments_edge_by_dst_ptr,
+    most_members,
     saved_4_ptr,
     src_rel_of_edge_by_dst_ptr,
     saved_1_ptr,
@@ -195,6 +196,71 @@ def RGATConv_out_kernel(
     valid = owner < n_node
     begin = tl.load(segments_edge_by_dst_ptr + owner, mask=valid, other=0)
     end = tl.load(segments_edge_by_dst_ptr + owner + 1, mask=valid, other=0)
+    is_short = end - begin <= most_members
+    end_2 = tl.where(is_short, end, begin)
+    longest = longest_of(begin, end_2, OWNERS)
+    f0 = tl.arange(0, 4)[None, None, :, None]
+    f1 = tl.arange(0, 16)[None, None, None, :]
+    at = f0 * 16 + f1
+    largest = tl.full((OWNERS, MEMBERS, 4, 1), -float('inf'), tl.float32)
+    total = tl.full((OWNERS, MEMBERS, 4, 1), 0, tl.float32)
+    total_2 = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    # Over the rows of edge, MEMBERS of each owner at a time: their max, the sum of an online softmax's exponentials, the sum of products with an online softmax's exponentials.
+    for start in range(0, longest, MEMBERS):
+        position = begin + start + tl.arange(0, MEMBERS)[None, :, None, None]
+        present = position < end_2
+        src_rel = tl.load(src_rel_of_edge_by_dst_ptr + position, mask=present, other=0).to(tl.int64)
+        saved_1_src_rel = tl.load(saved_1_ptr + src_rel * 4 + f0, mask=present, other=0.0)
+        dst_rel = tl.load(dst_rel_of_edge_by_dst_ptr + position, mask=present, other=0).to(tl.int64)
+        saved_3_dst_rel = tl.load(saved_3_ptr + dst_rel * 4 + f0, mask=present, other=0.0)
+        leaky_relu = tl.where((saved_1_src_rel + saved_3_dst_rel) > 0, saved_1_src_rel + saved_3_dst_rel, (saved_1_src_rel + saved_3_dst_rel) * 0.2)
+        counted = tl.where(present, leaky_relu, -float('inf'))
+        top = tl.maximum(largest, counted, propagate_nan=tl.PropagateNan.ALL)
+        base = tl.where(top == -float('inf'), 0, top)
+        scale = tl.exp(largest - base)
+        weight = tl.exp(counted - base)
+        largest = top
+        # What is summed so far shrinks where there is a new largest logit.
+        total = total * scale + weight
+        saved_0_src_rel = tl.load(saved_0_ptr + src_rel * 64 + at, mask=present, other=0.0)
+        # What is summed so far shrinks where there is a new largest logit.
+        total_2 = total_2 * scale + weight * saved_0_src_rel
+    top_2 = tl.where(end_2 > begin, max_along(largest, 1), 0)
+    rescale = tl.exp(largest - top_2)
+    largest = top_2
+    total = sum_along(total * rescale, 1)
+    total_2 = sum_along(total_2 * rescale, 1)
+    stored = valid & is_short
+    tl.store(saved_4_ptr + owner * 4 + f0, largest, mask=stored)
+    constant = tl.full((1, 1, 1, 1), 1.0, tl.float32)
+    reciprocal = 1 / tl.where(total <= 0.0, constant, total)
+    tl.store(saved_5_ptr + owner * 4 + f0, reciprocal, mask=stored)
+    mul = total_2 * reciprocal
+    tl.store(saved_6_ptr + owner * 64 + at, mul, mask=stored)
+    bias = tl.load(bias_ptr + at)
+    tl.store(out_ptr + owner * 64 + at, mul + bias, mask=stored)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGATConv_out_kernel_of_hubs_1(
+    n_tiles,
+    hubs_edge_by_dst_ptr,
+    src_rel_of_edge_by_dst_ptr,
+    saved_1_ptr,
+    dst_rel_of_edge_by_dst_ptr,
+    saved_3_ptr,
+    saved_0_ptr,
+    out_kernel_hub_max_0_ptr,
+    out_kernel_hub_sum_1_ptr,
+    out_kernel_hub_sum_2_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """The members of hubs, tile by tile."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None, None]
+    valid = tile < n_tiles
+    begin = tl.load(hubs_edge_by_dst_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(hubs_edge_by_dst_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 4)[None, None, :, None]
     f1 = tl.arange(0, 16)[None, None, None, :]
@@ -222,16 +288,67 @@ def RGATConv_out_kernel(
         saved_0_src_rel = tl.load(saved_0_ptr + src_rel * 64 + at, mask=present, other=0.0)
         # What is summed so far shrinks where there is a new largest logit.
         total_2 = total_2 * scale + weight * saved_0_src_rel
-    top_2 = tl.where(end > begin, max_along(largest, 1), 0)
-    rescale = tl.exp(largest - top_2)
+    top_2 = max_along(largest, 1)
+    rescale = tl.exp(largest - tl.where(top_2 == -float('inf'), 0, top_2))
     largest = top_2
+    tl.store(out_kernel_hub_max_0_ptr + tile * 4 + f0, largest, mask=valid)
     total = sum_along(total * rescale, 1)
+    tl.store(out_kernel_hub_sum_1_ptr + tile * 4 + f0, total, mask=valid)
     total_2 = sum_along(total_2 * rescale, 1)
-    tl.store(saved_4_ptr + owner * 4 + f0, largest, mask=valid)
+    tl.store(out_kernel_hub_sum_2_ptr + tile * 64 + f0 * 16 + f1, total_2, mask=valid)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGATConv_out_kernel_of_hubs(
+    n_tiles,
+    hubs_edge_by_dst_ptr,
+    saved_4_ptr,
+    saved_5_ptr,
+    saved_6_ptr,
+    out_ptr,
+    bias_ptr,
+    out_kernel_hub_max_0_ptr,
+    out_kernel_hub_sum_1_ptr,
+    out_kernel_hub_sum_2_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """Puts together what the tiles of each hub have made."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None, None]
+    valid = tile < n_tiles
+    first_tile = tl.load(hubs_edge_by_dst_ptr + 3 * n_tiles + tile, mask=valid, other=0)
+    end_tile = tl.load(hubs_edge_by_dst_ptr + 4 * n_tiles + tile, mask=valid, other=0)
+    is_first = tile == first_tile
+    stored = valid & is_first
+    after = tl.where(stored, end_tile, first_tile)
+    tiles = longest_of(first_tile, after, OWNERS)
+    f0 = tl.arange(0, 4)[None, None, :, None]
+    largest = tl.full((OWNERS, MEMBERS, 4, 1), -float('inf'), tl.float32)
+    total = tl.full((OWNERS, MEMBERS, 4, 1), 0, tl.float32)
+    f1 = tl.arange(0, 16)[None, None, None, :]
+    total_2 = tl.full((OWNERS, MEMBERS, 4, 16), 0, tl.float32)
+    # Over the tiles of the hub, MEMBERS at a time: what they have found.
+    for start in range(0, tiles, MEMBERS):
+        part = first_tile + start + tl.arange(0, MEMBERS)[None, :, None, None]
+        counted = part < after
+        largest = tl.maximum(largest, tl.load(out_kernel_hub_max_0_ptr + part.to(tl.int64) * 4 + f0, mask=counted, other=-float('inf')), propagate_nan=tl.PropagateNan.ALL)
+    largest = max_along(largest, 1)
+    # Over the tiles of the hub, MEMBERS at a time: sums, relative to each one's maximum.
+    for start in range(0, tiles, MEMBERS):
+        part_2 = first_tile + start + tl.arange(0, MEMBERS)[None, :, None, None]
+        counted_2 = part_2 < after
+        weight = tl.exp(tl.load(out_kernel_hub_max_0_ptr + part_2.to(tl.int64) * 4 + f0, mask=counted_2, other=-float('inf')) - largest)
+        total += tl.load(out_kernel_hub_sum_1_ptr + part_2.to(tl.int64) * 4 + f0, mask=counted_2, other=0) * weight
+        total_2 += tl.load(out_kernel_hub_sum_2_ptr + part_2.to(tl.int64) * 64 + f0 * 16 + f1, mask=counted_2, other=0) * weight
+    total = sum_along(total, 1)
+    total_2 = sum_along(total_2, 1)
+    owner = tl.load(hubs_edge_by_dst_ptr + tile, mask=valid, other=0).to(tl.int64)
+    tl.store(saved_4_ptr + owner * 4 + f0, largest, mask=stored)
     constant = tl.full((1, 1, 1, 1), 1.0, tl.float32)
     reciprocal = 1 / tl.where(total <= 0.0, constant, total)
-    tl.store(saved_5_ptr + owner * 4 + f0, reciprocal, mask=valid)
+    tl.store(saved_5_ptr + owner * 4 + f0, reciprocal, mask=stored)
+    at = f0 * 16 + f1
     mul = total_2 * reciprocal
-    tl.store(saved_6_ptr + owner * 64 + at, mul, mask=valid)
+    tl.store(saved_6_ptr + owner * 64 + at, mul, mask=stored)
     bias = tl.load(bias_ptr + at)
-    tl.store(out_ptr + owner * 64 + at, mul + bias, mask=valid)
+    tl.store(out_ptr + owner * 64 + at, mul + bias, mask=stored)

@@ -12,19 +12,6 @@ def longest_of(begin, end, OWNERS: tl.constexpr):
     # The most members that an owner of this block has.
     return tl.reduce(tl.reshape(end - begin, (OWNERS,)), 0, tl.standard._elementwise_max)
 
-
-@triton.jit
-def first_tile(tiles, n_tiles, owner):
-    # Tiles are sorted by owner: the first whose owner is not below this one.
-    low = owner * 0
-    high = n_tiles + low
-    while low < high:
-        middle = (low + high) // 2
-        below = tl.load(tiles + middle) < owner
-        low = tl.where(below, middle + 1, low)
-        high = tl.where(below, high, middle)
-    return low
-
 # gemm linear_8_kernel(schedule={tile_rows=32}) {
 #   %0: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
 #   %1: node[64] f32 = product(%0, w=@root, via=one:node->one, transpose=true)
@@ -97,10 +84,11 @@ def RGCNConv_backward_pointwise_10_kernel(
 #   %3: src_rel[64] f32 = reduce(%2, via=src_rel:edge->src_rel, op=sum)
 #   store @reduce_11 = %3
 # }
-@triton.jit(do_not_specialize=["n_src_rel"])
+@triton.jit(do_not_specialize=["n_src_rel", "most_members"])
 def RGCNConv_backward_reduce_11_kernel(
     n_src_rel,
     segments_edge_by_src_rel_ptr,
+    most_members,
     reduce_11_ptr,
     dst_of_edge_by_src_rel_ptr,
     grad_out_ptr,
@@ -114,6 +102,42 @@ def RGCNConv_backward_reduce_11_kernel(
     valid = owner < n_src_rel
     begin = tl.load(segments_edge_by_src_rel_ptr + owner, mask=valid, other=0)
     end = tl.load(segments_edge_by_src_rel_ptr + owner + 1, mask=valid, other=0)
+    is_short = end - begin <= most_members
+    end_2 = tl.where(is_short, end, begin)
+    longest = longest_of(begin, end_2, OWNERS)
+    f0 = tl.arange(0, 64)[None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
+    # Over the rows of edge, MEMBERS of each owner at a time: their sum.
+    for start in range(0, longest, MEMBERS):
+        position = begin + start + tl.arange(0, MEMBERS)[None, :, None]
+        present = position < end_2
+        dst = tl.load(dst_of_edge_by_src_rel_ptr + position, mask=present, other=0).to(tl.int64)
+        grad_out_dst = tl.load(grad_out_ptr + dst * 64 + f0, mask=present, other=0.0)
+        dst_rel = tl.load(dst_rel_of_edge_by_src_rel_ptr + position, mask=present, other=0).to(tl.int64)
+        pointwise_10_dst_rel = tl.load(pointwise_10_ptr + dst_rel, mask=present, other=0.0)
+        total += tl.where(present, grad_out_dst * pointwise_10_dst_rel, 0)
+    total = sum_along(total, 1)
+    stored = valid & is_short
+    tl.store(reduce_11_ptr + owner * 64 + f0, total, mask=stored)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGCNConv_backward_reduce_11_kernel_of_hubs_1(
+    n_tiles,
+    hubs_edge_by_src_rel_ptr,
+    dst_of_edge_by_src_rel_ptr,
+    grad_out_ptr,
+    dst_rel_of_edge_by_src_rel_ptr,
+    pointwise_10_ptr,
+    reduce_11_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """The members of hubs, tile by tile."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
+    valid = tile < n_tiles
+    begin = tl.load(hubs_edge_by_src_rel_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(hubs_edge_by_src_rel_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 64)[None, None, :]
     total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
@@ -127,7 +151,37 @@ def RGCNConv_backward_reduce_11_kernel(
         pointwise_10_dst_rel = tl.load(pointwise_10_ptr + dst_rel, mask=present, other=0.0)
         total += tl.where(present, grad_out_dst * pointwise_10_dst_rel, 0)
     total = sum_along(total, 1)
-    tl.store(reduce_11_ptr + owner * 64 + f0, total, mask=valid)
+    tl.store(reduce_11_kernel_hub_sum_0_ptr + tile * 64 + f0, total, mask=valid)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGCNConv_backward_reduce_11_kernel_of_hubs(
+    n_tiles,
+    hubs_edge_by_src_rel_ptr,
+    reduce_11_ptr,
+    reduce_11_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """Puts together what the tiles of each hub have made."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
+    valid = tile < n_tiles
+    first_tile = tl.load(hubs_edge_by_src_rel_ptr + 3 * n_tiles + tile, mask=valid, other=0)
+    end_tile = tl.load(hubs_edge_by_src_rel_ptr + 4 * n_tiles + tile, mask=valid, other=0)
+    is_first = tile == first_tile
+    stored = valid & is_first
+    after = tl.where(stored, end_tile, first_tile)
+    tiles = longest_of(first_tile, after, OWNERS)
+    f0 = tl.arange(0, 64)[None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
+    # Over the tiles of the hub, MEMBERS at a time: what they have found.
+    for start in range(0, tiles, MEMBERS):
+        part = first_tile + start + tl.arange(0, MEMBERS)[None, :, None]
+        counted = part < after
+        total += tl.load(reduce_11_kernel_hub_sum_0_ptr + part.to(tl.int64) * 64 + f0, mask=counted, other=0)
+    total = sum_along(total, 1)
+    owner = tl.load(hubs_edge_by_src_rel_ptr + tile, mask=valid, other=0).to(tl.int64)
+    tl.store(reduce_11_ptr + owner * 64 + f0, total, mask=stored)
 
 
 # gemm linear_12_kernel(schedule={tile_rows=32}) {
@@ -177,10 +231,11 @@ def RGCNConv_backward_linear_12_kernel(
 #   %3: node[64] f32 = pointwise(%0, %2, function=add, scalars=[])
 #   store @grad_x = %3
 # }
-@triton.jit(do_not_specialize=["n_node"])
+@triton.jit(do_not_specialize=["n_node", "most_members"])
 def RGCNConv_backward_grad_x_kernel(
     n_node,
     segments_src_rel_by_src_ptr,
+    most_members,
     grad_x_ptr,
     linear_8_ptr,
     order_src_rel_by_src_ptr,
@@ -193,6 +248,39 @@ def RGCNConv_backward_grad_x_kernel(
     valid = owner < n_node
     begin = tl.load(segments_src_rel_by_src_ptr + owner, mask=valid, other=0)
     end = tl.load(segments_src_rel_by_src_ptr + owner + 1, mask=valid, other=0)
+    is_short = end - begin <= most_members
+    end_2 = tl.where(is_short, end, begin)
+    longest = longest_of(begin, end_2, OWNERS)
+    f0 = tl.arange(0, 64)[None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
+    # Over the rows of src_rel, MEMBERS of each owner at a time: their sum.
+    for start in range(0, longest, MEMBERS):
+        position = begin + start + tl.arange(0, MEMBERS)[None, :, None]
+        present = position < end_2
+        number = tl.load(order_src_rel_by_src_ptr + position, mask=present, other=0).to(tl.int64)
+        linear_12 = tl.load(linear_12_ptr + number * 64 + f0, mask=present, other=0.0)
+        total += linear_12
+    total = sum_along(total, 1)
+    linear_8 = tl.load(linear_8_ptr + owner * 64 + f0, mask=valid, other=0.0)
+    stored = valid & is_short
+    tl.store(grad_x_ptr + owner * 64 + f0, linear_8 + total, mask=stored)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGCNConv_backward_grad_x_kernel_of_hubs_1(
+    n_tiles,
+    hubs_src_rel_by_src_ptr,
+    order_src_rel_by_src_ptr,
+    linear_12_ptr,
+    grad_x_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """The members of hubs, tile by tile."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
+    valid = tile < n_tiles
+    begin = tl.load(hubs_src_rel_by_src_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(hubs_src_rel_by_src_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 64)[None, None, :]
     total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
@@ -204,8 +292,39 @@ def RGCNConv_backward_grad_x_kernel(
         linear_12 = tl.load(linear_12_ptr + number * 64 + f0, mask=present, other=0.0)
         total += linear_12
     total = sum_along(total, 1)
+    tl.store(grad_x_kernel_hub_sum_0_ptr + tile * 64 + f0, total, mask=valid)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGCNConv_backward_grad_x_kernel_of_hubs(
+    n_tiles,
+    hubs_src_rel_by_src_ptr,
+    grad_x_ptr,
+    linear_8_ptr,
+    grad_x_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """Puts together what the tiles of each hub have made."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
+    valid = tile < n_tiles
+    first_tile = tl.load(hubs_src_rel_by_src_ptr + 3 * n_tiles + tile, mask=valid, other=0)
+    end_tile = tl.load(hubs_src_rel_by_src_ptr + 4 * n_tiles + tile, mask=valid, other=0)
+    is_first = tile == first_tile
+    stored = valid & is_first
+    after = tl.where(stored, end_tile, first_tile)
+    tiles = longest_of(first_tile, after, OWNERS)
+    f0 = tl.arange(0, 64)[None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
+    # Over the tiles of the hub, MEMBERS at a time: what they have found.
+    for start in range(0, tiles, MEMBERS):
+        part = first_tile + start + tl.arange(0, MEMBERS)[None, :, None]
+        counted = part < after
+        total += tl.load(grad_x_kernel_hub_sum_0_ptr + part.to(tl.int64) * 64 + f0, mask=counted, other=0)
+    total = sum_along(total, 1)
+    owner = tl.load(hubs_src_rel_by_src_ptr + tile, mask=valid, other=0).to(tl.int64)
     linear_8 = tl.load(linear_8_ptr + owner * 64 + f0, mask=valid, other=0.0)
-    tl.store(grad_x_ptr + owner * 64 + f0, linear_8 + total, mask=valid)
+    tl.store(grad_x_ptr + owner * 64 + f0, linear_8 + total, mask=stored)
 
 
 # gemm_reduce grad_weight_kernel(via=rel:src_rel->rel, shared=true, schedule={tile_rows=1024}) {
@@ -217,7 +336,7 @@ def RGCNConv_backward_grad_x_kernel(
 # }
 @triton.jit(do_not_specialize=["n_tiles"])
 def RGCNConv_backward_grad_weight_kernel(
-    tiles_src_rel_by_rel_1024_ptr,
+    tiles_src_rel_by_rel_32_to_1024_ptr,
     n_tiles,
     src_of_src_rel_ptr,
     x_ptr,
@@ -231,8 +350,8 @@ def RGCNConv_backward_grad_weight_kernel(
 ):
     """The sum over the rows of src_rel of each rel of x by reduce_11, for every tile on its own. Stores grad_weight."""
     tile = tl.program_id(0)
-    begin = tl.load(tiles_src_rel_by_rel_1024_ptr + n_tiles + tile)
-    end = tl.load(tiles_src_rel_by_rel_1024_ptr + 2 * n_tiles + tile)
+    begin = tl.load(tiles_src_rel_by_rel_32_to_1024_ptr + n_tiles + tile)
+    end = tl.load(tiles_src_rel_by_rel_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
     # ROWS rows of the tile at a time.
@@ -254,19 +373,18 @@ def RGCNConv_backward_grad_weight_kernel(
     tl.store(part + to_k * 64 + to_n, total, mask=(to_k < 64) & (to_n < 64))
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def RGCNConv_backward_grad_weight_kernel_of_parts(
     grad_weight_parts_ptr,
     grad_weight_ptr,
-    tiles_src_rel_by_rel_1024_ptr,
-    n_tiles,
+    starts_of_tiles_src_rel_by_rel_32_to_1024_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_weight_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_src_rel_by_rel_1024_ptr, n_tiles, owner)
-    last = first_tile(tiles_src_rel_by_rel_1024_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_src_rel_by_rel_32_to_1024_ptr + owner)
+    last = tl.load(starts_of_tiles_src_rel_by_rel_32_to_1024_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -286,9 +404,10 @@ def RGCNConv_backward_grad_weight_kernel_of_parts(
 #   right %1
 #   store @grad_root
 # }
-@triton.jit(do_not_specialize=["n_node"])
+@triton.jit(do_not_specialize=["n_tiles"])
 def RGCNConv_backward_grad_root_kernel(
-    n_node,
+    tiles_node_by_one_32_to_1024_ptr,
+    n_tiles,
     x_ptr,
     grad_out_ptr,
     grad_root_parts_ptr,
@@ -300,8 +419,8 @@ def RGCNConv_backward_grad_root_kernel(
 ):
     """The sum over the rows of node of x by grad_out, for every tile on its own. Stores grad_root."""
     tile = tl.program_id(0)
-    begin = tile * 1024
-    end = tl.minimum(begin + 1024, n_node)
+    begin = tl.load(tiles_node_by_one_32_to_1024_ptr + n_tiles + tile)
+    end = tl.load(tiles_node_by_one_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
     # ROWS rows of the tile at a time.
@@ -322,18 +441,18 @@ def RGCNConv_backward_grad_root_kernel(
     tl.store(part + to_k * 64 + to_n, total, mask=(to_k < 64) & (to_n < 64))
 
 
-@triton.jit(do_not_specialize=["n_node"])
+@triton.jit(do_not_specialize=[])
 def RGCNConv_backward_grad_root_kernel_of_parts(
     grad_root_parts_ptr,
     grad_root_ptr,
-    n_node,
+    starts_of_tiles_node_by_one_32_to_1024_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_root_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = owner * 0
-    last = (n_node + 1023) // 1024
+    first = tl.load(starts_of_tiles_node_by_one_32_to_1024_ptr + owner)
+    last = tl.load(starts_of_tiles_node_by_one_32_to_1024_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)
@@ -346,7 +465,7 @@ def RGCNConv_backward_grad_root_kernel_of_parts(
     tl.store(grad_root_ptr + owner.to(tl.int64) * 4096 + lane, result, mask=lane < 4096)
 
 
-# traversal grad_bias_kernel(owner=one, via=one:node->one, schedule={split=512}) {
+# traversal grad_bias_kernel(owner=one, via=one:node->one, schedule={split=4096}) {
 #   %0: node[64] f32 = load(buffer=@grad_out, via=none, at=node)
 #   %1: one[64] f32 = reduce(%0, via=one:node->one, op=sum)
 #   store @grad_bias = %1
@@ -354,7 +473,7 @@ def RGCNConv_backward_grad_root_kernel_of_parts(
 @triton.jit(do_not_specialize=["n_tiles"])
 def RGCNConv_backward_grad_bias_kernel(
     n_tiles,
-    tiles_node_by_one_512_ptr,
+    tiles_node_by_one_32_to_4096_ptr,
     grad_bias_parts_ptr,
     grad_out_ptr,
     OWNERS: tl.constexpr,
@@ -363,8 +482,8 @@ def RGCNConv_backward_grad_bias_kernel(
     """For the whole graph, over its rows of node (one:node->one): sum. Stores grad_bias."""
     tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
     valid = tile < n_tiles
-    begin = tl.load(tiles_node_by_one_512_ptr + n_tiles + tile, mask=valid, other=0)
-    end = tl.load(tiles_node_by_one_512_ptr + 2 * n_tiles + tile, mask=valid, other=0)
+    begin = tl.load(tiles_node_by_one_32_to_4096_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(tiles_node_by_one_32_to_4096_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 64)[None, None, :]
     total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
@@ -379,19 +498,18 @@ def RGCNConv_backward_grad_bias_kernel(
     tl.store(grad_bias_parts_ptr + tile * 64 + f0, total, mask=valid)
 
 
-@triton.jit(do_not_specialize=["n_tiles"])
+@triton.jit(do_not_specialize=[])
 def RGCNConv_backward_grad_bias_kernel_grad_bias_of_parts(
     grad_bias_parts_ptr,
     grad_bias_ptr,
-    tiles_node_by_one_512_ptr,
-    n_tiles,
+    starts_of_tiles_node_by_one_32_to_4096_ptr,
     PARTS: tl.constexpr,
     LANES: tl.constexpr,
 ):
     """Puts together what the tiles of grad_bias_kernel have made, in their order."""
     owner = tl.program_id(0)
-    first = first_tile(tiles_node_by_one_512_ptr, n_tiles, owner)
-    last = first_tile(tiles_node_by_one_512_ptr, n_tiles, owner + 1)
+    first = tl.load(starts_of_tiles_node_by_one_32_to_4096_ptr + owner)
+    last = tl.load(starts_of_tiles_node_by_one_32_to_4096_ptr + owner + 1)
     # PARTS parts at a time, each in a row of its own; the rows are put together in the end.
     lane = tl.program_id(1) * LANES + tl.arange(0, LANES)[None, :]
     result = tl.full((PARTS, LANES), 0, tl.float32)

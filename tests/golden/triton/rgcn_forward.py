@@ -130,10 +130,11 @@ def RGCNConv_linear_9_kernel(
 #   %7: node[64] f32 = pointwise(%5, %6, function=add, scalars=[])
 #   store @out = %7
 # }
-@triton.jit(do_not_specialize=["n_node"])
+@triton.jit(do_not_specialize=["n_node", "most_members"])
 def RGCNConv_out_kernel(
     n_node,
     segments_edge_by_dst_ptr,
+    most_members,
     out_ptr,
     src_rel_of_edge_by_dst_ptr,
     linear_5_ptr,
@@ -149,6 +150,44 @@ def RGCNConv_out_kernel(
     valid = owner < n_node
     begin = tl.load(segments_edge_by_dst_ptr + owner, mask=valid, other=0)
     end = tl.load(segments_edge_by_dst_ptr + owner + 1, mask=valid, other=0)
+    is_short = end - begin <= most_members
+    end_2 = tl.where(is_short, end, begin)
+    longest = longest_of(begin, end_2, OWNERS)
+    f0 = tl.arange(0, 64)[None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
+    # Over the rows of edge, MEMBERS of each owner at a time: their sum.
+    for start in range(0, longest, MEMBERS):
+        position = begin + start + tl.arange(0, MEMBERS)[None, :, None]
+        present = position < end_2
+        src_rel = tl.load(src_rel_of_edge_by_dst_ptr + position, mask=present, other=0).to(tl.int64)
+        linear_5_src_rel = tl.load(linear_5_ptr + src_rel * 64 + f0, mask=present, other=0.0)
+        dst_rel = tl.load(dst_rel_of_edge_by_dst_ptr + position, mask=present, other=0).to(tl.int64)
+        pointwise_7_dst_rel = tl.load(pointwise_7_ptr + dst_rel, mask=present, other=0.0)
+        total += tl.where(present, linear_5_src_rel * pointwise_7_dst_rel, 0)
+    total = sum_along(total, 1)
+    linear_9 = tl.load(linear_9_ptr + owner * 64 + f0, mask=valid, other=0.0)
+    bias = tl.load(bias_ptr + f0)
+    stored = valid & is_short
+    tl.store(out_ptr + owner * 64 + f0, (total + linear_9) + bias, mask=stored)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGCNConv_out_kernel_of_hubs_1(
+    n_tiles,
+    hubs_edge_by_dst_ptr,
+    src_rel_of_edge_by_dst_ptr,
+    linear_5_ptr,
+    dst_rel_of_edge_by_dst_ptr,
+    pointwise_7_ptr,
+    out_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """The members of hubs, tile by tile."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
+    valid = tile < n_tiles
+    begin = tl.load(hubs_edge_by_dst_ptr + n_tiles + tile, mask=valid, other=0)
+    end = tl.load(hubs_edge_by_dst_ptr + 2 * n_tiles + tile, mask=valid, other=0)
     longest = longest_of(begin, end, OWNERS)
     f0 = tl.arange(0, 64)[None, None, :]
     total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
@@ -162,6 +201,38 @@ def RGCNConv_out_kernel(
         pointwise_7_dst_rel = tl.load(pointwise_7_ptr + dst_rel, mask=present, other=0.0)
         total += tl.where(present, linear_5_src_rel * pointwise_7_dst_rel, 0)
     total = sum_along(total, 1)
+    tl.store(out_kernel_hub_sum_0_ptr + tile * 64 + f0, total, mask=valid)
+
+
+@triton.jit(do_not_specialize=["n_tiles"])
+def RGCNConv_out_kernel_of_hubs(
+    n_tiles,
+    hubs_edge_by_dst_ptr,
+    out_ptr,
+    linear_9_ptr,
+    bias_ptr,
+    out_kernel_hub_sum_0_ptr,
+    OWNERS: tl.constexpr,
+    MEMBERS: tl.constexpr,
+):
+    """Puts together what the tiles of each hub have made."""
+    tile = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)[:, None, None]
+    valid = tile < n_tiles
+    first_tile = tl.load(hubs_edge_by_dst_ptr + 3 * n_tiles + tile, mask=valid, other=0)
+    end_tile = tl.load(hubs_edge_by_dst_ptr + 4 * n_tiles + tile, mask=valid, other=0)
+    is_first = tile == first_tile
+    stored = valid & is_first
+    after = tl.where(stored, end_tile, first_tile)
+    tiles = longest_of(first_tile, after, OWNERS)
+    f0 = tl.arange(0, 64)[None, None, :]
+    total = tl.full((OWNERS, MEMBERS, 64), 0, tl.float32)
+    # Over the tiles of the hub, MEMBERS at a time: what they have found.
+    for start in range(0, tiles, MEMBERS):
+        part = first_tile + start + tl.arange(0, MEMBERS)[None, :, None]
+        counted = part < after
+        total += tl.load(out_kernel_hub_sum_0_ptr + part.to(tl.int64) * 64 + f0, mask=counted, other=0)
+    total = sum_along(total, 1)
+    owner = tl.load(hubs_edge_by_dst_ptr + tile, mask=valid, other=0).to(tl.int64)
     linear_9 = tl.load(linear_9_ptr + owner * 64 + f0, mask=valid, other=0.0)
     bias = tl.load(bias_ptr + f0)
-    tl.store(out_ptr + owner * 64 + f0, (total + linear_9) + bias, mask=valid)
+    tl.store(out_ptr + owner * 64 + f0, (total + linear_9) + bias, mask=stored)

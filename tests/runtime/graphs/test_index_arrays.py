@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,8 +13,8 @@ from eager_graphs import bipartite_graph, square_graphs
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import columba
-from columba.ir.indices import IndexArray, Lookup, Order, Segments, Tiles
-from columba.ir.spaces import PAIR_SPACES, Space, maps_from
+from columba.ir.indices import Hubs, IndexArray, Lookup, Order, Segments, Tiles, TileStarts
+from columba.ir.spaces import PAIR_SPACES, Space, index_map, maps_from
 from columba.runtime.graphs import index_arrays, sorts
 from columba.runtime.graphs.index_arrays import IndexArrays
 from columba.runtime.graphs.sorts import NativeSorts, TorchSorts
@@ -42,7 +43,16 @@ def all_arrays(graph: columba.Graph) -> Iterator[IndexArray]:
     for fine in (Space.EDGE, *PAIR_SPACES, *ends):
         maps = maps_from(fine, square=graph.is_square)
         for m in maps:
-            yield from (Lookup(m), Order(m), Segments(m), Tiles(m, 1), Tiles(m, 7), Tiles(m, 4096))
+            yield from (
+                Lookup(m),
+                Order(m),
+                Segments(m),
+                Tiles(m, 1),
+                Tiles(m, 7),
+                Tiles(m, 4096),
+                Tiles(m, 64, least=4),
+            )
+            yield from (TileStarts(Tiles(m, 7)), TileStarts(Tiles(m, 64, least=4)), Hubs(m, ((3.0, 2), (math.inf, 9))))
             yield from (Lookup(m, other) for other in maps)
             yield from (Order(m, other) for other in maps if other != m)
 
@@ -91,6 +101,9 @@ def test_arrays_are_what_they_are_called(name: str) -> None:
             assert torch.equal(order, torch.sort(lookup, stable=True).indices)
             assert torch.equal(segments.diff().long(), torch.bincount(lookup, minlength=graph.count(m.coarse)))
             owner, start, stop = tiles.long()
+            starts = graph.index(TileStarts(Tiles(m, 5)))
+            assert torch.equal(starts.diff().long(), torch.bincount(owner, minlength=graph.count(m.coarse)))
+            assert graph.structure.largest_degree(m) == int(segments.diff().max() if len(segments) > 1 else 0)
             rows = torch.cat(
                 [torch.arange(a, b) for a, b in zip(start.tolist(), stop.tolist(), strict=True)][:500] or [start]
             )
@@ -168,7 +181,7 @@ class _Waits(TorchDispatchMode):
 
 
 def test_pytorch_waits_for_the_device_only_where_a_length_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Once for each pair space, and once for each table of tiles."""
+    """Once for each pair space, once for each table of tiles, once for the largest degree along a map."""
     monkeypatch.setattr(index_arrays, "outside_modes", contextlib.nullcontext)  # the mode is to see what is done
     graph = GRAPHS["large"]
     graph.counts()  # the graph's own, made by its own sorts
@@ -178,10 +191,15 @@ def test_pytorch_waits_for_the_device_only_where_a_length_is_unknown(monkeypatch
             arrays.pairs(space)
     assert waits.seen == ["_local_scalar_dense"] * len(PAIR_SPACES)
     with _Waits() as waits:
-        others = [a for a in all_arrays(graph) if not isinstance(a, Tiles)]
+        others = [a for a in all_arrays(graph) if not isinstance(a, Tiles | Hubs)]
         for array in others:
             arrays.index(array)
     assert not waits.seen
     with _Waits() as waits:
         arrays.index(Tiles(others[0].map, 7))
     assert waits.seen == ["_local_scalar_dense"]
+    by_dst = index_map("dst", Space.EDGE)
+    for hubs, waiting in ((Hubs(by_dst, ((math.inf, 9),)), 2), (Hubs(by_dst, ((math.inf, 1 << 20),)), 0)):
+        with _Waits() as waits:
+            arrays.index(hubs)
+        assert waits.seen == ["_local_scalar_dense"] * waiting

@@ -171,6 +171,10 @@ def test_wide_rows_in_pieces(guards: Guards) -> None:
     check_memory(guards, "source_attention", 100, 1, "rows in pieces", ["random"])
 
 
+def test_hubs(guards: Guards) -> None:
+    check_memory(guards, "source_attention", 7, 3, "hubs", ["hub"])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_several_tiles(program: str, guards: Guards) -> None:
