@@ -5,11 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from columba.ir.spaces import Space
+from columba.ir.spaces import PAIR_SPACES, WEIGHT_SPACES, IndexMap, Space
 from columba.ir.types import TensorType
 
 SPACES = tuple(Space)
 """All spaces, in the order in which kernels are given their numbers of rows."""
+
+
+UNKNOWN = 100
+"""How many times the average the largest degree is taken to be where nothing says. An assumption: of the graphs whose degrees were counted
+(``statistics.json``), it is 150 to 1,200 times."""
 
 
 class Counts(Mapping[Space, int]):
@@ -17,6 +22,9 @@ class Counts(Mapping[Space, int]):
 
     Args:
         rows: numbers of rows by space; or a number for every space, in the order of :data:`SPACES`. Space ``one`` has one row.
+        largest_degree: the most edges that lead to, or leave from, one node; None: not known, and taken to be :data:`UNKNOWN` times the
+            average.
+        largest_relation: the most edges of one relation; None: not known, and taken to be all.
 
     >>> from columba.ir.types import DType
     >>> counts = Counts({Space.EDGE: 10, Space.NODE: 4})
@@ -24,9 +32,16 @@ class Counts(Mapping[Space, int]):
     ((4, 3), 32)
     """
 
-    __slots__ = ("_rows",)
+    __slots__ = ("_rows", "largest_degree", "largest_relation")
 
-    def __init__(self, rows: Mapping[Space, int] | Sequence[int]) -> None:
+    def __init__(
+        self,
+        rows: Mapping[Space, int] | Sequence[int],
+        largest_degree: int | None = None,
+        largest_relation: int | None = None,
+    ) -> None:
+        self.largest_degree = largest_degree
+        self.largest_relation = largest_relation
         given = rows if isinstance(rows, Mapping) else dict(zip(SPACES, rows, strict=True))
         self._rows: dict[Space, int] = {**given, Space.ONE: 1}
 
@@ -63,6 +78,27 @@ class Counts(Mapping[Space, int]):
     def bytes(self, t: TensorType) -> int:
         """Bytes of a value's tensor."""
         return math.prod(self.shape(t)) * t.dtype.itemsize
+
+    def largest(self, map: IndexMap) -> int:
+        """The most rows that lead to one row along a map, as far as counts tell: no fewer than there are, if the degree is right.
+
+        >>> from columba.ir.spaces import index_map
+        >>> counts = Counts({Space.NODE: 10, Space.EDGE: 50, Space.REL: 3, Space.SRC_REL: 20}, largest_degree=30)
+        >>> counts.largest(index_map("dst", Space.EDGE)), counts.largest(index_map("src", Space.SRC_REL))
+        (30, 3)
+        """
+        fine, coarse = self[map.fine], self[map.coarse]
+        bounds = [fine]
+        if map.coarse is Space.REL and self.largest_relation is not None:
+            bounds.append(self.largest_relation)
+        if map.fine in PAIR_SPACES:
+            bounds.append(self[Space.REL] if map.coarse not in WEIGHT_SPACES else fine)
+            if map.coarse is Space.REL:
+                bounds.append(self.get(Space.NODE, fine))
+        elif map.coarse not in WEIGHT_SPACES:
+            degree = self.largest_degree
+            bounds.append(UNKNOWN * fine // max(1, coarse) if degree is None else degree)
+        return min(bounds)
 
     def total(self, types: Iterable[TensorType]) -> int:
         """Bytes of the tensors of several values."""

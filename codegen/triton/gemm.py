@@ -12,7 +12,7 @@ from columba.codegen.triton.dots import Descriptor, Dot, write_dot
 from columba.codegen.triton.functions import Function, write_statements
 from columba.codegen.triton.index import Component, Digit, Index, flat, linear, regroup
 from columba.codegen.triton.items import Axis, BlockShape, Item, Items, Writer, below, count_readers
-from columba.codegen.triton.launches import GridSize, Launch, Variant
+from columba.codegen.triton.launches import GridSize, Launch, Loop, Variant
 from columba.codegen.triton.levels import ROW, Walk
 from columba.codegen.triton.names import TritonNames
 from columba.codegen.triton.parts import Parts, cheapest, parts_of_reshapes
@@ -365,6 +365,7 @@ class _Gemm:
             (variant,),
             dot=self.product.factors,
             described=tuple(self.described),
+            loops=(Loop(self.k, None, "DEPTH"),),
         )
         return Function(self.name, "gemm.py.jinja", launch, fields)
 

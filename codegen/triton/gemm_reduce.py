@@ -10,7 +10,7 @@ from columba.codegen.triton.functions import Function
 from columba.codegen.triton.gemm import ProductRows, table_items
 from columba.codegen.triton.index import Digit, flat, regroup
 from columba.codegen.triton.items import Axis, BlockShape, Item, Items, Writer, below, below_unknown, count_readers
-from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
+from columba.codegen.triton.launches import GridSize, Launch, Loop, Variant, Workspace
 from columba.codegen.triton.levels import ROW
 from columba.codegen.triton.names import TritonNames
 from columba.codegen.triton.scalars import computed
@@ -127,5 +127,6 @@ class _Outer:
             self.schedule.stages,
         )
         arguments = tuple(self.names.arguments.items())
-        launch = Launch(self.name, arguments, (variant,), dot=self.dtype, workspaces=(self.workspace,))
+        loops = (Loop("tile", self.tiles, "ROWS"),)
+        launch = Launch(self.name, arguments, (variant,), dot=self.dtype, workspaces=(self.workspace,), loops=loops)
         return Function(self.name, "gemm_reduce.py.jinja", launch, fields)

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Sequence
 
 from columba.codegen.triton.functions import Function, write_statements
 from columba.codegen.triton.items import Axis, BlockShape, Item, Text, Writer, below, count_readers
-from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
+from columba.codegen.triton.launches import GridSize, Launch, Loop, Variant, Workspace
 from columba.codegen.triton.levels import OWNER
 from columba.codegen.triton.loops import NAN, write_loop
 from columba.codegen.triton.owners import Owners
@@ -59,7 +59,7 @@ class HubTiles(Owners):
         stores = [s for s in self.of_members if s.phase == phase]
         found = [f for f in level.folds if f.phase == phase + 1]
         writer = self._writer()
-        self._combine(writer, [*(a for f in found for a in f.args), *(a for s in stores for a in s.args)])
+        times = self._combine(writer, [*(a for f in found for a in f.args), *(a for s in stores for a in s.args)])
         begin, end = writer.named(level.begin), writer.named(level.end)
         writer.lines.append(f"longest = longest_of({begin}, {end}, OWNERS)")
         for a in write_loop(writer, level, phase, stores):
@@ -69,26 +69,30 @@ class HubTiles(Owners):
         made = [self.workspaces[f] for f in found]
         after = "" if not phase else f" after loop {phase}"
         about = f"The members of hubs{after}, tile by tile."
-        return self._function(f"{self.name}_of_hubs_{phase + 1}", writer, made, about)
+        loops = (Loop("tiles", self.hubs, "MEMBERS", times), Loop("tile", self.hubs, "MEMBERS"))
+        return self._function(f"{self.name}_of_hubs_{phase + 1}", writer, made, about, loops)
 
     def _last(self) -> Function:
         writer = self._writer()
-        self._combine(writer, self.own, last=True)
+        loops = (Loop("tiles", self.hubs, "MEMBERS", self._combine(writer, self.own, last=True)),)
         write_statements(writer, self.own)
-        return self._function(f"{self.name}_of_hubs", writer, [], "Puts together what the tiles of each hub have made.")
+        about = "Puts together what the tiles of each hub have made."
+        return self._function(f"{self.name}_of_hubs", writer, [], about, loops)
 
     def _writer(self) -> Writer:
         layout = BlockShape()
         layout.see(below([*self.roots, self.level.present]))
         return Writer(layout, {*self.names.arguments, "start", "longest"}, count_readers(self.roots))
 
-    def _function(self, name: str, writer: Writer, made: Sequence[Workspace], about: str) -> Function:
+    def _function(
+        self, name: str, writer: Writer, made: Sequence[Workspace], about: str, loops: tuple[Loop, ...]
+    ) -> Function:
         words = set(re.findall(r"\w+", "\n".join(writer.lines)))
         arguments = tuple((name, a) for name, a in self.names.arguments.items() if name in words)
         schedule = self.schedule
         constants = (("OWNERS", schedule.owners), ("MEMBERS", schedule.members))
         variant = Variant((GridSize(self.hubs, schedule.owners),), constants, schedule.warps)
-        launch = Launch(name, arguments, (variant,), workspaces=tuple(made))
+        launch = Launch(name, arguments, (variant,), workspaces=tuple(made), loops=loops)
         return Function(name, "rows.py.jinja", launch, {"body": writer.lines}, about)
 
     # -------------------------------------------------------------------------------------------- parts
@@ -103,11 +107,14 @@ class HubTiles(Owners):
         size = f" * {workspace.size}" if workspace.size != 1 else ""
         return " + ".join([self.names.workspace(workspace), f"{Text(tile):a}{size}", *terms])
 
-    def _combine(self, writer: Writer, roots: Iterable[Item], *, last: bool = False) -> None:
-        """Makes the reductions known that ``roots`` need, of all members of the tile's hub; ``last``: in its first tile alone."""
+    def _combine(self, writer: Writer, roots: Iterable[Item], *, last: bool = False) -> int:
+        """Makes the reductions known that ``roots`` need, of all members of the tile's hub; ``last``: in its first tile alone.
+
+        How many loops over the hub's tiles that takes.
+        """
         folds = self._needed(roots)
         if not folds:
-            return
+            return 0
         level = self.level
         first, after = writer.named(level.first), writer.named(level.after)
         if last:
@@ -136,6 +143,7 @@ class HubTiles(Owners):
         for f in weighted:
             writer.lines.append(f"{names[f]} = sum_along({names[f]}, 1)")
             writer.known[f] = Text(names[f])
+        return 2 if weighted else 1
 
     def _loop_over_parts(
         self,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 from columba.codegen.triton.schedule import MOST_STEPS, WARP
 from columba.ir.counts import Counts
 from columba.ir.indices import Hubs, IndexArray, Tiles
 from columba.ir.plan.kernels import Buffer
-from columba.ir.spaces import Space
+from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType
 
 REGISTERS, THREAD_REGISTERS = 65536, 192
@@ -101,6 +101,39 @@ class GridSize:
 
 Grid = tuple[GridSize, ...]
 
+Largest = Callable[[IndexMap], int]
+"""The most rows of one segment, by map."""
+
+
+@dataclass(frozen=True)
+class Loop:
+    """A loop of each program: over the rows of an owner or of a tile, or over the tiles of an owner; or so many elements.
+
+    ``of`` says over what: ``"owner"`` (rows of one that is no hub, where ``table`` is of hubs), ``"tile"``, ``"tiles"``, or a number.
+    ``at_once`` names the constant that says how many a step takes; the loop is done ``times`` in turn.
+    """
+
+    of: str | int
+    table: Tiles | Hubs | None
+    at_once: str
+    times: int = 1
+
+    def length(self, counts: Mapping[Space, int], largest: Largest) -> int:
+        """The longest that there is on a graph."""
+        if isinstance(self.of, int) or self.table is None:
+            return self.of if isinstance(self.of, int) else 0
+        map = self.table.map
+        most = largest(map)
+        if isinstance(self.table, Tiles):
+            rows = self.table.most(counts[map.fine])
+        elif self.of == "owner":
+            return min(most, self.table.most(counts[map.fine], counts[map.coarse]))
+        elif most <= self.table.most(counts[map.fine], counts[map.coarse]):
+            return 0
+        else:
+            rows = self.table.tile_rows(counts[map.fine], counts[map.coarse], most)
+        return min(rows, most) if self.of == "tile" else -(-most // rows)
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -140,6 +173,7 @@ class Launch:
     workspaces: tuple[Workspace, ...] = ()
     zeroed: tuple[Buffer, ...] = ()
     described: tuple[Buffer, ...] = ()
+    loops: tuple[Loop, ...] = ()
 
     def variant(self, counts: Mapping[Space, int]) -> Variant:
         """The variant for a graph with these row counts."""
@@ -149,6 +183,30 @@ class Launch:
         rows = owners if isinstance(owners, int) else counts[owners]
         average = counts[members] / max(1, rows)
         return next((v for v, limit in zip(self.variants, limits, strict=True) if average <= limit), self.variants[-1])
+
+    def runs(self, counts: Mapping[Space, int], largest: Largest) -> bool:
+        """Whether it has programs on a graph; one for hubs has none where there are no hubs."""
+        for size in self.variants[0].grid:
+            if isinstance(size.of, Hubs):
+                map = size.of.map
+                return largest(map) > size.of.most(counts[map.fine], counts[map.coarse])
+            if isinstance(size.of, Space) and not counts[size.of]:
+                return False
+        return True
+
+    def steps(self, counts: Mapping[Space, int], largest: Largest, processors: int) -> int:
+        """The most steps that one program does after the other, on a graph and on a device with so many multiprocessors."""
+        variant = self.variant(counts)
+        constants = dict(variant.constants)
+        lengths = [(loop.length(counts, largest), loop) for loop in self.loops]
+        found = sum(-(-length // constants[loop.at_once]) * loop.times for length, loop in lengths)
+        turns = 1
+        for size in variant.grid:
+            if size.per_processor:
+                whole, known = replace(size, per_processor=0), Counts(counts)
+                programs = grid_size(whole, known) * size.times
+                turns *= -(-programs // max(1, size.programs(programs // size.times * size.by, processors)))
+        return found * turns
 
 
 def grid_size(size: GridSize, counts: Counts) -> int:
@@ -160,9 +218,11 @@ def grid_size(size: GridSize, counts: Counts) -> int:
 
 
 def tile_count(tiles: Tiles | Hubs, counts: Counts) -> int:
-    """The most tiles that a table can have: full ones, and one that is not for every segment that has tiles."""
+    """The most tiles that a table can have: full ones, and one that is not for every segment that has tiles; none where none is a hub."""
     fine, coarse = counts[tiles.map.fine], counts[tiles.map.coarse]
     if isinstance(tiles, Tiles):
         return min(fine, fine // tiles.most(fine) + coarse)
     most = tiles.most(fine, coarse)
+    if counts.largest_degree is not None and counts.largest(tiles.map) <= most:
+        return 0
     return fine // most + min(coarse, fine // (most + 1))

@@ -7,7 +7,7 @@ from columba.codegen.triton.functions import Function, row_stores, rows_of, widt
 from columba.codegen.triton.hubs import HubTiles
 from columba.codegen.triton.index import flat, linear
 from columba.codegen.triton.items import BlockShape, Item, Items, Writer, below, count_readers
-from columba.codegen.triton.launches import GridSize, Launch, Variant, Workspace
+from columba.codegen.triton.launches import GridSize, Launch, Loop, Variant, Workspace
 from columba.codegen.triton.levels import RowWise
 from columba.codegen.triton.loops import finish, write_loop
 from columba.codegen.triton.names import TritonNames
@@ -278,7 +278,14 @@ class _Members(Owners):
             members_per_owner=by_degree,
             workspaces=tuple(self.workspaces.values()),
             zeroed=tuple(self.zeroed),
+            loops=self._loops(),
         )
+
+    def _loops(self) -> tuple[Loop, ...]:
+        if not self.phases:
+            return ()
+        table = self.tiles or self.hubs
+        return (Loop("tile" if self.tiles else "owner", table, "MEMBERS", self.phases),)
 
     def _combination(self, store: Store) -> Function:
         name = f"{self.name}_{self.names.hint(store.buffer)}_of_parts"

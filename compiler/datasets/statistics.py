@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from os import PathLike
 from pathlib import Path
@@ -40,6 +40,8 @@ class GraphStatistics:
         rows: by space; ``one`` may be left out.
         pairs: one of :data:`KINDS`.
         source, method: who published the counts, and how the numbers of pairs follow.
+        largest_degree: the most edges that lead to or leave from one node, where that is known; ``degrees``: how. ``largest_relation``:
+            the most edges of one relation.
     """
 
     name: str
@@ -47,10 +49,13 @@ class GraphStatistics:
     pairs: str = "counted"
     source: str = ""
     method: str = ""
+    largest_degree: int | None = None
+    largest_relation: int | None = None
+    degrees: str = ""
 
     def counts(self) -> Counts:
         """Rows of every space that the graph has, as :meth:`columba.Graph.counts` gives them."""
-        return Counts(self.rows)
+        return Counts(self.rows, self.largest_degree, self.largest_relation)
 
     def compaction(self, space: Space) -> float:
         """Pairs for each edge."""
@@ -60,7 +65,7 @@ class GraphStatistics:
         """As if every edge had a pair of its own: the most that there can be."""
         edges = self.rows[Space.EDGE]
         rows = {**self.rows, Space.SRC_REL: edges, Space.DST_REL: edges}
-        return GraphStatistics(self.name, rows, "bound", self.source, "pairs: one for each edge")
+        return replace(self, rows=rows, pairs="bound", method="pairs: one for each edge")
 
 
 @functools.cache
@@ -97,12 +102,16 @@ def statistics(name_or_file: str | PathLike[str]) -> GraphStatistics:
 
 
 def _parse(name: str, entry: Mapping[str, Any]) -> GraphStatistics:
-    texts = {key: entry[key] for key in ("pairs", "source", "method") if key in entry}
+    texts = {key: entry[key] for key in ("pairs", "source", "method", "degrees") if key in entry}
     if texts.get("pairs", "counted") not in KINDS:
         raise ValueError(f"{name}: pairs are {texts['pairs']!r}; one of {', '.join(KINDS)}")
+    largest = {key: entry[key] for key in ("largest_degree", "largest_relation") if key in entry}
+    for key, edges in largest.items():
+        if not isinstance(edges, int) or edges < 0:
+            raise ValueError(f"{name}: {key} must be a number of edges, got {edges!r}")
     rows: dict[Space, int] = {}
     for key, count in entry.items():
-        if key in texts:
+        if key in texts or key in largest:
             continue
         if key not in NAMES:
             raise ValueError(f"{name}: unknown count {key!r}; one of {', '.join(NAMES)}")
@@ -111,4 +120,4 @@ def _parse(name: str, entry: Mapping[str, Any]) -> GraphStatistics:
         rows[NAMES[key]] = count
     if Space.EDGE not in rows:
         raise ValueError(f"{name}: the number of edges is missing")
-    return GraphStatistics(name, rows, **texts)
+    return GraphStatistics(name, rows, **largest, **texts)

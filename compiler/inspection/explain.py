@@ -80,7 +80,7 @@ class Explanation:
             target: an architecture (``sm_80``, ``sm_90``, ``sm_100``, ``gfx942``) to compile the kernels for, ahead of time, so that
                 the table says what registers and memory they take.
         """
-        counts = self.graph.counts()
+        counts = self.graph.counts_and_degrees()
         prediction = predict(self.compilation, counts, settled_precision(self.precision))
         index_dtype = ir_dtype(self.graph.index_dtype)
         found = [] if target is None else list(reports(self.compilation, counts, target, index_dtype, self.precision))

@@ -96,7 +96,7 @@ def inspection(
         KeyError: the statistics lack a count that is needed. UnknownTarget: there is no such architecture.
     """
     variants, graph = variants_for(model, *args, **kwargs)
-    counts = graph.counts() if statistics is None else statistics.counts()
+    counts = graph.counts_and_degrees() if statistics is None else statistics.counts()
     name, compilation = choose(variants, counts, chip)
     precision = precision_for(model)
     prediction = predict(compilation, counts, settled_precision(precision))

@@ -15,7 +15,10 @@ from columba.selection.chips import CHIPS, Chip
 
 Row = Sequence[str]
 
-CAUTION = "Times are at the chip's published limits, each row read once; none was measured."
+CAUTION = (
+    "Times are at the chip's published limits, each row read once, with assumptions of the time of a launch and of a step of a program; "
+    "none was measured."
+)
 
 RESOURCES = ("registers", "spilled", "shared", "warps", "occupancy", "widest load", "matrix instructions")
 
@@ -42,7 +45,8 @@ class Prediction:
         return sum(c.bytes for c in self.costs)
 
     def seconds(self, chip: Chip, *, cached: bool = True) -> float:
-        """The time of all kernels; without ``cached``, rows of tables beyond the chip's cache come from memory each time."""
+        """The time of all kernels, or of the host that launches them if that is longer; without ``cached``, rows of tables beyond the
+        chip's cache come from memory each time."""
         return total_seconds(self.costs, chip, self.precision, cached=cached)
 
     def as_dict(self) -> dict[str, Any]:
@@ -67,6 +71,7 @@ class Prediction:
             "pointwise_flops": cost.pointwise,
             "bytes": cost.bytes,
             "launches": cost.launches,
+            "steps": cost.steps,
             "seconds": {name: cost.seconds(chip, self.precision) for name, chip in CHIPS.items()},
         }
 
@@ -88,20 +93,23 @@ class Prediction:
 
     def _rows(self, chip: Chip, reports: Sequence[KernelReport]) -> list[Row]:
         resources = RESOURCES if reports else ()
-        rows: list[Row] = [("Mflop", "MB", f"µs, {chip.name}", *resources, "kernel")]
+        rows: list[Row] = [("Mflop", "MB", "steps", f"µs, {chip.name}", *resources, "kernel")]
         for cost in self.costs:
             seconds = cost.seconds(chip, self.precision)
-            work = (f"{cost.flops / 1e6:.1f}", f"{cost.bytes / 1e6:.2f}", f"{seconds * 1e6:.1f}")
+            work = (f"{cost.flops / 1e6:.1f}", f"{cost.bytes / 1e6:.2f}", str(cost.steps), f"{seconds * 1e6:.1f}")
             mine = [r for r in reports if (r.plan, r.step) == (cost.plan, cost.kernel)]
             name = f"{cost.plan} {cost.kernel}" + ("" if cost.launches == 1 else f" ({cost.launches} launches)")
             if not mine:
                 rows.append((*work, *("" for _ in resources), name))
             for n, report in enumerate(mine):
                 start = (
-                    (*work, *_resources(report), name) if n == 0 else ("", "", "", *_resources(report), report.kernel)
+                    (*work, *_resources(report), name)
+                    if n == 0
+                    else ("", "", "", "", *_resources(report), report.kernel)
                 )
                 rows.append(start)
-        total = (f"{self.flops / 1e6:.1f}", f"{self.bytes / 1e6:.2f}", f"{self.seconds(chip) * 1e6:.1f}")
+        steps = str(sum(c.steps for c in self.costs))
+        total = (f"{self.flops / 1e6:.1f}", f"{self.bytes / 1e6:.2f}", steps, f"{self.seconds(chip) * 1e6:.1f}")
         rows.append((*total, *("" for _ in resources), "in all"))
         return rows
 

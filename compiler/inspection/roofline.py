@@ -1,8 +1,12 @@
-"""What a plan takes at a chip's limits: each kernel the longer of its arithmetic and its compulsory bytes, and its launches.
+"""What a plan takes at a chip's limits: each kernel the longest of its arithmetic, its compulsory bytes and its longest programs, and its
+launches; all of them no less than the host takes to launch them.
 
 Compulsory bytes are each distinct row of each tensor, read or written once, and each index array once. Rows that are gathered again and
 again come from a cache at best and from memory at worst: :meth:`KernelCost.moved` says what moves if none that exceeds the chip's cache
 is found there again. Both are bounds, not measurements: a real time is at least the first.
+
+A kernel is not done before its longest program is, whose steps wait for memory one after the other, however wide the chip. How many they
+are follows from the largest degree (:meth:`columba.ir.counts.Counts.largest`).
 """
 
 from __future__ import annotations
@@ -35,6 +39,10 @@ from columba.selection.chips import Chip
 from columba.selection.work import kernel_work, narrowed_loads
 
 
+PROCESSORS = 132
+"""Multiprocessors, which say how many tiles a persistent program takes in turn; no kernel is persistent unless a tuner says so."""
+
+
 @dataclass(frozen=True)
 class Gather:
     """Rows of one table read in an order that is not theirs: ``table`` bytes hold them, ``moved`` bytes are read, ``once`` at the least."""
@@ -51,7 +59,7 @@ class KernelCost:
     Attributes:
         products, pointwise: floating-point operations of matrix products, and others, in ``dtype``.
         streamed: bytes read or written in order, once. ``gathers``: the rest.
-        launches: of functions on the device.
+        launches: of functions on the device. ``steps``: of the longest program of each, one launch after the other.
     """
 
     plan: str
@@ -62,6 +70,7 @@ class KernelCost:
     streamed: float
     gathers: tuple[Gather, ...]
     launches: int
+    steps: int = 0
 
     @property
     def flops(self) -> float:
@@ -77,11 +86,11 @@ class KernelCost:
         return self.streamed + sum(g.moved if g.table > chip.cache else g.once for g in self.gathers)
 
     def seconds(self, chip: Chip, precision: str = "ieee", *, cached: bool = True) -> float:
-        """The roofline time; without ``cached``, with :meth:`moved` in the place of compulsory bytes."""
+        """The time on the device; without ``cached``, with :meth:`moved` in the place of compulsory bytes."""
         arithmetic = self.products / chip.product_rate(self.dtype, precision)
         arithmetic += self.pointwise / chip.vector_rate(self.dtype)
         moved = self.bytes if cached else self.moved(chip)
-        return max(arithmetic, moved / chip.bandwidth) + self.launches * chip.launch
+        return max(arithmetic, moved / chip.bandwidth, self.steps * chip.step) + self.launches * chip.launch
 
 
 def plan_costs(plans: Sequence[Plan], counts: Counts) -> list[KernelCost]:
@@ -91,8 +100,9 @@ def plan_costs(plans: Sequence[Plan], counts: Counts) -> list[KernelCost]:
 
 
 def total_seconds(costs: Sequence[KernelCost], chip: Chip, precision: str = "ieee", *, cached: bool = True) -> float:
-    """The predicted time of a plan, or of several."""
-    return sum(c.seconds(chip, precision, cached=cached) for c in costs)
+    """The predicted time of a plan, or of several: of the device, or of the host, which launches ahead, if that is longer."""
+    device = sum(c.seconds(chip, precision, cached=cached) for c in costs)
+    return max(device, sum(c.launches for c in costs) * chip.host)
 
 
 def _cost(plan: Plan, step: KernelStep, counts: Counts) -> KernelCost:
@@ -102,9 +112,10 @@ def _cost(plan: Plan, step: KernelStep, counts: Counts) -> KernelCost:
         moved, launches = _host_traffic(kernel, counts)
         return KernelCost(plan.name, kernel.name, DType.F32, work.products, work.pointwise, moved, (), launches)
     streamed, gathers = _traffic(kernel, counts)
-    return KernelCost(
-        plan.name, kernel.name, _dtype(kernel), work.products, work.pointwise, streamed, gathers, len(step.launches)
-    )
+    running = [launch for launch in step.launches if launch.runs(counts, counts.largest)]
+    steps = sum(launch.steps(counts, counts.largest, PROCESSORS) for launch in running)
+    dtype, launches = _dtype(kernel), len(running)
+    return KernelCost(plan.name, kernel.name, dtype, work.products, work.pointwise, streamed, gathers, launches, steps)
 
 
 def _dtype(kernel: Kernel) -> DType:

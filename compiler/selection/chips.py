@@ -15,6 +15,14 @@ LAUNCH = 3e-6
 """Seconds between the starts of two small kernels of a stream that is kept full. An assumption, the same for all: no vendor publishes
 it. CUDA graphs do better; a host that prepares each launch in Python does worse."""
 
+STEP = 0.5e-6
+"""Seconds of a step of a loop in a program: an index is read, then the row that it leads to, and what comes of it is added up. An
+assumption, the same for all: about the latency of two dependent reads of memory, some of it hidden."""
+
+HOST = 10e-6
+"""Seconds of the host for a launch from Python, while the device works on those before. An assumption, the same for all; the stand-in for a
+driver takes 9 to 15."""
+
 TERA, GIGA, MEGA = 1e12, 1e9, 2**20
 
 
@@ -43,6 +51,8 @@ class Chip:
     source: str
     pattern: str
     launch: float = LAUNCH
+    step: float = STEP
+    host: float = HOST
 
     def vector_rate(self, dtype: DType) -> float:
         """Of arithmetic outside matrix units; fp16 and bf16 are computed in fp32."""

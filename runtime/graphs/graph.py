@@ -14,7 +14,7 @@ from torch import Tensor
 
 from columba.ir.counts import Counts
 from columba.ir.indices import IndexArray
-from columba.ir.spaces import Space
+from columba.ir.spaces import Space, index_map
 from columba.runtime.eager.views import EdgeView, NodeView, PairView
 from columba.runtime.graphs.checks import checked_topology
 from columba.runtime.graphs.conversions import Conversions
@@ -167,6 +167,17 @@ class Graph(Conversions):
         nodes = (Space.NODE,) if self.is_square else (Space.SRC, Space.DST)
         spaces = (*nodes, Space.EDGE, Space.REL, Space.NTYPE, Space.SRC_REL, Space.DST_REL, Space.ONE)
         return self.keep("counts", lambda: Counts({space: self.count(space) for space in spaces}))
+
+    def counts_and_degrees(self) -> Counts:
+        """The same, with the largest degree, which is found on the first call: a GPU is waited for."""
+
+        def found() -> Counts:
+            largest = max(
+                self._arrays.largest_degree(index_map(end, Space.EDGE, square=self.is_square)) for end in ("src", "dst")
+            )
+            return Counts(self.counts(), largest)
+
+        return self.keep("counts and degrees", found)
 
     @property
     def index_dtype(self) -> torch.dtype:

@@ -205,12 +205,19 @@ class IndexArrays:
         largest, most = self.largest_degree(hubs.map), hubs.most(fine, coarse)
         if largest <= most:
             return torch.empty(0, dtype=self.dtype, device=self.device)
-        rows = hubs.tile_rows(fine, coarse, largest)
-        segments = self.index(Segments(hubs.map)).long()
-        degrees = segments.diff()
-        tiles = torch.where(degrees > most, (degrees + rows - 1) // rows, 0)
-        owner = torch.repeat_interleave(tiles, output_size=int(tiles.sum()))  # waits for the device
-        first = (tiles.cumsum(0) - tiles)[owner]
-        begin = segments[owner] + (torch.arange(len(owner), device=self.device) - first) * rows
-        end = torch.minimum(begin + rows, segments[owner + 1])
-        return torch.cat([owner, begin, end, first, first + tiles[owner]]).to(self.dtype)
+        table = hub_table(self.index(Segments(hubs.map)).long(), most, hubs.tile_rows(fine, coarse, largest))
+        return table.to(self.dtype)
+
+
+def hub_table(segments: Tensor, most: int, rows: int) -> Tensor:
+    """The table of :class:`columba.ir.indices.Hubs` for segments of more than ``most`` rows, in tiles of at most ``rows``.
+
+    ``segments`` are int64 offsets.
+    """
+    degrees = segments.diff()
+    tiles = torch.where(degrees > most, (degrees + rows - 1) // rows, 0)
+    owner = torch.repeat_interleave(tiles, output_size=int(tiles.sum()))  # waits for the device
+    first = (tiles.cumsum(0) - tiles)[owner]
+    begin = segments[owner] + (torch.arange(len(owner), device=segments.device) - first) * rows
+    end = torch.minimum(begin + rows, segments[owner + 1])
+    return torch.cat([owner, begin, end, first, first + tiles[owner]])

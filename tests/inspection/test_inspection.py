@@ -23,7 +23,7 @@ from columba.inspection.explain import variants_for
 from columba.inspection.footprint import footprint
 from columba.inspection.inspection import choose, inspection
 from columba.inspection.prediction import predict
-from columba.inspection.roofline import Gather, KernelCost, plan_costs
+from columba.inspection.roofline import Gather, KernelCost, plan_costs, total_seconds
 from columba.ir.counts import Counts
 from columba.ir.spaces import PAIR_SPACES, Space
 from columba.ir.types import DType
@@ -67,6 +67,12 @@ def test_a_kernel_takes_the_longer_of_arithmetic_and_bytes() -> None:
     assert moving.bytes == 6700e9
     assert moving.seconds(c) == pytest.approx(2.0, rel=1e-3)
     assert moving.seconds(c, cached=False) == pytest.approx(3.0, rel=1e-3)
+    waiting = KernelCost("p", "k", DType.F32, 67e3, 0.0, 8.0, (), 2, steps=40)
+    assert waiting.seconds(c) == pytest.approx(40 * 0.5e-6 + 2 * 3e-6)
+    assert total_seconds([busy, waiting], c) == pytest.approx(busy.seconds(c) + waiting.seconds(c))
+    assert total_seconds([waiting] * 3, c) == pytest.approx(3 * 26e-6)
+    short = KernelCost("p", "k", DType.F32, 67e3, 0.0, 8.0, (), 2, steps=1)
+    assert total_seconds([short] * 3, c) == pytest.approx(6 * 10e-6), "the host launches no faster"
     small = KernelCost("p", "k", DType.F32, 0.0, 0.0, 0.0, (Gather(1e6, 50e6, 1e6),), 1)
     assert small.moved(c) == small.bytes == 1e6
 
@@ -131,6 +137,9 @@ def test_published_statistics() -> None:
     for name, found in published().items():
         assert found.source, name
         assert found.method, name
+        assert re.match("counted|estimated", found.degrees), name
+        assert found.largest_degree is not None
+        assert found.rows[Space.EDGE] / found.rows[Space.NODE] < found.largest_degree <= found.rows[Space.EDGE]
         edges, nodes, relations = (found.rows[s] for s in (Space.EDGE, Space.NODE, Space.REL))
         for space in PAIR_SPACES:
             assert relations <= found.rows[space] <= min(edges, nodes * relations), name
@@ -164,6 +173,7 @@ def test_scaled_statistics_follow_from_the_graph() -> None:
         ('{"edge": -3}', "must be a number of rows, got -3"),
         ('{"node": 3}', "number of edges is missing"),
         ('{"edge": 3, "pairs": "guessed"}', "pairs are 'guessed'"),
+        ('{"edge": 3, "largest_degree": "many"}', "largest_degree must be a number of edges, got 'many'"),
     ],
 )
 def test_statistics_files_are_checked(text: str, message: str, tmp_path: Path) -> None:
@@ -225,7 +235,9 @@ def test_command_reports_everything_as_json(tmp_path: Path) -> None:
     assert training["flops"] == sum(k["product_flops"] + k["pointwise_flops"] for k in training["kernels"])
     assert training["bytes"] == sum(k["bytes"] for k in training["kernels"])
     for name in CHIPS:
-        assert training["seconds"][name] == pytest.approx(sum(k["seconds"][name] for k in training["kernels"]))
+        device = sum(k["seconds"][name] for k in training["kernels"])
+        launches = sum(k["launches"] for k in training["kernels"])
+        assert training["seconds"][name] == pytest.approx(max(device, launches * CHIPS[name].host))
     assert {k["plan"] for k in inference["kernels"]} == {"RGCNConv"}
     assert training["functions"] == []
 
@@ -266,7 +278,7 @@ def test_explain_has_the_table() -> None:
     model, x, graph = sample("rgcn", features=16)
     explanation = columba.explain(model, x, graph)
     table = explanation.gpu("b200")
-    assert table == predict(explanation.compilation, graph.counts()).table(chip("b200"))
+    assert table == predict(explanation.compilation, graph.counts_and_degrees()).table(chip("b200"))
     assert "=== GPU ===" in str(explanation)
     assert explanation.gpu("h100") in str(explanation)
     for kernel in explanation.kernels:
