@@ -98,6 +98,7 @@ def graphs() -> str:
         "of edges",
         "destination pairs",
         "how known",
+        "largest degree",
     )
     rows = []
     for name in PUBLISHED:
@@ -106,10 +107,22 @@ def graphs() -> str:
         pairs = [f"{found.rows[s]:,}" for s in (Space.SRC_REL, Space.DST_REL)]
         share = f"{found.compaction(Space.SRC_REL):.0%}"
         rows.append(
-            (name, f"{nodes:,}", str(types), f"{edges:,}", str(relations), pairs[0], share, pairs[1], found.pairs)
+            (
+                name,
+                f"{nodes:,}",
+                str(types),
+                f"{edges:,}",
+                str(relations),
+                pairs[0],
+                share,
+                pairs[1],
+                found.pairs,
+                f"{found.largest_degree:,}",
+            )
         )
     notes = "".join(
-        f"- {n}: {_sentence(published()[n].source)} {_sentence(published()[n].method)}\n" for n in PUBLISHED
+        f"- {n}: {_sentence(published()[n].source)} {_sentence(published()[n].method)} Largest degree: {published()[n].degrees}.\n"
+        for n in PUBLISHED
     )
     return f"{table(head, rows)}\n{notes}"
 
@@ -122,14 +135,33 @@ def columba(model: str) -> str:
     """Time on every chip, and memory."""
     parts = []
     for title, training in (("inference", False), ("training step", True)):
-        head = (f"{title}, ms", "kernels", "Gflop", "GB", *(c.name for c in CHIPS.values()), "peak, GB")
+        head = (
+            f"{title}, ms",
+            "kernels",
+            "launches",
+            "steps",
+            "Gflop",
+            "GB",
+            *(c.name for c in CHIPS.values()),
+            "peak, GB",
+        )
         rows = []
         for graph in PUBLISHED:
             p = prediction(model, graph, training)
             times = [f"{p.seconds(c) * 1e3:.3g}" for c in CHIPS.values()]
             kernels = str(sum(c.launches > 0 for c in p.costs))
+            launches, steps = str(sum(c.launches for c in p.costs)), str(sum(c.steps for c in p.costs))
             rows.append(
-                (graph, kernels, f"{p.flops / 1e9:.3g}", _gigabytes(p.bytes), *times, _gigabytes(p.footprint.peak))
+                (
+                    graph,
+                    kernels,
+                    launches,
+                    steps,
+                    f"{p.flops / 1e9:.3g}",
+                    _gigabytes(p.bytes),
+                    *times,
+                    _gigabytes(p.footprint.peak),
+                )
             )
         parts.append(table(head, rows))
     return "\n".join(parts)

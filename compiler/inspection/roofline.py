@@ -38,7 +38,6 @@ from columba.ir.types import DType
 from columba.selection.chips import Chip
 from columba.selection.work import kernel_work, narrowed_loads
 
-
 PROCESSORS = 132
 """Multiprocessors, which say how many tiles a persistent program takes in turn; no kernel is persistent unless a tuner says so."""
 
