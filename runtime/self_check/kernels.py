@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from columba.codegen.triton import KernelStep, Launch, Variant
+from columba.codegen.triton import KernelStep, Launch, Variant, index_arrays
 from columba.ir.counts import Counts
 from columba.ir.plan.kernels import Buffer, HostCall, reads, writes
 from columba.ir.plan.plan import Plan, spaces_of
@@ -159,7 +159,9 @@ class KernelCheck:
                 self.kernels += 1
             held.update(zip(writes(step.kernel), found, strict=True))
         self._now(plan, "all kernels together", sample)
-        launcher = self.executable.bind(plan.name, self._index(plan, graph), counts.in_order, host)
+        launcher = self.executable.bind(
+            plan.name, self._index(self.module.steps[plan.name], graph), counts.in_order, host
+        )
         found = launcher([x.clone() for x in inputs])
         self._wait()
         self._compare(plan.outputs, found, expected, allowed, sample)
@@ -185,7 +187,7 @@ class KernelCheck:
             return host(step.kernel.program, args)
         alone = Plan(step.kernel.name, reads(step.kernel), writes(step.kernel), (step.kernel,))
         memory = GuardedMemory(self.device)
-        inputs, index = [memory.copy(x) for x in args], [memory.copy(x) for x in self._index(alone, graph)]
+        inputs, index = [memory.copy(x) for x in args], [memory.copy(x) for x in self._index((step,), graph)]
         counts = graph.counts().in_order
 
         def choose(launch: Launch, counts: Mapping[Space, int]) -> Variant:
@@ -230,9 +232,9 @@ class KernelCheck:
         self.running = f"{plan.name} {kernel}"
         self.say(f"{self.running} on {sample.name}")
 
-    def _index(self, plan: Plan, graph: Graph) -> list[Tensor]:
+    def _index(self, steps: Sequence[KernelStep], graph: Graph) -> list[Tensor]:
         dtype = torch_dtype(self.job.index_dtype)
-        return [graph.structure.index(array).to(dtype) for array in plan.index_arrays]
+        return [graph.structure.index(array).to(dtype) for array in index_arrays(steps)]
 
     def _wait(self) -> None:
         """Until the device is done, so that what went wrong is known here."""
