@@ -64,7 +64,8 @@ class Backend(Protocol):
         return None
 
     def settings(self) -> Callable[[], Any] | None:
-        """What tells the settings of PyTorch on which depends how its kernels compute; None where there are none."""
+        """What tells the settings of PyTorch on which depends how its kernels compute, and what :meth:`objection` says of them; None where
+        there are neither."""
         return None
 
     def objection(

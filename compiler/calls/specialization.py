@@ -59,8 +59,10 @@ class Specialization:
         results = runnable(bound.inputs, bound.graph)
         if self.patience.is_over(bound.graph) and runnable.planned.results:
             places = runnable.planned.places
-            on_graph = runnable.on(bound.graph)
-            self.shortcut = shortcut_to(self.trace, bound, owner, on_graph, places, backend.settings())
+            options, on_graph = self.options, runnable.on(bound.graph)
+            is_settled = options.fp32_precision is not None or not options.choice.falls_back
+            settings = None if is_settled else backend.settings()
+            self.shortcut = shortcut_to(self.trace, bound, owner, on_graph, places, settings)
         return self.trace.rebuild(bound, results)
 
     def _runnable(self, graph: Graph, inputs: Sequence[Tensor], backend: Backend) -> Runnable | None:
@@ -87,9 +89,11 @@ class Specialization:
         return None
 
     def _objection(self, runnable: Runnable, graph: Graph, backend: Backend) -> str | None:
-        """Why these kernels should not run on the graph's device: asked once."""
+        """Why these kernels should not run on the graph's device: asked once for each way to compute."""
         settings = backend.settings()
-        key = (runnable, graph.device, None if settings is None else settings())
+        if settings is None:
+            return None
+        key = (runnable, graph.device, settings())
         with self.lock:
             if key not in self.objections:
                 by_name = not self.options.choice.falls_back

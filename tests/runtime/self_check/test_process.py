@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import multiprocessing
 import os
+import resource
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest.importorskip("triton")
 
@@ -43,7 +47,10 @@ def test_right_kernels_pass() -> None:
     assert check(small_job()) == Verdict(True, kernels=5)
 
 
-def test_a_crash_is_a_verdict_that_names_the_kernel() -> None:
+def test_a_crash_is_a_verdict_that_names_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever lies beside the user's script."""
+    (tmp_path / "types.py").write_text("raise RuntimeError('this is another module')")
+    monkeypatch.syspath_prepend(str(tmp_path))
     found = check(planted("ends the process"))
     assert (found.passed, found.kernel) == (False, "messages out_kernel on a tiny graph")
     assert found.why.startswith("ends the process (SIGABRT): ")
@@ -102,6 +109,35 @@ def test_a_process_that_cannot_be_started_is_no_verdict(monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     with pytest.raises(CouldNotCheck, match="no process can be started for it: .*No such file"):
         check(small_job())
+
+
+def in_daemon() -> None:
+    with torch.inference_mode():
+        assert check(small_job()) == Verdict(True, kernels=2)
+
+
+def test_it_can_be_asked_for_in_a_forked_process_that_may_have_no_children(stand_in: Callable[[str], None]) -> None:
+    """Workers of a DataLoader are such."""
+    small_job()
+    stand_in("say(verdict={'passed': True, 'kernels': 2})")
+    worker = multiprocessing.get_context("fork").Process(target=in_daemon, daemon=True)
+    worker.start()
+    worker.join(60)
+    assert worker.exitcode == 0
+
+
+def test_many_open_files_are_no_obstacle(stand_in: Callable[[str], None]) -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[0] < 1100:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1100, before[1]))
+    stand_in("say(verdict={'passed': True})")
+    try:
+        with contextlib.ExitStack() as stack:
+            for _ in range(1024):
+                stack.enter_context(open(os.devnull))
+            assert check(small_job()).passed
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_nothing_is_left_open(stand_in: Callable[[str], None]) -> None:
