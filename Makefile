@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: train test test-all test-gpu fuzz lint bench bench-gpu clean
+.PHONY: train test test-all test-tritons test-gpu fuzz lint bench bench-gpu clean
 
 train: $(READY)
 	$(BIN)/python examples/entity_classification.py --dataset pycode
@@ -17,8 +17,22 @@ PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 test: $(READY)
 	$(PYTEST) -n 2
 
-test-all: $(READY)
+test-all: $(READY) test-tritons
 	$(PYTEST) -n 2 -m "slow or not slow"
+
+# Triton kernels under the oldest version of Triton that is supported and the next, with a NumPy that their interpreters know.
+TRITONS := 3.5.1 3.6.0
+TRITON_TESTS := tests/runtime/triton tests/runtime/self_check tests/codegen/triton
+
+test-tritons: $(TRITONS:%=test-triton-%)
+
+.SECONDARY: $(TRITONS:%=build/triton-%/.ready)
+build/triton-%/.ready: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --target build/triton-$* triton==$* "numpy==2.3.*"
+	touch $@
+
+test-triton-%: build/triton-%/.ready
+	PYTHONPATH=$(CURDIR)/build/triton-$* $(PYTEST) -n 2 $(TRITON_TESTS)
 
 RESULTS ?= benchmarks/results
 GPU_TESTS := tests/runtime/triton/test_matrix.py tests/runtime/triton/test_device.py

@@ -71,7 +71,7 @@ INFIX = {
 """Functions that are operators; they take Python numbers as operands, in the type of the other operand."""
 
 CALLS = {
-    "neg": "-{0:a}",
+    "neg": "{0:a} * -1",  # older versions of Triton take -x for 0 - x, which is not -0 where x is 0
     "logical_not": "{0:a} == 0",
     "abs": "tl.abs({0})",
     "square": "{0:a} * {0:a}",
