@@ -88,6 +88,7 @@ def _checked(job_file: str, folder: str, patience: float) -> Verdict:
             process = subprocess.Popen(
                 command(job_file, writer),
                 cwd=folder,  # where nothing lies that it could import by mistake
+                env={name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"},  # of other code
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=subprocess.STDOUT,

@@ -61,18 +61,18 @@ LAYERS = [("rgcn", 1), ("rgat", 1), ("rgat", 4), ("hgt", 1), ("hgt", 4)]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize(("layer", "heads"), LAYERS)
-def test_layers_pass(layer: str, heads: int, dtype: torch.dtype) -> None:
-    model, x, graph = sample(layer, features=16, heads=heads, dtype=dtype)
-    assert verdict_on(job_of(model, x, graph)).passed
+@pytest.mark.parametrize("layer", ["rgcn", "rgat"])
+def test_layers_pass_on_the_graph_with_hubs(layer: str) -> None:
+    model, x, graph = sample(layer, features=8)
+    found = verdict_on(job_of(model, x, graph, samples=SMALL[:1]))
+    assert found.passed, found
 
 
 @pytest.mark.slow
-def test_a_layer_passes_on_the_large_graph() -> None:
-    """As a GPU's kernels are checked, on 4,000 edges."""
-    model, x, graph = sample("rgat", features=16, heads=4)
-    found = verdict_on(job_of(model, x, graph, samples=[large(1 << 30)]))
+@pytest.mark.parametrize(("layer", "heads"), LAYERS)
+def test_layers_pass_in_bfloat16_on_the_small_graph(layer: str, heads: int) -> None:
+    model, x, graph = sample(layer, features=8, heads=heads, dtype=torch.bfloat16)
+    found = verdict_on(job_of(model, x, graph, samples=SMALL[1:]))
     assert found.passed, found
 
 

@@ -48,7 +48,8 @@ def test_right_kernels_pass() -> None:
 
 
 def test_a_crash_is_a_verdict_that_names_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Whatever lies beside the user's script."""
+    """Whatever lies beside the user's script, and whatever becomes of its warnings."""
+    monkeypatch.setenv("PYTHONWARNINGS", "error")
     (tmp_path / "types.py").write_text("raise RuntimeError('this is another module')")
     monkeypatch.syspath_prepend(str(tmp_path))
     found = check(planted("ends the process"))
