@@ -7,13 +7,13 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from datetime import datetime, timezone
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from columba.runtime.build import cpu
+from columba.runtime.triton.functions import version
 
 DEVICES = ("cpu", "cuda")
 """As PyTorch calls them: ``cuda`` is a ROCm device, too, where PyTorch was built for one."""
@@ -72,7 +72,7 @@ def environment(device: str) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
-        "triton": _version("triton"),
+        "triton": version() or "none",
     }
     if device != "cpu":
         properties = torch.cuda.get_device_properties(torch.cuda.current_device())
@@ -118,10 +118,3 @@ def driver() -> str:
         [tool, "--query-gpu=driver_version", "--format=csv,noheader"], capture_output=True, text=True, check=False
     )
     return asked.stdout.splitlines()[0].strip() if asked.returncode == 0 and asked.stdout.strip() else "unknown"
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "none"

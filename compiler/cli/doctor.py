@@ -17,6 +17,7 @@ from columba.runtime.build import BuildError, CompilerNotFound, find_compiler
 from columba.runtime.cache import cache_dir
 from columba.runtime.cache_folder import UntrustedError, opened, write
 from columba.runtime.self_check.verdicts import mode
+from columba.runtime.triton.functions import version
 
 
 @dataclass(frozen=True)
@@ -36,10 +37,9 @@ def examine() -> list[Finding]:
         Finding("columba", columba.__version__),
         Finding("Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         Finding("torch", f"{torch.__version__}, {torch.get_num_threads()} threads"),
-        *(
-            _package(name, why)
-            for name, why in (("triton", "GPU kernels"), ("torch_geometric", "PyG models"), ("rdflib", "RDF data"))
-        ),
+        Finding("triton", version() or "not installed (for GPU kernels)"),
+        _package("torch_geometric", "PyG models"),
+        _package("rdflib", "RDF data"),
         Finding(
             "processor", f"{_processor()}, {os.cpu_count()} cores, vectors: {torch.backends.cpu.get_cpu_capability()}"
         ),

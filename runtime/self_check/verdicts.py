@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import importlib.metadata
 import logging
 import os
 import sys
@@ -28,7 +27,7 @@ from columba.runtime.escape import plain
 from columba.runtime.fingerprint import fingerprint
 from columba.runtime.self_check.job import Job, Verdict
 from columba.runtime.self_check.process import CouldNotCheck, check
-from columba.runtime.triton.functions import settled_precision
+from columba.runtime.triton.functions import settled_precision, version
 
 log = logging.getLogger("columba.self_check")
 
@@ -199,7 +198,7 @@ def device_name(device: torch.device) -> str:
 
 def versions(device: torch.device) -> tuple[str, ...]:
     """Of what compiles and runs kernels on a device: its architecture, the driver, PyTorch and Triton."""
-    found = [torch.__version__, importlib.metadata.version("triton")]
+    found = [torch.__version__, str(version())]
     if device.type == "cpu":
         return tuple(found)
     properties = torch.cuda.get_device_properties(device)

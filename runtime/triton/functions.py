@@ -22,6 +22,15 @@ class TritonNotFound(RuntimeError):
     """Triton is not installed, or is too old."""
 
 
+def version() -> str | None:
+    """Triton's, by whatever name its distribution goes (``pytorch-triton-rocm``, say); None where it cannot be imported."""
+    try:
+        import triton
+    except ImportError:
+        return None
+    return str(triton.__version__)
+
+
 def missing() -> str | None:
     """What has to be installed for Triton kernels to run, and how, to follow "needs"; None if it is there."""
     try:

@@ -44,7 +44,9 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
 
 @pytest.mark.slow
 def test_right_kernels_pass() -> None:
-    assert check(small_job()) == Verdict(True, kernels=5)
+    found = check(small_job())
+    assert found.passed
+    assert found.kernels > 4
 
 
 def test_a_crash_is_a_verdict_that_names_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
