@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import inspect
 import linecache
@@ -109,6 +110,7 @@ def _import(source: str, interpreted: bool) -> ModuleType:
         raise TritonNotFound(f"backend='triton' needs {lack}")
     from triton import knobs
 
+    _parse_one_at_a_time()
     name = f"columba_kernels_{hashlib.sha256(source.encode()).hexdigest()[:32]}"
     file = f"<{name}>"
     # Triton reads the source of functions again, from where tracebacks find it, too; no file on a disk is trusted.
@@ -120,6 +122,26 @@ def _import(source: str, interpreted: bool) -> ModuleType:
     if interpreted:
         _simplify_helpers(module)
     return module
+
+
+_parsing = threading.RLock()
+
+
+def _parse_one_at_a_time() -> None:
+    """Triton parses the source of what it compiles, in several threads of ours. CPython counts how deep a tree is in one place for all
+    threads, so that one of them fails where another comes between ("AST constructor recursion depth mismatch", seen in 3.11)."""
+    from triton.runtime.jit import JITFunction
+
+    parse = JITFunction.parse
+    if hasattr(parse, "__wrapped__"):
+        return
+
+    @functools.wraps(parse)
+    def locked(self: Any) -> Any:
+        with _parsing:
+            return parse(self)
+
+    JITFunction.parse = locked
 
 
 def _simplify_helpers(module: ModuleType) -> None:

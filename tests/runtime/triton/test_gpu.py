@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +22,7 @@ from columba.runtime.dtypes import ir_dtype
 from columba.runtime.graphs.graph import Graph, is_on
 from columba.runtime.triton import gpu as triton_gpu
 from columba.runtime.triton.aot import compile_plans
-from columba.runtime.triton.functions import is_tf32_allowed
+from columba.runtime.triton.functions import is_tf32_allowed, load_functions
 
 pytest.importorskip("triton")
 
@@ -124,6 +127,27 @@ def test_hooks_see_every_launch(seen: gpu_stand_in.Seen) -> None:
     assert len(named) > 4
     step(layer, x, graph)
     assert len(seen.launches) == 2 * len(named)
+
+
+def test_one_thread_parses_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CPython's parser fails where the collector, in the midst of it, lets another thread parse."""
+    emitted = Path(__file__).parents[2] / "golden/triton/rgcn_forward.py"
+    function = load_functions(emitted.read_text(encoding="utf-8"), interpreted=False).RGCNConv_out_kernel
+    parse, active, most = ast.parse, 0, 0
+
+    def slow(source: str) -> ast.Module:
+        nonlocal active, most
+        active += 1
+        most = max(most, active)
+        time.sleep(0.01)
+        active -= 1
+        return parse(source)
+
+    with monkeypatch.context() as patch, ThreadPoolExecutor(4) as pool:
+        patch.setattr(ast, "parse", slow)
+        trees = list(pool.map(lambda _: function.parse(), range(8)))
+    assert most == 1
+    assert {tree.body[0].name for tree in trees} == {"RGCNConv_out_kernel"}
 
 
 # ------------------------------------------------------------------------------------------------ addresses
