@@ -10,6 +10,7 @@ from torch import Tensor
 from columba.ir.indices import IndexArray, Lookup, Order, Segments
 from columba.ir.program.program import Program
 from columba.ir.spaces import Space
+from columba.runtime import autocast
 from columba.runtime.reference import evaluate
 
 
@@ -42,5 +43,5 @@ class CountsOnly:
 def run_host_program(program: Program, inputs: Sequence[Tensor], counts: Sequence[int]) -> list[Tensor]:
     """The results of a program on weights, contiguous and without gradient."""
     device = inputs[0].device if inputs else torch.device("cpu")
-    with torch.no_grad():
+    with torch.no_grad(), autocast.disabled():
         return [r.contiguous() for r in evaluate(program, inputs, CountsOnly(counts, device))]

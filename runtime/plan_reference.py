@@ -74,6 +74,8 @@ def _rows(roots: Sequence[Value], held: Held, graph: Structure, computed: Comput
             case Product():
                 matrix = Input("weight", v.w.type.with_shape(v.weight_shape))
                 weight = held[v.w]
+                if v.rounded is not None:
+                    weight = computed(Cast(Input("stored", v.w.type), v.rounded), graph, [weight])
                 if matrix.dtype is not v.dtype:
                     weight = computed(Cast(Input("stored", v.w.type), v.dtype), graph, [weight])
                     matrix = Input("weight", matrix.type.with_dtype(v.dtype))

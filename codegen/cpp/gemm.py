@@ -31,7 +31,7 @@ def gemm_text(kernel: Gemm, names: CppNames) -> KernelText:
         "matrices": 1 if product.shared else product.x.type.size // k,
         "kind": computed(product.dtype),
         "weight": names.buffer(product.w),
-        "rounded": stored(product.dtype) if is_narrow(product.dtype) and product.w.type.dtype is DType.F32 else None,
+        "rounded": None if product.rounded is None else stored(product.rounded),
         "transposed": "true" if product.transpose else "false",
         "tile_rows": kernel.schedule.tile_rows,
         "threads": threads_of(kernel.schedule),

@@ -48,6 +48,7 @@ from columba.frontend.sources import (
 from columba.frontend.symbolic import BuiltGraph
 from columba.frontend.trace import Bound, Trace
 from columba.ir.plan.planned import copied
+from columba.runtime import autocast
 from columba.runtime.fast_path import PLAIN, ProgramOnGraph, no_modes
 from columba.runtime.graphs.from_tensors import seen_tensors
 from columba.runtime.graphs.graph import Graph
@@ -77,7 +78,7 @@ def shortcut_to(
         places: where the results of the program are: ``("input", n)`` or ``("output", n)``.
         settings: what else must be as it is now.
     """
-    if trace.autocast or trace.phases or any(isinstance(check, HookGuard) for check in trace.guards.checks):
+    if trace.phases or any(isinstance(check, HookGuard) for check in trace.guards.checks):
         return None
     try:
         return _Writer(trace, bound, owner, on_graph).shortcut(places, settings)
@@ -108,6 +109,7 @@ class _Writer:
         self.unless(f"environment() == {self.constant(self.trace.guards.environment)}")
         if settings is not None:
             self.unless(f"{self.constant(settings)}() == {self.constant(settings())}")
+        checked = len(self.lines)
         self.arguments()
         self.write("try:")
         self.checks()
@@ -123,6 +125,8 @@ class _Writer:
         for record in self.trace.postlude:
             self.replay(record)
         self.write(f"return {self.tree(self.trace.output)}")
+        if self.trace.device is not None:  # what autocast casts is part of the trace
+            self.lines[checked:] = ["with autocast_disabled():", *(f"    {line}" for line in self.lines[checked:])]
         return self.build()
 
     def build(self) -> Shortcut:
@@ -131,7 +135,7 @@ class _Writer:
         text = f"def make({parameters}):\n    def shortcut(owner, args, kwargs):\n{body}\n    return shortcut\n"
         names = {
             "environment": environment, "no_modes": no_modes, "snapshot": snapshot, "MISSED": MISSED, "MISSING": MISSING,
-            "NOT_THERE": NOT_THERE, "Tensor": Tensor, "TooLarge": TooLarge,
+            "NOT_THERE": NOT_THERE, "Tensor": Tensor, "TooLarge": TooLarge, "autocast_disabled": autocast.disabled,
         }  # fmt: skip
         exec(_code(text), names)
         made: Shortcut = names["make"](**self.constants)  # type: ignore[operator]

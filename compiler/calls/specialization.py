@@ -19,7 +19,7 @@ from columba.gradient.distinct import shares_memory
 from columba.gradient.saving import Saving
 from columba.runtime.backends import CPP, Backend, backend_shown
 from columba.runtime.build import BuildError, CompilerNotFound
-from columba.runtime.dtypes import ir_dtype
+from columba.runtime.dtypes import ir_dtype, torch_dtype
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.graphs.sorts import start_building_sorts
 from columba.runtime.program import Runnable
@@ -47,13 +47,17 @@ class Specialization:
         self.shortcut: Shortcut | None = None
         self.patience = Cadence()
         self.is_unbuildable = False
+        self.dtypes = tuple(
+            torch_dtype(d) for d in dict.fromkeys(v.dtype for v in (*traced.program.inputs, *traced.program.body))
+        )
         self.objections: dict[tuple[Runnable, torch.device, Any], str | None] = {}
 
     def __call__(self, bound: Bound, owner: nn.Module | None) -> Any:
         backend = self._backend(bound.graph, bound.inputs)
         runnable = None if backend is None else self._runnable(bound.graph, bound.inputs, backend)
         if backend is None or runnable is None:
-            results = evaluate(self.trace.program, bound.inputs, bound.graph.structure)
+            with self.trace.plain_torch():
+                results = evaluate(self.trace.program, bound.inputs, bound.graph.structure)
             shared = shares_memory(self.trace.program)
             return self.trace.rebuild(bound, [x.clone() if s else x for x, s in zip(results, shared, strict=True)])
         results = runnable(bound.inputs, bound.graph)
@@ -120,7 +124,7 @@ class Specialization:
         backend = choice.backend(graph.device)
         if backend is None:
             return None, None
-        obstacle = backend.obstacle((graph.device, *(x.device for x in inputs)), [x.dtype for x in inputs])
+        obstacle = backend.obstacle((graph.device, *(x.device for x in inputs)), self.dtypes)
         if obstacle is None and choice.falls_back:
             lack = backend.missing()
             obstacle = None if lack is None else f"needs {lack}"

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from columba.frontend.snapshot import MISSING, Same, TooLarge, snapshot
 from columba.frontend.sources import NOT_THERE, Arguments, Source
+from columba.runtime import autocast
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,7 @@ class TensorGuard:
 
 def environment() -> tuple[Any, ...]:
     """The modes of PyTorch that a trace depends on."""
-    autocast = torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled("cpu")
-    return (
-        torch.is_grad_enabled(),
-        autocast and torch.get_autocast_dtype("cpu"),
-        torch.get_default_dtype(),
-    )
+    return torch.is_grad_enabled(), autocast.state(), torch.get_default_dtype()
 
 
 _ENVIRONMENT = ("whether gradients are enabled", "autocast", "the default dtype")
@@ -181,8 +177,3 @@ def found(source: Source, call: Arguments) -> Any:
         return source.fetch(call)
     except NOT_THERE:
         return MISSING
-
-
-def widened(tensor: Tensor) -> Tensor:
-    """Under autocast compiled parts run in float32: a half-precision tensor as float32."""
-    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor

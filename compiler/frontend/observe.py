@@ -145,8 +145,11 @@ class Observer:
         names = functools.reduce(CodeNames.__or__, (names_of(code) for code in self._entered.values()), CodeNames())
         for kind, held in self._classes.items():
             for name in names.read | names.texts:
-                if name in held or name in names.texts:
-                    self.variables.setdefault(OfClass(Same(kind), name), held.get(name, MISSING))
+                if name not in held and name in names.texts:  # of a library's class, or of none
+                    inherited = in_class(kind, name)
+                    held[name] = MISSING if inherited is MISSING else _remembered(inherited)
+                if name in held:
+                    self.variables.setdefault(OfClass(Same(kind), name), held[name])
 
     # -------------------------------------------------------------------------------------------- what is met
 

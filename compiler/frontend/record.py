@@ -6,7 +6,7 @@ import functools
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,6 +20,8 @@ from columba.frontend.errors import TraceError, UnsupportedOperation, fail, loca
 from columba.frontend.metadata import infer
 from columba.frontend.sources import Source
 from columba.frontend.trees import leaves, mapped
+from columba.runtime import autocast
+from columba.runtime.autocast import Autocast
 from columba.runtime.modes import disguise
 
 
@@ -209,7 +211,9 @@ _SPELLED = {
 
 @dataclass
 class Recorder:
-    """What one trace writes down. ``language`` has what functions of the language do on symbolic tensors."""
+    """What one trace writes down. ``language`` has what functions of the language do on symbolic tensors; ``device`` is the kind of device
+    whose autocast counts, None where none is active, and ``known`` has the torch functions whose operands it leaves alone unless it lists
+    them."""
 
     language: Mapping[Any, Callable[..., Any]] = field(default_factory=dict)
     sources: dict[int, Source] = field(default_factory=dict)
@@ -224,8 +228,10 @@ class Recorder:
     gradients: dict[Record, bool] = field(default_factory=dict)
     layer_sizes: list[dict[str, Any]] = field(default_factory=list)
     phases: list[Any] = field(default_factory=list)
+    casts: dict[tuple[Record, torch.dtype], Record] = field(default_factory=dict)
     hook_guards: list[Any] = field(default_factory=list)
-    autocast: bool = False
+    device: str | None = None
+    known: Container[str] = ()
     diagnose: Callable[[Record], None] = lambda record: None
     grad: bool = field(default_factory=torch.is_grad_enabled)
 
@@ -235,6 +241,7 @@ class Recorder:
         self.inputs.clear()
         self.graphs.clear()
         self.real.clear()
+        self.casts.clear()
         self.symbols.clear()
         self.diagnose = lambda record: None
 
@@ -276,8 +283,6 @@ class Recorder:
         """A record for a real tensor, one for each source that it has."""
         with torch._C.DisableTorchFunction():  # asking is not what the function asks, and would make a second record
             shape, dtype = tensor.shape, tensor.dtype
-        if self.autocast and dtype in (torch.float16, torch.bfloat16):
-            dtype = torch.float32
         meta = meta_tensor(shape, dtype)
         record = Record("input", (), {}, meta, location(), source=source)
         self.add(record)
@@ -412,6 +417,7 @@ class Recorder:
                     if isinstance(bound, RowCount):
                         self.fix_count(bound)
         args, kwargs = mapped(self.operand, (args, kwargs))
+        func, args, kwargs = self._autocast(func, name, args, kwargs)
         try:
             meta = self._meta(func, name, args, kwargs)
         except (TraceError, NotImplementedError):
@@ -431,6 +437,36 @@ class Recorder:
             if isinstance(operand, Record):
                 self._fix_shape(operand)
         return meta
+
+    # -------------------------------------------------------------------------------------------- autocast
+
+    def autocast_operand(self, record: Record, name: str) -> Record:
+        """The operand of a function of the language as autocast gives it."""
+        args = self._autocast(None, name, (record,), {})[1]
+        return args[0]  # type: ignore[no-any-return]
+
+    def _autocast(self, func: Any, name: str, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
+        """A call as autocast makes it: with casts written down, or, for functions that nobody here knows, as one that runs under it."""
+        found = None if self.device is None else autocast.active(self.device)
+        if found is None or not any(
+            isinstance(x, Record) and autocast.is_eligible(x.meta.dtype) for x in leaves((args, kwargs))
+        ):
+            return func, args, kwargs
+        dtype = found.dtype_for(name, kwargs)
+        if name == "einsum" and found.device == "cpu" and not _contracts(args):
+            dtype = None
+        if dtype is not None:
+            args, kwargs = mapped(lambda x: self._cast(x, dtype), (args, kwargs))
+        elif func is not None and name not in self.known:
+            func = _Autocast(func, found)
+        return func, args, kwargs
+
+    def _cast(self, x: Any, dtype: torch.dtype) -> Any:
+        if not isinstance(x, Record) or x.meta.dtype is dtype or not autocast.is_eligible(x.meta.dtype):
+            return x
+        if (x, dtype) not in self.casts:
+            self.casts[x, dtype] = self._record(Tensor.to, "to", (SymbolicTensor(x), dtype), {}).record
+        return self.casts[x, dtype]
 
     def _fix_shape(self, record: Record) -> None:
         """The trace depends on all sizes of a value, and so on those of what it is computed from."""
@@ -452,6 +488,8 @@ class Recorder:
             return x
 
         args, kwargs = mapped(to_meta, (args, kwargs))
+        if isinstance(func, _Autocast):
+            return func.meta(args, kwargs)
         known = infer(name, args, kwargs) if _is_torch(func) else None
         if known is not None:
             return meta_tensor(*known)
@@ -481,6 +519,44 @@ _IN_PLACE = {
     "or__",
     "xor__",
 }
+
+
+class _Autocast:
+    """A function that is called under autocast, whatever PyTorch then does in it."""
+
+    def __init__(self, function: Callable[..., Any], found: Autocast) -> None:
+        self.function, self.found = function, found
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        with self.found.enabled():
+            return self.function(*args, **kwargs)
+
+    def meta(self, args: Any, kwargs: Any) -> Any:
+        """The result for meta tensors, as one or several of them: what PyTorch says for tensors of the device that hold no data."""
+        from torch._subclasses.fake_tensor import FakeTensorMode  # which takes a while to import, and is rarely needed
+
+        def fake(x: Any) -> Any:
+            return torch.empty(x.shape, dtype=x.dtype, device=self.found.device) if isinstance(x, Tensor) else x
+
+        with torch.no_grad(), FakeTensorMode():
+            args, kwargs = mapped(fake, (args, kwargs))
+            result = self(*args, **kwargs)
+        return mapped(lambda x: meta_tensor(x.shape, x.dtype) if isinstance(x, Tensor) else x, result)
+
+
+def _contracts(args: Sequence[Any]) -> bool:
+    """Whether an einsum sums over something that two of its operands have, which PyTorch then does by a product of matrices."""
+    equation = args[0]
+    if not isinstance(equation, str) or "->" not in equation:
+        return True
+    terms, out = equation.replace(" ", "").split("->")
+    operands = args[1] if len(args) == 2 and isinstance(args[1], (tuple, list)) else args[1:]
+    sizes = {
+        c: n
+        for term, x in zip(terms.split(","), operands, strict=False)
+        for c, n in zip(term, x.meta.shape, strict=False)
+    }
+    return any(terms.count(c) > 1 and c not in out and sizes.get(c, 2) != 1 for c in set(terms) - {","})
 
 
 def _is_torch(func: Any) -> bool:

@@ -134,7 +134,7 @@ class TracedView:
 
     def _reduce(self, kind: str, x: Tensor, to: str) -> Tensor:
         via = self._map(to)
-        record = self._operand(kind, x)
+        record = self._recorder.autocast_operand(self._operand(kind, x), kind)
         if not record.meta.dtype.is_floating_point:
             raise TypeError(
                 f"{location()}: {kind} expects floating point numbers inside a compiled function, got {record.meta.dtype}; convert them "
@@ -183,7 +183,7 @@ class TracedEdges(TracedView):
 
     def softmax(self, x: Tensor, by: str = "dst") -> Tensor:
         via = self._map(by)
-        record = self._operand("softmax", x)
+        record = self._recorder.autocast_operand(self._operand("softmax", x), "softmax")
         return self._add("segment_softmax", (record,), tuple(record.meta.shape), record.meta.dtype, via=via)
 
     def degree(self, of: str = "dst", dtype: torch.dtype | None = None) -> Tensor:
@@ -260,6 +260,7 @@ def _trace_linear(recorder: Recorder, x: Any, w: Any) -> Tensor:
             f"{location()}: linear(x, w) contracts the last feature dimension of x {list(x.meta.shape[1:])} with the first of w "
             f"{list(features)}: both must exist and be equal"
         )
+    x, w = (recorder.autocast_operand(operand, "typed_linear") for operand in (x, w))
     if x.meta.dtype != w.meta.dtype:
         raise TypeError(
             f"{location()}: linear(x, w) expects one dtype, got x: {x.meta.dtype} and w: {w.meta.dtype}; convert one with .to(...)"

@@ -9,16 +9,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from columba.frontend import hooks
 from columba.frontend.effects import check_nothing_escaped, no_printing
 from columba.frontend.errors import TraceError, defined, fail
-from columba.frontend.guards import Guards, TensorGuard, environment, found, widened
+from columba.frontend.guards import Guards, TensorGuard, environment, found
 from columba.frontend.infer import Spaces, infer
 from columba.frontend.observe import Observer
 from columba.frontend.record import Record, Recorder, RecordingMode, RowCount, SymbolicTensor, is_tracing
+from columba.frontend.rules import RULES
 from columba.frontend.snapshot import Same, TooLarge, snapshot
 from columba.frontend.sources import Argument, Arguments, Seed, Source, walk
 from columba.frontend.symbolic import LANGUAGE, BuiltGraph, GraphSource, TracedGraph
@@ -26,6 +26,7 @@ from columba.frontend.translate import Translated, translate
 from columba.frontend.trees import mapped
 from columba.ir.program.program import Program
 from columba.ir.spaces import Space
+from columba.runtime import autocast
 from columba.runtime.graphs.from_tensors import as_graph
 from columba.runtime.graphs.graph import Graph, substituting
 from columba.runtime.modes import random_states, restore_random_states
@@ -51,6 +52,7 @@ class Trace:
         prelude: what PyTorch computes before it, in order: functions of weights and other plain tensors.
         postlude: what PyTorch computes after it, of values that are one for the whole graph.
         phases: the hooks that run after all.
+        device: the kind of device that autocast was looked up for, where it is active for any: its casts are part of the trace.
     """
 
     converted: Translated
@@ -62,7 +64,7 @@ class Trace:
     fixed: dict[Any, int]
     spaces: Spaces
     output: Any
-    autocast: bool = False
+    device: str | None = None
     phases: tuple[hooks.Phase, ...] = ()
     program: Program = field(init=False)
 
@@ -94,16 +96,14 @@ class Trace:
             tensor = found(guard.source, call)
             if self.phases and isinstance(tensor, Tensor):
                 fetched.append((tensor, hooks.version(tensor)))
-            if self.autocast and isinstance(tensor, Tensor):
-                tensor = widened(tensor)
             if guard.mismatch(tensor) is not None:
                 return None
             values[record] = tensor
         graph = self._graph(call, values)
-        if graph is None or not self._counts_hold(graph, values):
+        if graph is None or not self._counts_hold(graph, values) or self.device not in (None, graph.device.type):
             return None
         before = random_states() if self.prelude else None
-        with self._plain_torch():
+        with self.plain_torch():
             for record in self.prelude:
                 values[record] = self._replay(record, graph, values)
         inputs = self._inputs(graph, values)
@@ -121,10 +121,11 @@ class Trace:
         for _, guard in self.tensors:
             if (mismatch := guard.mismatch(found(guard.source, call))) is not None:
                 return mismatch
-        return "the graph is of another kind, or has other sizes where the function asked for them"
+        return "the graph is of another kind, on another device, or has other sizes where the function asked for them"
 
-    def _plain_torch(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast("cpu", enabled=False) if self.autocast else contextlib.nullcontext()
+    def plain_torch(self) -> contextlib.AbstractContextManager[Any]:
+        """A context in which PyTorch casts nothing: what autocast casts is part of the trace."""
+        return contextlib.nullcontext() if self.device is None else autocast.disabled()
 
     def _graph(self, call: Arguments, values: dict[Record, Any]) -> Graph | None:
         only: Graph | None = None
@@ -208,7 +209,7 @@ class Trace:
         """What the function returns, from the program's results."""
         values = bound.values
         values.update(zip(self.converted.results, results, strict=True))
-        with self._plain_torch():
+        with self.plain_torch():
             for record in self.postlude:
                 values[record] = value = self._replay(record, bound.graph, values)
                 if record.op == "declare" and value.shape[0] != bound.graph.count(record.kwargs["space"]):
@@ -288,11 +289,24 @@ def trace(
         TraceError: the function does something that cannot be compiled.
         ValueError, TypeError: arguments do not fit each other.
     """
-    recorder = Recorder(LANGUAGE)
-    try:
-        return _traced(recorder, fn, owner, args, kwargs, following)
-    finally:  # however it ends
-        recorder.close()
+    device = _device_of(owner, args, kwargs) if autocast.state() else None
+    while True:
+        recorder = Recorder(LANGUAGE, device=device, known=RULES)
+        try:
+            traced, device = _traced(recorder, fn, owner, args, kwargs, following)
+        finally:  # however it ends
+            recorder.close()
+        if traced.device in (None, device):
+            return traced
+
+
+def _device_of(owner: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """The kind of device that a call is probably about: that of its graph is known once the function has run."""
+    found: list[Any] = []
+    walk((args, kwargs), (), lambda x, path: found.append(x) if isinstance(x, (Tensor, Graph)) else None)
+    found += [] if owner is None else owner.parameters()
+    devices: list[str] = [x.device.type for x in found if isinstance(x, Graph) or x.dim()]
+    return devices[0] if devices else "cpu"
 
 
 def _traced(
@@ -302,11 +316,10 @@ def _traced(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     following: tuple[type, nn.Module | None] | None,
-) -> Trace:
+) -> tuple[Trace, str]:
+    """The trace, and the kind of device that the graph is on."""
     observer = Observer(fn, owner)
     recorder.sources = observer.sources
-    autocast = torch.is_autocast_enabled("cpu")
-    recorder.autocast = autocast
     recorder.diagnose = lambda failed: _diagnose(recorder, fn, failed)
     parameters = _positional(fn, len(args))
 
@@ -327,7 +340,6 @@ def _traced(
             observer.follow(*following)
         with (
             observer,
-            torch.autocast("cpu", enabled=False),
             substituting(held),
             no_printing(is_tracing),
             hooks.intercepting(),
@@ -361,7 +373,7 @@ def _traced(
     )
     for record in spaces.ones:
         recorder.fixed[spaces.of[record]] = graph.count(spaces.of[record])
-    return Trace(
+    traced = Trace(
         converted,
         guards,
         _tensor_guards(recorder, converted, spaces),
@@ -371,9 +383,10 @@ def _traced(
         dict(recorder.fixed),
         spaces,
         output,
-        autocast,
+        recorder.device,
         tuple(recorder.phases),
     )
+    return traced, graph.device.type
 
 
 def _name(fn: Callable[..., Any], owner: nn.Module | None) -> str:

@@ -196,7 +196,19 @@ def is_between_16_and_32(cast: Cast) -> bool:
 def weight_of(w: Value) -> Value:
     """The weight whose elements ``w`` shows under another shape, or in another precision, to which a product takes them itself."""
     w = reshaped(w)
-    return reshaped(w.x) if isinstance(w, Cast) and is_between_16_and_32(w) else w
+    while isinstance(w, Cast) and is_between_16_and_32(w):
+        w = reshaped(w.x)
+    return w
+
+
+def rounding_of(w: Value) -> DType | None:
+    """The type of 16 bits to which the elements of :func:`weight_of` ``w`` are rounded, if they are."""
+    found = None
+    w = reshaped(w)
+    while isinstance(w, Cast) and is_between_16_and_32(w):
+        found = w.dtype if w.dtype.is_half else found
+        w = reshaped(w.x)
+    return None if w.dtype is found else found
 
 
 def _base(value: Value) -> Value:

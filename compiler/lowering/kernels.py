@@ -45,7 +45,7 @@ from columba.ir.program.ops import (
 from columba.ir.program.program import Program
 from columba.ir.spaces import WEIGHT_SPACES, IndexMap, factor
 from columba.ir.types import DType
-from columba.lowering.buffers import Buffers, weight_of
+from columba.lowering.buffers import Buffers, rounding_of, weight_of
 
 SPLIT_MEMBERS = 4096
 """Members a tile, where owners are few and their members many."""
@@ -104,12 +104,13 @@ class _Lowering:
         """A product with the weight in its buffer, read as a matrix whatever its shape."""
         weight = self.buffers[weight_of(v.w)]
         matrix = None if weight.type.shape == v.w.shape else v.w.shape
-        return Product(self._row(v.x, None, top=False), weight, v.via, v.transpose, matrix)
+        return Product(self._row(v.x, None, top=False), weight, v.via, v.transpose, matrix, rounding_of(v.w))
 
     def _dot_product(self, v: Linear) -> Value:
         """A product with matrices of one column: a dot product in each row."""
         assert v.via is not None
-        w = build.cast(load(self.buffers[weight_of(v.w)], v.via, None), v.w.dtype)
+        w = load(self.buffers[weight_of(v.w)], v.via, None)
+        w = build.cast(build.cast(w, rounding_of(v.w) or w.dtype), v.w.dtype)
         w = build.reshape(w, (*v.w.shape[:-2], v.x.shape[-1]))
         x = self._row(v.x, None, top=False)
         return build.reshape(build.feature_sum(build.pointwise("mul", x, w), [-1]), v.shape)

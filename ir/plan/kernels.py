@@ -71,7 +71,8 @@ class Product(Value):
     """Level 1's ``linear`` with its weight in a buffer: ``x [*lead, K]`` times ``w [K, N]`` or ``[*lead, K, N]``.
 
     The weight is taken to the type of ``x`` as it is read. ``via`` selects the matrix of each row; None: one matrix a row. With
-    ``transpose`` the weight is stored ``N, K``. ``matrix`` is the shape under which the weight's elements are read, if that is not its own.
+    ``transpose`` the weight is stored ``N, K``. ``matrix`` is the shape under which the weight's elements are read, if that is not its own,
+    ``rounded`` a type of 16 bits to which they are rounded first.
     """
 
     x: Value = field(metadata=CHILD)
@@ -79,6 +80,7 @@ class Product(Value):
     via: IndexMap | None
     transpose: bool
     matrix: Shape | None = None
+    rounded: DType | None = None
 
     def _infer(self) -> TensorType:
         shape = self.weight_shape
@@ -102,7 +104,7 @@ class Product(Value):
         x: Value = self.x
         while isinstance(x, VIEWS):
             x = x.x
-        narrow = self.w.type.dtype
+        narrow = self.rounded or self.w.type.dtype
         widened = isinstance(x, Cast) and x.x.dtype is narrow and narrow.is_half and self.dtype is DType.F32
         return narrow if widened else self.dtype
 

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from columba.ir.indices import Lookup, Segments
 from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, IndexMap, Space, compose, index_map
+from columba.runtime.autocast import as_operand
 from columba.runtime.eager import reductions
 from columba.runtime.eager.contractions import linear
 from columba.runtime.eager.lifted import Lifted
@@ -82,8 +83,7 @@ class View:
         if x.is_complex() or x.dtype is torch.bool or (kind == "mean" and not x.is_floating_point()):
             wanted = "floating point numbers" if kind == "mean" else "real numbers"
             raise TypeError(f"{where} expects {wanted}, got {x.dtype}; convert with .to(torch.get_default_dtype())")
-        if isinstance(x, Lifted):
-            x = x.materialize()
+        x = as_operand(x.materialize() if isinstance(x, Lifted) else x, kind)
         if to == "one":
             return reductions.reduce_all(x, kind)
         step = self._map(to)
@@ -190,8 +190,7 @@ class EdgeView(View):
         self._check("e.softmax", x, self._space, "lift a tensor of a coarser space first, as in e.src(h)")
         if not x.is_floating_point():
             raise TypeError(f"e.softmax expects floating point numbers, got {x.dtype}; convert with .to(...)")
-        if isinstance(x, Lifted):
-            x = x.materialize()
+        x = as_operand(x.materialize() if isinstance(x, Lifted) else x, "softmax")
         return reductions.segment_softmax(x, self.graph.structure.index(Lookup(step)), self.graph.count(step.coarse))
 
     def degree(self, of: str = "dst", dtype: torch.dtype | None = None) -> Tensor:

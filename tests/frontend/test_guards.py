@@ -193,17 +193,16 @@ def test_graphs_that_are_no_arguments() -> None:
         assert_same(compiled, layer, [leaf(graph.num_nodes, 3)])
 
 
-def test_autocast_runs_in_float32() -> None:
-    def layer(g: columba.Graph, h: Tensor, w: Tensor) -> Tensor:
-        return g.edges.sum(g.edges.src(h @ w))
+class NamesAMethod(nn.Module):
+    """A text in its code is the name of a method of ``nn.Module``."""
 
-    compiled = columba.compile(layer, backend="cpp")
-    h, w = leaf(N, 3, dtype=torch.float32), leaf(3, 3, dtype=torch.float32)
-    expected = layer(G, h.bfloat16().float(), w)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        got = compiled(G, h.bfloat16(), w)
-    assert got.dtype is torch.float32
-    torch.testing.assert_close(got, expected)
+    def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return g.edges.sum(g.edges.src(h))
+
+
+def test_texts_may_name_what_a_class_inherits() -> None:
+    assert_same(columba.compile(NamesAMethod(), backend="torch"), NamesAMethod(), [G, leaf(N, 3)])
 
 
 class Decorated(nn.Module):

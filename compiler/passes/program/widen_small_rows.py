@@ -38,7 +38,8 @@ class WidenSmallRows(Pass[Program]):
     where rows of features take two for every feature. So what sums over features (at most ``small`` numbers a row remain), what counts
     members, and what is computed of these without growing is in 32 bits, until wide rows are multiplied with it. Operands of the sums are
     not rounded to 16 bits in between, and a matrix product that they read in their own space gives them its sums of 32 bits before it
-    stores them in 16. Sums whose result is read in 32 bits alone are not rounded in between either. It must not fire on inputs and
+    stores them in 16. Sums whose result is read in 32 bits alone are not rounded in between either, and rows of 16 bits that are lifted
+    are taken to 32 where they arrive. It must not fire on inputs and
     results, whose types are the user's, on casts, which round because somebody said so, or on programs without numbers of 16 bits.
     """
 
@@ -64,6 +65,8 @@ class _Widening:
     def rule(self, node: Value) -> Value:
         if isinstance(node, Cast):
             return self._cast(node)
+        if isinstance(node, Lift) and node.x.dtype is DType.F32:
+            return _lifted(node)
         if isinstance(node, Pointwise) and node.dtype is DType.BOOL:
             return self._compared(node)
         if not node.dtype.is_half or isinstance(node, (Input, Constant, Uniform, Softmax, OuterReduce)):
@@ -75,8 +78,11 @@ class _Widening:
 
     def _cast(self, node: Cast) -> Value:
         if node.to is DType.F32 and node.x.dtype.is_half:
-            is_score = node.x in self.wide and node.x.type.size <= self.small
-            return self.wide[node.x] if is_score else self._unrounded_sum(node.x) or node
+            if node.x in self.wide and node.x.type.size <= self.small:
+                return self.wide[node.x]
+            if node.space in WEIGHT_SPACES and (_is_cheap(node.x) or isinstance(node.x, FeatureReduce)):
+                return self.up(node.x, deep=True)
+            return self._unrounded_sum(node.x) or node
         if node.loose and node.x.dtype is DType.F32:
             self.wide[node] = node.x
         return node
@@ -126,7 +132,7 @@ class _Widening:
             return self._with_wide_operands(v, deep=True)
         if deep and isinstance(v, Lift) and v.x.space in WEIGHT_SPACES and not isinstance(v.x, Input):
             return b.lift(self.up(v.x, deep=True), v.via)
-        return b.cast(v, DType.F32)
+        return self._unrounded_sum(v) or b.cast(v, DType.F32)
 
     def _feeds_scores(self, node: Linear) -> bool:
         """Whether a product of wide rows is read by a dot product in its own space, directly or through cheap functions."""
@@ -146,6 +152,21 @@ class _Widening:
         if isinstance(x, Reduce) and x.op == "sum" and self.rewriter.once(x):
             return Reduce(self.up(x.x), x.via, x.op)
         return None
+
+
+def _lifted(node: Lift) -> Value:
+    """Rows of 16 bits are lifted before they are taken to 32: in memory they have 16."""
+    views: list[Value] = []
+    x = node.x
+    while isinstance(x, VIEWS):
+        views.append(x)
+        x = x.x
+    if not isinstance(x, Cast) or not x.x.dtype.is_half or x.x.space in WEIGHT_SPACES or isinstance(x.x, Constant):
+        return node
+    lifted = b.cast(b.lift(x.x, node.via), DType.F32)
+    for view in reversed(views):
+        lifted = view.with_children([lifted])
+    return lifted
 
 
 def _is_computed(weight: Value) -> bool:
