@@ -134,11 +134,12 @@ def _of_kind(kind: type, schedule: Schedule) -> Choose:
 
 SCHEDULES: dict[str, Choose] = {
     "default": lambda kernel: None,
-    "columns": _products(columns=16, rows=16, group=3),
+    "one matrix a program": _products(matrices=1),
+    "columns": _products(columns=16, rows=16, group=3, matrices=1),
     "persistent": _products(persistent=1, rows=16),
-    "persistent columns": _products(persistent=1, rows=16, columns=16, group=2),
-    "descriptors": _products(descriptors=True, depth=16),
-    "persistent descriptors": _products(descriptors=True, depth=16, persistent=2, rows=16),
+    "persistent columns": _products(persistent=1, rows=16, columns=16, group=2, matrices=1),
+    "descriptors": _products(descriptors=True, depth=16, matrices=1),
+    "persistent descriptors": _products(descriptors=True, depth=16, persistent=2, rows=16, matrices=1),
     "split": _of_kind(MemberSchedule, MemberSchedule(1, 2, split=3)),
     "split, several tiles a program": _of_kind(MemberSchedule, MemberSchedule(4, 2, split=2)),
     "atomic": _of_kind(MemberSchedule, MemberSchedule(2, 2, split=3, atomic=True)),

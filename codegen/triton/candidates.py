@@ -24,6 +24,7 @@ from columba.codegen.triton.schedule import (
 )
 from columba.codegen.triton.traversal import (
     least_bytes_of,
+    member_bytes_of,
     most_pieces,
     schedule_of_traversal,
     traversal_functions,
@@ -153,27 +154,29 @@ def _check_product(kernel: Gemm, schedule: ProductSchedule, limits: Limits) -> N
     size = schedule.rows * columns * power_of_two(lead)
     _check_block(size, schedule.warps, limits, ACCUMULATORS)
     depth = min(schedule.depth, max(16, power_of_two(product.x.shape[-1])))
-    staged = schedule.stages * depth * (schedule.rows * lead + columns) * product.dtype.itemsize
-    if staged > limits.shared:
-        raise IllegalSchedule(f"{staged} bytes of shared memory for the steps under way; there are {limits.shared}")
+    _check_staged(schedule.stages * depth * (schedule.rows * lead + columns) * product.dtype.itemsize, limits)
 
 
 def _check_outer(kernel: GemmReduce, schedule: OuterSchedule, limits: Limits) -> None:
     _check_block(schedule.depth * schedule.columns, schedule.warps, limits, ACCUMULATORS)
     lead = math.prod(kernel.x.shape[:-1]) if kernel.shared else 1
-    staged = (
-        schedule.stages * schedule.rows * lead * (schedule.depth + schedule.columns) * kernel.out.type.dtype.itemsize
-    )
-    if staged > limits.shared:
-        raise IllegalSchedule(f"{staged} bytes of shared memory for the steps under way; there are {limits.shared}")
+    element = kernel.out.type.dtype.itemsize
+    _check_staged(schedule.stages * schedule.rows * lead * (schedule.depth + schedule.columns) * element, limits)
+
+
+def _check_staged(size: int, limits: Limits) -> None:
+    if size > limits.shared:
+        raise IllegalSchedule(f"{size} bytes of shared memory for the steps under way; there are {limits.shared}")
 
 
 def _check_elements(kernel: Traversal, schedule: Schedule | None, limits: Limits) -> None:
     if isinstance(schedule, RowSchedule):
         _check_block(schedule.rows * width_of_traversal(kernel) // schedule.pieces, schedule.warps, limits, HELD)
     if isinstance(schedule, MemberSchedule):
-        size = schedule.owners * schedule.members * width_of_traversal(kernel)
-        _check_block(size, schedule.warps, limits, HELD)
+        members = schedule.owners * schedule.members
+        _check_block(members * width_of_traversal(kernel), schedule.warps, limits, HELD)
+        if schedule.stages > 1:
+            _check_staged((schedule.stages - 1) * members * member_bytes_of(kernel), limits)
 
 
 def _check_block(size: int, warps: int, limits: Limits, most: int) -> None:
@@ -193,12 +196,14 @@ def _products(kernel: Gemm, default: ProductSchedule) -> Iterator[Schedule]:
     yield from (replace(default, stages=n) for n in (2, 4))
     for columns in (32, 64, 128):
         if columns < width:
-            yield from (replace(default, columns=columns, rows=rows, group=8) for rows in (64, 128))
+            yield from (replace(default, columns=columns, rows=rows, group=8, matrices=1) for rows in (64, 128))
     yield replace(default, group=8)
+    if default.matrices > 1:
+        yield from (replace(default, matrices=n, warps=w) for n, w in ((1, 1), (1, 2), (default.matrices, 2)))
     for base in (default, replace(default, rows=128, warps=8)):
         yield from (replace(base, persistent=n) for n in (1, 2, 4))
-        yield replace(base, descriptors=True)
-        yield replace(base, descriptors=True, persistent=1)
+        yield replace(base, descriptors=True, matrices=1)
+        yield replace(base, descriptors=True, persistent=1, matrices=1)
 
 
 def _outer(default: OuterSchedule) -> Iterator[Schedule]:
@@ -223,5 +228,7 @@ def _members(kernel: Traversal, width: int) -> Iterator[Schedule]:
         for (owners, members), fewer in itertools.product((*low, *medium, *many), (1, 2)):
             warps = member_warps(owners * members, width, least)
             yield MemberSchedule(owners, members, max(1, warps // fewer))
+        for (owners, members), stages in itertools.product(((2, 8), (1, 16), (1, 32)), (2, 3)):
+            yield MemberSchedule(owners, members, member_warps(owners * members, width, least), stages=stages)
     for split, atomic, members in itertools.product((64, 256, 1024), (False, True), (16, 64)):
         yield MemberSchedule(1, members, member_warps(members, width, least, most=16), split, atomic)

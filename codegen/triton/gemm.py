@@ -39,9 +39,12 @@ def gemm_function(kernel: Gemm, name: str, schedule: ProductSchedule) -> Functio
 def schedule_of_product(kernel: Gemm) -> ProductSchedule:
     """How a product runs where nobody says."""
     product = product_of(kernel)
-    lead = 1 if one_matrix_at_a_time(kernel) else math.prod(power_of_two(n) for n in product.x.shape[:-1])
+    by_matrix = one_matrix_at_a_time(kernel)
+    lead = 1 if by_matrix else math.prod(power_of_two(n) for n in product.x.shape[:-1])
     n = product.shape[-1]
     default = default_product(product.x.shape[-1], n, lead, product.factors)
+    if by_matrix:
+        default = replace(default, matrices=_side_by_side(product, default.depth))
     factor = n & -n  # the largest power of two that divides it
     if LEAST_COLUMNS <= factor < n:  # no lane of a block of so many columns is idle
         by_columns = default_product(product.x.shape[-1], factor, lead, product.factors)
@@ -51,6 +54,18 @@ def schedule_of_product(kernel: Gemm) -> ProductSchedule:
             return by_columns
     return default
 
+
+def _side_by_side(product: Product, depth: int) -> int:
+    """How many of a row's matrices a program multiplies by, one after the other: as many as give it columns enough."""
+    k, n = product.x.shape[-1], product.shape[-1]
+    if k > depth:
+        return 1
+    matrices = math.prod(product.x.shape[:-1])
+    return max(m for m in range(1, matrices + 1) if matrices % m == 0 and (m == 1 or m * n <= ENOUGH_COLUMNS))
+
+
+ENOUGH_COLUMNS = 64
+"""Of a program, in all matrices together: fewer leave most threads without work."""
 
 LEAST_COLUMNS = 32
 """Narrower blocks of columns read the rows too often."""
@@ -95,6 +110,10 @@ def _made(kernel: Gemm, name: str, schedule: ProductSchedule) -> _Gemm:
         if schedule.columns:
             raise IllegalSchedule(f"gemm {kernel.name}: stores need more than {schedule.columns} columns ({e})") from e
         raise
+    if schedule.matrices > 1 and not made.takes_several:
+        raise IllegalSchedule(
+            f"gemm {kernel.name}: {schedule.matrices} matrices a program do not divide those of a row, or have several steps in depth"
+        )
     if schedule.descriptors and not made.descriptors:
         raise IllegalSchedule(f"gemm {kernel.name}: no operand is dense, aligned, and a multiple of the steps in depth")
     return made
@@ -183,6 +202,12 @@ class _Gemm:
     @property
     def matrices(self) -> int:
         return math.prod(self.lead) if self.by_matrix else 1
+
+    @property
+    def takes_several(self) -> bool:
+        """Whether a program can work on several matrices of a row, one after the other."""
+        divides = self.matrices % self.schedule.matrices == 0
+        return divides and self.k <= self.depth and self.column_blocks == 1 and not self.descriptors
 
     @property
     def column_blocks(self) -> int:
@@ -334,15 +359,24 @@ class _Gemm:
     def function(self) -> Function:
         layout = BlockShape()
         layout.see(below(self.stores))
-        writer = Writer(layout, {*self.names.arguments, *_TAKEN, *self.descriptors}, count_readers(self.stores))
+        schedule = self.schedule
+        pieces = self.matrices // schedule.matrices * self.column_blocks
+        outer = Writer(layout, {*self.names.arguments, *_TAKEN, *self.descriptors}, count_readers(self.stores))
+        writer = outer
+        if schedule.matrices > 1:
+            self._write_shared(outer)
+            writer = outer.inner()
+            writer.lines.append("matrix = head" if pieces == 1 else f"matrix = group * {schedule.matrices} + head")
         for dot in self.dots.values():
             if dot.right_descriptor or dot.left_descriptor:
                 for item in (self.begin, self.segment):
                     writer.read(item)
             write_dot(dot, self.product.factors, self.k, self.depth, writer)
         write_statements(writer, self.stores)
-        pieces = self.matrices * self.column_blocks
-        schedule = self.schedule
+        if writer is not outer:
+            outer.lines.append("# The row's matrices one after the other.")
+            outer.lines.append(f"for head in tl.static_range({schedule.matrices}):")
+            outer.lines += [f"    {line}" for line in writer.lines]
         constants = {"ROWS": self.rows, "DEPTH": self.depth}
         if schedule.columns:
             constants["COLUMNS"] = schedule.columns
@@ -352,7 +386,9 @@ class _Gemm:
         grid = replace(tiles, times=pieces, per_processor=schedule.persistent)
         variant = Variant((grid,), tuple(constants.items()), schedule.warps, schedule.stages)
         fields = {
-            "body": writer.lines,
+            "body": outer.lines,
+            "piece": self._piece,
+            "pieces": pieces,
             "descriptors": list(self.descriptors.values()),
             "persistent": bool(schedule.persistent),
             "tiles": self._tiles(pieces),
@@ -369,6 +405,23 @@ class _Gemm:
         )
         return Function(self.name, "gemm.py.jinja", launch, fields)
 
+    def _write_shared(self, writer: Writer) -> None:
+        """What all matrices of a row need: where it is, and what its index maps lead to."""
+        of_matrix = {self.items("matrix"), *self.dots}
+        for item in below([*self.stores, *(x for d in self.dots.values() for x in (d.left, d.right))]):
+            if of_matrix.isdisjoint(item.args) and item not in of_matrix:
+                if item.name and item not in self.stores:
+                    writer.write([item])
+            else:
+                of_matrix.add(item)
+
+    @property
+    def _piece(self) -> str:
+        """What a program's piece of a tile is called."""
+        if self.schedule.matrices > 1:
+            return "group"
+        return "matrix" if self.column_blocks == 1 else "column" if self.matrices == 1 else "piece"
+
     def _tiles(self, pieces: int) -> str:
         """The number of tiles, if the function needs it."""
         if pieces == 1 and not self.schedule.persistent:
@@ -378,7 +431,7 @@ class _Gemm:
         return self.names.tiles(Tiles(self.via, self.rows))
 
 
-_TAKEN = ("depth", "tile", "piece", "program", "matrix", "column")
+_TAKEN = ("depth", "tile", "piece", "program", "matrix", "column", "group", "head")
 
 
 def _parts(shape: Shape) -> dict[int, Shape]:

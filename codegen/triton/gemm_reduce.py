@@ -89,6 +89,19 @@ class _Outer:
     def _column_blocks(self) -> int:
         return -(-self.n // self.columns)
 
+    def _steps(self, rows: str) -> dict[str, str]:
+        """The loop over the rows of a tile.
+
+        TF32 wants one operand transposed, and copies that are under way to where it stands transposed are of 4 bytes each.
+        """
+        if self.dtype is not DType.F32 or self.schedule.stages == 1:
+            return {"steps": f"range(0, {rows}, ROWS)", "why": ""}
+        stages = f'{self.schedule.stages} if PRECISION == "ieee" else 1'
+        return {
+            "steps": f"tl.range(0, {rows}, ROWS, num_stages={stages})",
+            "why": "Copies that transpose, which TF32 wants, are not worth having under way.",
+        }
+
     def function(self) -> Function:
         parts = self.names.workspace(self.workspace)
         layout = BlockShape()
@@ -106,7 +119,7 @@ class _Outer:
         fields = {
             "before": writer.lines,
             "loop": inner.lines,
-            "rows": f"{end} - {begin}",
+            **self._steps(f"{end} - {begin}"),
             "left": operand(f"tl.trans({left})", self.dtype),
             "right": operand(right, self.dtype),
             "kind": computed(self.dtype),

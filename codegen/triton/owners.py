@@ -17,6 +17,10 @@ SECTOR = 32
 """Bytes that a GPU's memory gives at once."""
 
 
+NUMBER = 8
+"""Bytes of a row's number at most."""
+
+
 def has_loops(kernel: Traversal) -> bool:
     """Whether programs go over members: there is a reduction, or something to store for each of them."""
     assert kernel.via is not None
@@ -66,3 +70,9 @@ class Owners:
         """Bytes of the narrowest rows of features that are loaded of members. What is less than a sector is a handful of scalars."""
         found = [n for item, n in self.values.row_bytes.items() if MEMBER in item.axes and n >= SECTOR]
         return min(found, default=SECTOR)
+
+    @property
+    def member_bytes(self) -> int:
+        """Bytes that are loaded of each member: its rows, and the numbers that lead there."""
+        rows = sum(n for item, n in self.values.row_bytes.items() if MEMBER in item.axes)
+        return rows + NUMBER * len(self.names.arguments)

@@ -119,7 +119,8 @@ class ProductSchedule:
     on a row finds all of it. ``stages`` are steps of loads under way. Where a tile's columns or matrices are several programs' work,
     programs go through ``group`` tiles for one piece of the weights after the other, so that both stay in the L2 cache.
     ``persistent``: so many programs for each multiprocessor go over all tiles in turn (0: a program for each tile).
-    ``descriptors``: dense operands are loaded by tensor descriptors (the tensor memory accelerator of sm_90 and newer).
+    ``descriptors``: dense operands are loaded by tensor descriptors (the tensor memory accelerator of sm_90 and newer). ``matrices``: where
+    a row has several matrices, a program multiplies by so many, one after the other.
     """
 
     rows: int
@@ -130,11 +131,12 @@ class ProductSchedule:
     group: int = 1
     persistent: int = 0
     descriptors: bool = False
+    matrices: int = 1
 
     def __post_init__(self) -> None:
         _require_powers_of_two(self, "rows", "depth", "warps", *(["columns"] if self.columns else []))
-        if self.group < 1 or self.persistent < 0 or self.stages < 1:
-            raise IllegalSchedule(f"{self}: group and stages are at least 1, persistent at least 0")
+        if self.group < 1 or self.persistent < 0 or self.stages < 1 or self.matrices < 1:
+            raise IllegalSchedule(f"{self}: group, stages and matrices are at least 1, persistent at least 0")
 
 
 @dataclass(frozen=True)
@@ -289,11 +291,7 @@ def default_outer(depth: int, columns: int, dtype: DType) -> OuterSchedule:
     is_half = dtype in (DType.BF16, DType.F16)
     warps = 8 if depth * columns >= 4096 and not is_half else 4
     rows = clamp(warps * WARP * 16 // (min(depth, columns) * dtype.itemsize), 32 if is_half else LEAST, 128)
-    # TF32 wants one operand transposed, and copies that are under way to where it stands transposed are of 4 bytes each.
-    stages = 1 if dtype is DType.F32 else 3
-    return OuterSchedule(
-        summed=MOST_STEPS * LEAST, rows=rows, depth=depth, columns=columns, warps=warps, stages=stages, least=2 * LEAST
-    )
+    return OuterSchedule(MOST_STEPS * LEAST, rows=rows, depth=depth, columns=columns, warps=warps, least=2 * LEAST)
 
 
 LEAST = 16

@@ -75,6 +75,11 @@ def least_bytes_of(kernel: Traversal) -> int:
     return _made_members(kernel, kernel.name, None).least_bytes
 
 
+def member_bytes_of(kernel: Traversal) -> int:
+    """Bytes that a traversal loads of each member."""
+    return _made_members(kernel, kernel.name, None).member_bytes
+
+
 def _choices(kernel: Traversal) -> list[Parts]:
     found = parts_of_reshapes(values_of(kernel))
     return [{}, found] if found else [{}]

@@ -33,7 +33,7 @@ from columba.codegen.triton import (
     is_legal,
 )
 from columba.driver import Compilation
-from columba.ir.plan.kernels import Gemm, Kernel, Traversal
+from columba.ir.plan.kernels import Gemm, Kernel, Traversal, product_of
 from columba.ir.plan.planned import Planned
 from columba.ir.types import DType
 from columba.runtime.backends import TritonBackend
@@ -107,14 +107,15 @@ def outer(schedule: Schedule) -> Choose:
 
 
 STRUCTURES: dict[str, Choose] = {
-    "columns": products(columns=16, rows=16, group=3),
+    "columns": products(columns=16, rows=16, group=3, matrices=1),
     "persistent": products(persistent=1, rows=16),
-    "persistent columns": products(persistent=1, rows=16, columns=16, group=2),
-    "descriptors": products(descriptors=True, depth=16),
-    "persistent descriptors": products(descriptors=True, depth=16, persistent=2, rows=16),
+    "persistent columns": products(persistent=1, rows=16, columns=16, group=2, matrices=1),
+    "descriptors": products(descriptors=True, depth=16, matrices=1),
+    "persistent descriptors": products(descriptors=True, depth=16, persistent=2, rows=16, matrices=1),
     "split": members(MemberSchedule(1, 2, split=3)),
     "split, several tiles a program": members(MemberSchedule(4, 2, split=2)),
     "atomic": members(MemberSchedule(2, 2, split=3, atomic=True)),
+    "loads under way": members(MemberSchedule(2, 2, stages=2)),
     "one case": members(DegreeSchedule(((math.inf, MemberSchedule(2, 4)),))),
     "small outer blocks": outer(OuterSchedule(summed=7, rows=16, depth=16, columns=16)),
 }
@@ -235,6 +236,24 @@ def test_what_a_kernel_cannot_have() -> None:
 def test_what_is_no_schedule(value: object) -> None:
     with pytest.raises(IllegalSchedule):
         from_json(value)  # type: ignore[arg-type]
+
+
+def test_small_matrices_of_a_row_are_one_program_s_work() -> None:
+    """Four heads of 16 by 16: a program for each would have 512 elements."""
+    compilation = compilation_of("hgt", 64, 4)
+    heads = [k for k in kernels_of(compilation) if isinstance(k, Gemm) and product_of(k).x.shape == (4, 16)]
+    assert len(heads) == 4
+    for kernel in heads:
+        default = default_schedule(kernel)
+        assert isinstance(default, ProductSchedule)
+        assert default.matrices == 4
+        for wrong in (replace(default, matrices=3), replace(default, matrices=8), replace(default, columns=8)):
+            with pytest.raises(IllegalSchedule, match="matrices a program"):
+                check(kernel, wrong)
+        check(kernel, replace(default, matrices=2))
+    plain = next(k for k in kernels_of(compilation) if isinstance(k, Gemm) and product_of(k).x.shape == (64,))
+    with pytest.raises(IllegalSchedule, match="matrices a program"):
+        check(plain, ProductSchedule(32, 64, matrices=2))
 
 
 def test_schedules_of_kernels_that_there_are_not_change_nothing() -> None:

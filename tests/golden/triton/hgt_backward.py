@@ -12,15 +12,6 @@ def longest_of(begin, end, OWNERS: tl.constexpr):
     # The most members that an owner of this block has.
     return tl.reduce(tl.reshape(end - begin, (OWNERS,)), 0, tl.standard._elementwise_max)
 
-
-@triton.jit
-def in_groups(program, n_tiles, PIECES: tl.constexpr, GROUP: tl.constexpr):
-    # Neighbouring programs take one piece of the weights for GROUP tiles, then the next piece for the same tiles.
-    group = program // (GROUP * PIECES)
-    height = tl.minimum(n_tiles - group * GROUP, GROUP)
-    within = program % (GROUP * PIECES)
-    return group * GROUP + within % height, within // height
-
 # traversal pointwise_47_kernel(owner=ntype, via=none) {
 #   %0: ntype[] f32 = load(buffer=@skip, via=none, at=ntype)
 #   %1: ntype[] f32 = pointwise(%0, function=sigmoid, scalars=[])
@@ -324,9 +315,9 @@ def HGTConv_backward_grad_out_weight_kernel(
     end = tl.load(tiles_node_by_ntype_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
-    # ROWS rows of the tile at a time.
+    # ROWS rows of the tile at a time. Copies that transpose, which TF32 wants, are not worth having under way.
     total = tl.full((DEPTH, COLUMNS), 0, tl.float32)
-    for start in range(0, end - begin, ROWS):
+    for start in tl.range(0, end - begin, ROWS, num_stages=3 if PRECISION == "ieee" else 1):
         position = begin + start + tl.arange(0, ROWS)[:, None]
         valid = position < end
         number = tl.load(order_node_by_ntype_ptr + position, mask=valid, other=0).to(tl.int64)
@@ -591,29 +582,31 @@ def HGTConv_backward_linear_49_kernel(
     msg_ptr,
     ROWS: tl.constexpr,
     DEPTH: tl.constexpr,
-    GROUP: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
     """For each row of src_rel: reduce_48 times msg transposed of the row's rel. Stores linear_49."""
-    tile, matrix = in_groups(tl.program_id(0), n_tiles, 4, GROUP)
+    tile = tl.program_id(0)
     begin = tl.load(tiles_src_rel_by_rel_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None, None]
     number = position.to(tl.int64)
+    f1 = tl.arange(0, 16)[None, None, :]
+    k = tl.arange(0, DEPTH)[None, :, None]
     end = tl.load(tiles_src_rel_by_rel_32_ptr + 2 * n_tiles + tile)
     valid = position < end
     rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
-    f1 = tl.arange(0, 16)[None, None, :]
-    total = tl.full((ROWS, 16), 0, tl.float32)
-    k = tl.arange(0, DEPTH)[None, :, None]
-    reduce_48 = tl.load(reduce_48_ptr + number * 64 + (matrix * 16 + k), mask=valid, other=0.0)
     k_2 = tl.arange(0, DEPTH)[:, None, None]
-    msg = tl.load(msg_ptr + rel * 1024 + (matrix * 256 + f1 * 16 + k_2))
-    left = tl.reshape(reduce_48, (ROWS, DEPTH)).to(OPERAND)
-    right = tl.reshape(msg, (DEPTH, 16)).to(OPERAND)
-    total = tl.dot(left, right, total, input_precision=PRECISION)
-    product = tl.reshape(total, (ROWS, 1, 16))
-    tl.store(linear_49_ptr + number * 64 + (matrix * 16 + f1), product, mask=valid)
+    # The row's matrices one after the other.
+    for head in tl.static_range(4):
+        matrix = head
+        total = tl.full((ROWS, 16), 0, tl.float32)
+        reduce_48 = tl.load(reduce_48_ptr + number * 64 + (matrix * 16 + k), mask=valid, other=0.0)
+        msg = tl.load(msg_ptr + rel * 1024 + (matrix * 256 + f1 * 16 + k_2))
+        left = tl.reshape(reduce_48, (ROWS, DEPTH)).to(OPERAND)
+        right = tl.reshape(msg, (DEPTH, 16)).to(OPERAND)
+        total = tl.dot(left, right, total, input_precision=PRECISION)
+        product = tl.reshape(total, (ROWS, 1, 16))
+        tl.store(linear_49_ptr + number * 64 + (matrix * 16 + f1), product, mask=valid)
 
 
 # gemm_reduce outer_reduce_55_kernel(via=rel:src_rel->rel, shared=false, schedule={tile_rows=1024}) {
@@ -647,9 +640,9 @@ def HGTConv_backward_outer_reduce_55_kernel(
     matrix = tl.program_id(2)
     k = tl.arange(0, DEPTH)[None, None, :]
     n = tl.arange(0, COLUMNS)[None, None, :]
-    # ROWS rows of the tile at a time.
+    # ROWS rows of the tile at a time. Copies that transpose, which TF32 wants, are not worth having under way.
     total = tl.full((DEPTH, COLUMNS), 0, tl.float32)
-    for start in range(0, end - begin, ROWS):
+    for start in tl.range(0, end - begin, ROWS, num_stages=3 if PRECISION == "ieee" else 1):
         position = begin + start + tl.arange(0, ROWS)[:, None, None]
         valid = position < end
         src = tl.load(src_of_src_rel_ptr + position, mask=valid, other=0).to(tl.int64)
@@ -704,29 +697,31 @@ def HGTConv_backward_linear_45_kernel(
     pointwise_44_ptr,
     ROWS: tl.constexpr,
     DEPTH: tl.constexpr,
-    GROUP: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
     """For each row of src_rel: reduce_43 times pointwise_44 transposed of the row's rel. Stores linear_45."""
-    tile, matrix = in_groups(tl.program_id(0), n_tiles, 4, GROUP)
+    tile = tl.program_id(0)
     begin = tl.load(tiles_src_rel_by_rel_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None, None]
     number = position.to(tl.int64)
+    f1 = tl.arange(0, 16)[None, None, :]
+    k = tl.arange(0, DEPTH)[None, :, None]
     end = tl.load(tiles_src_rel_by_rel_32_ptr + 2 * n_tiles + tile)
     valid = position < end
     rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
-    f1 = tl.arange(0, 16)[None, None, :]
-    total = tl.full((ROWS, 16), 0, tl.float32)
-    k = tl.arange(0, DEPTH)[None, :, None]
-    reduce_43 = tl.load(reduce_43_ptr + number * 64 + (matrix * 16 + k), mask=valid, other=0.0)
     k_2 = tl.arange(0, DEPTH)[:, None, None]
-    pointwise_44 = tl.load(pointwise_44_ptr + rel * 1024 + (matrix * 256 + f1 * 16 + k_2))
-    left = tl.reshape(reduce_43, (ROWS, DEPTH)).to(OPERAND)
-    right = tl.reshape(pointwise_44, (DEPTH, 16)).to(OPERAND)
-    total = tl.dot(left, right, total, input_precision=PRECISION)
-    product = tl.reshape(total, (ROWS, 1, 16))
-    tl.store(linear_45_ptr + number * 64 + (matrix * 16 + f1), product, mask=valid)
+    # The row's matrices one after the other.
+    for head in tl.static_range(4):
+        matrix = head
+        total = tl.full((ROWS, 16), 0, tl.float32)
+        reduce_43 = tl.load(reduce_43_ptr + number * 64 + (matrix * 16 + k), mask=valid, other=0.0)
+        pointwise_44 = tl.load(pointwise_44_ptr + rel * 1024 + (matrix * 256 + f1 * 16 + k_2))
+        left = tl.reshape(reduce_43, (ROWS, DEPTH)).to(OPERAND)
+        right = tl.reshape(pointwise_44, (DEPTH, 16)).to(OPERAND)
+        total = tl.dot(left, right, total, input_precision=PRECISION)
+        product = tl.reshape(total, (ROWS, 1, 16))
+        tl.store(linear_45_ptr + number * 64 + (matrix * 16 + f1), product, mask=valid)
 
 
 # traversal reduce_46_kernel(owner=node, via=src:src_rel->node) {
@@ -886,9 +881,9 @@ def HGTConv_backward_grad_msg_kernel(
     matrix = tl.program_id(2)
     k = tl.arange(0, DEPTH)[None, None, :]
     n = tl.arange(0, COLUMNS)[None, None, :]
-    # ROWS rows of the tile at a time.
+    # ROWS rows of the tile at a time. Copies that transpose, which TF32 wants, are not worth having under way.
     total = tl.full((DEPTH, COLUMNS), 0, tl.float32)
-    for start in range(0, end - begin, ROWS):
+    for start in tl.range(0, end - begin, ROWS, num_stages=3 if PRECISION == "ieee" else 1):
         position = begin + start + tl.arange(0, ROWS)[:, None, None]
         valid = position < end
         src = tl.load(src_of_src_rel_ptr + position, mask=valid, other=0).to(tl.int64)
@@ -1150,9 +1145,9 @@ def HGTConv_backward_grad_k_weight_kernel(
     end = tl.load(tiles_node_by_ntype_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
-    # ROWS rows of the tile at a time.
+    # ROWS rows of the tile at a time. Copies that transpose, which TF32 wants, are not worth having under way.
     total = tl.full((DEPTH, COLUMNS), 0, tl.float32)
-    for start in range(0, end - begin, ROWS):
+    for start in tl.range(0, end - begin, ROWS, num_stages=3 if PRECISION == "ieee" else 1):
         position = begin + start + tl.arange(0, ROWS)[:, None]
         valid = position < end
         number = tl.load(order_node_by_ntype_ptr + position, mask=valid, other=0).to(tl.int64)
@@ -1453,9 +1448,9 @@ def HGTConv_backward_grad_q_weight_kernel(
     end = tl.load(tiles_node_by_ntype_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
-    # ROWS rows of the tile at a time.
+    # ROWS rows of the tile at a time. Copies that transpose, which TF32 wants, are not worth having under way.
     total = tl.full((DEPTH, COLUMNS), 0, tl.float32)
-    for start in range(0, end - begin, ROWS):
+    for start in tl.range(0, end - begin, ROWS, num_stages=3 if PRECISION == "ieee" else 1):
         position = begin + start + tl.arange(0, ROWS)[:, None]
         valid = position < end
         number = tl.load(order_node_by_ntype_ptr + position, mask=valid, other=0).to(tl.int64)
@@ -1525,9 +1520,9 @@ def HGTConv_backward_grad_v_weight_kernel(
     end = tl.load(tiles_node_by_ntype_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
-    # ROWS rows of the tile at a time.
+    # ROWS rows of the tile at a time. Copies that transpose, which TF32 wants, are not worth having under way.
     total = tl.full((DEPTH, COLUMNS), 0, tl.float32)
-    for start in range(0, end - begin, ROWS):
+    for start in tl.range(0, end - begin, ROWS, num_stages=3 if PRECISION == "ieee" else 1):
         position = begin + start + tl.arange(0, ROWS)[:, None]
         valid = position < end
         number = tl.load(order_node_by_ntype_ptr + position, mask=valid, other=0).to(tl.int64)

@@ -19,15 +19,6 @@ def longest_of(begin, end, OWNERS: tl.constexpr):
     # The most members that an owner of this block has.
     return tl.reduce(tl.reshape(end - begin, (OWNERS,)), 0, tl.standard._elementwise_max)
 
-
-@triton.jit
-def in_groups(program, n_tiles, PIECES: tl.constexpr, GROUP: tl.constexpr):
-    # Neighbouring programs take one piece of the weights for GROUP tiles, then the next piece for the same tiles.
-    group = program // (GROUP * PIECES)
-    height = tl.minimum(n_tiles - group * GROUP, GROUP)
-    within = program % (GROUP * PIECES)
-    return group * GROUP + within % height, within // height
-
 # traversal pointwise_35_kernel(owner=ntype, via=none) {
 #   %0: ntype[] f32 = load(buffer=@skip, via=none, at=ntype)
 #   %1: ntype[] f32 = pointwise(%0, function=sigmoid, scalars=[])
@@ -142,30 +133,32 @@ def HGTConv_saved_1_kernel(
     pointwise_27_ptr,
     ROWS: tl.constexpr,
     DEPTH: tl.constexpr,
-    GROUP: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
     """For each row of src_rel: saved_0 times pointwise_27 of the row's rel. Stores saved_1."""
-    tile, matrix = in_groups(tl.program_id(0), n_tiles, 4, GROUP)
+    tile = tl.program_id(0)
     begin = tl.load(tiles_src_rel_by_rel_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None, None]
+    number = position.to(tl.int64)
+    f1 = tl.arange(0, 16)[None, None, :]
     end = tl.load(tiles_src_rel_by_rel_32_ptr + 2 * n_tiles + tile)
     valid = position < end
     src = tl.load(src_of_src_rel_ptr + position, mask=valid, other=0).to(tl.int64)
-    rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
-    f1 = tl.arange(0, 16)[None, None, :]
-    total = tl.full((ROWS, 16), 0, tl.float32)
     k = tl.arange(0, DEPTH)[None, :, None]
-    saved_0_src = tl.load(saved_0_ptr + src * 64 + (matrix * 16 + k), mask=valid, other=0.0)
+    rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
     k_2 = tl.arange(0, DEPTH)[:, None, None]
-    pointwise_27 = tl.load(pointwise_27_ptr + rel * 1024 + (matrix * 256 + k_2 * 16 + f1))
-    left = tl.reshape(saved_0_src, (ROWS, DEPTH)).to(OPERAND)
-    right = tl.reshape(pointwise_27, (DEPTH, 16)).to(OPERAND)
-    total = tl.dot(left, right, total, input_precision=PRECISION)
-    product = tl.reshape(total, (ROWS, 1, 16))
-    number = position.to(tl.int64)
-    tl.store(saved_1_ptr + number * 64 + (matrix * 16 + f1), product, mask=valid)
+    # The row's matrices one after the other.
+    for head in tl.static_range(4):
+        matrix = head
+        total = tl.full((ROWS, 16), 0, tl.float32)
+        saved_0_src = tl.load(saved_0_ptr + src * 64 + (matrix * 16 + k), mask=valid, other=0.0)
+        pointwise_27 = tl.load(pointwise_27_ptr + rel * 1024 + (matrix * 256 + k_2 * 16 + f1))
+        left = tl.reshape(saved_0_src, (ROWS, DEPTH)).to(OPERAND)
+        right = tl.reshape(pointwise_27, (DEPTH, 16)).to(OPERAND)
+        total = tl.dot(left, right, total, input_precision=PRECISION)
+        product = tl.reshape(total, (ROWS, 1, 16))
+        tl.store(saved_1_ptr + number * 64 + (matrix * 16 + f1), product, mask=valid)
 
 
 # gemm linear_28_kernel(schedule={tile_rows=32}) {
@@ -270,30 +263,32 @@ def HGTConv_saved_6_kernel(
     msg_ptr,
     ROWS: tl.constexpr,
     DEPTH: tl.constexpr,
-    GROUP: tl.constexpr,
     PRECISION: tl.constexpr,
     OPERAND: tl.constexpr,
 ):
     """For each row of src_rel: saved_5 times msg of the row's rel. Stores saved_6."""
-    tile, matrix = in_groups(tl.program_id(0), n_tiles, 4, GROUP)
+    tile = tl.program_id(0)
     begin = tl.load(tiles_src_rel_by_rel_32_ptr + n_tiles + tile)
     position = begin + tl.arange(0, ROWS)[:, None, None]
+    number = position.to(tl.int64)
+    f1 = tl.arange(0, 16)[None, None, :]
     end = tl.load(tiles_src_rel_by_rel_32_ptr + 2 * n_tiles + tile)
     valid = position < end
     src = tl.load(src_of_src_rel_ptr + position, mask=valid, other=0).to(tl.int64)
-    rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
-    f1 = tl.arange(0, 16)[None, None, :]
-    total = tl.full((ROWS, 16), 0, tl.float32)
     k = tl.arange(0, DEPTH)[None, :, None]
-    saved_5_src = tl.load(saved_5_ptr + src * 64 + (matrix * 16 + k), mask=valid, other=0.0)
+    rel = tl.load(tiles_src_rel_by_rel_32_ptr + tile).to(tl.int64)
     k_2 = tl.arange(0, DEPTH)[:, None, None]
-    msg = tl.load(msg_ptr + rel * 1024 + (matrix * 256 + k_2 * 16 + f1))
-    left = tl.reshape(saved_5_src, (ROWS, DEPTH)).to(OPERAND)
-    right = tl.reshape(msg, (DEPTH, 16)).to(OPERAND)
-    total = tl.dot(left, right, total, input_precision=PRECISION)
-    product = tl.reshape(total, (ROWS, 1, 16))
-    number = position.to(tl.int64)
-    tl.store(saved_6_ptr + number * 64 + (matrix * 16 + f1), product, mask=valid)
+    # The row's matrices one after the other.
+    for head in tl.static_range(4):
+        matrix = head
+        total = tl.full((ROWS, 16), 0, tl.float32)
+        saved_5_src = tl.load(saved_5_ptr + src * 64 + (matrix * 16 + k), mask=valid, other=0.0)
+        msg = tl.load(msg_ptr + rel * 1024 + (matrix * 256 + k_2 * 16 + f1))
+        left = tl.reshape(saved_5_src, (ROWS, DEPTH)).to(OPERAND)
+        right = tl.reshape(msg, (DEPTH, 16)).to(OPERAND)
+        total = tl.dot(left, right, total, input_precision=PRECISION)
+        product = tl.reshape(total, (ROWS, 1, 16))
+        tl.store(saved_6_ptr + number * 64 + (matrix * 16 + f1), product, mask=valid)
 
 
 # traversal saved_9_kernel(owner=node, via=dst:edge->node) {

@@ -354,9 +354,9 @@ def RGCNConv_backward_grad_weight_kernel(
     end = tl.load(tiles_src_rel_by_rel_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
-    # ROWS rows of the tile at a time.
+    # ROWS rows of the tile at a time. Copies that transpose, which TF32 wants, are not worth having under way.
     total = tl.full((DEPTH, COLUMNS), 0, tl.float32)
-    for start in range(0, end - begin, ROWS):
+    for start in tl.range(0, end - begin, ROWS, num_stages=3 if PRECISION == "ieee" else 1):
         position = begin + start + tl.arange(0, ROWS)[:, None]
         valid = position < end
         src = tl.load(src_of_src_rel_ptr + position, mask=valid, other=0).to(tl.int64)
@@ -423,9 +423,9 @@ def RGCNConv_backward_grad_root_kernel(
     end = tl.load(tiles_node_by_one_32_to_1024_ptr + 2 * n_tiles + tile)
     k = tl.arange(0, DEPTH)[None, :]
     n = tl.arange(0, COLUMNS)[None, :]
-    # ROWS rows of the tile at a time.
+    # ROWS rows of the tile at a time. Copies that transpose, which TF32 wants, are not worth having under way.
     total = tl.full((DEPTH, COLUMNS), 0, tl.float32)
-    for start in range(0, end - begin, ROWS):
+    for start in tl.range(0, end - begin, ROWS, num_stages=3 if PRECISION == "ieee" else 1):
         position = begin + start + tl.arange(0, ROWS)[:, None]
         number = position.to(tl.int64)
         valid = position < end

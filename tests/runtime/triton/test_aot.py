@@ -15,7 +15,7 @@ pytest.importorskip("triton")
 
 import columba
 from columba import nn
-from columba.codegen.triton import BufferArgument, Launch, candidates, emit
+from columba.codegen.triton import BufferArgument, Launch, MemberSchedule, candidates, emit
 from columba.codegen.triton.candidates import limits_of
 from columba.driver import Compilation
 from columba.ir.plan.kernels import Gemm, Kernel, Traversal
@@ -253,6 +253,37 @@ def test_descriptors_reach_the_tensor_memory_accelerator(target: str) -> None:
     assert "UTMALDG" in binary.assembly
     assert "HGMMA" in binary.assembly
     check_spills(binary)
+
+
+@pytest.mark.parametrize("target", ["sm_90", *(pytest.param(t, marks=pytest.mark.slow) for t in ("sm_80", "sm_100"))])
+def test_members_of_several_steps_are_under_way(target: str) -> None:
+    """Copies to shared memory, of 16 bytes each, where a schedule says so; the functions for hubs stay as they are."""
+    plan = compilation_of("rgcn", 64, 1, torch.float32).plans[0]
+    kernel = plan.kernels[-1]
+    assert isinstance(kernel, Traversal)
+    schedules = {(plan.name, kernel.name): MemberSchedule(1, 16, warps=4, stages=2)}
+    binary, *of_hubs = compile_plans([plan], DType.I32, target, schedules=schedules, only={kernel.name})
+    assert len(of_hubs) == 2
+    assert re.search(r"LDGSTS\S*128", binary.assembly)
+    assert not any("LDGSTS" in b.assembly for b in of_hubs)
+    for b in (binary, *of_hubs):
+        check_spills(b)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", LAYERS)
+def test_functions_for_hubs_fit(name: str, target: str) -> None:
+    """No registers in memory, shared memory within limits, with one head and with four."""
+    for heads in (1,) if name == "rgcn" else (1, 4):
+        plans = compilation_of(name, 64, heads, torch.float32).plans
+        modules = [emit([plan]) for plan in plans]
+        steps = [s for m in modules for found in m.steps.values() for s in found]
+        only = {s.kernel.name for s in steps if any("_of_hubs" in x.function for x in s.launches)}
+        assert only
+        for binary in compile_plans(plans, DType.I32, target, only=only):
+            check_spills(binary)
+            assert binary.shared <= limits_of(target).shared, binary
 
 
 @pytest.mark.parametrize("reduction", ["sum", "max"])
