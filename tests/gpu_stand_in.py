@@ -219,6 +219,21 @@ def choose(monkeypatch: Patch) -> None:
     monkeypatch.setattr(verdicts, "_known", {})
 
 
+def install_empty(monkeypatch: Patch, launched: list[tuple[Any, ...]]) -> None:
+    """The same, but nothing is compiled: grids and arguments of launches go into ``launched``."""
+    install(monkeypatch)
+
+    class Kernel:
+        function = packed_metadata = None
+        run = staticmethod(lambda *arguments, append=launched.append: append(arguments))
+
+    def compile(self: Any, precision: str, nvidia: bool) -> Any:
+        return triton_gpu._Compiled(self, Kernel, tuple(self.constants.values()))
+
+    monkeypatch.setattr(triton_gpu._BoundLaunch, "compile", compile)
+    monkeypatch.setattr(triton_gpu._BoundLaunch, "compile_others", lambda *_: None)
+
+
 def install_interpreted(monkeypatch: Patch) -> None:
     """The same, but launches run in Triton's interpreter, on the memory that their addresses lead to."""
     install(monkeypatch)

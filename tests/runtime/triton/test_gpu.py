@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -104,6 +105,35 @@ def test_a_graph_that_comes_back_is_launched_with_the_same_grids(seen: gpu_stand
         found.append([(launched.kernel, launched.grid) for launched in seen.launches])
     assert found[0] == found[1] == found[2] == found[3]
     assert all(min(grid) > 0 for _, grid in found[0])
+
+
+LAUNCHES = {"rgcn": 15, "rgat": 20, "hgt": 44}
+"""Of a training step, on a graph without hubs."""
+
+
+@pytest.mark.parametrize("name", LAUNCHES)
+def test_what_a_training_step_asks_of_the_host(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Launches, and calls of Python functions for all that is not one: some dozens, however many launches there are."""
+    launched: list[tuple[Any, ...]] = []
+    gpu_stand_in.install_empty(monkeypatch, launched)
+    graph, x = random_graph(30, 90), torch.randn(30, 16, requires_grad=True)
+    layer = columba.compile(LAYERS[name](), backend="triton", passes=PASSES)
+    for _ in range(5):
+        step(layer, x, graph)
+    launched.clear()
+    calls: list[str] = []
+
+    def note(frame: Any, event: str, _: object) -> None:
+        if event == "call" and frame.f_code.co_filename != gpu_stand_in.__file__:
+            calls.append(frame.f_code.co_name)
+
+    sys.setprofile(note)
+    try:
+        step(layer, x, graph)
+    finally:
+        sys.setprofile(None)
+    assert len(launched) == LAUNCHES[name]
+    assert len(calls) <= 150, calls
 
 
 def test_hooks_see_every_launch(seen: gpu_stand_in.Seen) -> None:
