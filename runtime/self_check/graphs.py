@@ -19,8 +19,8 @@ ISOLATED = 5
 class Sample:
     """The sizes of a random graph.
 
-    ``hub`` edges end in one node, and as many others begin in one. Half of the edges are of relation 0, so that it is several tiles; one
-    edge is of relation 1; the third of the relations that come last have none.
+    ``hub`` edges end in one node, and as many others begin in one. Half of the edges are of relation 0, so that it is several tiles, or,
+    if they are ``spread``, relations take turns; one edge at least is of relation 1; the third of the relations that come last have none.
     """
 
     name: str
@@ -28,6 +28,7 @@ class Sample:
     edges: int
     hub: int
     relations: int
+    spread: bool = False
 
     def with_edges(self, edges: int) -> Sample:
         """As dense, and as uneven."""
@@ -44,7 +45,10 @@ class Sample:
         source, destination = drawn(sources - ISOLATED), drawn(destinations - ISOLATED)
         destination[: self.hub] = 3
         source[self.hub : 2 * self.hub] = 4
-        relation = torch.where(drawn(2) == 0, 0, 2 + drawn(self.relations - self.relations // 3 - 2))
+        used = self.relations - self.relations // 3
+        relation = (
+            torch.arange(self.edges) % used if self.spread else torch.where(drawn(2) == 0, 0, 2 + drawn(used - 2))
+        )
         relation[-1] = 1
         types = [torch.arange(n) * 7 % 5 % (NODE_TYPES - 1) for n in (sources, destinations)]
         graph = Graph(
@@ -60,10 +64,11 @@ class Sample:
 
 SMALL = (
     Sample("a graph with hubs", nodes=150, edges=1500, hub=540, relations=7),
+    Sample("a graph of many relations", nodes=220, edges=400, hub=90, relations=150, spread=True),
     Sample("a small graph", nodes=90, edges=200, hub=0, relations=6),
 )
-"""On the first one default schedules make several tiles of everything; on the second one no row is a sum of many, so that an error of one
-member is not small beside it."""
+"""On the first one default schedules make several tiles of everything; the second one has nodes in so many (node, relation) pairs that they
+are hubs among these, too; on the third one no row is a sum of many, so that an error of one member is not small beside it."""
 
 LARGE = Sample("a large graph", nodes=20_000, edges=100_000, hub=5_000, relations=40)
 
