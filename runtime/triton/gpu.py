@@ -190,10 +190,16 @@ def _straight(launches: Sequence[_Compiled], tensors: int) -> Callable[[Sequence
 
 def is_hooked() -> bool:
     """Whether somebody, a profiler perhaps, wants to see launches."""
+    runtime = _runtime_knobs()
+    enter, leave = runtime.launch_enter_hook, runtime.launch_exit_hook
+    return bool(getattr(enter, "calls", enter) or getattr(leave, "calls", leave))
+
+
+@functools.cache
+def _runtime_knobs() -> Any:
     from triton import knobs
 
-    hooks = (knobs.runtime.launch_enter_hook, knobs.runtime.launch_exit_hook)
-    return any(getattr(hook, "calls", hook) for hook in hooks)
+    return knobs.runtime
 
 
 @dataclass(frozen=True)
