@@ -58,7 +58,9 @@ def graph(seed: int) -> Graph:
     )
 
 
-def gradients(layer: nn.Module, model: nn.Module, x: Tensor, g: Graph, direction: Tensor) -> dict[str, Tensor]:
+def gradients(
+    layer: nn.Module, model: Callable[..., Tensor], x: Tensor, g: Graph, direction: Tensor
+) -> dict[str, Tensor]:
     """The result, and the gradients of the input and of all parameters, in float64."""
     y = model(x, g)
     found = torch.autograd.grad(y, [x, *layer.parameters()], direction.to(y.dtype))
@@ -67,29 +69,47 @@ def gradients(layer: nn.Module, model: nn.Module, x: Tensor, g: Graph, direction
 
 
 def three_ways(
-    name: str, dtype: torch.dtype, backend: str, passes: str, g: Graph, seed: int
+    name: str, dtype: torch.dtype, backend: str, passes: str, g: Graph, seed: int, *, autocast: bool = False
 ) -> list[dict[str, Tensor]]:
-    """What compiled, eager and float64 code gives."""
+    """What compiled, eager and float64 code gives: in ``dtype``, or under autocast to it."""
     if backend == "triton":
         from interpreter_rounding import round_as_gpus_do
 
         round_as_gpus_do()
     torch.manual_seed(seed)
-    layer = randomized(LAYERS[name](), dtype)
+    given = torch.float32 if autocast else dtype
+    layer = randomized(LAYERS[name](), given)
     wide = copy.deepcopy(layer).double()
-    x = torch.randn(NODES, SIZE).to(dtype).requires_grad_()
-    direction = torch.randn(NODES, SIZE).to(dtype)
+    x = torch.randn(NODES, SIZE).to(given).requires_grad_()
+    direction = torch.randn(NODES, SIZE).to(given)
     compiled = columba.compile(layer, backend=backend, passes=passes)
+
+    def under(model: nn.Module) -> Callable[..., Tensor]:
+        def call(*args: object) -> Tensor:
+            with torch.autocast("cpu", dtype=dtype, enabled=autocast):
+                y: Tensor = model(*args)
+            return y
+
+        return call
+
     return [
-        gradients(layer, compiled, x, g, direction),
-        gradients(layer, layer, x, g, direction),
+        gradients(layer, under(compiled), x, g, direction),
+        gradients(layer, under(layer), x, g, direction),
         gradients(wide, wide, x.detach().double().requires_grad_(), g, direction),
     ]
 
 
-def check_errors(name: str, dtype: torch.dtype, backend: str, passes: str = VARIANTS["pairs"], seeds: int = 1) -> None:
+def check_errors(
+    name: str,
+    dtype: torch.dtype,
+    backend: str,
+    passes: str = VARIANTS["pairs"],
+    seeds: int = 1,
+    *,
+    autocast: bool = False,
+) -> None:
     for seed in range(seeds):
-        compiled, eager, exact = three_ways(name, dtype, backend, passes, graph(seed), seed)
+        compiled, eager, exact = three_ways(name, dtype, backend, passes, graph(seed), seed, autocast=autocast)
         for key, wanted in exact.items():
             ours, theirs = ((t[key] - wanted).norm() / wanted.norm() for t in (compiled, eager))
             assert ours <= 2 * theirs + UNIT[dtype], f"{key}: off by {ours:.2e}, PyTorch by {theirs:.2e} (seed {seed})"
@@ -111,6 +131,14 @@ def test_no_farther_from_float64_than_twice_pytorch(dtype: torch.dtype, backend:
 @pytest.mark.parametrize("name", LAYERS)
 def test_every_layer(name: str, dtype: torch.dtype, backend: str, variant: str) -> None:
     check_errors(name, dtype, backend, VARIANTS[variant], seeds=4 if backend == "cpp" else 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("backend", ["cpp", "triton"])
+@pytest.mark.parametrize("name", LAYERS)
+def test_every_layer_under_autocast(name: str, backend: str, variant: str) -> None:
+    check_errors(name, torch.bfloat16, backend, VARIANTS[variant], seeds=4 if backend == "cpp" else 1, autocast=True)
 
 
 # ------------------------------------------------------------------------------------------------ terms that cancel

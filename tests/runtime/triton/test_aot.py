@@ -110,10 +110,11 @@ def check_loads(binary: Binary, source: list[str]) -> None:
 
 
 def check_tensor_cores(binary: Binary, dtype: torch.dtype, *, tf32: bool) -> None:
-    """16-bit and TF32 products are done by tensor cores; float32 ones only if TF32 is allowed."""
+    """16-bit and TF32 products are done by tensor cores; float32 ones, those that make scores in 16 bits too, only if TF32 is allowed."""
     if binary.launch.dot is None:
         assert binary.tensor_core_instructions == 0
-    elif dtype is torch.float32 and not tf32:
+    elif binary.launch.dot is DType.F32 and not tf32:
+        assert dtype is torch.float32 or "linear" in binary.launch.function or "saved" in binary.launch.function
         assert binary.tensor_core_instructions == 0, f"{binary}: IEEE float32 by tensor cores"
     else:
         assert re.search(r"\b(HMMA|HGMMA)", binary.assembly), f"{binary}: no tensor cores"
