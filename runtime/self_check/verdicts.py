@@ -123,7 +123,7 @@ def standing(subject: Subject) -> str:
 
 
 def _fault(subject: Subject, verdict: Verdict) -> str:
-    return f"are wrong on {subject.gpu}: {verdict.kernel}: {verdict.why}"
+    return f"fail their check on {subject.gpu}: {verdict.kernel}: {verdict.why}"
 
 
 _lock = threading.RLock()

@@ -127,8 +127,9 @@ def test_wrong_kernels_do_not_run(seen: gpu_stand_in.Seen, checks: Checks) -> No
             torch.testing.assert_close(torch.autograd.grad(y.sum(), leaves), torch.autograd.grad(wanted.sum(), leaves))
     (warning,) = found
     assert str(warning.message) == (
-        "columba: the triton kernels of RGCNConv are wrong on a GPU that is not there: RGCNConv out_kernel: on a graph with hubs, out is "
-        'nan in row 3 (please report this; COLUMBA_SELF_CHECK=force checks them again). Falling back to backend="torch", which is slower.'
+        f"columba: the triton kernels of RGCNConv fail their check on {gpu_stand_in.NAME}: RGCNConv out_kernel: on a graph with hubs, out "
+        "is nan in row 3 (please report this; COLUMBA_SELF_CHECK=force checks them again). Falling back to "
+        'backend="torch", which is slower.'
     )
     assert not seen.launches
     (job,) = checks.jobs
@@ -181,7 +182,9 @@ def test_force_checks_what_is_asked_for_by_name(
     assert (len(seen.launches), len(checks.jobs)) == (1, 1)
     monkeypatch.setattr(verdicts, "_known", {})
     checks.answer = WRONG
-    with pytest.raises(RuntimeError, match='the triton kernels of total are wrong .* Use backend="torch", or "auto"'):
+    with pytest.raises(
+        RuntimeError, match='the triton kernels of total fail their check .* Use backend="torch", or "auto"'
+    ):
         columba.compile(total.fn, backend="triton")(*call())
     assert len(seen.launches) == 1
 
@@ -219,7 +222,7 @@ def test_what_runs_is_what_is_explained(
         warnings.simplefilter("ignore")
         columba.compile(total.fn)(*call())
     assert runs("triton") == (
-        f"triton kernels on cpu, which are wrong on {there}: RGCNConv out_kernel: on a graph with hubs, out is nan in row 3"
+        f"triton kernels on cpu, which fail their check on {there}: RGCNConv out_kernel: on a graph with hubs, out is nan in row 3"
     )
     assert runs("cpp") == "cpp kernels on cpu"
     monkeypatch.setattr(triton, "__version__", "3.4.0")

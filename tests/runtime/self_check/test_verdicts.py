@@ -83,7 +83,7 @@ def test_wrong_kernels_are_named_and_stay_so(checks: Checks, monkeypatch: pytest
     said = objection(subject())
     assert said is not None
     assert said.startswith(
-        "are wrong on Triton's interpreter: messages out_kernel: on a tiny graph, out is nan (please"
+        "fail their check on Triton's interpreter: messages out_kernel: on a tiny graph, out is nan (please"
     )
     another_process(monkeypatch)
     assert objection(subject()) == said
