@@ -46,17 +46,20 @@ def silent_seconds() -> float:
 
 
 STARTING = """
-import json, runpy, sys
+import sys
+sys.path[:] = [path for path in sys.path if path]
+import json, runpy
 sys.path[:] = json.loads(sys.argv.pop(1))
 runpy.run_module("columba.runtime.self_check", run_name="__main__", alter_sys=True)
 """
-"""``python -m columba.runtime.self_check``, which finds modules where this process does. PYTHONPATH would come before the standard library
-already while Python starts, so that a ``types.py`` beside a user's script would break it."""
+"""``python -m columba.runtime.self_check``, which finds modules where this process does. PYTHONPATH would come before the standard
+library already while Python starts, so that a ``types.py`` beside a user's script would break it. The working folder is this process's:
+paths in the environment, of Triton's cache among them, may be relative."""
 
 
 def command(job_file: str, descriptor: int) -> list[str]:
     """What runs the check."""
-    paths = [os.path.abspath(path) for path in sys.path if path]
+    paths = list(map(os.path.abspath, sys.path))
     return [sys.executable, "-c", STARTING, json.dumps(paths), job_file, str(descriptor)]
 
 
@@ -87,7 +90,6 @@ def _checked(job_file: str, folder: str, patience: float) -> Verdict:
         with open(output, "wb") as printed:
             process = subprocess.Popen(
                 command(job_file, writer),
-                cwd=folder,  # where nothing lies that it could import by mistake
                 env={name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"},  # of other code
                 stdin=subprocess.DEVNULL,
                 stdout=printed,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import re
 import resource
 import sys
 import time
@@ -54,6 +55,7 @@ def test_a_crash_is_a_verdict_that_names_the_kernel(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("PYTHONWARNINGS", "error")
     (tmp_path / "types.py").write_text("raise RuntimeError('this is another module')")
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     found = check(planted("ends the process"))
     assert (found.passed, found.kernel) == (False, "messages out_kernel on a tiny graph")
     assert found.why.startswith("ends the process (SIGABRT): ")
@@ -141,6 +143,16 @@ def test_many_open_files_are_no_obstacle(stand_in: Callable[[str], None]) -> Non
             assert check(small_job()).passed
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_relative_paths_in_the_environment_are_the_same(
+    stand_in: Callable[[str], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """``TRITON_CACHE_DIR=kernels/triton``, say."""
+    monkeypatch.chdir(tmp_path)
+    stand_in("say(cannot=os.path.abspath('kernels/triton'))")
+    with pytest.raises(CouldNotCheck, match=re.escape(str(tmp_path / "kernels/triton"))):
+        check(small_job())
 
 
 def test_nothing_is_left_open(stand_in: Callable[[str], None]) -> None:
