@@ -18,6 +18,7 @@ from compiled import PAIRS
 from self_check_jobs import FAULTS, TINY, arguments, job_of, messages, planted, small_job
 
 import columba
+from columba.codegen.triton import emit
 from columba.ir.indices import Segments
 from columba.ir.plan.kernels import Buffer
 from columba.ir.spaces import IndexMap, Space
@@ -201,6 +202,19 @@ def test_kernels_that_do_not_compile_are_wrong(on_gpu: list[PrecompiledJob], mon
     monkeypatch.setattr(kernels, "precompile", fail(WorkerEnded("status -9")))
     with pytest.raises(CouldNotCheck, match="status -9"):
         verdict_on(small_job())
+
+
+@pytest.mark.parametrize(("layer", "heads"), [("rgcn", 1), ("rgat", 4), ("hgt", 1)])
+def test_every_launch_has_programs_on_one_of_the_graphs(layer: str, heads: int) -> None:
+    """Those for hubs too, whichever rows are many: edges of a node, of a pair, pairs of a node."""
+    model, x, graph = sample(layer, heads=heads)
+    for passes in ("-aggregate_first,compact_materialization", "aggregate_first,-compact_materialization"):
+        compiled = columba.compile(model, backend="triton", passes=passes)
+        plans = columba.explain(compiled, x.requires_grad_(), graph).compilation.plans
+        graphs = [one.build(square=True) for one in SMALL]
+        for steps in emit(plans).steps.values():
+            for launch in (x for step in steps for x in step.launches):
+                assert any(launch.runs(g.counts(), g.structure.largest_degree) for g in graphs), launch.function
 
 
 # ------------------------------------------------------------------------------------------------ the oracle
