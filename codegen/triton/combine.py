@@ -15,7 +15,7 @@ from columba.ir.plan.kernels import Buffer
 from columba.ir.spaces import TYPE_SPACES, Space
 
 _BLOCKS = {
-    "whole": ((math.inf, 128, 64),),
+    "whole": ((math.inf, 128, 32),),
     "types": ((4096, 16, 512), (16384, 64, 128), (math.inf, 256, 32)),
     "others": ((math.inf, 4, 1024),),
 }

@@ -7,9 +7,10 @@ from columba.codegen.triton.items import Item, Items
 from columba.codegen.triton.levels import MEMBER, WithMembers
 from columba.codegen.triton.names import TritonNames
 from columba.codegen.triton.parts import Parts
+from columba.codegen.triton.schedule import DegreeSchedule, MemberSchedule
 from columba.codegen.triton.values import Values
 from columba.ir.indices import Hubs, Tiles
-from columba.ir.node import topological
+from columba.ir.node import Node, topological
 from columba.ir.plan.kernels import Store, Traversal
 from columba.ir.program.ops import Reduce
 
@@ -21,11 +22,24 @@ NUMBER = 8
 """Bytes of a row's number at most."""
 
 
-def has_loops(kernel: Traversal) -> bool:
-    """Whether programs go over members: there is a reduction, or something to store for each of them."""
+def loops_of(kernel: Traversal) -> int:
+    """How many loops over members there are, or one more for each online softmax: reductions, and what members store, below each other."""
     assert kernel.via is not None
-    values = [s.value for s in kernel.stores if s.buffer.type.size]
-    return any(isinstance(v, Reduce) for v in topological(values)) or any(v.space is kernel.via.fine for v in values)
+    stores = [s for s in kernel.stores if s.buffer.type.size]
+    depth: dict[Node, int] = {}
+    for v in topological([s.value for s in stores]):
+        depth[v] = max((depth[c] for c in v.children), default=0) + isinstance(v, Reduce)
+    return max((depth[s.value] + (s.value.space is kernel.via.fine) for s in stores), default=0)
+
+
+def hubs_of(kernel: Traversal, schedule: MemberSchedule | DegreeSchedule) -> Hubs | None:
+    """The owners that programs leave out, if they go over members at all: fewer are enough where they do so more than twice."""
+    assert kernel.via is not None
+    loops = loops_of(kernel)
+    if not loops:
+        return None
+    steps = ((limit, case, 2 * case.steps // max(2, loops)) for limit, case in schedule.by_degree)
+    return Hubs(kernel.via, tuple((limit, case.members * max(1, n)) for limit, case, n in steps))
 
 
 class Owners:

@@ -47,7 +47,8 @@ class MemberSchedule:
     """For owners and their members.
 
     A program takes ``owners`` owners, and ``members`` members of each at a time. Owners of which that would be more than ``steps`` steps
-    are hubs: functions of their own take them, tile by tile. ``stages`` are steps of loads under way (1: as the hardware does it).
+    (fewer in traversals of three loops or more) are hubs: functions of their own take them, tile by tile. ``stages`` are steps of loads
+    under way (1: as the hardware does it).
 
     ``split``: the members of all owners are cut into tiles of at most this many (where there are few, of fewer, down to ``least``), and
     programs take tiles instead of owners; a second function adds up the sums of an owner's tiles in their order, so that the result is
@@ -76,11 +77,6 @@ class MemberSchedule:
         """As cases of a :class:`DegreeSchedule`."""
         return ((math.inf, self),)
 
-    @property
-    def limits(self) -> tuple[tuple[float, int], ...]:
-        """The most members of an owner that is no hub, as cases."""
-        return tuple((limit, case.steps * case.members) for limit, case in self.by_degree)
-
 
 @dataclass(frozen=True)
 class DegreeSchedule:
@@ -104,11 +100,6 @@ class DegreeSchedule:
     def by_degree(self) -> tuple[tuple[float, MemberSchedule], ...]:
         """The cases."""
         return self.cases
-
-    @property
-    def limits(self) -> tuple[tuple[float, int], ...]:
-        """The most members of an owner that is no hub, as cases."""
-        return tuple((limit, case.steps * case.members) for limit, case in self.cases)
 
 
 @dataclass(frozen=True)

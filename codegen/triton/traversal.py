@@ -11,7 +11,7 @@ from columba.codegen.triton.launches import GridSize, Launch, Loop, Variant, Wor
 from columba.codegen.triton.levels import RowWise
 from columba.codegen.triton.loops import finish, write_loop
 from columba.codegen.triton.names import TritonNames
-from columba.codegen.triton.owners import Owners, has_loops
+from columba.codegen.triton.owners import Owners, hubs_of, loops_of
 from columba.codegen.triton.parts import Parts, cheapest, parts_of_reshapes
 from columba.codegen.triton.scalars import HALVES
 from columba.codegen.triton.schedule import (
@@ -27,7 +27,7 @@ from columba.codegen.triton.schedule import (
     power_of_two,
 )
 from columba.codegen.triton.values import Row, Values, pieces_of
-from columba.ir.indices import Hubs, Tiles, TileStarts
+from columba.ir.indices import Tiles, TileStarts
 from columba.ir.plan.kernels import Buffer, Store, Traversal, values_of
 from columba.ir.program.ops import Cast, Reduce
 from columba.ir.spaces import Space
@@ -164,14 +164,14 @@ class _Members(Owners):
         self.tiles = (
             Tiles(kernel.via, some.split, some.least) if isinstance(some, MemberSchedule) and some.split else None
         )
-        self.hubs = Hubs(kernel.via, some.limits) if some and not self.tiles and has_loops(kernel) else None
+        self.hubs = hubs_of(kernel, some) if some and not self.tiles else None
         self.workspaces: dict[Buffer, Workspace] = {}
         self.zeroed: list[Buffer] = []
         super().__init__(kernel, self.tiles, self.hubs, parts)
 
     @staticmethod
     def _checked(kernel: Traversal, schedule: Schedule | None) -> MemberSchedule | DegreeSchedule | None:
-        if isinstance(schedule, RowSchedule) and not has_loops(kernel):
+        if isinstance(schedule, RowSchedule) and not loops_of(kernel):
             return MemberSchedule(schedule.rows, 1, schedule.warps)
         if not isinstance(schedule, MemberSchedule | DegreeSchedule | None):
             raise IllegalSchedule(f"traversal {kernel.name} has members; {schedule} is for another kind of kernel")

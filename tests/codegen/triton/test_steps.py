@@ -145,3 +145,20 @@ def test_schedules_follow_the_degree() -> None:
     (launch,) = (x for s in emit([plan]).steps[plan.name] for x in s.launches if x.function.endswith("out_kernel"))
     limits = next(loop.table.limits for loop in launch.loops if isinstance(loop.table, Hubs))
     assert [most for _, most in limits] == [64, 128, 256, 512, 1024]
+
+
+def test_hubs_have_fewer_members_where_loops_are_many() -> None:
+    """Three loops of 21 steps each are 63."""
+
+    def spread(g: columba.Graph, h: Tensor) -> Tensor:
+        e = g.edges
+        centred = e.src(h) - e.dst(e.mean(e.src(h)))
+        return e.max(centred / e.dst(torch.sqrt(e.mean(centred * centred) + 1)))
+
+    graph = columba.Graph(torch.tensor([[0, 1], [1, 0]]))
+    (plan, *_) = columba.explain(columba.compile(spread, backend="triton"), graph, torch.randn(2, 64)).compilation.plans
+    found = [x for steps in emit([plan]).steps.values() for step in steps for x in step.launches]
+    for name in PUBLISHED:
+        counts = statistics(name).counts()
+        assert max(x.steps(counts, counts.largest, PROCESSORS) for x in found) <= MOST_STEPS
+    assert {x.loops[0].times for x in found if x.loops and x.loops[0].of == "owner"} == {3}
