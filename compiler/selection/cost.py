@@ -9,9 +9,14 @@ from __future__ import annotations
 from columba.ir.counts import Counts
 from columba.ir.plan.plan import Plan
 from columba.selection.rates import Rates
-from columba.selection.work import kernel_work
+from columba.selection.work import WorkFormula, plan_formula
 
 
 def plan_seconds(plan: Plan, counts: Counts, rates: Rates) -> float:
     """The predicted time of a plan."""
-    return sum(rates.seconds(kernel_work(k, counts, rates.cache)) for k in plan.kernels)
+    return formula_seconds(plan_formula(plan), counts, rates)
+
+
+def formula_seconds(formula: WorkFormula, counts: Counts, rates: Rates) -> float:
+    """The predicted time of what a formula was made of."""
+    return rates.seconds(formula.at(counts, rates.cache))

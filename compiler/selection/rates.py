@@ -89,9 +89,18 @@ def rates_key(device: torch.device = CPU) -> str:
     return "rates-" + hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
+_rates: dict[torch.device, Rates] = {}
+"""What this process knows."""
+
+
+def forget_rates() -> None:
+    """They are looked up again: the cache folder, or the machine, is another one."""
+    _rates.clear()
+
+
 def known_rates(device: torch.device = CPU) -> Rates | None:
     """The rates of this machine, or of a GPU of it, if they were measured before, or are published."""
-    if _chip(device) is None and find(rates_key(device), ".json") is None:
+    if device not in _rates and _chip(device) is None and find(rates_key(device), ".json") is None:
         return None
     return machine_rates(device)
 
@@ -100,9 +109,14 @@ def _chip(device: torch.device) -> Chip | None:
     return None if device.type == "cpu" else chip_of(torch.cuda.get_device_properties(device).name)
 
 
-@functools.cache
 def machine_rates(device: torch.device = CPU) -> Rates:
     """The rates of this machine, or of a GPU of it: published, from the cache folder, or measured now, which takes about half a second."""
+    if device not in _rates:
+        _rates[device] = _looked_up(device)
+    return _rates[device]
+
+
+def _looked_up(device: torch.device) -> Rates:
     chip = _chip(device)
     if chip is not None:
         return rates_of(chip)

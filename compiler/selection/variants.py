@@ -18,8 +18,9 @@ from columba.passes.pipeline import discover
 from columba.passes.program.merge_linears import MergeLinears
 from columba.passes.recipes import LEVEL_1, LEVEL_2, Recipe
 from columba.selection import plan_cache
-from columba.selection.cost import plan_seconds
+from columba.selection.cost import formula_seconds
 from columba.selection.rates import CPU, Rates, known_rates, machine_rates, rates_key, typical_rates
+from columba.selection.work import WorkFormula, plan_formula, united
 
 REQUIRED = ("expand_softmax", "legalize_linear")
 """What lowering relies on; these passes cannot be forbidden."""
@@ -104,6 +105,7 @@ class Variants:
     has_chosen: bool = False
     key: str = field(default_factory=lambda: f"variant of program {next(_numbers)}")
     origins: dict[str, str] = field(default_factory=dict)
+    formulas: dict[str, WorkFormula] = field(default_factory=dict)
 
     def compilation(self, name: str) -> Compilation:
         if name not in self.compiled:
@@ -148,6 +150,10 @@ class Variants:
 
     def names(self) -> list[str]:
         """The variants that differ: where two recipes give the same plans, the first."""
+        return self._names
+
+    @functools.cached_property
+    def _names(self) -> list[str]:
         texts: dict[str, str] = {}
         for name, text in self._texts.items():
             texts.setdefault("\n".join(text["plans"]), name)
@@ -155,9 +161,12 @@ class Variants:
 
     def costs(self, counts: Counts, rates: Rates) -> dict[str, float]:
         """Predicted seconds, forward and backward together."""
-        return {
-            name: sum(plan_seconds(plan, counts, rates) for plan in self.planned(name).plans) for name in self.names()
-        }
+        return {name: formula_seconds(self._formula(name), counts, rates) for name in self.names()}
+
+    def _formula(self, name: str) -> WorkFormula:
+        if name not in self.formulas:
+            self.formulas[name] = united(map(plan_formula, self.planned(name).plans))
+        return self.formulas[name]
 
     def choose(self, counts: Counts, device: torch.device = CPU) -> str:
         """The best variant on this machine, or on a GPU of it. The first choice is kept in the plan cache, for graphs of the same counts.

@@ -1,15 +1,17 @@
-"""The work model: what a kernel computes, and the bytes it moves by the way in which they are reached, from its text."""
+"""The work model: what kernels compute, and the bytes they move by the way in which they are reached, from their text.
+
+All of it is linear in the rows of spaces, but for where a table is gathered from, which is a question of its size. A plan is walked
+once, into a :class:`WorkFormula`; what it takes on another graph is that formula evaluated, in microseconds.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from columba.ir.counts import Counts
 from columba.ir.indices import Lookup, Order, Segments
 from columba.ir.plan.kernels import (
-    Buffer,
-    Gemm,
     GemmReduce,
     HostCall,
     Kernel,
@@ -19,10 +21,11 @@ from columba.ir.plan.kernels import (
     values_of,
     writes,
 )
-from columba.ir.plan.plan import index_arrays
+from columba.ir.plan.plan import Plan, index_arrays
 from columba.ir.pointwise import POINTWISE
 from columba.ir.program.ops import FeatureReduce, Linear, OuterReduce, Pointwise, Reduce, Slice, Uniform, Value
 from columba.ir.spaces import Space
+from columba.ir.types import TensorType
 
 INDEX_BYTES = 4
 
@@ -32,7 +35,7 @@ WRITE = 2
 
 @dataclass(frozen=True)
 class Work:
-    """What a kernel does: floating-point operations, and bytes by the way in which they are reached.
+    """What kernels do: floating-point operations, and bytes by the way in which they are reached.
 
     ``near`` bytes are gathered from tables that fit the last cache, ``far`` bytes from larger ones.
     """
@@ -44,77 +47,138 @@ class Work:
     far: float = 0.0
     kernels: int = 0
 
-    def __add__(self, other: Work) -> Work:
-        return Work(
-            self.products + other.products,
-            self.pointwise + other.pointwise,
-            self.streamed + other.streamed,
-            self.near + other.near,
-            self.far + other.far,
-            self.kernels + other.kernels,
-        )
+
+Rows = dict[Space, float]
+"""A number for each row of a space."""
+
+
+@dataclass(frozen=True)
+class WorkFormula:
+    """The work of kernels on any graph.
+
+    ``products``, ``pointwise`` and ``streamed`` are what there is for each row of a space. ``gathers`` are bytes for each row of a space,
+    by the space of the table that they are gathered from and the bytes of one of its rows.
+    """
+
+    products: Rows = field(default_factory=dict)
+    pointwise: Rows = field(default_factory=dict)
+    streamed: Rows = field(default_factory=dict)
+    gathers: dict[tuple[Space, int], Rows] = field(default_factory=dict)
+    kernels: int = 0
+
+    def at(self, counts: Counts, cache: float) -> Work:
+        """On a graph with these counts; tables of up to ``cache`` bytes count as near."""
+        near = far = 0.0
+        for (table, size), rows in self.gathers.items():
+            moved = _total(rows, counts)
+            if counts[table] * size <= cache:
+                near += moved
+            else:
+                far += moved
+        products, pointwise = _total(self.products, counts), _total(self.pointwise, counts)
+        return Work(products, pointwise, _total(self.streamed, counts), near, far, self.kernels)
+
+
+def _total(rows: Rows, counts: Counts) -> float:
+    return sum(counts[space] * each for space, each in rows.items())
+
+
+def united(formulas: Iterable[WorkFormula]) -> WorkFormula:
+    """Of all the kernels together."""
+    products, pointwise, streamed = Rows(), Rows(), Rows()
+    gathers: dict[tuple[Space, int], Rows] = {}
+    kernels = 0
+    for f in formulas:
+        _add(products, f.products)
+        _add(pointwise, f.pointwise)
+        _add(streamed, f.streamed)
+        for table, rows in f.gathers.items():
+            _add(gathers.setdefault(table, {}), rows)
+        kernels += f.kernels
+    return WorkFormula(products, pointwise, streamed, gathers, kernels)
+
+
+def _add(to: Rows, rows: Rows) -> None:
+    for space, each in rows.items():
+        to[space] = to.get(space, 0.0) + each
 
 
 def kernel_work(kernel: Kernel, counts: Counts, cache: float) -> Work:
     """The work of one kernel on a graph with these counts; tables of up to ``cache`` bytes count as near."""
+    return kernel_formula(kernel).at(counts, cache)
+
+
+def plan_formula(plan: Plan) -> WorkFormula:
+    """The work of all kernels of a plan."""
+    return united(map(kernel_formula, plan.kernels))
+
+
+def kernel_formula(kernel: Kernel) -> WorkFormula:
+    """The work of one kernel."""
     if isinstance(kernel, HostCall):
-        return _host_work(kernel, counts)
-    count = _Count(kernel, counts, cache)
+        return _host_formula(kernel)
     values = values_of(kernel)
-    total = Work(kernels=1)
     narrowed = narrowed_loads(values)
+    count = _Count(kernel)
     for v in values:
-        total += count.value(v, narrowed)
+        count.value(v, narrowed)
     for buffer in writes(kernel):
-        total += Work(streamed=WRITE * count.bytes(buffer))
+        count.streamed(buffer.type.space, WRITE * _row_bytes(buffer.type))
     if isinstance(kernel, GemmReduce):
         lead = kernel.x.type.size // kernel.x.shape[-1]
-        total += Work(products=2.0 * counts[kernel.x.space] * lead * kernel.x.shape[-1] * kernel.y.shape[-1])
+        count.products(kernel.x.space, 2.0 * lead * kernel.x.shape[-1] * kernel.y.shape[-1])
     for array in index_arrays(kernel):
         if isinstance(array, (Lookup, Order)):
-            total += Work(streamed=INDEX_BYTES * counts[array.map.fine])
+            count.streamed(array.map.fine, INDEX_BYTES)
         elif isinstance(array, Segments):
-            total += Work(streamed=INDEX_BYTES * counts[array.map.coarse])
-    return total
+            count.streamed(array.map.coarse, INDEX_BYTES)
+    return count.formula
+
+
+def _row_bytes(t: TensorType) -> int:
+    return t.size * t.dtype.itemsize
 
 
 class _Count:
-    """The work of single values of a kernel."""
+    """Adds up the work of the values of a kernel."""
 
-    def __init__(self, kernel: Traversal | Gemm | GemmReduce, counts: Counts, cache: float) -> None:
-        self.counts, self.cache = counts, cache
+    def __init__(self, kernel: Kernel) -> None:
+        self.formula = WorkFormula(kernels=1)
         self.walk = kernel.via if isinstance(kernel, (Traversal, GemmReduce)) else None
         self.owner = kernel.owner if isinstance(kernel, Traversal) else None
 
-    def bytes(self, buffer: Buffer) -> float:
-        return float(self.counts.bytes(buffer.type))
+    def products(self, space: Space, each: float) -> None:
+        _add(self.formula.products, {space: each})
 
-    def value(self, v: Value, narrowed: Mapping[Value, int]) -> Work:
-        rows = self.counts[v.space]
+    def pointwise(self, space: Space, each: float) -> None:
+        _add(self.formula.pointwise, {space: each})
+
+    def streamed(self, space: Space, each: float) -> None:
+        _add(self.formula.streamed, {space: each})
+
+    def value(self, v: Value, narrowed: Mapping[Value, int]) -> None:
         match v:
             case Pointwise():
-                return Work(pointwise=float(rows * v.type.size * POINTWISE[v.function].flops))
+                self.pointwise(v.space, v.type.size * POINTWISE[v.function].flops)
             case FeatureReduce():
-                return Work(pointwise=float(rows * v.x.type.size))
+                self.pointwise(v.space, v.x.type.size)
             case Reduce():
-                return Work(pointwise=float(self.counts[v.x.space] * v.x.type.size))
+                self.pointwise(v.x.space, v.x.type.size)
             case Uniform():
-                return Work(pointwise=10.0 * rows * v.type.size)
+                self.pointwise(v.space, 10.0 * v.type.size)
             case Product():
-                return Work(products=2.0 * rows * v.x.type.size * v.shape[-1], streamed=self.bytes(v.w))
+                self.products(v.space, 2.0 * v.x.type.size * v.shape[-1])
+                self.streamed(v.w.type.space, _row_bytes(v.w.type))
             case Load():
-                return self._load(v, rows, narrowed.get(v, v.type.size))
-        return Work()
+                self._load(v, narrowed.get(v, v.type.size))
 
-    def _load(self, v: Load, rows: int, size: int) -> Work:
-        moved = float(rows * size * v.dtype.itemsize)
-        table = self.bytes(v.buffer)
+    def _load(self, v: Load, size: int) -> None:
+        moved, table = float(size * v.dtype.itemsize), v.buffer.type
         member = self.walk is not None and v.at is self.walk.fine and v.at is not self.owner
         if v.via is None and not member:
-            return Work(streamed=moved)
-        if v.buffer.type.space is Space.ONE:
-            return Work()
-        return Work(near=moved) if table <= self.cache else Work(far=moved)
+            self.streamed(v.space, moved)
+        elif table.space is not Space.ONE:
+            _add(self.formula.gathers.setdefault((table.space, _row_bytes(table)), {}), {v.space: moved})
 
 
 def narrowed_loads(values: list[Value]) -> dict[Value, int]:
@@ -130,15 +194,13 @@ def narrowed_loads(values: list[Value]) -> dict[Value, int]:
     return {v: min(v.type.size, sum(s[-1] for s in slices)) for v, slices in read.items() if v not in whole}
 
 
-def _host_work(kernel: HostCall, counts: Counts) -> Work:
+def _host_formula(kernel: HostCall) -> WorkFormula:
     """PyTorch runs operation by operation."""
-    total = Work()
+    found = WorkFormula(kernels=len(kernel.program.body))
     for v in kernel.program.body:
-        rows = counts[v.space]
-        moved = 2.0 * counts.bytes(v.type)
-        total += Work(streamed=moved, kernels=1)
+        _add(found.streamed, {v.space: 2.0 * _row_bytes(v.type)})
         if isinstance(v, Linear):
-            total += Work(products=2.0 * rows * v.x.type.size * v.shape[-1])
+            _add(found.products, {v.space: 2.0 * v.x.type.size * v.shape[-1]})
         if isinstance(v, OuterReduce):
-            total += Work(products=2.0 * counts[v.x.space] * v.x.type.size * v.y.shape[-1])
-    return total
+            _add(found.products, {v.x.space: 2.0 * v.x.type.size * v.y.shape[-1]})
+    return found

@@ -442,8 +442,8 @@ def test_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_rates_that_are_none_are_measured(folder: Path, content: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rates, "measure_rates", lambda device: rates.TYPICAL_RATES)
     cache.get_or_make(rates.rates_key(), ".json", lambda: content)
-    assert rates.machine_rates.__wrapped__() == rates.TYPICAL_RATES
-    assert rates.machine_rates.__wrapped__() == rates.TYPICAL_RATES
+    assert rates._looked_up(rates.CPU) == rates.TYPICAL_RATES
+    assert rates._looked_up(rates.CPU) == rates.TYPICAL_RATES
     assert cache.find(rates.rates_key(), ".json") is None or b"pointwise" in (
         cache.find(rates.rates_key(), ".json") or b""
     )

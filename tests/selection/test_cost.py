@@ -13,6 +13,7 @@ import columba
 from columba.driver import compile_program
 from columba.inspection.explain import variants_for
 from columba.ir.counts import Counts
+from columba.ir.plan.plan import Plan
 from columba.ir.program.parsing import parse_program
 from columba.ir.spaces import Space
 from columba.nn import HGTConv, RGATConv, RGCNConv
@@ -22,9 +23,9 @@ from columba.selection import rates as rates_module
 from columba.selection import variants as variants_module
 from columba.selection.chips import CHIPS, chip_of
 from columba.selection.cost import plan_seconds
-from columba.selection.rates import Rates, known_rates, machine_rates, rates_of
+from columba.selection.rates import Rates, forget_rates, known_rates, machine_rates, rates_of
 from columba.selection.variants import Variants, parse_choices, recipe_of, recipes_for
-from columba.selection.work import kernel_work
+from columba.selection.work import WorkFormula, kernel_work
 
 pytestmark = pytest.mark.unoptimized
 
@@ -166,16 +167,16 @@ def test_negative_budget_and_two_ways_to_say_it() -> None:
 
 def test_rates_are_stored(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("COLUMBA_CACHE_DIR", str(tmp_path))
-    machine_rates.cache_clear()
+    forget_rates()
     first = machine_rates()
     (stored,) = tmp_path.glob("rates-*.json")
     assert json.loads(stored.read_bytes()[: -cache.TRAILER])["products"] == first.products
-    machine_rates.cache_clear()
+    forget_rates()
     assert machine_rates() == first
     stored.write_text("{")  # damaged: measured again
-    machine_rates.cache_clear()
+    forget_rates()
     assert machine_rates().products > 0
-    machine_rates.cache_clear()
+    forget_rates()
 
 
 class _Properties:
@@ -190,7 +191,7 @@ class _Properties:
 def test_a_gpu_decides_by_its_own_rates(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Published ones where its name is known, and measured ones, once, where it is not."""
     monkeypatch.setenv("COLUMBA_CACHE_DIR", str(tmp_path))
-    machine_rates.cache_clear()
+    forget_rates()
     gpu, measured = torch.device("cuda"), []
 
     def measure(device: torch.device) -> Rates:
@@ -201,14 +202,14 @@ def test_a_gpu_decides_by_its_own_rates(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: _Properties("NVIDIA H200"))
     assert known_rates(gpu) == machine_rates(gpu) == rates_of(CHIPS["h200"])
     assert not measured
-    machine_rates.cache_clear()
+    forget_rates()
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: _Properties("A card of tomorrow"))
     assert known_rates(gpu) is None
     assert machine_rates(gpu) == rates_of(CHIPS["a100"]) == known_rates(gpu)
-    machine_rates.cache_clear()
+    forget_rates()
     assert machine_rates(gpu) == rates_of(CHIPS["a100"])  # from the cache folder
     assert measured == [gpu]
-    machine_rates.cache_clear()
+    forget_rates()
 
 
 @pytest.mark.parametrize(
@@ -230,11 +231,33 @@ def test_what_is_fastest_on_a_gpu_need_not_be_on_the_cpu_beside_it(
     monkeypatch.setattr(
         variants_module, "known_rates", lambda device: slow_starts if device.type == "cpu" else known(device)
     )
-    machine_rates.cache_clear()
+    forget_rates()
     model, x, g = sample("rgcn")
     variants, _ = variants_for(model, x, g)
     rows = {Space.NODE: 10**5, Space.EDGE: 10**6, Space.SRC_REL: 6 * 10**5, Space.DST_REL: 4 * 10**5}
     counts = Counts({**g.counts(), **rows})
     assert variants.choose(counts) == "compact_materialization"
     assert variants.choose(counts, torch.device("cuda")) == "aggregate_first,compact_materialization"
-    machine_rates.cache_clear()
+    forget_rates()
+
+
+def test_plans_are_walked_once_whatever_graphs_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    walked: list[str] = []
+    walk = variants_module.plan_formula
+
+    def noted(plan: Plan) -> WorkFormula:
+        walked.append(str(plan))
+        return walk(plan)
+
+    monkeypatch.setattr(variants_module, "plan_formula", noted)
+    monkeypatch.setattr(variants_module, "known_rates", lambda device: RATES)
+    model, x, g = sample("rgcn", features=8)
+    variants, _ = variants_for(model, x, g)
+    for n in range(1, 20):
+        rows = {Space.NODE: 50 * n, Space.EDGE: 900 * n, Space.SRC_REL: 300 * n, Space.DST_REL: 60 * n}
+        variants.best(Counts({**g.counts(), **rows}), RATES)
+    assert len(walked) == sum(len(variants.planned(name).plans) for name in variants.names())
+    for name in variants.names():  # and the formula is the sum of the kernels
+        plans, counts = variants.planned(name).plans, Counts({**g.counts(), Space.EDGE: 10**7})
+        kernels = [RATES.seconds(kernel_work(k, counts, RATES.cache)) for plan in plans for k in plan.kernels]
+        assert variants.costs(counts, RATES)[name] == pytest.approx(sum(kernels))
