@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from columba.ir.node import Node
 from columba.ir.program import build as b
-from columba.ir.program.ops import FeatureReduce, Lift, Linear, Pointwise, Reshape, Value
+from columba.ir.program.ops import Cast, FeatureReduce, Lift, Linear, Pointwise, Reshape, Value
 from columba.ir.program.program import Program
 from columba.ir.spaces import WEIGHT_SPACES
+from columba.ir.types import DType
 from columba.passes.pipeline import Pass
 from columba.passes.program.rewriting import rewrite_with_readers
 from columba.passes.program.unite_masks import masked
@@ -20,8 +21,9 @@ class ReorderLinear(Pass[Program]):
     """``sum(linear(x, W) * a) --> linear(x, W a)``, and ``linear(linear(x, A), B) --> linear(x, A B)``.
 
     The weight product has a row per relation, not per node or edge, and gradients go through it. It needs both weights selected by
-    the same map with nothing but a reshape between. It must not fire where the inner linear map is read by anyone else, who
-    needs it computed anyway; nor, for two maps, where the way through the middle is the narrower one. ``to_differentiate`` masks the
+    the same map with nothing but a reshape between, or a cast from 16 bits to 32, in which the product is then as well. It must not
+    fire where the inner linear map is read by anyone else, who needs it computed anyway; nor, for two maps, where the way through the
+    middle is the narrower one. ``to_differentiate`` masks the
     gradients of weights that nothing selects (:func:`masked`).
     """
 
@@ -43,15 +45,27 @@ def _dot(node: FeatureReduce, once: Callable[[Value], bool], *, mask: bool) -> V
     if not isinstance(product, Pointwise) or product.function != "mul" or not once(product):
         return node
     for value, factor in (product.args, product.args[::-1]):
-        inner = value.x if isinstance(value, Reshape) else value
+        inner = _below_views(value, once)
         if not isinstance(inner, Linear) or inner.via is None or inner.space in WEIGHT_SPACES:
             continue
         if not isinstance(factor, Lift) or factor.via != inner.via or not once(inner) or not once(value):
             continue
+        if inner.dtype is not node.dtype:
+            inner = Linear(b.cast(inner.x, node.dtype), b.cast(inner.w, node.dtype), inner.via, inner.transpose)
         if value.shape != node.x.shape or not _may_fold(inner, node):
             continue
         return _folded(node, value, inner, factor.x, mask=mask)
     return node
+
+
+def _below_views(value: Value, once: Callable[[Value], bool]) -> Value:
+    """What a reshape shows, and a cast from 16 bits to 32."""
+    for _ in range(2):
+        is_widened = isinstance(value, Cast) and value.to is DType.F32 and value.x.dtype.is_half
+        if not once(value) or not (is_widened or isinstance(value, Reshape)):
+            break
+        value = value.x  # type: ignore[attr-defined]
+    return value
 
 
 def _may_fold(inner: Linear, node: FeatureReduce) -> bool:

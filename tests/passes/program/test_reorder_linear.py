@@ -25,6 +25,30 @@ def test_dot_with_a_linear_becomes_a_linear() -> None:
     )
 
 
+def test_dot_in_32_bits_with_a_linear_in_16_becomes_a_linear_in_32() -> None:
+    """As under autocast, where the product is of 16 bits and the vector of 32."""
+    check(
+        "reorder_linear",
+        """program p(%h: dst_rel[4] bf16, %w: rel[4,6] bf16, %a: rel[2,3] f32) {
+          %0: dst_rel[6] bf16 = linear(%h, %w, via=rel:dst_rel->rel)
+          %1: dst_rel[2,3] bf16 = reshape(%0, to=[2, 3])
+          %2: dst_rel[2,3] f32 = cast(%1, to=f32)
+          %3: dst_rel[2,3] f32 = lift(%a, via=rel:dst_rel->rel)
+          %4: dst_rel[2,3] f32 = pointwise(%2, %3, function=mul)
+          %5: dst_rel[2] f32 = feature_reduce(%4, op=sum, axes=[1])
+          return out=%5 }""",
+        """program p(%h: dst_rel[4] bf16, %w: rel[4,6] bf16, %a: rel[2,3] f32) {
+          %0: dst_rel[4] f32 = cast(%h, to=f32)
+          %1: rel[4,6] f32 = cast(%w, to=f32)
+          %2: rel[4,2,3] f32 = reshape(%1, to=[4, 2, 3])
+          %3: rel[4,2,3] f32 = pointwise(%2, %a, function=mul)
+          %4: rel[4,2] f32 = feature_reduce(%3, op=sum, axes=[2])
+          %5: dst_rel[2] f32 = linear(%0, %4, via=rel:dst_rel->rel)
+          return out=%5 }""",
+        halves=False,
+    )
+
+
 def test_dot_stays_where_the_linear_has_another_reader() -> None:
     unchanged(
         "reorder_linear",
