@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import select
 import signal
@@ -14,6 +13,7 @@ import time
 from pathlib import Path
 
 from columba.runtime.self_check.job import Job, Message, Verdict
+from columba.runtime.subprocesses import python
 
 START_SECONDS = 120.0
 """How long the process may take until it has imported everything and has the device."""
@@ -45,22 +45,9 @@ def silent_seconds() -> float:
     return found
 
 
-STARTING = """
-import sys
-sys.path[:] = [path for path in sys.path if path]
-import json, runpy
-sys.path[:] = json.loads(sys.argv.pop(1))
-runpy.run_module("columba.runtime.self_check", run_name="__main__", alter_sys=True)
-"""
-"""``python -m columba.runtime.self_check``, which finds modules where this process does. PYTHONPATH would come before the standard
-library already while Python starts, so that a ``types.py`` beside a user's script would break it. The working folder is this process's:
-paths in the environment, of Triton's cache among them, may be relative."""
-
-
 def command(job_file: str, descriptor: int) -> list[str]:
-    """What runs the check."""
-    paths = list(map(os.path.abspath, sys.path))
-    return [sys.executable, "-c", STARTING, json.dumps(paths), job_file, str(descriptor)]
+    """What runs the check, in the same working folder: paths in the environment, of Triton's cache among them, may be relative."""
+    return python("columba.runtime.self_check", job_file, str(descriptor))
 
 
 def check(job: Job) -> Verdict:

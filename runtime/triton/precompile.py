@@ -1,6 +1,6 @@
 """Fills Triton's cache ahead of time, in several processes: what a launch on a GPU of that architecture then finds there.
 
-Compiling is half Python, which threads of one process do one after the other. Workers are processes of ``python -m``, not forks: they
+Compiling is half Python, which threads of one process do one after the other. Workers are new processes, not forks: they
 neither run the caller's ``__main__`` again nor inherit a GPU that is in use.
 """
 
@@ -20,6 +20,7 @@ from typing import IO, Any
 
 from columba.codegen.triton import Launch, Module, Variant
 from columba.ir.types import DType
+from columba.runtime.subprocesses import python
 from columba.runtime.triton.aot import compile_launch, gpu_target
 from columba.runtime.triton.functions import load_functions
 
@@ -138,13 +139,10 @@ class _Pool:
 
     def _serve(self, jobs: int) -> None:
         """One worker, as long as there are jobs."""
-        environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-        command = [sys.executable, "-m", "columba.runtime.triton.precompile", str(jobs)]
         with (
             tempfile.TemporaryFile("w+") as errors,
             subprocess.Popen(
-                command,
-                env=environment,
+                python("columba.runtime.triton.precompile", str(jobs)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
