@@ -10,9 +10,11 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
+from columba.ir.hashing import hash_once
 from columba.ir.spaces import IndexMap
 
 
+@hash_once
 @dataclass(frozen=True)
 class Segments:
     """Offsets ``[coarse + 1]`` of the fine rows of each coarse row, when the fine rows are sorted along ``map``."""
@@ -23,6 +25,7 @@ class Segments:
         return f"segments({self.map})"
 
 
+@hash_once
 @dataclass(frozen=True)
 class Order:
     """The permutation ``[fine]`` that sorts fine rows along ``map`` (stable): position -> fine row.
@@ -41,6 +44,7 @@ class Order:
         return f"order({self.map})" if self.within is None else f"order({self.map}, within={self.within})"
 
 
+@hash_once
 @dataclass(frozen=True)
 class Lookup:
     """The coarse row ``[fine]`` of each fine row, the fine rows in their own order, or sorted along ``order``."""
@@ -61,6 +65,7 @@ WANTED_TILES = 512
 so that sums are cut in the same places, and have the same bits, on all of them."""
 
 
+@hash_once
 @dataclass(frozen=True)
 class Tiles:
     """A balanced cut of the fine rows, sorted along ``map``, into tiles of at most ``rows`` rows of one segment.
@@ -92,6 +97,7 @@ class Tiles:
         return f"tiles({self.map}, {self.rows})" if not self.least else f"tiles({self.map}, {self.least}..{self.rows})"
 
 
+@hash_once
 @dataclass(frozen=True)
 class TileStarts:
     """Offsets ``[coarse + 1]`` of the tiles of each segment in a table of tiles."""
@@ -106,6 +112,7 @@ class TileStarts:
         return f"starts({self.tiles})"
 
 
+@hash_once
 @dataclass(frozen=True)
 class Hubs:
     """The segments of ``map`` that have many rows, its *hubs*, cut into tiles; a table without tiles where there are none.

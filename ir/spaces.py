@@ -14,6 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from columba.ir.hashing import hash_once
+
 
 class Space(str, Enum):
     """What one row of a tensor stands for."""
@@ -27,6 +29,8 @@ class Space(str, Enum):
     SRC_REL = "src_rel"  #: distinct (source, relation) pair that occurs, sorted by relation, then source
     DST_REL = "dst_rel"  #: distinct (destination, relation) pair that occurs, sorted by relation, then destination
     ONE = "one"  #: the whole graph: a plain tensor, of which there is one
+
+    __hash__ = str.__hash__  # Enum's own is in Python
 
     def __str__(self) -> str:
         return self.value
@@ -42,6 +46,7 @@ WEIGHT_SPACES = (*TYPE_SPACES, Space.ONE)
 """Spaces with few rows, whose tensors are weights."""
 
 
+@hash_once
 @dataclass(frozen=True)
 class IndexMap:
     """A function from the rows of a ``fine`` space to the rows of a ``coarse`` one.

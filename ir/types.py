@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+from columba.ir.hashing import hash_once
 from columba.ir.spaces import Space
 
 
@@ -19,6 +20,8 @@ class DType(str, Enum):
     I64 = "i64"
     I32 = "i32"
     BOOL = "bool"
+
+    __hash__ = str.__hash__  # Enum's own is in Python
 
     def __str__(self) -> str:
         return self.value
@@ -41,6 +44,7 @@ class DType(str, Enum):
 Shape = tuple[int, ...]
 
 
+@hash_once
 @dataclass(frozen=True)
 class TensorType:
     """One row per row of ``space``, each row a ``shape`` of ``dtype``.

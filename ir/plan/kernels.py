@@ -16,6 +16,7 @@ import math
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from columba.ir.hashing import hash_once
 from columba.ir.node import CHILD, topological
 from columba.ir.program.ops import VIEWS, Cast, Value, operation
 from columba.ir.program.program import Program
@@ -25,6 +26,7 @@ from columba.ir.types import DType, Shape, TensorType
 ROLES = ("input", "output", "temporary")
 
 
+@hash_once
 @dataclass(frozen=True)
 class Buffer:
     """A dense row-major array ``[rows of the space, *shape]``; a plan's buffers have distinct names.

@@ -57,7 +57,7 @@ class Plan:
             lines += indented(body if group is None else print_group(group, body))
         return "\n".join([*lines, "}"])
 
-    @property
+    @functools.cached_property
     def buffers(self) -> tuple[Buffer, ...]:
         """All buffers, each once: inputs, then outputs, then temporaries in order of first write."""
         found = dict.fromkeys((*self.inputs, *self.outputs))
@@ -77,7 +77,7 @@ class Plan:
         """See :func:`columba.ir.plan.exact.exact_values`."""
         return exact_values(self.kernels)
 
-    @property
+    @functools.cached_property
     def index_arrays(self) -> tuple[IndexArray, ...]:
         """All index arrays that the kernels read, each once, in order of first use."""
         return tuple(dict.fromkeys(array for kernel in self.kernels for array in index_arrays(kernel)))
