@@ -96,7 +96,7 @@ PASSES = ("-aggregate_first,compact_materialization", "aggregate_first,-compact_
 
 @pytest.mark.parametrize("passes", [PASSES[0], pytest.param(PASSES[1], marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "name", [n if n in ("rgcn", "rgat 4", "hgt 4") else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS]
+    "name", [n if n in ("rgat 4", "hgt 4") else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS]
 )
 def test_layers(name: str, passes: str, launched: dict[str, int]) -> None:
     """Hubs that edges lead to and hubs that they leave from, which the backward pass sums over."""
@@ -146,7 +146,7 @@ def variance(g: Graph, h: Tensor) -> Tensor:
         pytest.param(sums, marks=pytest.mark.slow),
         largest,
         pytest.param(smallest, marks=pytest.mark.slow),
-        attention,
+        pytest.param(attention, marks=pytest.mark.slow),
         weights,
         variance,
     ],
@@ -154,13 +154,13 @@ def variance(g: Graph, h: Tensor) -> Tensor:
 def test_loops(function: Callable[..., Tensor], launched: dict[str, int]) -> None:
     """All reductions; several loops over the members of one owner, whose results members read back."""
     compiled = columba.compile(function, backend="triton")
-    for graph in (graph_of(DEGREES, both=True), graph_of([0, MOST])):
-        assert_same(compiled, function, [graph, leaf(graph.num_nodes, 2)])
+    graph = graph_of(DEGREES, both=True)
+    assert_same(compiled, function, [graph, leaf(graph.num_nodes, 2)])
     loops = {int(name.rsplit("_", 1)[1]) for name in launched if name.rsplit("_of_hubs_", 1)[-1].isdigit()}
     assert loops >= set(range(1, {"weights": 2, "variance": 3}.get(function.__name__, 1) + 1))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), pytest.param(-float("inf"), marks=pytest.mark.slow)])
 def test_what_is_no_number_comes_out_where_eager_has_it(value: float, launched: dict[str, int]) -> None:
     """One source of a hub, and all sources of another one, are NaN or infinite."""
     degrees = (3 * MOST, 2 * MOST + 1, 2, 0, 0)
