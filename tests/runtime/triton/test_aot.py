@@ -155,6 +155,7 @@ def tf32(monkeypatch: pytest.MonkeyPatch) -> None:
 CASES = [(name, size, heads) for name in LAYERS for size in (64, 128) for heads in ((1,) if name == "rgcn" else (1, 4))]
 
 
+@pytest.mark.slow
 def test_forward_in_16_bits() -> None:
     """And the launches of all variants are compiled."""
     binaries = check_all("rgcn", 64, 1, torch.bfloat16, "sm_90", plans=1)
