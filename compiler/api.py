@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any, overload
 
 import torch
 
-from columba.calls.options import Options
-from columba.calls.specialize import F, M, compiled
+from columba.calls.options import DISABLE, Options, check_dynamic, settings_of
+from columba.calls.specialize import F, M, compiled, uncompiled
 from columba.inspection.explain import Explanation, explain, tunable
 from columba.inspection.inspection import inspect
 from columba.passes.recipes import Recipe
@@ -33,6 +34,10 @@ def compile(
     autotune: bool = ...,
     fp32_precision: str | None = ...,
     cuda_graphs: bool = ...,
+    fullgraph: bool | None = ...,
+    disable: bool = ...,
+    dynamic: bool | None = ...,
+    mode: str | None = ...,
 ) -> M: ...
 @overload
 def compile(
@@ -45,6 +50,10 @@ def compile(
     autotune: bool = ...,
     fp32_precision: str | None = ...,
     cuda_graphs: bool = ...,
+    fullgraph: bool | None = ...,
+    disable: bool = ...,
+    dynamic: bool | None = ...,
+    mode: str | None = ...,
 ) -> F: ...
 @overload
 def compile(
@@ -57,6 +66,10 @@ def compile(
     autotune: bool = ...,
     fp32_precision: str | None = ...,
     cuda_graphs: bool = ...,
+    fullgraph: bool | None = ...,
+    disable: bool = ...,
+    dynamic: bool | None = ...,
+    mode: str | None = ...,
 ) -> Callable[[F], F]: ...
 
 
@@ -70,6 +83,10 @@ def compile(
     autotune: bool = False,
     fp32_precision: str | None = None,
     cuda_graphs: bool = False,
+    fullgraph: bool | None = None,
+    disable: bool = False,
+    dynamic: bool | None = None,
+    mode: str | None = None,
 ) -> Any:
     """Compiles a function, a method, a module class, or a module, written in Columba's language.
 
@@ -98,6 +115,18 @@ def compile(
         autotune: where no tuning record exists for a program and graphs of this size, candidates are measured at the first call, for about
             half a minute, and the winner is recorded (see :func:`columba.tune`).
 
+        fullgraph: what becomes of a target that cannot be traced as one program. True: it is an error. False: it runs in Python, and the
+            modules that it calls are compiled by themselves, by the same rule: *regions*, with PyTorch between them. One message
+            (logger ``columba.regions``, ``INFO``) says which and why. None: False for modules and module classes, True for
+            functions and methods.
+        disable: gives the target back as it is. So does the environment variable ``COLUMBA_DISABLE=1``.
+        dynamic: None or True; here numbers of rows are always dynamic, and feature shapes never are.
+        mode: ``"max-autotune"`` is ``autotune=True``, ``"reduce-overhead"`` is ``cuda_graphs=True``; ``"default"``, or None, neither.
+
+    ``fullgraph``, ``disable``, ``dynamic`` and ``mode`` are those of ``torch.compile``. The stance of ``torch.compiler.set_stance`` counts:
+    ``"force_eager"`` runs everything as it is, ``"eager_on_recompile"`` what is not traced yet; that is an error for
+    ``"fail_on_recompile"``. What ``torch.compiler.disable`` marks runs as it is, outside of programs.
+
     What was tuned before on this machine (``columba tune``) is used, in place of the cost model's choice, unless ``passes``, a
     ``recipe`` or a ``memory_budget`` is given.
 
@@ -105,7 +134,9 @@ def compile(
     training mode, attributes that were read. New graphs do not retrace. See ``docs/language.md`` for what can be traced.
 
     Raises:
-        columba.TraceError: at the first call, where the target does something that cannot be compiled; names the line.
+        columba.TraceError: at the first call, where a function, or anything with ``fullgraph=True``, does something that cannot be
+            compiled; names the line.
+        ValueError: an option has a value that it cannot have, or contradicts another one.
 
     >>> import torch, columba
     >>> @columba.compile
@@ -115,8 +146,15 @@ def compile(
     >>> neighbour_sum(g, torch.tensor([[1.0], [2.0], [4.0]])).tolist()
     [[0.0], [1.0], [6.0]]
     """
-    options = Options(backend, passes, memory_budget, recipe, autotune, fp32_precision, cuda_graphs)
-    return functools.partial(compiled, options=options) if target is None else compiled(target, options)
+    check_dynamic(dynamic)
+    autotune, cuda_graphs = settings_of(mode, autotune, cuda_graphs)
+    options = Options(backend, passes, memory_budget, recipe, autotune, fp32_precision, cuda_graphs, fullgraph)
+    make = (
+        uncompiled
+        if disable or os.environ.get(DISABLE, "0") not in ("", "0")
+        else functools.partial(compiled, options=options)
+    )
+    return make if target is None else make(target)
 
 
 def tune(

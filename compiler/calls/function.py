@@ -13,11 +13,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from columba.calls import regions
 from columba.calls.options import Options
+from columba.calls.regions import Break, Failure, Failures, Regions, Seen
+from columba.calls.rollback import State
 from columba.calls.shortcut import MISSED
 from columba.calls.specialization import Specialization
 from columba.calls.warn import warn_once
-from columba.frontend import Bound, TraceError, hooks, is_tracing, trace
+from columba.frontend import Attempt, Bound, NothingToCompile, TraceError, hooks, is_tracing, trace, trace_error_in
 from columba.runtime.modes import without_transforms
 
 MOST_TRACES = 64
@@ -27,8 +30,20 @@ MANY_TRACES = 16
 """Traces after which a warning says what keeps changing."""
 
 
+OF_FUNCTIONS = (
+    "A module that is given to columba.compile runs such parts in PyTorch, and compiles the modules that it calls; so does a function with "
+    "fullgraph=False."
+)
+
+
+class _NotTraced(Exception):
+    """PyTorch's stance is that what was not compiled before runs as it is."""
+
+
 class CompiledFunction:
     """A function, or a method of a module, that runs compiled. Call it as the original, which is ``fn``.
+
+    Where it cannot be traced it is an error, or, if it :attr:`may_break`, runs in Python, with the modules that it calls compiled.
 
     Pickled as functions are, by the name that it has taken over from ``fn``; where another object has that name (``fast =
     columba.compile(f)``, a bound method), as ``fn`` and the options. What was traced and built is never pickled.
@@ -39,11 +54,15 @@ class CompiledFunction:
         self.fn = fn
         self.options = options
         self.is_method = False
+        self.is_model = False
         self._reset()
 
     def _reset(self) -> None:
         self._own: list[Specialization] = []
         self._of_modules: weakref.WeakKeyDictionary[Any, list[Specialization]] = weakref.WeakKeyDictionary()
+        self._failures: weakref.WeakKeyDictionary[Any, Failures] = weakref.WeakKeyDictionary()
+        self._told: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._intercepts: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.RLock()
 
     def __set_name__(self, owner: type, name: str) -> None:
@@ -58,7 +77,7 @@ class CompiledFunction:
         return self.__qualname__ if _has_its_name(self) else super().__reduce_ex__(protocol)
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_own", "_of_modules", "_lock", "fn", "__wrapped__")
+        left_out = ("_own", "_of_modules", "_failures", "_told", "_intercepts", "_lock", "fn", "__wrapped__")
         # A bound method is pickled as "its name, looked up on the object", which by then is this very function.
         parts = (self.fn.__func__, self.fn.__self__) if isinstance(self.fn, types.MethodType) else (self.fn,)
         return {**{k: v for k, v in self.__dict__.items() if k not in left_out}, "fn": parts}
@@ -77,6 +96,10 @@ class CompiledFunction:
             return torch._dynamo.disable(self.__call__)(*args, **kwargs)  # type: ignore[no-untyped-call]
         if is_tracing():  # part of a larger compiled function
             return self.current()(*args, **kwargs)
+        dynamo: Any = sys.modules.get("torch._dynamo.eval_frame")
+        if dynamo is not None and dynamo._stance.stance == "force_eager":
+            with hooks.taking(None):
+                return self.current()(*args, **kwargs)
         owner, rest = self._split(args)
         for known in self._own if owner is None else self._of_modules.get(owner, ()):
             shortcut = known.shortcut
@@ -84,16 +107,25 @@ class CompiledFunction:
                 result = shortcut(owner, rest, kwargs)
                 if result is not MISSED:
                     return result
-        with hooks.meeting() as met:
-            try:
-                specialization, bound = self.specialize(*args, **kwargs)
-            except Exception:
-                if not met:
-                    raise
-                return self._first_of_hooks(None, met, args, kwargs)
-        if unknown := hooks.unsettled(specialization.trace.phases):
-            return self._first_of_hooks((specialization, bound), unknown, args, kwargs)
-        return specialization(bound, owner)
+        failure, found = self._failure(owner, rest, kwargs), None
+        if failure is None:
+            with hooks.meeting() as met:
+                try:
+                    found = self.specialize(*args, **kwargs)
+                except _NotTraced:
+                    with hooks.taking(None):
+                        return self.current()(*args, **kwargs)
+                except Exception as e:
+                    failure = self._break(e, owner, remembers=not met)
+                    if failure is None and not met:
+                        raise
+            unknown = met if found is None else hooks.unsettled(found[0].trace.phases)
+            if unknown:
+                return self._first_of_hooks(found, unknown, args, kwargs)
+        if failure is not None:
+            return self._in_python(failure, owner, args, kwargs)
+        assert found is not None
+        return found[0](found[1], owner)
 
     def _first_of_hooks(
         self,
@@ -106,10 +138,114 @@ class CompiledFunction:
         with hooks.noting():
             result = self.current()(*args, **kwargs)
         hooks.settle(met)
-        if found is not None:
-            found[0].trace.check_unchanged(found[1])
-        self.specialize(*args, **kwargs)  # what cannot be compiled is an error at this call, not at the next
+        owner, _ = self._split(args)
+        try:
+            if found is not None:
+                found[0].trace.check_unchanged(found[1])
+            self.specialize(*args, **kwargs)  # what cannot be compiled is an error at this call, not at the next
+        except Exception as e:
+            if self._break(e, owner) is None:
+                raise
         return result
+
+    # -------------------------------------------------------------------------------------------- what cannot be traced
+
+    @property
+    def may_break(self) -> bool:
+        """Whether it runs in Python where it cannot be traced."""
+        if self.options.fullgraph is None:
+            return self.is_model or regions.current() is not None
+        return not self.options.fullgraph
+
+    def _failure(self, owner: nn.Module | None, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Failure | None:
+        """The failure that the trace of such a call was before."""
+        failures = self._failures.get(self if owner is None else owner)
+        return None if failures is None or not self.may_break else failures.of(rest, kwargs)
+
+    def _break(self, error: Exception, owner: nn.Module | None, remembers: bool = True) -> Failure | None:
+        """What is remembered of a trace that failed; None where the error is the user's, or nothing may fail."""
+        cause = trace_error_in(error)
+        if cause is None or not self.may_break:
+            return None
+        failure = Failure(str(cause), cause.attempt, None if owner is None else owner.training)
+        if remembers:
+            with self._lock:
+                self._failures.setdefault(self if owner is None else owner, Failures()).add(failure)
+        return failure
+
+    def _in_python(
+        self,
+        failure: Failure,
+        owner: nn.Module | None,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> Any:
+        """The call as it is, with the modules that it calls compiled."""
+        root, name, around = self if owner is None else owner, self._name(owner), regions.current()
+        if around is not None and owner is not None and around.compiled(type(owner), around.options) is self:
+            with around.in_python(root, name, failure):
+                return self.current()(*args, **kwargs)
+        here = self._regions(owner, None, collects=root not in self._told)
+        with here.in_python(root, name, failure):
+            result = self.current()(*args, **kwargs)
+        if here.collects:
+            self._told.add(root)
+            here.tell(root, name)
+        return result
+
+    def _regions(self, owner: nn.Module | None, seen: Seen | None, collects: bool) -> Regions:
+        root = self if owner is None else owner
+        if root not in self._intercepts:
+            self._intercepts.add(root)
+            hooks.intercept_while_alive(root)
+        return Regions(self.options, forward_of, seen, collects)
+
+    def _name(self, owner: nn.Module | None) -> str:
+        return _name_of(self) if owner is None else type(owner).__name__
+
+    def explained(self, seen: Seen, *args: Any, **kwargs: Any) -> list[Break]:
+        """What does not run compiled of a call, and why; of what does ``seen`` is told.
+
+        Raises:
+            TraceError: it cannot be traced, and may not break.
+        """
+        owner, rest = self._split(args)
+        failure, found = self._found(owner, rest, args, kwargs)
+        if failure is None:
+            seen(self if owner is None else owner, self, *found)
+            return []
+        here = self._regions(owner, seen, collects=True)
+        with here.in_python(self if owner is None else owner, self._name(owner), failure):
+            self.current()(*args, **kwargs)
+        breaks = here.breaks(self if owner is None else owner)
+        if not breaks:
+            raise NothingToCompile(failure.reason)
+        return breaks
+
+    def shown(self, seen: Seen, *args: Any, **kwargs: Any) -> Any:
+        """A call within one that is explained: what would be compiled of it is told, and all of it runs in PyTorch."""
+        owner, rest = self._split(args)
+        failure, found = self._found(owner, rest, args, kwargs)
+        if failure is not None:
+            return self._in_python(failure, owner, args, kwargs)
+        seen(owner, self, *found)
+        with hooks.taking(None):
+            return self.current()(*args, **kwargs)
+
+    def _found(
+        self, owner: nn.Module | None, rest: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Failure | None, Any]:
+        failure = self._failure(owner, rest, kwargs)
+        if failure is None:
+            try:
+                return None, self.specialize(*args, **kwargs)
+            except Exception as e:
+                failure = self._break(e, owner)
+                if failure is None:
+                    raise
+        return failure, None
+
+    # -------------------------------------------------------------------------------------------- traces
 
     def specialize(self, *args: Any, **kwargs: Any) -> tuple[Specialization, Bound]:
         """The specialization that a call with these arguments runs, traced now if there is none yet, and the call bound to it."""
@@ -122,27 +258,62 @@ class CompiledFunction:
                     if n:
                         known.insert(0, known.pop(n))
                     return candidate, bound
-            fn = self.current() if owner is None else types.MethodType(self.current(), owner)
-            for attempt in range(
-                2
-            ):  # in the second run there is what the first only sets up: a cache, a module that is built late
-                with without_transforms():  # a trace serves calls outside of them too
-                    made = Specialization(trace(fn, owner, rest, kwargs, self.following(owner)), self.options)
-                bound = made.trace.match(rest, kwargs)
-                if bound is not None:
-                    break
-                if attempt:
-                    raise TraceError(
-                        f"{_name_of(self)} changes, while it runs, something that its own result depends on: "
-                        f"{made.trace.difference(rest, kwargs)}. That would happen once, where it is traced, and not at every call; do it "
-                        "outside the compiled function"
-                    )
-            assert bound is not None
+            self._check_may_trace(owner, known, rest, kwargs)
+            before = State(owner) if owner is not None and self.may_break else None
+            try:
+                made, bound = self._traced(owner, rest, kwargs)
+            except Exception as e:
+                cause = trace_error_in(e)
+                if cause is not None and before is not None:
+                    before.put_back()
+                if cause is e and self.options.fullgraph is None and not self.may_break and OF_FUNCTIONS not in str(e):
+                    e.args = (f"{e} ({OF_FUNCTIONS})",)
+                raise
             if len(known) == MANY_TRACES:
                 _warn_many_traces(self, known[0].trace.difference(rest, kwargs))
             known.insert(0, made)
             del known[MOST_TRACES:]
             return made, bound
+
+    def _check_may_trace(
+        self, owner: nn.Module | None, known: list[Specialization], rest: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        dynamo: Any = sys.modules.get("torch._dynamo.eval_frame")
+        stance = "default" if dynamo is None else dynamo._stance.stance
+        if stance == "eager_on_recompile":
+            raise _NotTraced
+        if stance == "fail_on_recompile":
+            why = f": {known[0].trace.difference(rest, kwargs)}" if known else ""
+            raise RuntimeError(
+                f"columba: {_name_of(self)} would be traced while torch.compiler's stance is 'fail_on_recompile'{why}"
+            )
+        failures = self._failures.get(self if owner is None else owner)
+        last = None if failures is None or not self.may_break else failures.last(owner)
+        if last is not None:
+            given_up = TraceError(last.reason)
+            given_up.attempt = last.attempt
+            raise given_up
+
+    def _traced(
+        self, owner: nn.Module | None, rest: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Specialization, Bound]:
+        fn = self.current() if owner is None else types.MethodType(self.current(), owner)
+        # In the second run there is what the first only sets up: a cache, a module that is built late.
+        for is_last in (False, True):
+            with without_transforms():  # a trace serves calls outside of them too
+                made = Specialization(trace(fn, owner, rest, kwargs, self.following(owner)), self.options)
+            bound = made.trace.match(rest, kwargs)
+            if bound is not None:
+                return made, bound
+            if is_last:
+                break
+        error = TraceError(
+            f"{_name_of(self)} changes, while it runs, something that its own result depends on: "
+            f"{made.trace.difference(rest, kwargs)}. That would happen once, where it is traced, and not at every call; do it "
+            "outside the compiled function"
+        )
+        error.attempt = Attempt(made.trace.guards, met_graph=True).of_later_calls((rest, kwargs))
+        raise error
 
     def current(self) -> Callable[..., Any]:
         """The function as it is to be traced now."""
@@ -157,6 +328,28 @@ class CompiledFunction:
         if self.is_method and args and isinstance(args[0], nn.Module):
             return args[0], args[1:]
         return None, args
+
+
+class Forward(CompiledFunction):
+    """``forward`` of the modules of a class, as the class has it at each call."""
+
+    def __init__(self, kind: type[nn.Module], options: Options) -> None:
+        self.kind = kind
+        super().__init__(self.current(), options)
+        self.is_method = self.is_model = True
+
+    def current(self) -> Callable[..., Any]:
+        forward: Any = self.kind.forward
+        return forward.current() if isinstance(forward, CompiledFunction) else forward  # type: ignore[no-any-return]
+
+    def following(self, owner: nn.Module | None) -> tuple[type, nn.Module | None] | None:
+        return self.kind, None
+
+
+@functools.cache
+def forward_of(kind: type[nn.Module], options: Options) -> Forward:
+    """What is compiled of a class, for its modules that are called by a model that runs in regions."""
+    return Forward(kind, options)
 
 
 def _has_its_name(function: CompiledFunction) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from columba.calls.function import CompiledFunction
+from columba.calls.function import Forward
 from columba.calls.options import Options
 from columba.calls.specialization import Specialization
 from columba.frontend import Bound
@@ -45,16 +45,8 @@ _originals: weakref.WeakKeyDictionary[nn.Module, weakref.ref[nn.Module]] = weakr
 """The module that each compiled one was made of."""
 
 
-class _Forward(CompiledFunction):
+class _Forward(Forward):
     """``forward`` of a compiled instance: what the original's class has, as it is at each call."""
-
-    def __init__(self, kind: type[nn.Module], options: Options) -> None:
-        self.kind = kind
-        super().__init__(self.current(), options)
-
-    def current(self) -> Callable[..., Any]:
-        forward: Any = self.kind.forward
-        return forward.current() if isinstance(forward, CompiledFunction) else forward  # type: ignore[no-any-return]
 
     def following(self, owner: nn.Module | None) -> tuple[type, nn.Module | None] | None:
         known = None if owner is None else _originals.get(owner)
@@ -99,6 +91,13 @@ def compiled_module(module: M, options: Options) -> M:
     compiled.__dict__ = module.__dict__
     _originals[compiled] = weakref.ref(module)
     return compiled
+
+
+def plain_module(compiled: Any) -> nn.Module:
+    """A module of the original class that shares a compiled one's state."""
+    plain: nn.Module = copyreg.__newobj__(_original_type(compiled))  # type: ignore[attr-defined]
+    plain.__dict__ = compiled.__dict__
+    return plain
 
 
 def _restore(options: Options, make: Callable[..., nn.Module], *args: Any) -> nn.Module:

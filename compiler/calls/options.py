@@ -10,6 +10,34 @@ from columba.passes.recipes import Recipe
 from columba.runtime.backends import PRECISIONS, Choice, choice_named
 from columba.selection.variants import parse_choices, recipes_for
 
+DISABLE = "COLUMBA_DISABLE"
+"""The environment variable that makes ``columba.compile`` give back what it is given."""
+
+MODES: dict[str, dict[str, bool]] = {
+    "default": {},
+    "max-autotune": {"autotune": True},
+    "reduce-overhead": {"cuda_graphs": True},
+}
+"""What modes of ``torch.compile`` stand for here."""
+
+
+def settings_of(mode: str | None, autotune: bool, cuda_graphs: bool) -> tuple[bool, bool]:
+    """``autotune`` and ``cuda_graphs`` as a mode, and they themselves, say."""
+    if mode is not None and mode not in MODES:
+        names = ", ".join(map(repr, MODES))
+        raise ValueError(f"unknown mode {mode!r}; one of {names}")
+    asked = MODES[mode or "default"]
+    return autotune or asked.get("autotune", False), cuda_graphs or asked.get("cuda_graphs", False)
+
+
+def check_dynamic(dynamic: bool | None) -> None:
+    """ValueError where sizes are asked to be static."""
+    if dynamic is not None and not dynamic:
+        raise ValueError(
+            "dynamic=False: compiled programs serve graphs of every size, so numbers of rows are always dynamic (and feature shapes never "
+            "are); leave dynamic away"
+        )
+
 
 @dataclass(frozen=True)
 class Options:
@@ -22,6 +50,7 @@ class Options:
     autotune: bool = False
     fp32_precision: str | None = None
     cuda_graphs: bool = False
+    fullgraph: bool | None = None
 
     def __post_init__(self) -> None:
         choice_named(self.backend)

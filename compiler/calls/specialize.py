@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from columba.calls.function import CompiledFunction
-from columba.calls.module import compiled_module
+from columba.calls.module import CompiledModule, compiled_module, plain_module
 from columba.calls.options import Options
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -26,6 +26,7 @@ def compiled(target: Any, options: Options) -> Any:
             )
         forward = CompiledFunction(getattr(target.forward, "fn", target.forward), options)
         forward.__set_name__(target, "forward")
+        forward.is_model = True
         target.forward = forward  # type: ignore[method-assign, assignment]
         return target
     if isinstance(target, CompiledFunction):
@@ -35,3 +36,10 @@ def compiled(target: Any, options: Options) -> Any:
     raise TypeError(
         f"columba.compile takes functions, methods, and nn.Module classes or instances, not {type(target).__name__}"
     )
+
+
+def uncompiled(target: Any) -> Any:
+    """``target`` as it is; of what is compiled already, what it was made of."""
+    if isinstance(target, CompiledFunction):
+        return target.fn
+    return plain_module(target) if isinstance(target, CompiledModule) else target

@@ -83,6 +83,15 @@ def is_own(filename: str) -> bool:
 
 
 @functools.lru_cache(maxsize=4096)
+def disables(code: types.CodeType) -> str | None:
+    """What ``torch.compiler.disable`` wraps around a function has this code: ``"all"`` that is called within is disabled, or that
+    ``"one"``; None: it is other code."""
+    if code.co_name == "_fn" and code.co_filename.endswith("/torch/_dynamo/eval_frame.py"):
+        return "all"
+    return "one" if code.co_name == "nonrecursive_disable_wrapper" else None
+
+
+@functools.lru_cache(maxsize=4096)
 def is_library_module(name: str | None, classes: bool = False) -> bool:
     """Whether a module belongs to a library; of the standard library's ``classes``, those that only hold data do not count."""
     root = (name or "").split(".")[0]

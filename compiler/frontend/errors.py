@@ -5,9 +5,12 @@ from __future__ import annotations
 import inspect
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from columba import runtime
+
+if TYPE_CHECKING:
+    from columba.frontend.attempt import Attempt
 
 _FRONTEND = Path(__file__).parent
 _CALLS = _FRONTEND.with_name("calls")
@@ -16,11 +19,33 @@ _OWN = tuple(f"{folder}/" for folder in (_FRONTEND, _CALLS, Path(str(runtime.__f
 
 
 class TraceError(RuntimeError):
-    """The function does something that cannot be compiled."""
+    """The function does something that cannot be compiled.
+
+    Attributes:
+        attempt: what the trace that failed had read by then; None where it had not begun.
+    """
+
+    attempt: Attempt | None = None
+
+
+class NothingToCompile(TraceError):
+    """The function computes nothing on a graph."""
 
 
 class UnsupportedOperation(TraceError, NotImplementedError):
     """The function calls a torch function that has no place in a compiled program."""
+
+
+def trace_error_in(error: BaseException) -> TraceError | None:
+    """The TraceError that an error is, or was raised for: code on the way may have made another one of it."""
+    seen: set[int] = set()
+    found: BaseException | None = error
+    while found is not None and id(found) not in seen:
+        if isinstance(found, TraceError):
+            return found
+        seen.add(id(found))
+        found = found.__cause__ or found.__context__
+    return None
 
 
 def location() -> str:

@@ -147,6 +147,11 @@ class Guards:
     aliases: tuple[tuple[Source, Source], ...]
     graphs: tuple[tuple[Source, Same], ...]
 
+    @staticmethod
+    def holds(source: Source, seen: Any, call: Arguments) -> bool:
+        """Whether a variable is as it was seen."""
+        return _is(found(source, call), seen)
+
     def mismatches(self, call: Arguments, but: Any = ()) -> Iterator[str]:
         """What has changed since the trace, in words; ``but`` are classes of checks that are left out."""
         try:
@@ -161,7 +166,7 @@ class Guards:
             if not isinstance(check, but) and (reason := check.mismatch()) is not None:
                 yield reason
         for source, seen in self.variables:
-            if not _is(found(source, call), seen):
+            if not self.holds(source, seen, call):
                 yield f"{source} has changed"
         for one, other in self.aliases:
             if found(one, call) is not found(other, call):

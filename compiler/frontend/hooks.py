@@ -30,7 +30,17 @@ from columba.runtime.graphs.graph import Graph
 
 _original: Callable[..., Any] = nn.Module._call_impl
 _globals = vars(nn.modules.module)
-_state = threading.local()
+
+
+class _State(threading.local):
+    """Of a thread: how many want hooks noted, the hooks that its traces met, and who takes its calls of modules."""
+
+    noting = 0
+    met: list[Met] | None = None
+    take: Take | None = None
+
+
+_state = _State()
 _lock = threading.Lock()
 _users = 0
 _noted: weakref.WeakKeyDictionary[nn.Module, dict[int, tuple[Same, bool]]] = weakref.WeakKeyDictionary()
@@ -38,6 +48,9 @@ _noted: weakref.WeakKeyDictionary[nn.Module, dict[int, tuple[Same, bool]]] = wea
 
 Met = tuple[Same, int, Same]
 """A module, the number of a hook that it has, and the hook."""
+
+Take = Callable[[nn.Module, tuple[Any, ...], dict[str, Any]], Any]
+"""Calls a module with these arguments."""
 
 FORWARD = ("_global_forward_pre_hooks", "_forward_pre_hooks", "_global_forward_hooks", "_forward_hooks")
 _BACKWARD = ("_backward_hooks", "_backward_pre_hooks")
@@ -78,23 +91,60 @@ def note(module: nn.Module, number: int, hook: Any, returned: bool) -> None:
 @contextlib.contextmanager
 def intercepting() -> Iterator[None]:
     """Within, calls of modules come by :func:`call_module`, in all threads."""
-    global _users
-    with _lock:
-        _users += 1
-        nn.Module._call_impl = call_module  # type: ignore[method-assign]
+    _install()
     try:
         yield
     finally:
-        with _lock:
-            _users -= 1
-            if not _users:
-                nn.Module._call_impl = _original  # type: ignore[method-assign]
+        _uninstall()
+
+
+def _install() -> None:
+    global _users
+    with _lock:
+        _users += 1
+        if _users == 1:
+            nn.Module._call_impl = call_module  # type: ignore[method-assign]
+
+
+def _uninstall() -> None:
+    global _users
+    with _lock:
+        _users -= 1
+        if not _users:
+            nn.Module._call_impl = _original  # type: ignore[method-assign]
+
+
+def intercept_while_alive(owner: Any) -> None:
+    """Calls of modules come by :func:`call_module` for as long as an object lives.
+
+    Not for each of its calls: a class that has changed often enough loses Python's cache of its attributes.
+    """
+    _install()
+    weakref.finalize(owner, _uninstall).atexit = False
+
+
+@contextlib.contextmanager
+def taking(take: Take | None) -> Iterator[None]:
+    """Within, calls of modules in this thread go to ``take``, outside of traces; None: they are as they are.
+
+    :func:`intercept_while_alive` must have been asked for.
+    """
+    outer, _state.take = _state.take, take
+    try:
+        yield
+    finally:
+        _state.take = outer
+
+
+def as_it_is(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls a module as PyTorch does."""
+    return _original(module, *args, **kwargs)
 
 
 @contextlib.contextmanager
 def noting() -> Iterator[None]:
     """Within, what forward hooks return in this thread is noted."""
-    _state.noting = getattr(_state, "noting", 0) + 1
+    _state.noting += 1
     try:
         with intercepting():
             yield
@@ -133,9 +183,8 @@ def _noting(number: int, hook: Any) -> Any:
 @contextlib.contextmanager
 def meeting() -> Iterator[list[Met]]:
     """Gives the hooks that traces of this thread meet within, and of which nothing was noted."""
-    outer = getattr(_state, "met", None)
     met: list[Met] = []
-    _state.met = met
+    outer, _state.met = _state.met, met
     try:
         yield met
     finally:
@@ -205,13 +254,15 @@ def _seen(module: nn.Module, name: str) -> tuple[Any, ...]:
 
 
 def call_module(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    """``nn.Module._call_impl`` while functions are traced, or their hooks noted."""
+    """``nn.Module._call_impl`` while functions are traced, their hooks noted, or models run in regions."""
+    if torch.compiler.is_dynamo_compiling():
+        return _original(self, *args, **kwargs)
     recorder = current()
     if recorder is None:
-        if not getattr(_state, "noting", 0):
-            return _original(self, *args, **kwargs)
-        with _hooks_noted(self):
-            return _original(self, *args, **kwargs)
+        if _state.noting:
+            with _hooks_noted(self):
+                return _original(self, *args, **kwargs)
+        return _original(self, *args, **kwargs) if _state.take is None else _state.take(self, args, kwargs)
     if not any(_registered(self, name) for name in FORWARD):
         return _original(self, *args, **kwargs)
     if torch.is_grad_enabled() and any(getattr(self, n) or _globals[f"_global{n}"] for n in _BACKWARD):
@@ -271,7 +322,7 @@ def _put_off(recorder: Recorder, phase: Phase, number: int, hook: Any, handed: t
     known = computes(module, number, hook)
     if known:
         return False
-    if known is None and getattr(_state, "met", None) is not None:
+    if known is None and _state.met is not None:
         _state.met.append((phase.module, number, Same(hook)))
 
     def recorded(x: Any) -> Any:

@@ -24,7 +24,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from columba.frontend import hooks, impure
-from columba.frontend.code import CodeNames, is_library, is_library_module, is_own, names_of, start_of
+from columba.frontend.code import CodeNames, disables, is_library, is_library_module, is_own, names_of, start_of
 from columba.frontend.errors import TraceError, fail
 from columba.frontend.guards import FunctionGuard, Inherited, OfType, Original, Read
 from columba.frontend.patches import Patches
@@ -391,6 +391,10 @@ class Observer:
                 self.variable(Environment(frame.f_locals["key"]))
             elif code is impure.IMPORT_MODULE:
                 self._import(frame.f_locals["name"])
+            elif disables(code) is not None and (name := _disabled(frame)) is not None:
+                raise fail(
+                    f"{name} is marked with torch.compiler.disable, to run as it is; call it outside the compiled function"
+                )
             elif code in (impure.CALL_MODULE, hooks.call_module.__code__) and ("hooks", 0) not in self._entered:
                 self._entered["hooks", 0] = code  # type: ignore[index]
                 for name in _GLOBAL_HOOKS:
@@ -479,6 +483,16 @@ class Observer:
             module = sys.modules.get(".".join(parts[: n + 1]))
             if module is not None:
                 self._leaf(module, None, name)
+
+
+def _disabled(frame: types.FrameType) -> str | None:
+    """What ``torch.compiler.disable`` was asked to disable, where that is not PyTorch's own."""
+    function = frame.f_locals.get("fn")
+    module = getattr(function, "__self__", None)
+    if isinstance(module, nn.Module):
+        return None if is_library_module(type(module).__module__) else type(module).__name__
+    code = getattr(function, "__code__", None)
+    return None if code is None or is_library(code.co_filename) else str(getattr(function, "__qualname__", function))
 
 
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)

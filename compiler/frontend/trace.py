@@ -12,8 +12,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from columba.frontend import hooks
+from columba.frontend.attempt import Attempt
 from columba.frontend.effects import check_nothing_escaped, no_printing
-from columba.frontend.errors import TraceError, defined, fail
+from columba.frontend.errors import NothingToCompile, TraceError, defined, fail, trace_error_in
 from columba.frontend.guards import Guards, TensorGuard, environment, found
 from columba.frontend.infer import Spaces, infer
 from columba.frontend.observe import Observer
@@ -321,11 +322,6 @@ def _traced(
     observer = Observer(fn, owner)
     recorder.sources = observer.sources
     recorder.diagnose = lambda failed: _diagnose(recorder, fn, failed)
-    parameters = _positional(fn, len(args))
-
-    def held(graph: Graph) -> Graph:
-        return _held(recorder, observer, graph)
-
     try:
         arguments = snapshot((args, kwargs), by_value=True)
     except TooLarge as e:
@@ -333,6 +329,32 @@ def _traced(
             f"{_name(fn, owner)}: an argument {e}, which would be compared at every call; pass a tensor instead"
         ) from e
     modes = environment()
+    try:
+        output = _run(recorder, observer, fn, args, kwargs, following)
+        return _finished(recorder, observer, fn, owner, arguments, modes, output)
+    except Exception as e:
+        cause = trace_error_in(e)
+        if cause is not None and cause.attempt is None:
+            read = Guards(arguments, modes, observer.checks(), tuple(observer.variables.items()), (), ())
+            met = bool(recorder.graphs or observer.graphs)
+            cause.attempt = Attempt(read, met, isinstance(cause, NothingToCompile)).of_later_calls((args, kwargs))
+        raise
+
+
+def _run(
+    recorder: Recorder,
+    observer: Observer,
+    fn: Callable[..., Any],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    following: tuple[type, nn.Module | None] | None,
+) -> Any:
+    """What the function returns for symbolic values, as records; the observer and the recorder have then seen all of it."""
+    parameters = _positional(fn, len(args))
+
+    def held(graph: Graph) -> Graph:
+        return _held(recorder, observer, graph)
+
     with _one_at_a_time:
         walk((args, kwargs), (), lambda x, path: _meet_argument(observer, x, _argument(path, parameters)))
         symbolic = walk((args, kwargs), (), lambda x, path: _symbolic(recorder, x, _argument(path, parameters)))
@@ -349,7 +371,19 @@ def _traced(
         observer.finish()
         del symbolic
         _check_nothing_kept(observer)
-    output = walk(output, (), lambda x, path: _output_leaf(recorder, x, path))
+    return walk(output, (), lambda x, path: _output_leaf(recorder, x, path))
+
+
+def _finished(
+    recorder: Recorder,
+    observer: Observer,
+    fn: Callable[..., Any],
+    owner: nn.Module | None,
+    arguments: Any,
+    modes: tuple[Any, ...],
+    output: Any,
+) -> tuple[Trace, str]:
+    """The trace of a function that has run."""
     check_nothing_escaped(recorder.alive)
 
     graph = _one_graph(recorder, fn)
@@ -361,7 +395,7 @@ def _traced(
             mapped(lambda x: wanted.append(x) if isinstance(x, Record) else None, one.args)
     converted = translate(_name(fn, owner), recorder.records, spaces, wanted)
     if not converted.results and not converted.postlude:
-        raise TraceError(
+        raise NothingToCompile(
             f"{defined(fn)}: {_name(fn, owner)} returns nothing that it computes on the graph's edges or nodes; columba.compile is for "
             "functions that do: return what depends on a lift or a reduction, or call the function without it"
         )
@@ -502,7 +536,7 @@ def _one_graph(recorder: Recorder, fn: Callable[..., Any]) -> Graph:
     used = {id(g._real): g._real for g in recorder.graphs}
     name = getattr(fn, "__qualname__", fn)
     if not used:
-        raise TraceError(
+        raise NothingToCompile(
             f"{defined(fn)}: {name} uses no columba.Graph; pass one, or build it from edge_index with columba.as_graph "
             "(the shipped layers do)"
         )
@@ -521,6 +555,8 @@ def _check_rows(converted: Translated, graph: Graph, spaces: Spaces) -> None:
 
 def _diagnose(recorder: Recorder, fn: Callable[..., Any], failed: Record) -> None:
     """Raises what is behind a call that torch refused, if it is something about graphs or spaces."""
+    if not recorder.graphs:
+        return
     graph = _one_graph(recorder, fn)
     records = [*recorder.records, failed]
     spaces = infer(records)

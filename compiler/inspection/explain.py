@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, fields
 from typing import Any
 
 from torch import nn
 
 from columba.calls.function import CompiledFunction
 from columba.calls.options import Options
+from columba.calls.regions import Break, called, named
+from columba.calls.rollback import unchanged
+from columba.calls.specialization import Specialization
 from columba.calls.specialize import compiled as compiled_as
 from columba.driver import Compilation
 from columba.frontend import Bound
@@ -24,6 +28,24 @@ from columba.selection.chips import chip as chip_called
 from columba.selection.rates import machine_rates
 from columba.selection.variants import Variants
 from columba.selection.work import kernel_work
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of a model that is compiled as one program.
+
+    Attributes:
+        name: the path of its module from the model, as in ``named_modules``; of the model itself ``""``.
+        kind: the module's class.
+        explanation: what the compiler made of it.
+    """
+
+    name: str
+    kind: str
+    explanation: Explanation
+
+    def __str__(self) -> str:
+        return called(self.name, self.kind)
 
 
 @dataclass(frozen=True)
@@ -46,6 +68,16 @@ class Explanation:
     graph: Graph
     precision: str | None = None
     runs: str = ""
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        """The compiled regions: a model that is traced as one program is one."""
+        return (Region("", self.compilation.traced.name, self),)
+
+    @property
+    def breaks(self) -> tuple[Break, ...]:
+        """What runs in Python, and why."""
+        return ()
 
     @property
     def level1(self) -> str:
@@ -100,17 +132,110 @@ class Explanation:
         return "\n\n".join(f"=== {title} ===\n{text}" for title, text in sections)
 
 
+class RegionsExplanation(Explanation):
+    """A model that does not run as one program: its :attr:`regions`, and its :attr:`breaks`.
+
+    Text (``level1``, ``level2``, ``source``, ``costs``, ``runs``), ``kernels`` and ``host_calls`` are those of all regions. What is one for
+    each (``compilation``, ``variant``, ``graph``, ``prelude``) is that of the only region; of none, or several, it is an
+    :class:`AmbiguousError`.
+    """
+
+    def __init__(self, regions: tuple[Region, ...], breaks: tuple[Break, ...]) -> None:
+        self.__dict__.update(_regions=regions, _breaks=breaks)
+        if len(regions) == 1:
+            self.__dict__.update(regions[0].explanation.__dict__)
+        else:
+            self.__dict__.update({name: self._joined(name) for name in ("source", "costs", "runs")})
+
+    @property
+    def regions(self) -> tuple[Region, ...]:
+        found: tuple[Region, ...] = self.__dict__["_regions"]
+        return found
+
+    @property
+    def breaks(self) -> tuple[Break, ...]:
+        found: tuple[Break, ...] = self.__dict__["_breaks"]
+        return found
+
+    def __getattr__(self, name: str) -> Any:
+        if name not in {f.name for f in fields(Explanation)}:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        raise AmbiguousError(
+            f"{name}: this model runs as {len(self.regions)} compiled regions, each with a {name} of its own: "
+            f"explanation.regions[n].explanation.{name}; explanation.breaks says why"
+        )
+
+    def _joined(self, name: str) -> str:
+        return "\n\n".join(f"##### {region} #####\n\n{getattr(region.explanation, name)}" for region in self.regions)
+
+    @property
+    def level1(self) -> str:
+        return self._joined("level1")
+
+    @property
+    def level2(self) -> str:
+        return self._joined("level2")
+
+    @property
+    def kernels(self) -> tuple[Kernel, ...]:
+        return tuple(kernel for region in self.regions for kernel in region.explanation.kernels)
+
+    @property
+    def host_calls(self) -> list[str]:
+        return [f"{region}: {call}" for region in self.regions for call in region.explanation.host_calls]
+
+    def gpu(self, chip: str = "h100", target: str | None = None) -> str:
+        return "\n\n".join(f"##### {r} #####\n\n{r.explanation.gpu(chip, target)}" for r in self.regions)
+
+    def __str__(self) -> str:
+        lines = [f"compiled: {region}" for region in self.regions]
+        lines += [f"in Python: {one}" for one in self.breaks]
+        parts = ["=== Regions ===\n" + "\n".join(lines)]
+        parts += [f"##### {region} #####\n\n{region.explanation}" for region in self.regions]
+        return "\n\n".join(parts)
+
+    def __repr__(self) -> str:
+        return f"<{len(self.regions)} regions, {len(self.breaks)} breaks>"
+
+
+class AmbiguousError(RuntimeError):
+    """What was asked for is not one thing."""
+
+
 def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
     """Traces and compiles ``target`` for these arguments, without building or running kernels, and shows every stage.
+
+    A model that cannot be traced as one program is run once, by PyTorch, to see which of its modules are compiled, for which arguments. Its
+    parameters, buffers and attributes, and the random generators, are then as they were; its inner hooks have run.
 
     Args:
         target: a compiled or uncompiled module, function, or bound method, as :func:`columba.compile` takes.
         args, kwargs: the arguments of a call. Gradients are shown for what requires them, unless under ``torch.no_grad()``.
 
     Returns:
-        An :class:`Explanation`; ``print`` it for everything.
+        An :class:`Explanation`; ``print`` it for everything. Where there are several regions it is a :class:`RegionsExplanation`, which
+        lists them, and the breaks with their reasons.
     """
-    compiled, specialization, bound = _specialized(target, args, kwargs)
+    compiled, owner = _compiled(target)
+    found: dict[int, tuple[Any, Any, Explanation]] = {}
+
+    def seen(module: Any, function: CompiledFunction, specialization: Specialization, bound: Bound) -> None:
+        if id(module) not in found:  # which is kept, for its identity
+            found[id(module)] = module, type(module).__name__, _explanation(function, specialization, bound)
+
+    call_args = args if owner is None else (owner, *args)
+    kept = contextlib.nullcontext() if owner is None else unchanged(owner)
+    with random_states_kept(), kept:  # a call would draw seeds of dropout; this is none
+        breaks = compiled.explained(seen, *call_args, **kwargs)
+    root = compiled if owner is None else owner
+    if not breaks:
+        return found[id(root)][2]
+    names = named(root)
+    listed = [Region(names.get(i, f"<{kind}>"), kind, explanation) for i, (_, kind, explanation) in found.items()]
+    return RegionsExplanation(tuple(listed), tuple(breaks))
+
+
+def _explanation(compiled: CompiledFunction, specialization: Specialization, bound: Bound) -> Explanation:
     variant, variants = specialization.explain(bound.graph, bound.inputs)
     compilation = variants.compilation(variant)
     shown = backend_shown(compiled.options.backend, bound.graph.device)
@@ -181,16 +306,17 @@ def _specialized(target: Any, args: Any, kwargs: Any) -> tuple[CompiledFunction,
 def _compiled(target: Any) -> tuple[CompiledFunction, nn.Module | None]:
     """The compiled function behind a target, and the module whose method it is."""
     if isinstance(target, nn.Module):
-        return _method(type(target).forward), target
+        return _method(type(target).forward, is_model=True), target
     owner = getattr(target, "__self__", None)
     if isinstance(owner, nn.Module):
         return _method(target.__func__), owner
     return (target if isinstance(target, CompiledFunction) else compiled_as(target, Options())), None
 
 
-def _method(function: Any) -> CompiledFunction:
+def _method(function: Any, is_model: bool = False) -> CompiledFunction:
     if isinstance(function, CompiledFunction):
         return function
     made: CompiledFunction = compiled_as(function, Options())
     made.is_method = True
+    made.is_model = is_model
     return made

@@ -387,7 +387,7 @@ def test_a_tensor_that_is_kept() -> None:
             return g.edges.sum(self.kept)
 
     with pytest.raises(columba.TraceError, match="self.kept"):
-        columba.compile(Keeps())(G, torch.randn(N, 3))
+        columba.compile(Keeps(), fullgraph=True)(G, torch.randn(N, 3))
 
 
 def test_unknown_backend() -> None:

@@ -133,7 +133,7 @@ def test_what_would_happen_once_is_refused(name: str) -> None:
     before = builtins.print
     net = made()
     with pytest.raises(columba.TraceError, match=message):
-        columba.compile(net, backend="torch")(G, leaf(4, 3))
+        columba.compile(net, backend="torch", fullgraph=True)(G, leaf(4, 3))
     assert builtins.print is before
     LOG.clear()
     fine = columba.compile(Net(), backend="torch")  # nothing of it stays
