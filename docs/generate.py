@@ -19,6 +19,7 @@ from pathlib import Path
 
 import columba
 from columba.driver import Compilation
+from columba.frontend.decompositions import DECOMPOSITIONS
 from columba.frontend.rules import RULES
 from columba.ir.plan.kernels import writes
 from columba.ir.program.program import Program
@@ -143,16 +144,21 @@ def pipeline() -> str:
 def functions() -> str:
     """The torch functions and methods that have a conversion rule, by the module that converts them."""
     kinds = {
-        "pointwise": "Pointwise",
-        "features": "Over feature dimensions",
-        "contractions": "Products",
-        "shapes": "Shapes",
+        "Pointwise": ("pointwise", "numbers"),
+        "Over feature dimensions": ("features", "normalizations", "selection"),
+        "Products": ("contractions",),
+        "Shapes": ("shapes", "arrangement"),
     }
+    kind_of = {module: kind for kind, modules in kinds.items() for module in modules}
     names: dict[str, list[str]] = {kind: [] for kind in kinds}
     for name in sorted(RULES.keys() - {"detach", "typed_linear"}):
-        if not name.startswith("__"):
-            names[RULES[name].__module__.rpartition(".")[2]].append(f"`{name}`")
-    return "\n\n".join(f"*{kinds[kind]}*: {', '.join(found)}." for kind, found in names.items()) + "\n"
+        if not name.startswith("_"):
+            names[kind_of[RULES[name].__module__.rpartition(".")[2]]].append(f"`{name}`")
+    cells = ", ".join(f"`{name}`" for name in sorted(DECOMPOSITIONS))
+    return (
+        "\n\n".join(f"*{kind}*: {', '.join(found)}." for kind, found in (*names.items(), ("Recurrent cells", [cells])))
+        + "\n"
+    )
 
 
 SECTIONS: dict[str, Callable[[], str]] = {

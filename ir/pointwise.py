@@ -44,6 +44,8 @@ _TABLE = (
     PointwiseFunction("reciprocal", 1, flops=4),
     PointwiseFunction("sin", 1, flops=15),
     PointwiseFunction("cos", 1, flops=15),
+    PointwiseFunction("floor", 1),
+    PointwiseFunction("atan2", 2, flops=30),
     PointwiseFunction("erf", 1, flops=20),
     PointwiseFunction("tanh", 1, flops=14),
     PointwiseFunction("sigmoid", 1, flops=12),

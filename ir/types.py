@@ -35,6 +35,11 @@ class DType(str, Enum):
         """Whether numbers have 16 bits: they are stored so, and computed with in 32."""
         return self in (DType.BF16, DType.F16)
 
+    def number(self, value: float) -> int:
+        """A whole number of an integer type; what is beyond it, as infinities are, is its largest or smallest."""
+        bits = 8 * self.itemsize - 1
+        return int(min(max(value, -(2**bits)), 2**bits - 1))
+
     @property
     def itemsize(self) -> int:
         """Bytes an element."""

@@ -20,23 +20,23 @@ _PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "linea
 
 LOWER: dict[str, frozenset[str]] = {
     "cpu": frozenset(_PRODUCTS),
-    "cuda": frozenset((*_PRODUCTS, "mv")),
+    "cuda": frozenset((*_PRODUCTS, "mv", "gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell")),
 }
 """Functions whose operands are cast to the dtype of autocast: products."""
 
 FLOAT32: dict[str, frozenset[str]] = {
-    "cpu": frozenset(),
+    "cpu": frozenset(("prod",)),
     "cuda": frozenset(
         (
             "exp", "expm1", "log", "log1p", "reciprocal", "rsqrt", "pow", "__pow__", "__rpow__", "square", "__rtruediv__", "__rdiv__",
             "softplus", "layer_norm", "rms_norm", "normalize", "logsumexp", "softmax", "log_softmax", "norm", "vector_norm",
-            "linalg_vector_norm", "sum",
+            "linalg_vector_norm", "sum", "prod", "cosh", "sinh", "tan", "group_norm", "cosine_similarity",
         )
     ),
 }  # fmt: skip
 """Functions whose operands are cast to float32."""
 
-GIVES_DTYPE = ("softmax", "log_softmax", "sum", "norm", "vector_norm", "linalg_vector_norm")
+GIVES_DTYPE = ("softmax", "log_softmax", "sum", "prod", "norm", "vector_norm", "linalg_vector_norm")
 """Functions that are left alone where they are told a dtype."""
 
 

@@ -88,12 +88,28 @@ UNARY: dict[str, Callable[[Tensor], Any]] = {
     name: getattr(torch, name)
     for name in (
         "abs", "absolute", "sign", "square", "neg", "negative", "exp", "expm1", "log", "log1p", "sqrt", "rsqrt", "reciprocal", "sin", "cos",
-        "erf", "tanh", "sigmoid", "relu", "isnan", "ones_like", "zeros_like", "selu",
+        "erf", "tanh", "sigmoid", "relu", "isnan", "ones_like", "zeros_like", "selu", "floor", "ceil", "trunc", "fix", "round", "frac",
+        "isinf", "isfinite", "isposinf", "isneginf", "nan_to_num", "atan", "arctan", "tan", "cosh", "sinh", "celu",
     )
 }  # fmt: skip
 UNARY |= {
     name: getattr(F, name)
-    for name in ("elu", "gelu", "hardtanh", "leaky_relu", "logsigmoid", "mish", "relu6", "silu", "softplus", "softsign")
+    for name in (
+        "elu",
+        "gelu",
+        "hardtanh",
+        "leaky_relu",
+        "logsigmoid",
+        "mish",
+        "relu6",
+        "silu",
+        "softplus",
+        "softsign",
+        "hardsigmoid",
+        "hardswish",
+        "hardshrink",
+        "tanhshrink",
+    )
 }
 UNARY |= {
     "log_sigmoid": F.logsigmoid,
@@ -130,6 +146,11 @@ UNARY |= {
     "lerp 0.75": lambda x: torch.lerp(x, torch.ones_like(x), 0.75),
     "prelu": lambda x: F.prelu(x, torch.tensor([0.2], dtype=x.dtype)),
     "inner relu": lambda x: F.relu(x - 1) * F.relu(-x),
+    "celu 2": lambda x: F.celu(x, 2.0),
+    "celu -0.5": lambda x: F.celu(x, -0.5),
+    "threshold": lambda x: F.threshold(x, 1.0, 20.0),
+    "nan_to_num all": lambda x: torch.nan_to_num(x, nan=2.0, posinf=3.0, neginf=-inf),
+    "logical_not number": lambda x: torch.logical_not(x),
     "silu by hand": lambda x: x * torch.sigmoid(x),
 }
 UNARY |= {f"pow {n}": power(n) for n in (0, 1, 2, 3, 4, 5, -1, -2, -3, 0.5, -0.5, 1.5, -1.5, 0.25, 2.5, inf, nan)}
@@ -140,6 +161,7 @@ BINARY: dict[str, Callable[[Tensor, Tensor], Any]] = {
     for name in (
         "add", "sub", "subtract", "mul", "multiply", "div", "divide", "true_divide", "pow", "maximum", "minimum", "rsub", "max", "min",
         "eq", "ne", "lt", "le", "gt", "ge", "not_equal", "less", "less_equal", "greater", "greater_equal",
+        "atan2", "arctan2",
     )
 }  # fmt: skip
 BINARY |= {
@@ -153,6 +175,9 @@ BINARY |= {
     "logical_or": lambda x, y: torch.logical_or(x > 0, y > 0),
     "logical_xor": lambda x, y: torch.logical_xor(x > 0, y > 0),
     "logical_not": lambda x, y: torch.logical_not(x < y),
+    "logical_and numbers": torch.logical_and,
+    "logical_or numbers": torch.logical_or,
+    "logical_xor numbers": torch.logical_xor,
     "lerp": lambda x, y: torch.lerp(x, torch.full_like(x, 2.0), y),
     "lerp 0.75": lambda x, y: torch.lerp(x, y, 0.75),
     "lerp 0.25": lambda x, y: torch.lerp(x, y, 0.25),
@@ -188,13 +213,26 @@ FEATURES: dict[str, Callable[[Tensor], Any]] = {
     "vector_norm": lambda x: torch.linalg.vector_norm(x, dim=-1, keepdim=True),
     "linalg_vector_norm": lambda x: torch.linalg.vector_norm(x, -1.0, dim=-1),
     "norm of one": lambda x: x[..., :1].norm(dim=-1),
+    "glu": lambda x: F.glu(x[..., :2], -1),
+    "cosine_similarity": lambda x: F.cosine_similarity(x, torch.roll(x, 1, -1), dim=-1),
+    "cosine_similarity eps": lambda x: F.cosine_similarity(x, torch.ones_like(x), dim=1, eps=1.0),
+    "group_norm": lambda x: F.group_norm(x, 1),
+    "argmax": lambda x: x.argmax(-1),
+    "argmin": lambda x: torch.argmin(x, 1, keepdim=True),
+    "max place": lambda x: x.max(-1).indices,
+    "topk": lambda x: x.topk(2, -1).values,
+    "topk smallest": lambda x: torch.topk(x, 3, 1, largest=False)[0],
+    "any": lambda x: x.any(-1),
+    "all": lambda x: torch.all(x > 0, dim=1, keepdim=True),
+    "prod": lambda x: x.prod(-1),
+    "prod of one": lambda x: torch.prod(x[..., :1], 1, keepdim=True),
 }
 FEATURES |= {f"norm {p}": norm(p) for p in (0, 0.5, 1, 1.5, 2.5, 3, 4, inf, -inf, -1, -2, -0.5)}
 FEATURES |= {f"normalize {p}": normalized(p) for p in (1, 2, 3, inf)}
 FEATURES |= {"normalize": lambda x: F.normalize(x, dim=-1)}
 
-HOMOGENEOUS = ("normalize", "layer_norm", "rms_norm")
-DIFFERENCES = ("gelu", "tanh", "mish", "softmax", "log_softmax")
+HOMOGENEOUS = ("normalize", "layer_norm", "rms_norm", "group_norm", "cosine_similarity")
+DIFFERENCES = ("gelu", "tanh", "tanhshrink", "mish", "softmax", "log_softmax")
 """Functions whose values or gradients are differences of numbers around 1, in PyTorch or here."""
 
 
@@ -210,6 +248,10 @@ def unlike(name: str, arguments: Sequence[Tensor]) -> Tensor | None:
         return ~x[:, :1].isfinite() if x.dim() == 2 else None
     if name.startswith(("norm 0.5", "norm -", "linalg_vector_norm")):  # zeros beside what makes the norm NaN
         return (x == 0) & ~x.isfinite().all(-1, keepdim=True)
+    if row == "hardsigmoid" and x.dtype is torch.float64:  # PyTorch multiplies with 1 / 6 in float32
+        return torch.ones_like(x, dtype=torch.bool)
+    if row == "prod":  # a product of three that vanishes in another order of factors
+        return (x == DENORMAL).any(-1, keepdim=True)
     if name.startswith("clamp") and len(arguments) == 2:  # a bound that is NaN
         return arguments[1].isnan() | (x.isnan() & (name == "clamp max (pair)"))
     return None

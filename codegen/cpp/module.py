@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -235,6 +236,10 @@ def _parameters(plan: Plan, kernel: Kernel) -> str:
     return found
 
 
+_DEFINED = re.compile(r"^INLINE \w+ (\w+)\(", re.MULTILINE)
+"""Functions that a header defines."""
+
+
 def _module(
     title: str, index_dtype: DType, part: _Part, linkage: str, all_kernels: Mapping[str, str] | None = None
 ) -> str:
@@ -242,6 +247,9 @@ def _module(
     if index_dtype not in (DType.I32, DType.I64):
         raise TypeError(f"index arrays hold i32 or i64, not {index_dtype}")
     headers = text(PACKAGE, "prelude.h") + (text(PACKAGE, "gemm.h") if part.products else "")
+    further = text(PACKAGE, "functions.h")
+    if any(f"{name}(" in kernel for kernel in part.kernels.values() for name in _DEFINED.findall(further)):
+        headers += further
     return template(PACKAGE, "module.cpp.jinja").render(
         title=title,
         index_type="int32_t" if index_dtype is DType.I32 else "int64_t",

@@ -56,7 +56,10 @@ def literal(value: float, dtype: DType) -> str:
     if dtype is DType.BOOL:
         return "true" if value else "false"
     if not dtype.is_float:
-        return f"INT64_C({int(value)})" if dtype is DType.I64 else str(int(value))
+        number = dtype.number(value)
+        smallest = number == -(2 ** (8 * dtype.itemsize - 1))  # which C++ has no literal for
+        text = f"INT64_C({number + smallest})" if dtype is DType.I64 else str(number + smallest)
+        return f"({text} - 1)" if smallest else text
     if math.isnan(value):
         return f"({kind})NAN"
     if math.isinf(value):

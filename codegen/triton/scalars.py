@@ -37,7 +37,7 @@ def literal(value: float, dtype: DType) -> str:
     if dtype is DType.BOOL:
         return "True" if value else "False"
     if not dtype.is_float:
-        return str(int(value))
+        return str(dtype.number(value))
     if math.isnan(value):
         return "float('nan')"
     if math.isinf(value):
@@ -92,6 +92,8 @@ CALLS = {
     "minimum": "tl.minimum({0}, {1}, propagate_nan=tl.PropagateNan.ALL)",
     "where": "tl.where({0}, {1}, {2})",
     "sign": "sign({0})",
+    "floor": "tl.floor({0})",
+    "atan2": "atan2({0}, {1})",
     "tanh": "tanh({0})",
     "expm1": "expm1({0})",
     "log1p": "log1p({0})",

@@ -225,6 +225,9 @@ def keeps_rows(record: Record) -> bool:
         if len(index) and index[0] is Ellipsis:
             return sum(i is not None for i in index[1:]) < rank
         return index[0] == slice(None) if len(index) else True
+    if name in ("pad", "constant_pad_nd"):
+        padded = kwargs.get("pad", args[1] if len(args) > 1 else ())
+        return len(padded) // 2 < rank or not any(padded[2 * rank - 2 :])
     if name in _DIMENSION:
         position, default = _DIMENSION[name]
         given = args[position] if len(args) > position else default
@@ -237,6 +240,7 @@ def keeps_rows(record: Record) -> bool:
 
 _ROWS_AT = {
     "linear": 0, "typed_linear": 0, "mm": 0, "mv": 0, "addmm": 1, "layer_norm": 0, "prelu": 0, "rms_norm": 0, "normalize": 0,
+    "group_norm": 0,
 }  # fmt: skip
 """Operations whose rows are those of one operand, and which."""
 
@@ -248,6 +252,8 @@ _DIMENSION = {
     "std": (1, None), "softmax": (1, None), "log_softmax": (1, None), "logsumexp": (1, None), "norm": (2, None), "vector_norm": (2,
     None), "linalg_vector_norm": (2, None), "cat": (1, 0), "concat": (1, 0), "concatenate": (1, 0), "stack": (1, 0), "split": (2,
     0), "chunk": (2, 0), "unbind": (1, 0), "narrow": (1, None), "select": (1, None), "unsqueeze": (1, None), "squeeze": (1, None),
+    "prod": (1, None), "argmax": (1, None), "argmin": (1, None), "any": (1, None), "all": (1, None), "topk": (2, -1),
+    "glu": (1, -1), "cosine_similarity": (2, 1), "roll": (2, None),
 }  # fmt: skip
 """Operations along a dimension: where it is among the arguments, and its default."""
 

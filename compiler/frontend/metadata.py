@@ -69,7 +69,8 @@ def _dimensions(rank: int, dims: Sequence[int]) -> list[int]:
 _UNARY = (
     *(name for name, f in POINTWISE.items() if f.arity == 1 and f.result != "bool" and not f.scalars and not f.internal),
     "__neg__", "negative", "__abs__", "absolute", "relu6", "hardtanh", "leaky_relu", "elu", "selu", "gelu", "softplus", "logsigmoid",
-    "log_sigmoid", "mish", "softsign", "clamp", "clip", "clamp_min", "clamp_max", "dropout",
+    "log_sigmoid", "mish", "softsign", "clamp", "clip", "clamp_min", "clamp_max", "dropout", "ceil", "trunc", "fix", "frac",
+    "nan_to_num", "atan", "arctan", "tan", "sinh", "cosh", "hardsigmoid", "hardswish", "celu", "hardshrink", "tanhshrink",
 )  # fmt: skip
 """Functions of one tensor and of numbers, whose result is like the tensor."""
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from columba.frontend.decompositions import DECOMPOSITIONS
 from columba.frontend.effects import check_no_legacy_hooks, without_gradient
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
 from columba.frontend.metadata import infer
@@ -313,6 +314,8 @@ class Recorder:
     def _call(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in self.language:
             return self.language[func](self, *args, **kwargs)
+        if name in DECOMPOSITIONS and _is_torch(func):
+            return self._decomposed(name, args, kwargs)
         tensors = [x for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
         symbolic = [x for x in tensors if isinstance(x, SymbolicTensor)]
         if tensors and not symbolic and all(x.is_meta and id(x) not in self.sources for x in tensors):
@@ -343,6 +346,13 @@ class Recorder:
         if torch.is_grad_enabled() != self.grad and symbolic:
             raise fail(without_gradient())
         return self._record(func, name, args, kwargs)
+
+    def _decomposed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """A call recorded as the calls that it is made of."""
+        cast = self._autocast(None, name, *mapped(self.operand, (args, kwargs)))[1:]
+        args, kwargs = mapped(lambda x: SymbolicTensor(x) if isinstance(x, Record) else x, cast)
+        with RecordingMode(self):
+            return DECOMPOSITIONS[name](*args, **kwargs)
 
     def _mutates(self, name: str, kwargs: dict[str, Any]) -> bool:
         dunder = name.startswith("__")

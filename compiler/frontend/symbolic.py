@@ -135,13 +135,25 @@ class TracedView:
     def _reduce(self, kind: str, x: Tensor, to: str) -> Tensor:
         via = self._map(to)
         record = self._recorder.autocast_operand(self._operand(kind, x), kind)
+        if kind != "mean" and (counted := _COUNTED.get((record.meta.dtype, kind == "sum"))) is not None:
+            # In numbers that are exact for as many rows as there can be.
+            return self._reduce(kind, SymbolicTensor(record).double(), to).long().to(counted)
         if not record.meta.dtype.is_floating_point:
             raise TypeError(
                 f"{location()}: {kind} expects floating point numbers inside a compiled function, got {record.meta.dtype}; convert them "
-                "first (x.float(), exact for integers up to 2**24; x.double() up to 2**53), or reduce outside"
+                "first (x.float(), exact for integers up to 2**24; x.double() up to 2**53; x.int()), or reduce outside"
             )
         shape = (*self._rows(via.coarse), *record.meta.shape[1:])
         return self._add("reduce", (record,), shape, record.meta.dtype, via=via, kind=kind)
+
+
+_COUNTED = {
+    (torch.bool, True): torch.int64,
+    (torch.bool, False): torch.bool,
+    (torch.int32, True): torch.int32,
+    (torch.int32, False): torch.int32,
+}
+"""Dtypes of what is no floating point number when it has been reduced: by the dtype, and whether it was summed."""
 
 
 def _itself(x: Tensor, space: Space) -> Tensor:

@@ -10,7 +10,7 @@ from columba.frontend.errors import TraceError, UnsupportedOperation
 from columba.frontend.infer import Spaces
 from columba.frontend.operands import Operand
 from columba.frontend.record import Record
-from columba.frontend.rules import RULES, Call
+from columba.frontend.rules import INSTEAD, RULES, Call
 from columba.frontend.trees import mapped
 from columba.frontend.views import left_to_pytorch
 from columba.ir.program import build as b
@@ -211,9 +211,11 @@ class _Conversion:
     def _torch(self, record: Record) -> Value | list[Value]:
         rule = RULES.get(record.op)
         if rule is None:
+            name = record.op.strip("_")
+            instead = INSTEAD.get(name, "Rewrite it with others (docs/language.md lists them)")
             raise UnsupportedOperation(
-                f"{record.where}: torch function {record.op.strip('_')!r} is not supported on rows of a graph. Rewrite it with others "
-                "(docs/language.md lists them), or compute it outside the compiled function and pass the result in."
+                f"{record.where}: torch function {name!r} is not supported on rows of a graph. {instead}, or compute it outside the "
+                "compiled function and pass the result in."
             )
 
         def operand(x: Any) -> Any:

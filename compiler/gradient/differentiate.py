@@ -35,7 +35,6 @@ from columba.ir.program.ops import (
     Value,
 )
 from columba.ir.program.program import Program
-from columba.ir.spaces import Space
 from columba.ir.types import DType
 
 Gradients = Sequence[Value | None]
@@ -223,21 +222,11 @@ def _feature_reduce(op: FeatureReduce, g: Value) -> Gradients:
 def _first(condition: Value, axis: int) -> Value:
     """Whether an element is the first of its axis where ``condition`` holds."""
     shape = condition.shape
-    places = b.reshape(_places(condition.space, shape[axis]), tuple(n if a == axis else 1 for a, n in enumerate(shape)))
+    places = b.reshape(
+        b.places(condition.space, shape[axis]), tuple(n if a == axis else 1 for a, n in enumerate(shape))
+    )
     held = b.pointwise("where", condition, b.expand(places, shape), b.constant_like(places, math.inf))
     return b.pointwise("eq", b.expand(places, shape), b.feature_reduce(held, "min", [axis], keepdims=True))
-
-
-def _places(space: Space, count: int) -> Value:
-    """``[0, 1, ..., count - 1]`` in float32: the sum of what the bits of a place are worth, each along an axis of its own."""
-    bits = max(count - 1, 1).bit_length()
-    zero = b.reshape(Constant(space, 0.0, DType.F32), (1,))
-    places: Value = zero
-    for bit in range(bits):
-        worth = b.reshape(Constant(space, float(2**bit), DType.F32), (1,))
-        axis = b.reshape(Concat((zero, worth), 0), tuple(2 if a == bits - 1 - bit else 1 for a in range(bits)))
-        places = b.pointwise("add", places, axis)
-    return Slice(b.reshape(places, (2**bits,)), 0, 0, count)
 
 
 @gradient(Reshape)
@@ -340,6 +329,13 @@ def _power_slope(g: Value, z: Value, x: Value, y: Value) -> Value:
     return _p("mul", g, _select(flat, 0.0, _p("mul", z, _p("log", x)), g))
 
 
+def _atan2(g: Value, out: Value, y: Value, x: Value) -> Gradients:
+    """0 where the square of the distance from 0 is, or vanishes, as in torch."""
+    square = _p("add", _p("mul", y, y), _p("mul", x, x))
+    share = _select(_p("eq", square, 0.0), 0.0, _p("reciprocal", square), g)
+    return (_p("mul", g, _p("mul", x, share)), _p("mul", g, _p("mul", _p("neg", y), share)))
+
+
 POINTWISE_RULES: dict[str, Callable[..., Gradients]] = {
     "neg": lambda g, y, x: (_p("neg", g),),
     "abs": lambda g, y, x: (_p("mul", g, _p("sign", x)),),
@@ -353,6 +349,8 @@ POINTWISE_RULES: dict[str, Callable[..., Gradients]] = {
     "reciprocal": lambda g, y, x: (_p("neg", _p("mul", g, _p("square", y))),),
     "sin": lambda g, y, x: (_p("mul", g, _p("cos", x)),),
     "cos": lambda g, y, x: (_p("neg", _p("mul", g, _p("sin", x))),),
+    "floor": lambda g, y, x: (zeros(x),),
+    "atan2": _atan2,
     "erf": lambda g, y, x: (_p("mul", g, _p("mul", _p("exp", _p("neg", _p("square", x))), _TWO_OVER_SQRT_PI)),),
     "tanh": lambda g, y, x: (_p("mul", g, _p("sub", b.constant_like(y, 1.0), _p("square", y))),),
     "sigmoid": lambda g, y, x: (_p("mul", g, _p("mul", y, _p("sub", b.constant_like(y, 1.0), y))),),

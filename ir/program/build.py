@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from columba.ir.program.ops import (
     Cast,
+    Concat,
     Constant,
     Degree,
     Expand,
@@ -19,6 +20,7 @@ from columba.ir.program.ops import (
     Pointwise,
     Reduce,
     Reshape,
+    Slice,
     Value,
 )
 from columba.ir.spaces import IndexMap, Space, compose
@@ -132,3 +134,15 @@ def sum_to_shape(x: Value, shape: Shape) -> Value:
 def outer(x: Value, y: Value) -> Value:
     """``[*lead, K]`` and ``[*lead, N]`` to ``[*lead, K, N]``."""
     return pointwise("mul", reshape(x, (*x.shape, 1)), reshape(y, (*y.shape[:-1], 1, y.shape[-1])))
+
+
+def places(space: Space, count: int) -> Value:
+    """``[0, 1, ..., count - 1]`` in float32: the sum of what the bits of a place are worth, each along an axis of its own."""
+    bits = max(count - 1, 1).bit_length()
+    zero = reshape(Constant(space, 0.0, DType.F32), (1,))
+    found: Value = zero
+    for bit in range(bits):
+        worth = reshape(Constant(space, float(2**bit), DType.F32), (1,))
+        axis = reshape(Concat((zero, worth), 0), tuple(2 if a == bits - 1 - bit else 1 for a in range(bits)))
+        found = pointwise("add", found, axis)
+    return Slice(reshape(found, (2**bits,)), 0, 0, count)

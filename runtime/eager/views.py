@@ -80,7 +80,10 @@ class View:
         if to not in targets:
             raise ValueError(f"{where} reduces to one of {', '.join(map(repr, targets))}, not to {to!r}")
         self._check(where, x, self._space, "lift a tensor of a coarser space first, as in e.src(h)")
-        if x.is_complex() or x.dtype is torch.bool or (kind == "mean" and not x.is_floating_point()):
+        if x.dtype is torch.bool and kind != "mean":  # how many hold; whether any, or all, do
+            counted = self._reduce(kind, (x.materialize() if isinstance(x, Lifted) else x).long(), to, targets)
+            return counted if kind == "sum" else counted.bool()
+        if x.is_complex() or (kind == "mean" and not x.is_floating_point()):
             wanted = "floating point numbers" if kind == "mean" else "real numbers"
             raise TypeError(f"{where} expects {wanted}, got {x.dtype}; convert with .to(torch.get_default_dtype())")
         x = as_operand(x.materialize() if isinstance(x, Lifted) else x, kind)

@@ -35,6 +35,8 @@ TABLE = {f: getattr(torch, n, None) or getattr(F, n) for n, f in POINTWISE.items
 UNARY = [
     *(function for f, function in TABLE.items() if f.arity == 1),
     F.relu6, F.hardtanh, F.leaky_relu, F.elu, F.selu, F.softplus, F.logsigmoid, F.mish, F.softsign, Tensor.__neg__, Tensor.__abs__,
+    torch.ceil, torch.trunc, torch.frac, torch.nan_to_num, torch.atan, torch.tan, torch.sinh, torch.cosh, F.hardsigmoid, F.hardswish,
+    F.celu, F.hardshrink, F.tanhshrink,
 ]  # fmt: skip
 BINARY = [
     *(function for f, function in TABLE.items() if f.arity == 2),
@@ -127,6 +129,8 @@ def test_rules_say_what_torch_says() -> None:
         "clamp_min",
         "clamp_max",
         "logsigmoid",
+        "arctan",
+        "fix",
     }
     assert not {n for n in missing if not n.startswith("__")} - aliases
 

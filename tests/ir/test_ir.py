@@ -109,7 +109,7 @@ def test_every_pointwise_function_has_a_gradient_a_meaning_and_a_spelling() -> N
     assert set(POINTWISE) == set(FUNCTIONS)
     boolean = {name for name, f in POINTWISE.items() if f.result == "bool"}
     assert set(POINTWISE) - set(POINTWISE_RULES) <= boolean | {"detach"}
-    prelude = templates.text("columba.codegen.cpp", "prelude.h")
+    prelude = "".join(templates.text("columba.codegen.cpp", name) for name in ("prelude.h", "functions.h"))
     for name, f in POINTWISE.items():
         if name in GRADIENTS_ONLY:  # they are gone before kernels are made
             continue

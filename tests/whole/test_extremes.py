@@ -11,7 +11,8 @@ KINDS = ("single", "pair", "row")
 SAMPLE = (
     "abs", "elu", "gelu", "hardtanh", "log", "logsigmoid", "pow 0.5", "pow -0.5", "pow 1.5", "relu", "sign", "softplus", "sqrt", "tanh",
     "clamp", "div (pair)", "maximum (pair)", "pow (pair)", "clamp tensors (pair)", "amax (row)", "max (row)", "logsumexp (row)",
-    "norm (row)", "norm inf (row)", "normalize (row)", "std (row)",
+    "norm (row)", "norm inf (row)", "normalize (row)", "std (row)", "floor", "round", "hardswish", "cosh", "celu", "nan_to_num",
+    "atan2 (pair)", "topk smallest (row)", "prod (row)",
 )  # fmt: skip
 """What is compiled in every run; all of it is where time is no matter."""
 

@@ -3,7 +3,28 @@
 A rule takes the call and then the function's own arguments, under torch's names, with :class:`Operand` in place of tensors.
 """
 
-from columba.frontend.rules import contractions, features, pointwise, shapes
-from columba.frontend.rules.registry import RULES, Call
+from columba.frontend.rules import (
+    arrangement,
+    contractions,
+    features,
+    normalizations,
+    numbers,
+    pointwise,
+    selection,
+    shapes,
+)
+from columba.frontend.rules.registry import INSTEAD, RULES, Call
 
-__all__ = ["RULES", "Call", "contractions", "features", "pointwise", "shapes"]
+__all__ = [
+    "INSTEAD",
+    "RULES",
+    "Call",
+    "arrangement",
+    "contractions",
+    "features",
+    "normalizations",
+    "numbers",
+    "pointwise",
+    "selection",
+    "shapes",
+]

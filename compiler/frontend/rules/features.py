@@ -63,6 +63,34 @@ def _extremum(call: Call, input: Any, dim: Dims = None, keepdim: bool = False) -
     return reduced(x.value, call.name[1:], axes_of(call, x, dim), keepdim=keepdim)
 
 
+def places_along(x: Value, axis: int) -> Value:
+    """The place of each element along an axis, in float32, in which it is exact."""
+    sizes = tuple(n if a == axis else 1 for a, n in enumerate(x.shape))
+    return b.expand(b.reshape(b.places(x.space, x.shape[axis]), sizes), x.shape)
+
+
+def first_place(condition: Value, places: Value, axis: int) -> Value:
+    """The first place of an axis, which stays with size 1, where a condition holds; inf if there is none."""
+    held = b.pointwise("where", condition, places, b.constant_like(places, math.inf))
+    return b.feature_reduce(held, "min", [axis], keepdims=True)
+
+
+def not_a_number(x: Value) -> Value:
+    return b.pointwise("ne", x, x)
+
+
+def place_of_extremum(x: Value, op: str, axis: int, *, keepdim: bool) -> Value:
+    """Where the first maximum or minimum of an axis is; a NaN counts as one, as in torch."""
+
+    def find(v: Value) -> Value:
+        extremum = b.feature_reduce(v, op, [axis], keepdims=True)
+        attains = b.pointwise("logical_or", b.pointwise("eq", v, extremum), not_a_number(v))
+        place = b.cast(first_place(attains, places_along(v, axis), axis), DType.I64)
+        return place if keepdim else b.reshape(place, (*v.shape[:axis], *v.shape[axis + 1 :]))
+
+    return on_weights(find, x)
+
+
 @rule("max", "min")
 def _max(call: Call, input: Any, dim: Any = None, keepdim: bool = False) -> Value | list[Value | None]:
     if isinstance(dim, Operand):
@@ -72,10 +100,13 @@ def _max(call: Call, input: Any, dim: Any = None, keepdim: bool = False) -> Valu
     axes = axes_of(call, x, dim)
     if dim is None:
         return reduced(x.value, call.name, axes, keepdim=keepdim)
-    return [reduced(x.value, f"first_{call.name}", axes, keepdim=keepdim), None]
+    return [
+        reduced(x.value, f"first_{call.name}", axes, keepdim=keepdim),
+        place_of_extremum(x.value, call.name, axes[0], keepdim=keepdim),
+    ]
 
 
-def _moments(x: Value, axes: Sequence[int]) -> tuple[Value, Value]:
+def moments(x: Value, axes: Sequence[int]) -> tuple[Value, Value]:
     """The mean, and what is left without it; reduced axes stay with size 1."""
     mean = mean_over(x, axes, keepdim=True)
     return mean, pointwise("sub", (x, mean))
@@ -90,7 +121,7 @@ def _var(
     wide = (
         cast_to(x.value, DType.F64) if x.value.dtype is DType.F32 else x.value
     )  # as in torch: squares of tiny rows do not vanish
-    _, centred = _moments(wide, axes)
+    _, centred = moments(wide, axes)
     total = reduced(pointwise("square", (centred,)), "sum", axes, keepdim=keepdim)
     correction = int(unbiased) if correction is None else correction
     count = max(math.prod(x.value.shape[a] for a in axes) - correction, 0)
@@ -107,7 +138,7 @@ def _rooted(x: Value, exponent: float) -> Value:
     return pointwise("where", (at_zero, zero, root))
 
 
-def _norm_over(call: Call, x: Value, p: Any, axes: Sequence[int], *, keepdim: bool) -> Value:
+def norm_over(call: Call, x: Value, p: Any, axes: Sequence[int], *, keepdim: bool) -> Value:
     if p is None or p == "fro":
         p = 2
     if p == 2 and any(x.shape[a] != 1 for a in axes):
@@ -148,7 +179,7 @@ def _norm(
     call: Call, input: Any, p: Any = "fro", dim: Dims = None, keepdim: bool = False, out: Any = None, dtype: Any = None
 ) -> Value:
     x = _operand(call, input)
-    return _norm_over(call, cast_to(x.value, call.dtype), p, axes_of(call, x, dim), keepdim=keepdim)
+    return norm_over(call, cast_to(x.value, call.dtype), p, axes_of(call, x, dim), keepdim=keepdim)
 
 
 @rule("vector_norm", "linalg_vector_norm")
@@ -156,13 +187,13 @@ def _vector_norm(
     call: Call, x: Any, ord: Any = 2, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Value:
     operand = _operand(call, x)
-    return _norm_over(call, cast_to(operand.value, call.dtype), ord, axes_of(call, operand, dim), keepdim=keepdim)
+    return norm_over(call, cast_to(operand.value, call.dtype), ord, axes_of(call, operand, dim), keepdim=keepdim)
 
 
 @rule("normalize")
 def _normalize(call: Call, input: Any, p: Any = 2.0, dim: int = 1, eps: float = 1e-12, out: Any = None) -> Value:
     x = _operand(call, input)
-    norm = _norm_over(call, x.value, p, axes_of(call, x, dim), keepdim=True)
+    norm = norm_over(call, x.value, p, axes_of(call, x, dim), keepdim=True)
     return pointwise("div", (x.value, pointwise("clamp", (norm,), (float(eps), math.inf))))
 
 
@@ -225,7 +256,7 @@ def _layer_norm(
 ) -> Value:
     x = _operand(call, input)
     axes = _normalized_axes(call, x, normalized_shape)
-    _, centred = _moments(x.value, axes)
+    _, centred = moments(x.value, axes)
     variance = mean_over(pointwise("square", (centred,)), axes, keepdim=True)
     scale = pointwise("rsqrt", (pointwise("add", (variance, b.constant_like(variance, eps))),))
     return _scaled(pointwise("mul", (centred, scale)), weight, bias)

@@ -121,9 +121,7 @@ def _power(call: Call, input: Any, exponent: Any) -> Value:
     "__xor__",
 )
 def _logical(call: Call, input: Any, other: Any) -> Value:
-    first, second = operands(call, (input, other), None)
-    if first.dtype is not DType.BOOL or second.dtype is not DType.BOOL:
-        raise call.unsupported("the operands must be boolean")
+    first, second = (_truth(call, v) for v in operands(call, (input, other), None))
     kind = call.name.strip("_").removeprefix("logical_").removeprefix("bitwise_").removeprefix("r")
     return pointwise({"and": "logical_and", "or": "logical_or", "xor": "ne"}[kind], (first, second))
 
@@ -131,9 +129,16 @@ def _logical(call: Call, input: Any, other: Any) -> Value:
 @rule("logical_not", "__invert__", "bitwise_not")
 def _logical_not(call: Call, input: Any) -> Value:
     (x,) = operands(call, (input,), None)
-    if x.dtype is not DType.BOOL:
-        raise call.unsupported("the operand must be boolean")
-    return pointwise("logical_not", (x,))
+    return pointwise("logical_not", (_truth(call, x),))
+
+
+def _truth(call: Call, x: Value) -> Value:
+    """A condition as it is, and of numbers whether they are not 0, for the functions that ask that."""
+    if x.dtype is DType.BOOL:
+        return x
+    if not call.name.startswith("logical"):
+        raise call.unsupported("the operands must be boolean", "compare them first: x != 0")
+    return pointwise("ne", (x, b.constant_like(x, 0.0)))
 
 
 @rule("isnan")

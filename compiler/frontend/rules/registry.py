@@ -20,6 +20,29 @@ R = TypeVar("R", bound=TranslationRule)
 RULES: dict[str, TranslationRule] = {}
 
 
+INSTEAD: dict[str, str] = {
+    **dict.fromkeys(
+        ("fmod", "remainder", "mod", "rmod", "floor_divide", "floordiv", "rfloordiv"),
+        "Where quotients are small, write x - torch.floor(x / y) * y (torch.trunc for fmod)",
+    ),
+    **dict.fromkeys(
+        ("sort", "argsort", "msort", "kthvalue", "median", "quantile"),
+        "Take a few of the largest or smallest features with torch.topk(x, k, dim=-1)",
+    ),
+    **dict.fromkeys(("flip", "fliplr"), "Join slices with torch.cat, or multiply with a 0-1 matrix"),
+    **dict.fromkeys(("cumsum", "cumprod", "logcumsumexp"), "A running sum of features is x @ torch.ones(n, n).triu()"),
+    **dict.fromkeys(
+        ("gather", "index_select", "take_along_dim", "take"),
+        "Choose features with slices, or with a product with a 0-1 matrix; rows with g.edges.src(x) and the other lifts",
+    ),
+    **dict.fromkeys(
+        ("scatter", "scatter_add", "scatter_reduce", "index_add", "segment_reduce"),
+        "Combine rows with the reductions of the graph: g.edges.sum/mean/max/min(x, to=...)",
+    ),
+}
+"""What to do instead of functions that have no rule, by their names without underscores."""
+
+
 def rule(*names: str) -> Callable[[R], R]:
     """Registers a rule under the names of the torch functions and methods that it is for."""
 

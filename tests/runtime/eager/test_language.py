@@ -358,7 +358,12 @@ B = GRAPHS["bipartite"]
             "floating point numbers, got torch.int",
         ),
         (lambda: G.edges.mean(torch.zeros(24, dtype=torch.long)), TypeError, "e.mean expects floating point numbers"),
-        (lambda: G.edges.sum(torch.zeros(24).bool()), TypeError, "e.sum expects real numbers, got torch.bool"),
+        (
+            lambda: G.edges.mean(torch.zeros(24).bool()),
+            TypeError,
+            "e.mean expects floating point numbers, got torch.bool",
+        ),
+        (lambda: G.edges.sum(torch.zeros(24) * 1j), TypeError, "e.sum expects real numbers, got torch.complex64"),
         (lambda: G.edges.src(torch.zeros(9, device="meta")), ValueError, r"on meta for a graph on cpu; .* graph.to\("),
         (lambda: G.edges.src(G.dst_rel.rel(torch.zeros(5))), ValueError, "expects one row per source node"),
         (lambda: G.edges(B.edges.rel(torch.zeros(5))), ValueError, "expects one row per edge"),
