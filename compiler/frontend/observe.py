@@ -93,6 +93,7 @@ class Observer:
         self._alive: list[Any] = []
         self._busy = False
         self._away: types.FrameType | None = None  # of an import, or of Columba: what those read is not of the function
+        self._resumed: types.FrameType | None = None  # of a generator that was made before
         self._refusal: TraceError | None = None
         self._thread = get_ident()
         self._fn, self._owner = fn, owner
@@ -376,6 +377,9 @@ class Observer:
                     self._call(frame)
                 elif event == "c_call":
                     self._call_of_c(frame, arg)
+                elif event == "return" and frame is self._resumed:
+                    self._resumed = None
+                    self._gave(frame, arg)
             except TraceError as e:
                 self._refusal = e
                 raise
@@ -411,10 +415,8 @@ class Observer:
                 self._typed(first)
         if code.co_flags & _GENERATOR:
             if frame.f_lasti > start_of(code) and id(frame) not in self._frames:
-                raise fail(
-                    f"{code.co_qualname if hasattr(code, 'co_qualname') else code.co_name} is a generator that was made before; what it "
-                    "gives differs at every call. Make it inside, or pass what it gives as arguments"
-                )
+                self._resumed = frame  # to give something, or to be closed, wherever garbage is collected
+                return
             self._frames[id(frame)] = frame
         key = id(code), id(frame.f_globals)
         if key in self._entered:
@@ -433,6 +435,19 @@ class Observer:
             for module in list(sys.modules.values()):
                 if type(module) is types.ModuleType and not is_library_module(module.__name__):
                     self.patches.add_module(module)
+
+    def _gave(self, frame: types.FrameType, value: Any) -> None:
+        """TraceError if a generator that was made before has been asked for something: it was not merely closed."""
+        if value is None and not any(
+            type(g) is types.GeneratorType and g.gi_frame is frame and getattr(g, "gi_suspended", False)
+            for g in gc.get_objects()
+        ):
+            return  # closed, or at its end
+        code = frame.f_code
+        raise fail(
+            f"{code.co_qualname if hasattr(code, 'co_qualname') else code.co_name} is a generator that was made before; what it "
+            "gives differs at every call. Make it inside, or pass what it gives as arguments"
+        )
 
     def _functions_that_run(self, code: types.CodeType, first: Any) -> None:
         kind = first if isinstance(first, type) else type(first)

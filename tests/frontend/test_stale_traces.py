@@ -7,6 +7,7 @@ several times before the change, so that the shortcut of a call is in use, and c
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 import random
@@ -339,3 +340,38 @@ class Scaled(nn.Module):
 
     def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
         return g.edges.sum(g.edges.src(h) * g.edges.rel(self.weight))  # taken by a lift, not by a function of torch
+
+
+def test_generators_that_are_closed_meanwhile_are_no_matter_of_the_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A suspended generator runs once more to be closed, wherever the garbage of others is collected: here, in what is a library's."""
+    closed: list[bool] = []
+
+    def suspended() -> Iterator[int]:
+        try:
+            yield 1
+            yield 2
+        finally:
+            closed.append(True)
+
+    held = [suspended()]
+    next(held[0])
+    library: dict[str, Any] = {"held": held}
+    exec(compile("def two():\n    held.clear()\n    return 2.0", torch.__file__, "exec"), library)
+    monkeypatch.setattr(F, "two", library["two"], raising=False)
+    compiled = columba.compile(lambda g, h: propagated(g, h) * F.two(), backend="torch")  # type: ignore[attr-defined]
+    out = compiled(G, H)
+    assert closed == [True]
+    assert same(out, propagated(G, H) * 2)
+
+
+def test_generators_that_give_something_are_refused() -> None:
+    started = generator()
+    next(started)
+    draw = functools.partial(next, started)
+
+    def f(g: columba.Graph, h: Tensor) -> Tensor:
+        return g.edges.sum(g.edges.src(h)) * draw()
+
+    graph = columba.Graph(torch.tensor([[0, 1], [1, 0]]))
+    with pytest.raises(columba.TraceError, match="generator"):
+        columba.compile(f, backend="torch")(graph, torch.ones(2, 1))
