@@ -180,6 +180,37 @@ def test_one_thread_parses_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {tree.body[0].name for tree in trees} == {"RGCNConv_out_kernel"}
 
 
+def test_products_of_float32_are_as_precise_as_asked(
+    seen: gpu_stand_in.Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At launches, and ahead of them: the one finds what the other has compiled, and PyTorch's settings count where nothing is asked."""
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+
+    def layer(g: Graph, h: Tensor, w: Tensor) -> Tensor:
+        return columba.linear(g.nodes(h), w)
+
+    graph, h, w = random_graph(20, 40), torch.randn(20, 16), torch.randn(16, 16)
+
+    def precisions() -> set[str]:
+        return {p for path in tmp_path.rglob("*.ttir") for p in re.findall(r"inputPrecision = (\w+)", path.read_text())}
+
+    plain = columba.compile(layer, backend="triton")
+    exact, split = (columba.compile(layer, backend="triton", fp32_precision=p) for p in ("ieee", "tf32x3"))
+    monkeypatch.setattr("columba.runtime.triton.functions.is_tf32_allowed", lambda: True)
+    list(columba.inspect(split, graph, h, w, target="sm_90"))
+    assert precisions() == {"tf32x3"}
+    binaries = sorted(tmp_path.rglob("*.cubin"))
+    split(graph, h, w)
+    assert sorted(tmp_path.rglob("*.cubin")) == binaries
+    exact(graph, h, w)
+    assert precisions() <= {"tf32x3"}  # "ieee" is what Triton does not write out
+    assert len(list(tmp_path.rglob("*.cubin"))) == len(binaries) + 1
+    plain(graph, h, w)
+    assert precisions() == {"tf32x3", "tf32"}
+    with pytest.raises(ValueError, match=r"unknown fp32_precision 'high'; one of 'ieee', 'tf32', 'tf32x3', or None"):
+        columba.compile(layer, fp32_precision="high")
+
+
 # ------------------------------------------------------------------------------------------------ addresses
 
 
@@ -262,37 +293,6 @@ def test_either_interface_says_whether_products_may_round_to_tf32(monkeypatch: p
     finally:
         torch.backends.cuda.matmul.fp32_precision, torch.backends.fp32_precision = before
         torch.set_float32_matmul_precision("highest")
-
-
-def test_products_of_float32_are_as_precise_as_asked(
-    seen: gpu_stand_in.Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """At launches, and ahead of them: the one finds what the other has compiled, and PyTorch's settings count where nothing is asked."""
-    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
-
-    def layer(g: Graph, h: Tensor, w: Tensor) -> Tensor:
-        return columba.linear(g.nodes(h), w)
-
-    graph, h, w = random_graph(20, 40), torch.randn(20, 16), torch.randn(16, 16)
-
-    def precisions() -> set[str]:
-        return {p for path in tmp_path.rglob("*.ttir") for p in re.findall(r"inputPrecision = (\w+)", path.read_text())}
-
-    plain = columba.compile(layer, backend="triton")
-    exact, split = (columba.compile(layer, backend="triton", fp32_precision=p) for p in ("ieee", "tf32x3"))
-    monkeypatch.setattr("columba.runtime.triton.functions.is_tf32_allowed", lambda: True)
-    list(columba.inspect(split, graph, h, w, target="sm_90"))
-    assert precisions() == {"tf32x3"}
-    binaries = sorted(tmp_path.rglob("*.cubin"))
-    split(graph, h, w)
-    assert sorted(tmp_path.rglob("*.cubin")) == binaries
-    exact(graph, h, w)
-    assert precisions() <= {"tf32x3"}  # "ieee" is what Triton does not write out
-    assert len(list(tmp_path.rglob("*.cubin"))) == len(binaries) + 1
-    plain(graph, h, w)
-    assert precisions() == {"tf32x3", "tf32"}
-    with pytest.raises(ValueError, match=r"unknown fp32_precision 'high'; one of 'ieee', 'tf32', 'tf32x3', or None"):
-        columba.compile(layer, fp32_precision="high")
 
 
 def test_cuda_is_the_current_device(monkeypatch: pytest.MonkeyPatch) -> None:
