@@ -78,7 +78,7 @@ def shortcut_to(
         places: where the results of the program are: ``("input", n)`` or ``("output", n)``.
         settings: what else must be as it is now.
     """
-    if trace.phases or any(isinstance(check, HookGuard) for check in trace.guards.checks):
+    if trace.phases or trace.writes or any(isinstance(check, HookGuard) for check in trace.guards.checks):
         return None
     try:
         return _Writer(trace, bound, owner, on_graph).shortcut(places, settings)

@@ -112,3 +112,17 @@ def check_no_legacy_hooks() -> None:
         if "/torch/" not in frame.f_code.co_filename and "columba" not in (frame.f_globals.get("__name__") or ""):
             return
         frame = frame.f_back
+
+
+_SPELLED = {
+    "__bool__": "a condition on a tensor", "__index__": "a tensor as an index", "__float__": "float(x)", "__int__": "int(x)",
+    "__len__": "len(x)", "__contains__": "in",
+}  # fmt: skip
+
+
+def needs_values(name: str) -> TraceError:
+    """The error for a function that needs the values of a tensor."""
+    return fail(
+        f"{_SPELLED.get(name, name)} needs the values of a tensor, which are not known while the function is traced; "
+        "use torch.where for choices between tensors, and compute what decides control flow outside the compiled function"
+    )

@@ -95,6 +95,9 @@ def _forward(found: Spaces, record: Record, supposing: bool) -> bool:
             return _set(found, record, record.kwargs["via"].fine, f"at {record.where}")
         case "declare":
             return _set(found, record, record.kwargs["space"], f"declared at {record.where}")
+        case "_row_mean" | "_row_count":
+            (x,) = record.operands
+            return x in found.of and _set(found, record, Space.ONE, f"reduced at {record.where}")
     if record.op in EXPANSIONS and (space := _rows_given(found, record)) is not None:
         return record not in found.of and _set(found, record, space, f"expanded at {record.where}")
     operands = [o for o in record.operands if o in found.computed]
@@ -272,5 +275,6 @@ ROW_WISE: set[str] = {
     "long",
     "bool",
     "detach",
+    "_constant",
 }
 """Operations of one number each; the pointwise rules add theirs."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from columba.frontend.decompositions import DECOMPOSITIONS
-from columba.frontend.effects import check_no_legacy_hooks, without_gradient
+from columba.frontend.effects import check_no_legacy_hooks, needs_values, without_gradient
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
 from columba.frontend.metadata import infer
 from columba.frontend.sources import Source
@@ -189,32 +189,20 @@ _QUERIES = {
     "ndim", "itemsize", "is_nested", "is_mkldnn", "is_xpu", "is_mps", "grad",
 }  # fmt: skip
 _SAME = {
-    "is_floating_point",
-    "is_complex",
-    "element_size",
-    "get_device",
-    "is_signed",
-    "is_contiguous",
-    "dim",
-    "ndimension",
-    "storage_offset",
-}
+    "is_floating_point", "is_complex", "element_size", "get_device", "is_signed", "is_contiguous", "dim", "ndimension", "storage_offset",
+}  # fmt: skip
 _NEEDS_VALUES = {
     "item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "__len__", "nonzero", "__contains__", "equal",
     "allclose", "is_nonzero", "unique", "bincount", "masked_select", "__array__", "data_ptr",
 }  # fmt: skip
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook", "retain_grad"}
-_SPELLED = {
-    "__bool__": "a condition on a tensor", "__index__": "a tensor as an index", "__float__": "float(x)", "__int__": "int(x)",
-    "__len__": "len(x)", "__contains__": "in",
-}  # fmt: skip
 
 
 @dataclass
 class Recorder:
     """What one trace writes down. ``language`` has what functions of the language do on symbolic tensors; ``device`` is the kind of device
     whose autocast counts, None where none is active, and ``known`` has the torch functions whose operands it leaves alone unless it lists
-    them."""
+    them. ``writes`` are the values that buffers get once a call has succeeded, ``several`` must have more than one row."""
 
     language: Mapping[Any, Callable[..., Any]] = field(default_factory=dict)
     sources: dict[int, Source] = field(default_factory=dict)
@@ -229,6 +217,8 @@ class Recorder:
     gradients: dict[Record, bool] = field(default_factory=dict)
     layer_sizes: list[dict[str, Any]] = field(default_factory=list)
     phases: list[Any] = field(default_factory=list)
+    writes: dict[Record, Record] = field(default_factory=dict)
+    several: list[Record] = field(default_factory=list)
     casts: dict[tuple[Record, torch.dtype], Record] = field(default_factory=dict)
     hook_guards: list[Any] = field(default_factory=list)
     device: str | None = None
@@ -330,19 +320,14 @@ class Recorder:
         if name in ("size", "numel", "nelement") and symbolic:
             return self._size(name, symbolic[0].record, *args[1:], **kwargs)
         if name in _NEEDS_VALUES and symbolic:
-            raise fail(
-                f"{_SPELLED.get(name, name)} needs the values of a tensor, which are not known while the function is traced; "
-                "use torch.where for choices between tensors, and compute what decides control flow outside the compiled function"
-            )
+            raise needs_values(name)
         if name in _HOOKS and symbolic:
             raise fail(
                 f"{name} of a computed tensor: inside a compiled function gradients do not pass through it one operation at a time; "
                 f"return it, and call {name} on the result"
             )
         if self._mutates(name, kwargs) and any(isinstance(x, Tensor) for x in leaves((args, kwargs))):
-            raise fail(
-                f"{name} changes a tensor in place, which a compiled function cannot; use the form that returns a new one"
-            )
+            raise in_place(name)
         if torch.is_grad_enabled() != self.grad and symbolic:
             raise fail(without_gradient())
         return self._record(func, name, args, kwargs)
@@ -433,6 +418,8 @@ class Recorder:
         except (TraceError, NotImplementedError):
             raise
         except (RuntimeError, TypeError, IndexError, ValueError) as e:
+            if name in _NEEDS_VALUES:  # of a tensor that was found
+                raise needs_values(name) from e
             self.diagnose(Record(name, args, kwargs, meta_tensor((), torch.float32), location(), func))
             raise type(e)(f"{location()}: {e}") from e
         where = location()
@@ -578,6 +565,13 @@ def _is_torch(func: Any) -> bool:
 def _namedtuple(meta: Any, parts: Sequence[Any]) -> Any:
     """``torch.return_types`` with symbolic parts."""
     return type(meta)(parts)
+
+
+def in_place(name: str) -> TraceError:
+    """The error for a function that changes a tensor."""
+    return fail(
+        f"{name} changes a tensor in place, which a compiled function cannot; use the form that returns a new one"
+    )
 
 
 class RecordingMode(TorchFunctionMode):

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from columba.frontend.batch_norm import OPERATIONS
 from columba.frontend.errors import fail, location
 from columba.frontend.record import Record, Recorder, RowCount, SymbolicTensor, meta_tensor
 from columba.frontend.sources import Source
@@ -331,5 +332,5 @@ def _check_layer_sizes(recorder: Recorder, graph: Graph, sizes: dict[str, Any]) 
         recorder.layer_sizes.append(kept)
 
 
-LANGUAGE: dict[Any, Callable[..., Any]] = {linear: _trace_linear, as_graph: _trace_as_graph}
+LANGUAGE: dict[Any, Callable[..., Any]] = {linear: _trace_linear, as_graph: _trace_as_graph, **OPERATIONS}
 """Functions of the language that go through PyTorch's protocol."""

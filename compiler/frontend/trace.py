@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from columba.frontend import hooks
 from columba.frontend.attempt import Attempt
+from columba.frontend.batch_norm import store
 from columba.frontend.effects import check_nothing_escaped, no_printing
 from columba.frontend.errors import NothingToCompile, TraceError, defined, fail, trace_error_in
 from columba.frontend.guards import Guards, TensorGuard, environment, found
@@ -53,6 +54,7 @@ class Trace:
         prelude: what PyTorch computes before it, in order: functions of weights and other plain tensors.
         postlude: what PyTorch computes after it, of values that are one for the whole graph.
         phases: the hooks that run after all.
+        writes: buffers, and what is stored there once a call has succeeded; ``several`` must have more than one row.
         device: the kind of device that autocast was looked up for, where it is active for any: its casts are part of the trace.
     """
 
@@ -67,6 +69,8 @@ class Trace:
     output: Any
     device: str | None = None
     phases: tuple[hooks.Phase, ...] = ()
+    writes: tuple[tuple[Record, Record], ...] = ()
+    several: tuple[Record, ...] = ()
     program: Program = field(init=False)
 
     def __post_init__(self) -> None:
@@ -168,7 +172,8 @@ class Trace:
         return graph.count(of)
 
     def _counts_hold(self, graph: Graph, values: dict[Record, Any]) -> bool:
-        if any(self._rows(of, graph, values) != n for of, n in self.fixed.items()):
+        fixed = all(self._rows(of, graph, values) == n for of, n in self.fixed.items())
+        if not fixed or any(self._rows(of, graph, values) == 1 for of in self.several):
             return False
         return all(
             values[record].shape[0] == graph.count(space)
@@ -221,6 +226,7 @@ class Trace:
                 self.phases, values, bound.graph, lambda n: self.count(n, bound.graph, values), self.converted.inner
             )
             self.check_unchanged(bound)
+        store(self.writes, values)
 
         def leaf(x: Any, path: Any) -> Any:
             if isinstance(x, Record):
@@ -246,13 +252,9 @@ class Trace:
 
 
 _DECLARED = {
-    Space.REL: "relations (num_relations)",
-    Space.NTYPE: "node types (num_node_types)",
-    Space.NODE: "nodes",
-    Space.SRC: "source nodes",
-    Space.DST: "destination nodes",
-    Space.EDGE: "edges",
-}
+    Space.REL: "relations (num_relations)", Space.NTYPE: "node types (num_node_types)", Space.NODE: "nodes", Space.EDGE: "edges",
+    Space.SRC: "source nodes", Space.DST: "destination nodes",
+}  # fmt: skip
 
 
 def _wrong_rows(record: Record, shape: Sequence[int], space: Space, graph: Graph, why: str = "") -> ValueError:
@@ -388,7 +390,7 @@ def _finished(
 
     graph = _one_graph(recorder, fn)
     spaces = infer(recorder.records)
-    wanted: list[Record] = []
+    wanted: list[Record] = list(recorder.writes.values())
     walk(output, (), lambda x, path: wanted.append(x) if isinstance(x, Record) else None)
     for phase in recorder.phases:
         for one in phase.hooks:
@@ -400,11 +402,9 @@ def _finished(
             "functions that do: return what depends on a lift or a reduction, or call the function without it"
         )
     _check_rows(converted, graph, spaces)
-    checks = (*observer.checks(), *recorder.hook_guards)
-    variables = tuple(observer.variables.items())
-    guards = Guards(
-        arguments, modes, checks, variables, _aliases(observer, recorder), _fixed_graphs(observer, recorder)
-    )
+    checks, variables = (*observer.checks(), *recorder.hook_guards), tuple(observer.variables.items())
+    graphs, aliases = _fixed_graphs(observer, recorder), _aliases(observer, recorder)
+    guards = Guards(arguments, modes, checks, variables, aliases, graphs)
     for record in spaces.ones:
         recorder.fixed[spaces.of[record]] = graph.count(spaces.of[record])
     traced = Trace(
@@ -419,6 +419,8 @@ def _finished(
         output,
         recorder.device,
         tuple(recorder.phases),
+        tuple(recorder.writes.items()),
+        tuple(recorder.several),
     )
     return traced, graph.device.type
 

@@ -64,6 +64,13 @@ def _is_boundary(found: Spaces, record: Record) -> bool:
     return not fixed and not any(o in found.of for o in record.operands)
 
 
+def _reduces(found: Spaces, record: Record) -> bool:
+    """Whether a record combines rows."""
+    if record.op in ("_row_mean", "_row_count"):
+        return found.of.get(record.operands[0], Space.ONE) is not Space.ONE
+    return record.op == "reduce"
+
+
 def _compiled(records: Sequence[Record], found: Spaces, wanted: Sequence[Record]) -> set[Record]:
     """The records that the program computes: all with rows that something wants; of those reduced to one row, what leads back to rows."""
     users: dict[Record, list[Record]] = {}
@@ -74,7 +81,7 @@ def _compiled(records: Sequence[Record], found: Spaces, wanted: Sequence[Record]
     for record in reversed(records):
         if record not in found.of or _is_boundary(found, record):
             continue
-        plain_after = found.of[record] is Space.ONE and record.op != "reduce"
+        plain_after = found.of[record] is Space.ONE and not _reduces(found, record)
         if not plain_after or any(u in compiled for u in users.get(record, ())):
             compiled.add(record)
     return compiled

@@ -280,8 +280,8 @@ def _mixes(g: columba.Graph, h: Tensor) -> Tensor:
     return m - m.mean(0)
 
 
-def _batch_norm(g: columba.Graph, h: Tensor) -> Tensor:
-    return F.batch_norm(g.edges.sum(g.edges.src(h)), None, None, training=True)
+def _instance_norm(g: columba.Graph, h: Tensor) -> Tensor:
+    return F.instance_norm(g.edges.sum(g.edges.src(h)).unsqueeze(-1).expand(-1, -1, 2))
 
 
 def _contradiction(g: columba.Graph, h: Tensor) -> Tensor:
@@ -329,7 +329,7 @@ ERRORS: dict[str, tuple[Callable[..., Any], type[Exception], str]] = {
     "loop": (_loop, columba.TraceError, "a tensor as an index needs the values of a tensor.*torch.where"),
     "item": (_item, columba.TraceError, "item needs the values of a tensor.*torch.where"),
     "mixes": (_mixes, columba.TraceError, "mixes the rows.*g.nodes.sum/mean"),
-    "batch norm": (_batch_norm, columba.UnsupportedOperation, "batch_norm"),
+    "instance norm": (_instance_norm, columba.UnsupportedOperation, "instance_norm"),
     "contradiction": (_contradiction, columba.TraceError, "lives in space.*but also in.*declare it"),
     "two spaces": (_two_spaces, columba.TraceError, "lives in space edge.*lives in node.*lift one"),
     "in place": (_in_place, columba.TraceError, "in place"),

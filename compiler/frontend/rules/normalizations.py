@@ -10,7 +10,8 @@ from columba.frontend.rules.registry import Call, rule
 from columba.frontend.rules.shapes import sliced
 from columba.ir.pointwise import broadcast_shapes
 from columba.ir.program import build as b
-from columba.ir.program.ops import Value
+from columba.ir.program.ops import Degree, Reduce, Value
+from columba.ir.spaces import IndexMap, Space
 
 
 @rule("glu")
@@ -62,3 +63,22 @@ def by_channel(x: Value, weight: Any, bias: Any) -> Value:
             wide = b.reshape(parameter.value, (x.shape[0], *(1,) * (len(x.shape) - 1)))
             x = b.pointwise(function, x, b.to_space(wide, x.space))
     return x
+
+
+@rule("_row_mean", "_row_count")
+def _row_mean(call: Call, input: Any) -> Value:
+    """Over all rows: what batch norm is made of."""
+    x = call.value(input)
+    if not input.has_rows:
+        count = b.expand(b.constant_like(x, x.shape[0]), ())
+        total = b.feature_sum(x, [0])
+        return b.pointwise("div", total, count) if call.name == "_row_mean" else b.cast(count, call.dtype)
+    via = IndexMap("one", x.space, Space.ONE)
+    if call.name == "_row_count":
+        return Degree(via, call.dtype)
+    return b.pointwise("div", Reduce(x, via, "sum"), b.pointwise("maximum", Degree(via, x.dtype), 1.0))
+
+
+@rule("_constant")
+def _constant(call: Call, input: Any) -> Value:
+    return pointwise("detach", (call.value(input),))
