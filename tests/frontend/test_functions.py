@@ -76,7 +76,7 @@ def functions(x: Tensor, y: Tensor) -> list[Tensor]:
         (x > 0).sum(-1) + (x > y).int().sum(-1),
         torch.atan2(x, y) + torch.atan(x) + torch.tan(y) + torch.sinh(x) + torch.cosh(y),
         torch.floor(x) * y + torch.round(4 * y) * x + x.ceil() - y.trunc() + torch.frac(3 * x),
-        F.hardswish(3 * x) + F.hardsigmoid(2 * y) + F.celu(x, 0.7) + F.hardshrink(x) + F.threshold(y, 0.1, 0.2) + F.tanhshrink(x),
+        F.hardswish(3 * x) + F.hardsigmoid(2 * y) + F.celu(x, 0.5) + F.hardshrink(x) + F.threshold(y, 0.1, 0.2) + F.tanhshrink(x),
         torch.where(torch.logical_and(x > 0, torch.round(y)), x.nan_to_num(), y) + torch.isfinite(1 / y) * x,
     ]  # fmt: skip
 
