@@ -40,6 +40,10 @@ class _NotTraced(Exception):
     """PyTorch's stance is that what was not compiled before runs as it is."""
 
 
+class _MustNotTrace(RuntimeError):
+    """PyTorch's stance is that what was not compiled before is an error."""
+
+
 class CompiledFunction:
     """A function, or a method of a module, that runs compiled. Call it as the original, which is ``fn``.
 
@@ -122,8 +126,13 @@ class CompiledFunction:
             unknown = met if found is None else hooks.unsettled(found[0].trace.phases)
             if unknown:
                 return self._first_of_hooks(found, unknown, args, kwargs)
+            if found is not None and self.may_break and (why := hooks.touching(found[0].trace.phases)) is not None:
+                failure = self._break(_late(TraceError(why), found), owner)
         if failure is not None:
-            return self._in_python(failure, owner, args, kwargs)
+            result = self._in_python(failure, owner, args, kwargs)
+            if failure.is_unsure:
+                self._remember(failure, owner)
+            return result
         assert found is not None
         return found[0](found[1], owner)
 
@@ -144,7 +153,7 @@ class CompiledFunction:
                 found[0].trace.check_unchanged(found[1])
             self.specialize(*args, **kwargs)  # what cannot be compiled is an error at this call, not at the next
         except Exception as e:
-            if self._break(e, owner) is None:
+            if self._break(e if found is None else _late(e, found), owner) is None:
                 raise
         return result
 
@@ -160,18 +169,24 @@ class CompiledFunction:
     def _failure(self, owner: nn.Module | None, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Failure | None:
         """The failure that the trace of such a call was before."""
         failures = self._failures.get(self if owner is None else owner)
-        return None if failures is None or not self.may_break else failures.of(rest, kwargs)
+        return None if failures is None or not self.may_break else failures.of(owner, rest, kwargs)
 
     def _break(self, error: Exception, owner: nn.Module | None, remembers: bool = True) -> Failure | None:
         """What is remembered of a trace that failed; None where the error is the user's, or nothing may fail."""
-        cause = trace_error_in(error)
+        cause = _cause(error)
         if cause is None or not self.may_break:
             return None
-        failure = Failure(str(cause), cause.attempt, None if owner is None else owner.training)
-        if remembers:
-            with self._lock:
-                self._failures.setdefault(self if owner is None else owner, Failures()).add(failure)
+        is_unsure = not isinstance(cause, TraceError)
+        reason = f"{type(cause).__name__} in the trace: {cause}" if is_unsure else str(cause)
+        attempt: Attempt | None = getattr(cause, "attempt", None)
+        failure = Failure(reason, attempt, None if owner is None else owner.training, is_unsure)
+        if remembers and not is_unsure:
+            self._remember(failure, owner)
         return failure
+
+    def _remember(self, failure: Failure, owner: nn.Module | None) -> None:
+        with self._lock:
+            self._failures.setdefault(self if owner is None else owner, Failures()).add(failure)
 
     def _in_python(
         self,
@@ -263,10 +278,14 @@ class CompiledFunction:
             try:
                 made, bound = self._traced(owner, rest, kwargs)
             except Exception as e:
-                cause = trace_error_in(e)
-                if cause is not None and before is not None:
+                if before is not None and _cause(e) is not None:
                     before.put_back()
-                if cause is e and self.options.fullgraph is None and not self.may_break and OF_FUNCTIONS not in str(e):
+                if (
+                    isinstance(e, TraceError)
+                    and self.options.fullgraph is None
+                    and not self.may_break
+                    and OF_FUNCTIONS not in str(e)
+                ):
                     e.args = (f"{e} ({OF_FUNCTIONS})",)
                 raise
             if len(known) == MANY_TRACES:
@@ -284,7 +303,7 @@ class CompiledFunction:
             raise _NotTraced
         if stance == "fail_on_recompile":
             why = f": {known[0].trace.difference(rest, kwargs)}" if known else ""
-            raise RuntimeError(
+            raise _MustNotTrace(
                 f"columba: {_name_of(self)} would be traced while torch.compiler's stance is 'fail_on_recompile'{why}"
             )
         failures = self._failures.get(self if owner is None else owner)
@@ -350,6 +369,25 @@ class Forward(CompiledFunction):
 def forward_of(kind: type[nn.Module], options: Options) -> Forward:
     """What is compiled of a class, for its modules that are called by a model that runs in regions."""
     return Forward(kind, options)
+
+
+def _cause(error: Exception) -> Exception | None:
+    """Why something is outside of the language; None where an error is the user's own.
+
+    PyTorch, and code of others, may fail on symbols with errors of all kinds. Whether such an error is the user's shows when the code runs
+    in Python, unless it is of a kind that says that what was passed in does not fit, which Columba's own checks raise.
+    """
+    certain = (ValueError, TypeError, LookupError, _NotTraced, _MustNotTrace)
+    return trace_error_in(error) or (None if isinstance(error, certain) else error)
+
+
+def _late(error: Exception, found: tuple[Specialization, Bound]) -> Exception:
+    """An error that shows only after a trace: calls that match the trace fail."""
+    cause = trace_error_in(error)
+    if cause is not None and cause.attempt is None:
+        specialization, bound = found
+        cause.attempt = Attempt(specialization.trace.guards, met_graph=True).of_later_calls(bound.call)
+    return error
 
 
 def _has_its_name(function: CompiledFunction) -> bool:

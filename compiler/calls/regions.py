@@ -22,6 +22,7 @@ from torch import nn
 
 from columba.calls.module_call import call_with
 from columba.calls.options import Options
+from columba.calls.recognize import Recognizer
 from columba.frontend import Attempt, hooks
 from columba.frontend.code import disables
 from columba.runtime.graphs.graph import Graph, substituting
@@ -52,11 +53,23 @@ class Break:
 
 @dataclass(frozen=True)
 class Failure:
-    """A trace that failed: why, and what it had read, by which calls like it are recognized (None: by nothing)."""
+    """A trace that failed.
+
+    Attributes:
+        reason: why.
+        attempt: what it had read, by which calls like it are recognized; None where it had not begun.
+        in_training: the mode of the module.
+        is_unsure: whether the reason may be an error of the user's, until the call runs in Python without one.
+    """
 
     reason: str
     attempt: Attempt | None
     in_training: bool | None
+    is_unsure: bool = False
+
+    @functools.cached_property
+    def recognizes(self) -> Recognizer | None:
+        return None if self.attempt is None else Recognizer(self.attempt)
 
     @property
     def lacks_graph(self) -> bool:
@@ -73,10 +86,12 @@ class Failures:
 
     known: tuple[Failure, ...] = ()
 
-    def of(self, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Failure | None:
+    def of(self, owner: nn.Module | None, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> Failure | None:
         """The failure that a call like this would be."""
-        call = rest, kwargs
-        return next((one for one in self.known if one.attempt is not None and one.attempt.would_fail(call)), None)
+        for one in self.known:
+            if one.recognizes is not None and one.recognizes(owner, rest, kwargs):
+                return one
+        return None
 
     def last(self, owner: nn.Module | None) -> Failure | None:
         """The last one, where there are so many that no call of this mode is traced any more."""

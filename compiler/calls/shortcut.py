@@ -81,17 +81,19 @@ def shortcut_to(
     if trace.phases or trace.writes or any(isinstance(check, HookGuard) for check in trace.guards.checks):
         return None
     try:
-        return _Writer(trace, bound, owner, on_graph).shortcut(places, settings)
-    except _LongWay:
+        return Writer(trace, bound, owner, on_graph).shortcut(places, settings)
+    except LongWay:
         return None
 
 
-class _LongWay(Exception):
+class LongWay(Exception):
     """Something that a shortcut does not check."""
 
 
-class _Writer:
-    def __init__(self, trace: Trace, bound: Bound, owner: nn.Module | None, on_graph: ProgramOnGraph) -> None:
+class Writer:
+    """Writes the code that recognizes a call: what it checks are the guards, for the values that they have now."""
+
+    def __init__(self, trace: Trace, bound: Bound, owner: nn.Module | None, on_graph: Any) -> None:
         self.trace, self.bound, self.owner = trace, bound, owner
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {}
@@ -200,7 +202,7 @@ class _Writer:
         if isinstance(value, Tensor):
             return self.unless(f"type({expression}) is {self.constant(_plain_type(value))}")
         if isinstance(value, Graph):
-            return self.unless(f"{expression} is graph")
+            return self.graph_argument(expression)
         if type(value) is tuple and depth:
             self.unless(f"type({expression}) is tuple and len({expression}) == {len(value)}")
             for n, part in enumerate(value):
@@ -212,10 +214,13 @@ class _Writer:
                 return self.unless(f"{expression} is {same}")
             return self.unless(f"{expression} is {same} or (type({expression}) is {kind} and {expression} == {same})")
         if value is self.owner:
-            raise _LongWay
+            raise LongWay
         if is_compared_by_identity(value):
             return self.unless(f"{expression} is {self.weakly(value)}")
         return self.unless(f"snapshot({expression}, True) == {self.constant(snapshot(value, True))}")
+
+    def graph_argument(self, expression: str) -> None:
+        self.unless(f"{expression} is graph")
 
     def checks(self) -> None:
         """Attributes, variables, tensors and graphs, inside of ``try``."""
@@ -235,7 +240,7 @@ class _Writer:
                     ):
                         continue  # checked as a tensor
                     if value is self.owner and value is not None:
-                        raise _LongWay
+                        raise LongWay
                     self.unless(self.unchanged(self.attribute(owner, name), value, seen), "    ")
                 case FunctionGuard():
                     self.function(check)
@@ -245,7 +250,7 @@ class _Writer:
                 continue
             value = found(source, self.bound.call)
             if value is self.owner and value is not None:
-                raise _LongWay
+                raise LongWay
             self.unless(self.unchanged(self.fetch(source), value, seen), "    ")
         for source, same in self.trace.guards.graphs:
             self.unless(f"{self.fetch(source)} is {self.weakly(same.value)}", "    ")
@@ -330,7 +335,7 @@ class _Writer:
             case Argument(path):
                 which, *keys = path
                 if not all(isinstance(k, (int, str)) for k in keys):
-                    raise _LongWay
+                    raise LongWay
                 return ("kwargs" if which else "args") + "".join(f"[{k!r}]" for k in keys)
             case Attribute(owner, name):
                 return self.tensor_of(owner.value, name)
@@ -353,7 +358,7 @@ class _Writer:
             case Item(base, key):
                 return f"{self.fetch(base)}[{self.constant(key)}]"
             case Seed():
-                raise _LongWay
+                raise LongWay
         return f"{self.constant(source)}.fetch((args, kwargs))"
 
     def tensor_of(self, owner: Any, name: str) -> str:
@@ -379,7 +384,7 @@ class _Writer:
         given = [(part, value) for part, value in parts if value is not None]
         seen = seen_tensors([value for _, value in given], self.bound.graph)
         if seen is None:
-            raise _LongWay
+            raise LongWay
         for (part, _), known in zip(given, seen, strict=True):
             self.unless(f"{self.constant(known.is_still)}({self.fetch(part)})", "    ")
 
@@ -449,5 +454,5 @@ def _code(text: str) -> CodeType:
 def _plain_type(tensor: Any) -> type:
     """The class of a tensor that a shortcut may take."""
     if type(tensor) not in PLAIN:
-        raise _LongWay
+        raise LongWay
     return type(tensor)

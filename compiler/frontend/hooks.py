@@ -25,7 +25,7 @@ from columba.frontend.effects import hooked
 from columba.frontend.errors import TraceError, fail, location
 from columba.frontend.record import Record, Recorder, RowCount, current
 from columba.frontend.snapshot import Same, TooLarge, snapshot
-from columba.frontend.trees import mapped
+from columba.frontend.trees import leaves, mapped
 from columba.runtime.graphs.graph import Graph
 
 _original: Callable[..., Any] = nn.Module._call_impl
@@ -45,6 +45,9 @@ _lock = threading.Lock()
 _users = 0
 _noted: weakref.WeakKeyDictionary[nn.Module, dict[int, tuple[Same, bool]]] = weakref.WeakKeyDictionary()
 """For each module, by the number of the hook: the hook, and whether it has ever returned something for this module."""
+
+_touching: weakref.WeakKeyDictionary[nn.Module, dict[int, tuple[Same, str]]] = weakref.WeakKeyDictionary()
+"""For each module, by the number of the hook: a hook that does something to the tensors that it is handed, and what."""
 
 Met = tuple[Same, int, Same]
 """A module, the number of a hook that it has, and the hook."""
@@ -172,12 +175,32 @@ def _hooks_noted(module: nn.Module) -> Iterator[None]:
 
 def _noting(number: int, hook: Any) -> Any:
     def noted(module: nn.Module, *args: Any) -> Any:
+        before = [(x, version(x), _wants_gradient(x)) for x in leaves(args) if isinstance(x, Tensor)]
         result = hook(module, *args)
         note(module, number, hook, result is not None)
+        if any(version(x) != seen for x, seen, _ in before):
+            _touching.setdefault(module, {})[number] = Same(hook), "changes a tensor in place"
+        elif any(_wants_gradient(x) != wanted for x, _, wanted in before):
+            _touching.setdefault(module, {})[number] = Same(hook), "asks for the gradient of a tensor"
         return result
 
     noted.notes_results = True  # type: ignore[attr-defined]
     return noted
+
+
+def _wants_gradient(x: Tensor) -> tuple[bool, int]:
+    return x.retains_grad, len(x._backward_hooks or ())
+
+
+def touching(phases: tuple[Phase, ...]) -> str | None:
+    """What a hook that is put off does to tensors that it is handed, where it was seen to do that, in words."""
+    for phase in phases:
+        known = _touching.get(phase.module.value, {})
+        for one in phase.hooks:
+            hook, what = known.get(one.number, (None, ""))
+            if hook is not None and hook.value is one.hook.value:
+                return f"the hook {name_of(one.hook.value)} of {type(phase.module.value).__name__} {what}"
+    return None
 
 
 @contextlib.contextmanager

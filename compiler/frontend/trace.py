@@ -335,8 +335,8 @@ def _traced(
         output = _run(recorder, observer, fn, args, kwargs, following)
         return _finished(recorder, observer, fn, owner, arguments, modes, output)
     except Exception as e:
-        cause = trace_error_in(e)
-        if cause is not None and cause.attempt is None:
+        cause: Any = trace_error_in(e) or e
+        if getattr(cause, "attempt", None) is None:
             read = Guards(arguments, modes, observer.checks(), tuple(observer.variables.items()), (), ())
             met = bool(recorder.graphs or observer.graphs)
             cause.attempt = Attempt(read, met, isinstance(cause, NothingToCompile)).of_later_calls((args, kwargs))

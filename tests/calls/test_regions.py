@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import gc
 import logging
-import os
 import pickle
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -15,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 from compiled import leaf, tensors_of
+from region_models import OTHER, Blocks, Checkpointed, Deep, G, N, Normed, Printing, Value, assert_steps_agree, conv
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 import columba
 from columba.calls import function
@@ -26,105 +24,6 @@ from columba.frontend.errors import TraceError
 
 pytestmark = pytest.mark.unoptimized
 
-N, R = 5, 3
-EDGES, TYPES = torch.tensor([[0, 1, 2, 2, 3], [2, 2, 0, 3, 0]]), torch.tensor([0, 1, 0, 0, 1])
-G = columba.Graph(EDGES, TYPES, num_nodes=N, num_relations=R)
-OTHER = columba.Graph(EDGES.flip(0), TYPES, num_nodes=N, num_relations=R)
-
-
-def conv(size: int = 4) -> nn.Module:
-    return columba.nn.RGATConv(4, size, num_relations=R).double()
-
-
-class Normed(nn.Module):
-    """Two layers, a BatchNorm between that averages over its calls: it asks how many there were."""
-
-    def __init__(self, drop: float = 0.0) -> None:
-        super().__init__()
-        self.first, self.second = conv(), conv(3)
-        self.norm = nn.BatchNorm1d(4, momentum=None).double()
-        self.drop = nn.Dropout(drop)
-
-    def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
-        return self.second(self.drop(torch.relu(self.norm(self.first(h, g)))), g)  # type: ignore[no-any-return]
-
-
-class Value(nn.Module):
-    """Asks for a value, counts its calls, and appends."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = conv(), conv()
-        self.steps = 0
-        self.log: list[float] = []
-        self.seen = {"most": 0.0}
-
-    def forward(self, g: columba.Graph, h: Tensor, *, power: int = 1) -> dict[str, Any]:
-        self.steps += 1
-        hidden = self.first(h, g)
-        most = hidden.detach().abs().max().item()
-        self.log.append(most)
-        self.seen["most"] = most
-        return {"hidden": hidden, "out": [self.second(hidden / (1 + most), g) ** power], "steps": self.steps}
-
-
-class Blocks(nn.Module):
-    """Layers in a list, each with a graph of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList([conv(), conv()])
-
-    def forward(self, graphs: list[columba.Graph], h: Tensor) -> Tensor:
-        for layer, graph in zip(self.convs, graphs, strict=True):
-            h = torch.tanh(layer(h, graph))
-        return h
-
-
-class Printing(nn.Module):
-    """One layer, called twice."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = conv()
-        self.same = self.conv
-        self.table = nn.ModuleDict(
-            {"mlp": nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4, momentum=None), nn.ReLU()).double()}
-        )
-
-    def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
-        print("called", file=sys.stderr)
-        return self.table["mlp"](self.same(self.conv(h, g), g))  # type: ignore[no-any-return]
-
-
-class Deep(nn.Module):
-    """Three deep, and something outside of the language at each depth."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.body = nn.Sequential()
-        self.body.add_module("normed", Normed())
-        self.body.normed.second = conv()
-        self.value = Value()
-
-    def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
-        with torch.no_grad():
-            shift = h.mean()
-        h = self.body.normed(g, h - shift)
-        return self.value(g, h)["out"][0] + self.value(g, h, power=2)["hidden"]  # type: ignore[no-any-return]
-
-
-class Checkpointed(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = conv(), conv()
-
-    def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
-        h = self.first(h, g)
-        assert h.isfinite().all()
-        return checkpoint(self.second, h, g, use_reentrant=False)  # type: ignore[no-any-return]
-
-
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], int]] = {
     "normed": (Normed, (G,), 2),
     "value": (Value, (G,), 2),
@@ -133,22 +32,6 @@ MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], int]] = {
     "deep": (Deep, (G,), 4),
     "checkpointed": (Checkpointed, (G,), 1),
 }
-
-
-def assert_steps_agree(compiled: nn.Module, eager: nn.Module, *args: Any, steps: int = 3) -> None:
-    """Steps of training: results, gradients, and all state, with the same random numbers."""
-    for step in range(steps):
-        results: list[Any] = []
-        for model in (compiled, eager):
-            torch.manual_seed(step)
-            h = leaf(N, 4)
-            model.zero_grad()
-            out = model(*args, h)
-            sum(t.square().sum() for t in tensors_of(out) if t.requires_grad).backward()  # type: ignore[union-attr]
-            grads = [p.grad for p in model.parameters()]
-            assert all(g is not None for g in grads)
-            results.append((out, h.grad, grads, dict(model.state_dict()), torch.get_rng_state()))
-        torch.testing.assert_close(*results)
 
 
 @pytest.fixture(scope="module")
@@ -253,51 +136,6 @@ def test_failures_are_remembered_and_tried_again(traced: list[str]) -> None:
         torch.testing.assert_close(compiled(G, h, scale=0.5), compiled.conv(h, G) * 0.5)
 
 
-EVENTS: list[Any] = []
-
-
-def hooked(model: Normed) -> Normed:
-    """Hooks of every kind on an inner layer; what they are called with is written down."""
-    conv = model.first
-
-    def note(kind: str, module: Any, *handed: Any) -> None:
-        assert module is conv
-        EVENTS.append((kind, [x.detach().clone() for x in tensors_of(handed)]))
-
-    conv.register_forward_pre_hook(lambda m, args: note("pre", m, args))
-    conv.register_forward_pre_hook(lambda m, args, kw: (note("pre kw", m, args), (args, kw))[1], with_kwargs=True)
-    conv.register_forward_hook(lambda m, args, out: note("post", m, args, out))
-    conv.register_forward_hook(lambda m, args, kw, out: (note("kw", m, args), 2 * out)[1], with_kwargs=True)
-    conv.register_forward_hook(lambda m, args, out: note("always", m, args, out), always_call=True)
-    conv.register_full_backward_pre_hook(lambda m, out: note("back pre", m, out))
-    conv.register_full_backward_hook(lambda m, given, out: note("back", m, out))
-    return model
-
-
-@pytest.mark.parametrize("everywhere", [False, True])
-def test_hooks_of_inner_modules(everywhere: bool) -> None:
-    torch.manual_seed(0)
-    eager, model = Normed(), Normed()
-    model.load_state_dict(eager.state_dict())
-    seen = []
-    handle = nn.modules.module.register_module_forward_hook(
-        lambda m, args, out: EVENTS.append((type(m).__name__, [out.detach().clone()])) if everywhere else None
-    )
-    try:
-        for run in (columba.compile(hooked(model), backend="torch"), hooked(eager)):
-            EVENTS.clear()
-            for step in range(3):
-                torch.manual_seed(step)
-                run(G, h := leaf(N, 4)).square().sum().backward()
-            seen.append([list(EVENTS), h.grad, [p.grad for p in run.parameters()]])
-    finally:
-        handle.remove()
-    ours, theirs = seen
-    assert [kind for kind, _ in ours[0]] == [kind for kind, _ in theirs[0]]
-    torch.testing.assert_close([values for _, values in ours[0]], [values for _, values in theirs[0]])
-    torch.testing.assert_close(ours[1:], theirs[1:])
-
-
 def test_an_exception_leaves_everything_usable() -> None:
     class Fails(Normed):
         fails = False
@@ -394,7 +232,7 @@ def test_compiled_models_within() -> None:
 
 def test_fullgraph() -> None:
     h = leaf(N, 4)
-    with pytest.raises(TraceError, match=r"test_regions.py:\d+: float\(x\) needs the values"):
+    with pytest.raises(TraceError, match=r"region_models.py:\d+: float\(x\) needs the values"):
         columba.compile(Normed(), fullgraph=True)(G, h)
 
     layer = Normed()
@@ -410,29 +248,63 @@ def test_fullgraph() -> None:
     torch.testing.assert_close(made(G, h), columba.compile(made, disable=True)(G, h))
 
 
+def test_errors_of_others_in_a_trace(traced: list[str]) -> None:
+    class Scripted(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv()
+            self.scripted = torch.jit.script(nn.Linear(4, 4).double())  # type: ignore[no-untyped-call]
+
+        def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
+            return self.scripted(self.conv(h, g))  # type: ignore[no-any-return]
+
+    class Multiplied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = conv()
+
+        def forward(self, g: columba.Graph, h: Tensor, w: Tensor) -> Tensor:
+            return self.conv(h, g) @ w  # type: ignore[no-any-return]
+
+    model = Scripted()
+    compiled = columba.compile(model, backend="torch")
+    h = leaf(N, 4)
+    traced.clear()
+    for _ in range(3):
+        torch.testing.assert_close(compiled(G, h), model(G, h))
+    assert traced == ["Scripted", "RGATConv"]
+    product = columba.compile(Multiplied(), backend="torch")
+    for size in (3, 4, 3, 4):  # an error of the user's is no reason to run in Python ever after
+        if size == 4:
+            assert product(G, h, h[:4]).shape == (N, 4)
+        else:
+            with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+                product(G, h, h[:3])
+    assert columba.explain(product, G, h, h[:4]).breaks == ()
+
+
 def test_explain() -> None:
     model = Deep()
     before = copy.deepcopy(model.state_dict())
     random = torch.get_rng_state()
     h = leaf(N, 4)
-    for target in (columba.compile(model, backend="torch"), model):
-        found = columba.explain(target, G, h)
-        assert [(r.name, r.kind) for r in found.regions] == [
-            ("body.normed.first", "RGATConv"), ("body.normed.second", "RGATConv"), ("value.first", "RGATConv"),
-            ("value.second", "RGATConv"),
-        ]  # fmt: skip
-        assert [(b.name, b.kind) for b in found.breaks] == [("", "Deep"), ("body.normed", "Normed"), ("value", "Value")]
-        here = os.path.basename(__file__)
-        for part, why in zip(found.breaks, ("float(x) needs", "float(x) needs", "item needs the values"), strict=True):
-            assert f"{here}:" in part.reason
-            assert why in part.reason
-        text = str(found)
-        assert "compiled: body.normed.first (RGATConv)\n" in text
-        assert "in Python: value (Value): " in text
-        assert text.count("=== Level 1: programs ===") == 4
-        with pytest.raises(RuntimeError, match=r"4 compiled regions.*regions\[n\].explanation.compilation"):
-            _ = found.compilation
-        assert all("RGATConv" in r.explanation.source for r in found.regions)
+    found = columba.explain(columba.compile(model, backend="torch"), G, h)
+    assert [(r.name, r.kind) for r in found.regions] == [
+        ("body.normed.first", "RGATConv"), ("body.normed.second", "RGATConv"), ("value.first", "RGATConv"),
+        ("value.second", "RGATConv"),
+    ]  # fmt: skip
+    assert [(b.name, b.kind) for b in found.breaks] == [("", "Deep"), ("body.normed", "Normed"), ("value", "Value")]
+    here = "region_models.py"
+    for part, why in zip(found.breaks, ("float(x) needs", "float(x) needs", "item needs the values"), strict=True):
+        assert f"{here}:" in part.reason
+        assert why in part.reason
+    text = str(found)
+    assert "compiled: body.normed.first (RGATConv)\n" in text
+    assert "in Python: value (Value): " in text
+    assert text.count("=== Level 1: programs ===") == 4
+    with pytest.raises(RuntimeError, match=r"4 compiled regions.*regions\[n\].explanation.compilation"):
+        _ = found.compilation
+    assert all("RGATConv" in r.explanation.source for r in found.regions)
     torch.testing.assert_close(dict(model.state_dict()), dict(before), rtol=0, atol=0)
     assert model.value.steps == 0
     assert model.value.log == []
@@ -527,7 +399,9 @@ def test_calls_of_modules_are_intercepted_as_long_as_a_model_needs_it() -> None:
     before = hooks._users
     compiled = columba.compile(Normed(), backend="torch")
     compiled.eval(), compiled(G, leaf(N, 4))
-    compiled.train(), compiled(G, leaf(N, 4))
+    compiled.train()
+    for _ in range(4):  # the code that recognizes calls, too, keeps nothing
+        compiled(G, leaf(N, 4))
     assert hooks._users == before + 1
     assert nn.Module._call_impl is hooks.call_module
     del compiled

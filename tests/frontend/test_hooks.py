@@ -161,7 +161,7 @@ def test_what_is_kept_has_gradients(net: Net) -> None:
     seen: list[Tensor] = []
     net.edges.register_forward_hook(lambda module, args, out: out.sum().backward())
     net.edges.register_forward_hook(lambda module, args, out: out.retain_grad())
-    other = columba.compile(net, backend="torch")
+    other = columba.compile(net, backend="torch", fullgraph=True)
     with pytest.raises(columba.TraceError, match=r"<lambda> of Inner asks for the gradient"):
         calls(other, h)
     first = columba.compile(lambda g, h: net.nodes(g.edges.sum(g.edges.src(h))), backend="torch")
@@ -271,6 +271,7 @@ def test_what_a_hook_cannot_do(name: str) -> None:
     change, message = REFUSED[name]
     net = Net()
     change(net)
+    before = nn.Module._call_impl
     compiled = columba.compile(net, backend="torch", fullgraph=True)
     gc.collect()  # models of other tests, whose calls may still be intercepted
     before = nn.Module._call_impl
