@@ -79,7 +79,7 @@ def test_jobs_are_those_of_calls_with_gradients_and_without() -> None:
     ("workers", "plant", "message"),
     [
         (1, "    nobody_knows_this(1)\n", "nobody_knows_this is not defined"),
-        (2, "    nobody_knows_this(1)\n", "nobody_knows_this is not defined"),
+        pytest.param(2, "    nobody_knows_this(1)\n", "nobody_knows_this is not defined", marks=pytest.mark.slow),
         (2, None, "ended with status -6"),
     ],
     ids=("error here", "error", "crash"),
