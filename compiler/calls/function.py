@@ -111,6 +111,12 @@ class CompiledFunction:
                 result = shortcut(owner, rest, kwargs)
                 if result is not MISSED:
                     return result
+        if (
+            torch._C._get_tracing_state() is not None
+        ):  # kernels are no TorchScript, and what is kept must not be recorded
+            raise RuntimeError(
+                f"columba: {_name_of(self)} is compiled, which torch.jit.trace cannot record; trace the module that it was made of"
+            )
         failure, found = self._failure(owner, rest, kwargs), None
         if failure is None:
             with hooks.meeting() as met:

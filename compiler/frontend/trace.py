@@ -12,10 +12,10 @@ from typing import Any
 from torch import Tensor, nn
 
 from columba.frontend import hooks
-from columba.frontend.attempt import Attempt
 from columba.frontend.batch_norm import store
 from columba.frontend.effects import check_nothing_escaped, no_printing
-from columba.frontend.errors import NothingToCompile, TraceError, defined, fail, trace_error_in
+from columba.frontend.errors import NothingToCompile, TraceError, defined, fail
+from columba.frontend.failed import keep_attempt
 from columba.frontend.guards import Guards, TensorGuard, environment, found
 from columba.frontend.infer import Spaces, infer
 from columba.frontend.observe import Observer
@@ -335,11 +335,8 @@ def _traced(
         output = _run(recorder, observer, fn, args, kwargs, following)
         return _finished(recorder, observer, fn, owner, arguments, modes, output)
     except Exception as e:
-        cause: Any = trace_error_in(e) or e
-        if getattr(cause, "attempt", None) is None:
-            read = Guards(arguments, modes, observer.checks(), tuple(observer.variables.items()), (), ())
-            met = bool(recorder.graphs or observer.graphs)
-            cause.attempt = Attempt(read, met, isinstance(cause, NothingToCompile)).of_later_calls((args, kwargs))
+        read = Guards(arguments, modes, observer.checks(), tuple(observer.variables.items()), (), ())
+        keep_attempt(e, read, bool(recorder.graphs or observer.graphs), (args, kwargs))
         raise
 
 
