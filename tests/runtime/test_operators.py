@@ -240,6 +240,7 @@ def test_processes_that_build_at_once(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_source_is_the_same_in_every_process() -> None:
     code = """
 import torch, columba, hashlib

@@ -159,6 +159,7 @@ def place(tmp_path: Path, kernels: Path) -> Place:
 TUNE = ("tune", "my_model:model", "--budget")
 
 
+@pytest.mark.slow
 def test_records_are_found_again_in_a_new_process(place: Place) -> None:
     assert "ms without tuning" in place.columba(*TUNE, "2s")
     said = place.columba("explain", "my_model:model", "--level", "cost")
@@ -197,6 +198,7 @@ def test_a_killed_run_goes_on_where_it_was(place: Place) -> None:
     assert variant.startswith("tuned: ")
 
 
+@pytest.mark.slow
 def test_the_example_of_the_document_runs(place: Place) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
     place.run("-c", example.replace("tempfile.mkdtemp()", repr(str(place.cache))))

@@ -355,6 +355,7 @@ def _check_binaries(binaries: list[Binary], dtype: torch.dtype) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_binaries() -> None:
     _check_binaries(_binaries("rgcn", 64, 1, torch.bfloat16, "sm_80"), torch.bfloat16)
 
