@@ -29,7 +29,7 @@ from columba.passes.recipes import LEVEL_1, LEVEL_2
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-DOCUMENTS = ("architecture.md", "extending.md", "language.md")
+DOCUMENTS = ("architecture.md", "extending.md", "language.md", "pytorch.md")
 SECTION = re.compile(r"(?P<begin><!-- begin (?P<name>[\w ]+) -->\n).*?(?P<end><!-- end -->\n)", re.DOTALL)
 FOLDERS = ("ir", "codegen", "runtime", "compiler")
 
@@ -161,6 +161,19 @@ def functions() -> str:
     )
 
 
+def tools() -> str:
+    """What the cases of ``tests/tools`` expect of the tools of PyTorch."""
+    added = [str(ROOT), str(ROOT / "tests")]
+    sys.path[:0] = added
+    try:
+        from tests.tools.cases import table
+
+        return table()
+    finally:
+        for path in added:
+            sys.path.remove(path)
+
+
 SECTIONS: dict[str, Callable[[], str]] = {
     "layer": layer,
     "traced": lambda: code("text", str(compilation().traced)),
@@ -173,6 +186,7 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "modules": modules,
     "functions": functions,
     "pipeline": pipeline,
+    "tools": tools,
 }
 
 

@@ -58,7 +58,10 @@ def test_language_examples() -> None:
     "name",
     [
         "README.md",
-        *(f"docs/{n}.md" for n in ("architecture", "extending", "gpu", "index", "language", "performance", "tuning")),
+        *(
+            f"docs/{n}.md"
+            for n in ("architecture", "extending", "gpu", "index", "language", "performance", "pytorch", "tuning")
+        ),
     ],
 )
 def test_links_lead_somewhere(name: str) -> None:
