@@ -242,6 +242,7 @@ def test_command_reports_everything_as_json(tmp_path: Path) -> None:
     assert training["functions"] == []
 
 
+@pytest.mark.slow
 def test_command_compiles_for_the_chip_and_joins_both_tables() -> None:
     pytest.importorskip("triton")
     found = json.loads(run(RGCN, "--inference", "--stats", "fb15k", "--chip", "a100", "--json"))

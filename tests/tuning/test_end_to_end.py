@@ -182,6 +182,7 @@ def test_tuned_programs_compute_the_same_and_records_that_cannot_be_trusted_are_
         assert message in said
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_where_it_was(place: Place) -> None:
     process = place.start("my_model.py", "reporting")
     assert process.stdout is not None

@@ -174,6 +174,7 @@ def _run(*args: str) -> str:
     return result.output
 
 
+@pytest.mark.slow
 def test_from_the_command_to_the_document(tmp_path: Path) -> None:
     """Real processes on a graph of no interest: they agree, and table, JSON lines and pictures come out."""
     records, document = tmp_path / "records.jsonl", tmp_path / "document.md"

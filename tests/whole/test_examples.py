@@ -28,12 +28,14 @@ def run(*command: str) -> str:
     return result.stdout
 
 
+@pytest.mark.unoptimized
 def test_quickstart_learns() -> None:
     losses = [float(x) for x in re.findall(r"loss (\d+\.\d+)", run("examples/quickstart.py"))]
     assert losses[-1] < 0.9 * losses[0]
 
 
-@pytest.mark.parametrize("model", ["rgcn", *(pytest.param(m, marks=pytest.mark.slow) for m in ("rgat", "hgt"))])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["rgcn", "rgat", "hgt"])
 def test_entity_classification(model: str) -> None:
     compare = "--compare" if model == "hgt" else "--no-compare"  # the others take long uncompiled
     options = ("--model", model, "--epochs", "4", "--hidden", "16", "--lr", "0.05", compare)
@@ -48,6 +50,7 @@ def test_entity_classification(model: str) -> None:
 MODULES = [m.name for m in pkgutil.walk_packages(columba.__path__, "columba.") if not m.name.endswith("__main__")]
 
 
+@pytest.mark.unoptimized
 def test_docstrings() -> None:
     attempted = 0
     for name in ["columba", *MODULES]:

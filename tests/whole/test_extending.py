@@ -1,4 +1,4 @@
-"""The walkthroughs of ``docs/extending.md``: each is applied to a copy of the source tree, as it stands there, and its commands are run."""
+"""The walkthroughs of ``docs/extending.md``, applied to a copy of the source tree, as they stand there; and their commands are run."""
 
 from __future__ import annotations
 
@@ -101,21 +101,29 @@ for folder, commands in eval(sys.stdin.read()):
     print("status", int(status), flush=True)
     os._exit(0)
 """
-"""Runs the commands of each walkthrough in a fork of one process that has imported what takes longer to import than they run."""
+"""Runs the commands in each tree in a fork of one process that has imported what takes longer to import than they run."""
 
 
-def test_walkthroughs(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "trees",
+    [(TITLES,), pytest.param(tuple((title,) for title in TITLES), marks=pytest.mark.slow)],
+    ids=("in one tree", "each in its own"),
+)
+def test_walkthroughs(trees: tuple[tuple[str, ...], ...], tmp_path: Path) -> None:
     jobs = []
-    for n, title in enumerate(TITLES):
+    for n, titles in enumerate(trees):
         folder = tmp_path / str(n)
         copy_tree(folder)
-        commands = apply(walkthrough(title), folder)
-        assert any("pytest" in command for command in commands)
-        assert all(command[0] == ".venv/bin/python" for command in commands)
+        commands: list[list[str]] = []
+        for title in titles:
+            found = apply(walkthrough(title), folder)
+            assert any("pytest" in command for command in found)
+            assert all(command[0] == ".venv/bin/python" for command in found)
+            commands += [command for command in found if command not in commands]
         jobs.append((str(folder), commands))
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     subprocess.run([sys.executable, "-c", RUN], input=repr(jobs), env=environment, text=True, timeout=600, check=True)
-    for title, (folder, _) in zip(TITLES, jobs, strict=True):
+    for titles, (folder, _) in zip(trees, jobs, strict=True):
         output = Path(folder, "output").read_text(encoding="utf-8")
-        assert output.endswith("status 0\n"), f"{title}\n{output[-8000:]}"
-        assert re.search(r"^\d+ passed", output, re.MULTILINE), f"{title}\n{output}"
+        assert output.endswith("status 0\n"), f"{titles}\n{output[-8000:]}"
+        assert len(re.findall(r"^\d+ passed", output, re.MULTILINE)) == len(titles), f"{titles}\n{output}"

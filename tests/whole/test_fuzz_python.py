@@ -37,8 +37,11 @@ def test_regression(path: Path) -> None:
     assert found is None, found
 
 
-def test_a_short_run_finds_nothing() -> None:
-    report = PythonCampaign(programs=25, seed=17, build=2, seconds=15).run()
+@pytest.mark.parametrize(
+    "programs", [pytest.param(10, marks=pytest.mark.unoptimized), pytest.param(40, marks=pytest.mark.slow)]
+)
+def test_a_short_run_finds_nothing(programs: int) -> None:
+    report = PythonCampaign(programs=programs, seed=17, build=2).run()
     assert not report.failures, "\n".join(f"{f.failure.message}\n{f.case}" for f in report.failures)
     assert report.rejected + sum(report.refusals.values()) + sum(report.eager.values()) <= 0.2 * report.programs
     assert report.built

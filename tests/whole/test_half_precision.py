@@ -118,7 +118,9 @@ def check_errors(
 # ------------------------------------------------------------------------------------------------ every layer
 
 
-@pytest.mark.parametrize(("dtype", "backend"), [(torch.bfloat16, "cpp"), (torch.float16, "triton")])
+@pytest.mark.parametrize(
+    ("dtype", "backend"), [(torch.bfloat16, "cpp"), pytest.param(torch.float16, "triton", marks=pytest.mark.slow)]
+)
 def test_no_farther_from_float64_than_twice_pytorch(dtype: torch.dtype, backend: str) -> None:
     check_errors("rgat 4", dtype, backend, seeds=1)
 

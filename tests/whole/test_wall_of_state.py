@@ -550,7 +550,8 @@ assert _random_states() != before, "dropout draws"
 """
 
 
-@pytest.mark.parametrize("everything", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("everything", [False, True])
 def test_first_calls_draw_no_random_numbers(everything: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With an empty cache folder, where machines are measured and kernels built."""
     monkeypatch.setenv("COLUMBA_CACHE_DIR", str(tmp_path / "cache"))

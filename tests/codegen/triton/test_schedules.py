@@ -121,7 +121,13 @@ STRUCTURES: dict[str, Choose] = {
 }
 
 
-@pytest.mark.parametrize("structure", STRUCTURES)
+SELDOM = ("columns", "persistent", "descriptors", "split")
+"""Structures that others are with something more."""
+
+
+@pytest.mark.parametrize(
+    "structure", [pytest.param(s, marks=pytest.mark.slow if s in SELDOM else ()) for s in STRUCTURES]
+)
 @pytest.mark.parametrize("name", ["rgat", *(pytest.param(n, marks=pytest.mark.slow) for n in ("rgcn", "hgt"))])
 def test_structures(name: str, structure: str, scheduled: Callable[[Choose], list[Schedule]]) -> None:
     used = scheduled(STRUCTURES[structure])

@@ -46,7 +46,15 @@ CHUNKS = 6
 """Tests among which the candidates of a program are dealt out."""
 
 
-@pytest.mark.parametrize("case", QUICK, ids=str)
+OFTEN = ("bfloat16", "relation_pooling", "two_hops")
+"""The quick cases of every run, by what is in their names: what the tests of layers and of schedules do not have."""
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=() if any(word in str(c) for word in OFTEN) else pytest.mark.slow) for c in QUICK],
+    ids=str,
+)
 def test_quick(case: Case, device: Device) -> None:
     check_case(case, device, TINY)
 

@@ -33,7 +33,7 @@ def test_a_shipped_cache_has_all_that_calls_ask_for(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     for variable in ("TRITON_CACHE_DIR", "COLUMBA_CACHE_DIR"):  # which the command sets for the rest of its process
         monkeypatch.setenv(variable, str(tmp_path / "other"))
-    arguments = ["precompile", "shipped_model.py:layer", "--target", "sm_90", "--cache", "shipped", "--jobs", "2"]
+    arguments = ["precompile", "shipped_model.py:layer", "--target", "sm_90", "--cache", "shipped", "--jobs", "1"]
     result = CliRunner().invoke(main, [*arguments, "--inference"])
     assert result.exit_code == 0, result.output
     cache = tmp_path / "shipped" / "triton"
