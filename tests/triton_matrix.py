@@ -285,21 +285,25 @@ class Device:
 INTERPRETED = Device("cpu", INTERPRETER)
 
 
+def chosen(planned: Planned, choose: Choose, target: str) -> dict[tuple[str, str], Schedule]:
+    """The schedules that ``choose`` gives the kernels of plans, where they are legal."""
+    return {
+        (plan.name, kernel.name): schedule
+        for plan in planned.plans
+        for kernel in plan.kernels
+        if (schedule := choose(kernel)) is not None and is_legal(kernel, schedule, target)
+    }
+
+
 @contextlib.contextmanager
 def scheduled(choose: Choose, target: str) -> Iterator[list[Schedule]]:
     """Inside, kernels that are built run as ``choose`` says where that is legal; gives the schedules that were used."""
     used: list[Schedule] = []
 
     def build(backend: TritonBackend, planned: Planned, index_dtype: DType) -> TritonExecutable:
-        plans = planned.plans
-        schedules = {
-            (plan.name, kernel.name): schedule
-            for plan in plans
-            for kernel in plan.kernels
-            if (schedule := choose(kernel)) is not None and is_legal(kernel, schedule, target)
-        }
+        schedules = chosen(planned, choose, target)
         used.extend(schedules.values())
-        return TritonExecutable(plans, index_dtype, schedules=schedules)
+        return TritonExecutable(planned.plans, index_dtype, schedules=schedules)
 
     with patch.object(TritonBackend, "executable", build):
         yield used

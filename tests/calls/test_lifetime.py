@@ -97,7 +97,7 @@ class _Decorated(Layer):
 
 
 @pytest.mark.parametrize("make", [instance, decorated, closure, argument])
-@pytest.mark.parametrize("train", [False, True])
+@pytest.mark.parametrize("train", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_modules_are_freed(make: Callable[..., Any], train: bool) -> None:
     call, modules = make()
     h = leaf(N, 3)

@@ -37,6 +37,9 @@ LAYERS: dict[str, Callable[[], torch.nn.Module]] = {
 }
 
 
+SOME = [n if n in ("rgcn", "hgt") else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS]
+
+
 def layer_of(name: str) -> torch.nn.Module:
     return randomized(LAYERS[name](), torch.float64)
 
@@ -64,7 +67,7 @@ def long_ways(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 # ------------------------------------------------------------------------------------------------ the same results
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", SOME)
 def test_a_call_that_comes_back_takes_the_shortcut(name: str, long_ways: list[int]) -> None:
     eager = layer_of(name)
     layer = columba.compile(eager, backend="cpp")
@@ -80,7 +83,7 @@ def test_a_call_that_comes_back_takes_the_shortcut(name: str, long_ways: list[in
     assert not long_ways
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", SOME)
 def test_graphs_given_as_tensors(name: str, long_ways: list[int]) -> None:
     eager = layer_of(name)
     layer = columba.compile(eager, backend="cpp")
@@ -94,7 +97,7 @@ def test_graphs_given_as_tensors(name: str, long_ways: list[int]) -> None:
     assert_same(layer, eager, [leaf(N, 4), edge_index, edge_type, *rest])
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", SOME)
 def test_graphs_in_turn(name: str) -> None:
     eager = layer_of(name)
     layer = columba.compile(eager, backend="cpp")
@@ -224,7 +227,7 @@ def test_gradients_twice_and_under_hooks() -> None:
     assert torch.equal(torch.autograd.grad(y, [x])[0], first[0])
 
 
-@pytest.mark.parametrize("name", ["rgat", "hgt"])
+@pytest.mark.parametrize("name", [pytest.param("rgat", marks=pytest.mark.slow), "hgt"])
 def test_saved_values_of_a_small_call_are_one_tensor(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     eager = layer_of(name)
     layer = columba.compile(eager, backend="cpp")

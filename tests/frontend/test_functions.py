@@ -30,6 +30,7 @@ class Cells(nn.Module):
         return self.gru(m, h), hidden, cell, self.tanh(m, hidden), self.relu(x, h), self.gru(m), self.lstm(m)[1]
 
 
+@pytest.mark.unoptimized
 def test_recurrent_cells() -> None:
     cells = Cells().double()
     args = [GRAPH, leaf(N, 4), leaf(N, 6, seed=1), leaf(N, 6, seed=2)]
@@ -93,6 +94,7 @@ def test_functions_on_edges_and_weights() -> None:
     assert_same(columba.compile(layer, backend="torch"), layer, [GRAPH, leaf(N, 6), leaf(RELATIONS, 6, seed=1)])
 
 
+@pytest.mark.unoptimized
 def test_kernels_of_functions() -> None:
     """Those of single numbers are compiled for extreme ones."""
 
@@ -178,6 +180,7 @@ class Norms(nn.Module):
         return pair, graph, whole, message - n.mean(message), h / n.max(h.norm(dim=-1)), n.sum(h.square())
 
 
+@pytest.mark.unoptimized
 def test_statistics_of_all_nodes() -> None:
     norms = Norms().double()
     for backend in ("torch", "cpp"):

@@ -191,7 +191,10 @@ def test_statistics_must_exist() -> None:
 # ------------------------------------------------------------------------------------------------ memory of published graphs
 
 
-@pytest.mark.parametrize(("layer", "heads"), [("rgcn", 1), ("rgat", 1), ("rgat", 4), ("hgt", 1), ("hgt", 4)])
+@pytest.mark.parametrize(
+    ("layer", "heads"),
+    [("rgcn", 1), ("rgat", 4), ("hgt", 4), *(pytest.param(n, 1, marks=pytest.mark.slow) for n in ("rgat", "hgt"))],
+)
 def test_no_published_graph_needs_more_than_24_gigabytes_to_train(layer: str, heads: int) -> None:
     """64 features in and out, float32: where published systems ran out of memory."""
     model, x, graph = sample(layer, heads=heads)

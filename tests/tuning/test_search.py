@@ -312,9 +312,9 @@ def searched(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., s
     monkeypatch.setattr(search, "machine_rates", lambda device: RATES)
     monkeypatch.setattr(space, "OPTIONAL", ("factor_sums", "inline_thin_linear"))
 
-    def run(better: Callable[[str], float], budget: float = 1e6) -> search.Outcome:
+    def run(better: Callable[[str], float], budget: float = 1e6, layer: str = "rgcn") -> search.Outcome:
         monkeypatch.setattr(search, "compare", rigged(better))
-        found, g = variants()
+        found, g = variants(layer)
         return tune_variants(found, g, "cpp", budget)
 
     return run
@@ -325,7 +325,7 @@ def test_the_best_plan_and_the_best_schedules_win(searched: Callable[..., search
         ratio = 0.8 if "-factor_sums" in text else 0.9 if "-inline_thin_linear" in text else 1.0
         return ratio * (0.7 if '"pieces": 32' in text else 0.8 if '"pieces": 8' in text else 1.0)
 
-    found = searched(better)
+    found = searched(better, layer="rgat")
     winner = parse_decision(found.record.decision)
     assert "-factor_sums" in winner.passes
     assert winner.schedules

@@ -35,7 +35,9 @@ def by_torch(*edges: Tensor) -> list[Tensor]:
     return [sum_.sum(1), mean.mean(1), largest.amax(1), smallest.amin(1)]
 
 
-@pytest.mark.parametrize(("features", "backend"), [(1, "eager"), (1, "torch"), (1, "cpp"), (5, "cpp")])
+@pytest.mark.parametrize(
+    ("features", "backend"), [(1, "eager"), (1, "torch"), pytest.param(1, "cpp", marks=pytest.mark.slow), (5, "cpp")]
+)
 def test_reductions_give_what_torch_gives(features: int, backend: str) -> None:
     """``amax`` and ``amin`` share gradients evenly among ties, and give NaN to all members of what is NaN."""
     run = reductions if backend == "eager" else columba.compile(reductions, backend=backend)

@@ -86,11 +86,11 @@ def check(
         assert_near(f, p, e, f"{where}, gradient {n}")
 
 
-SHORT = ("rgcn 64", "hgt 3")
+SHORT = {"rgcn 64": (), "hgt 3": pytest.mark.unoptimized}
 """Those of every run; the custom layer below has the rest of the language."""
 
 
-@pytest.mark.parametrize("name", [n if n in SHORT else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS])
+@pytest.mark.parametrize("name", [pytest.param(n, marks=SHORT.get(n, pytest.mark.slow)) for n in LAYERS])
 def test_layers(name: str) -> None:
     narrow, wide = rounded(randomized(LAYERS[name](), torch.float32))
     for where, graph in GRAPHS.items():
@@ -100,7 +100,7 @@ def test_layers(name: str) -> None:
 
 @pytest.mark.parametrize(
     "custom",
-    [pytest.param(c, marks=[] if c.name == "gated" else pytest.mark.slow) for c in CUSTOM_LAYERS],
+    [pytest.param(c, marks=pytest.mark.unoptimized if c.name == "gated" else pytest.mark.slow) for c in CUSTOM_LAYERS],
     ids=lambda s: s.name,
 )
 def test_custom_layers(custom: CustomLayer) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,6 +58,7 @@ LAYERS: dict[str, Build] = {
 Choose = Callable[[Kernel], Schedule | None]
 
 
+@functools.cache
 def compilation_of(name: str, size: int, heads: int, dtype: torch.dtype = torch.float32) -> Compilation:
     layer = columba.compile(LAYERS[name](size, heads).to(dtype), backend="triton", passes=PAIRS)
     x = torch.randn(GRAPHS["random"].num_nodes, size, dtype=dtype, requires_grad=True)

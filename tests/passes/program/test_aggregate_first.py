@@ -238,7 +238,9 @@ def products_in(program: Program, space: Space) -> int:
     return sum(isinstance(v, Linear) and v.space is space for v in program.body)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize(
+    "name", [n if n in ("rgcn mean", "hgt") else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS]
+)
 @pytest.mark.parametrize(
     "passes",
     [

@@ -28,6 +28,7 @@ from triton_matrix import (
     assert_close,
     candidate_choice,
     check_case,
+    chosen,
     covering,
     graphs,
     most_candidates,
@@ -36,6 +37,7 @@ from triton_matrix import (
 )
 
 import columba
+from columba.ir.plan.planned import Planned
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:columba. backend=.triton. runs on CPU"),
@@ -114,17 +116,16 @@ def test_all_pairs_are_covered() -> None:
 
 def test_schedules_apply() -> None:
     """Every schedule of the matrix is one that some kernel can have: none is passed over everywhere."""
-    for name in SCHEDULES:
-        used = any(_schedules_of(p, name) for p in ("rgat", "rgcn", "hgt", "two_hops"))
+    plans = [_planned(program) for program in ("rgat", "rgcn", "hgt", "two_hops")]
+    for name, choose in SCHEDULES.items():
+        used = any(chosen(planned, choose, INTERPRETED.target) for planned in plans)
         assert used == (name != "default"), name
 
 
-def _schedules_of(program: str, schedule: str) -> list[object]:
+def _planned(program: str) -> Planned:
     pair = Pair(PROGRAMS[program], 64, 1, torch.float32, INTERPRETED)
-    with scheduled(SCHEDULES[schedule], INTERPRETED.target) as used:
-        ours, _ = pair.arguments(graphs()["no_edges"])
-        columba.compile(pair.layer, backend="triton", passes=PASSES[0])(*ours)
-    return list(used)
+    ours, _ = pair.arguments(graphs()["no_edges"])
+    return columba.explain(columba.compile(pair.layer, backend="triton", passes=PASSES[0]), *ours).compilation.planned
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64], ids=str)
