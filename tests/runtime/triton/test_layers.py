@@ -246,7 +246,7 @@ POINTWISE: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", POINTWISE)
 def test_pointwise_functions(name: str, dtype: torch.dtype) -> None:
     function = POINTWISE[name]
