@@ -65,6 +65,7 @@ class Compilation:
             self.sources,
             self.gradients,
             schedules=self.schedules,
+            program=self.traced,
         )
 
     @property

@@ -31,7 +31,7 @@ def kernel_times() -> Iterator[KernelTimes]:
 
 
 @contextmanager
-def collecting_in(times: KernelTimes) -> Iterator[None]:
+def collecting_in(times: KernelTimes | None) -> Iterator[None]:
     """Inside, the times of kernels are collected there: PyTorch runs backward passes on a GPU in a thread of their own."""
     token = _times.set(times)
     try:

@@ -1,20 +1,24 @@
 """A compiled program on a graph, and the way past the dispatcher.
 
-Where nobody looks at operators (plain tensors, no dispatch or tracing mode, no functorch transform, no profiler) a call goes to the
-kernels directly, under an ``autograd.Function`` if a gradient is wanted: on small graphs the dispatcher would cost more than the kernels.
+Where nobody looks at operators (plain tensors, no dispatch or tracing mode, no function transform) a call goes to the kernels directly,
+under an ``autograd.Function`` if a gradient is wanted: on small graphs the dispatcher would cost more than the kernels. All other calls,
+and gradients that are differentiated again, are those of :mod:`columba.runtime.transforms`.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from columba.runtime import operators
+from columba.runtime import operators, transforms
 from columba.runtime.executable import Launcher, collecting, collecting_in
 from columba.runtime.operators import CompiledProgram, copied_gradients
+from columba.runtime.structure import Structure
 
 
 class DirectionPair:
@@ -24,10 +28,12 @@ class DirectionPair:
 
     Attributes:
         inputs, outputs: positions of what is kept, among the inputs and among what ``forward`` returns. Packed values come last.
+        results: those of the outputs that are kept for themselves, as ``forward`` numbers them if nothing is packed.
         takes: where ``backward`` finds its inputs: position in what is kept, or, as ``~n``, incoming gradient ``n``.
         grads: the incoming gradients that are read.
         gives: where the gradients of the inputs are found, as in :class:`CompiledProgram`, but for what is kept, as ``("kept", n)``.
         repeated: the inputs whose gradients are copies of what is found there.
+        extra: inputs that are not read, but on which gradients depend, through saved values: second derivatives need them.
     """
 
     def __init__(
@@ -39,6 +45,7 @@ class DirectionPair:
         results = [n for place, n in used if place == "result" and n not in packed]
         returned = [n for n in range(len(program.forward.outputs)) if n not in packed]
         self.outputs = [returned.index(n) for n in results] + ([len(returned)] if packed else [])
+        self.results = results
         kept = [*(("input", n) for n in self.inputs), *(("result", n) for n in results)]
         sources = [s for s in program.sources if s[0] != "result" or s[1] not in packed]
         self.takes = [~n if place == "grad" else kept.index((place, n)) for place, n in sources]
@@ -49,6 +56,7 @@ class DirectionPair:
             for g in program.gradients
         ]
         self.repeated = copied_gradients(program.gradients)
+        self.extra = sorted(program.dependences - {*self.inputs})
 
 
 class ProgramOnGraph:
@@ -58,16 +66,25 @@ class ProgramOnGraph:
         program: what to run.
         index: the index arrays of the program.
         counts: rows of every space.
+        structure: what else may be asked of the graph, where PyTorch's operators run the program.
     """
 
-    def __init__(self, program: CompiledProgram, index: Sequence[Tensor], counts: Sequence[int]) -> None:
+    def __init__(
+        self,
+        program: CompiledProgram,
+        index: Sequence[Tensor],
+        counts: Sequence[int],
+        structure: Structure | None = None,
+    ) -> None:
         self.program = program
+        self.structure = structure
         self.index, self.counts = list(index), list(counts)
         self.forward = operators.bind(program.forward, index, counts)
         self.backward = None if program.backward is None else operators.bind(program.backward, index, counts)
         self.gradients = bool(program.gradients)
         self.pair = DirectionPair(program, self.forward, self.backward)
         self.packed_pair = self._packed() or self.pair
+        self.inputs_kept = (*self.pair.inputs, *self.pair.extra)
 
     def _packed(self) -> DirectionPair | None:
         """The two directions with the saved values that only the backward one reads in one tensor; None where that gains nothing."""
@@ -82,11 +99,12 @@ class ProgramOnGraph:
         return None if forward is None or backward is None else DirectionPair(self.program, forward, backward, saved)
 
     def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
-        """The results; through the operators where somebody looks at them."""
+        """The results; by :mod:`columba.runtime.transforms` where somebody looks at what is called."""
         if not is_plain(inputs):
-            return operators.forward(self.program.key, list(inputs), self.index, self.counts)[: self.program.results]
+            return transforms.run(self, inputs)
         self.forward.check(inputs)
-        return self.run_plain(inputs)
+        with self.range("forward"):
+            return self.run_plain(inputs)
 
     def run_plain(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The results, for inputs of the right shapes and dtypes that :func:`is_plain` has seen."""
@@ -94,22 +112,69 @@ class ProgramOnGraph:
             return FastPath.apply(self, *inputs)  # type: ignore[no-any-return, no-untyped-call]
         return self.forward.run(inputs)
 
+    def range(self, direction: str) -> contextlib.AbstractContextManager[Any]:
+        """What shows a direction to profilers, if there is one."""
+        if not torch.autograd._profiler_enabled():
+            return _no_range
+        return torch.profiler.record_function(f"columba::{self.program.name} {direction}")
+
+    def run_forward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+        """All outputs of the forward direction, without a gradient: by the operator where modes look at operators."""
+        if not is_plain(inputs):
+            return operators.forward(self.program.key, list(inputs), self.index, self.counts)
+        self.forward.check(inputs)
+        with self.range("forward"):
+            return self.forward.run(inputs)
+
+    def run_backward(
+        self, inputs: Sequence[Tensor | None], values: Sequence[Tensor], grads: Sequence[Tensor | None]
+    ) -> list[Tensor]:
+        """The gradients of the inputs that have one, without a gradient of their own: see :func:`transforms.gradients`."""
+        program, pair = self.program, self.pair
+        places: dict[str, Any] = {
+            "input": inputs,
+            "grad": grads,
+            "result": dict(zip(pair.results, values, strict=True)),
+        }
+        tensors = [places[place][n] for place, n in program.sources]
+        found: Sequence[Tensor] = ()
+        if self.backward is not None and not is_plain(tensors):
+            found = operators.backward(program.key, tensors, self.index, self.counts)
+        elif self.backward is not None:
+            self.backward.check(tensors)
+            with self.range("backward"):
+                found = self.backward.run(tensors)
+        places["output"] = found
+        taken = [places[g[0]][g[1]] for g in program.gradients if g is not None]
+        return [
+            x if any(x is y for y in found) and not any(x is y for y in taken[:n]) else x.clone()
+            for n, x in enumerate(taken)
+        ]
+
+
+_no_range = contextlib.nullcontext()
+
 
 def is_plain(inputs: Sequence[Tensor]) -> bool:
     """Whether nothing but autograd looks at what happens to these tensors."""
-    return no_modes() and all(type(x) in PLAIN and (x.is_cpu or x.is_cuda) for x in inputs)
+    return _is_unwatched() and all(type(x) in PLAIN and (x.is_cpu or x.is_cuda) for x in inputs)
 
 
 PLAIN = (Tensor, torch.nn.Parameter)
 
 
 def no_modes() -> bool:
-    """Whether operators may be passed by: no compiler, tracer, dispatch mode, function transform or profiler is active."""
+    """Whether nothing is active that must see a call, or its operators: neither a profiler nor anything that :func:`is_plain` asks for."""
+    return _is_unwatched() and not torch.autograd._profiler_enabled()
+
+
+def _is_unwatched() -> bool:
+    """Whether no compiler, tracer, dispatch mode, function transform or forward mode is active."""
     return (
         not torch._C._len_torch_dispatch_stack()
         and torch._C._functorch.peek_interpreter_stack() is None
         and torch._C._get_tracing_state() is None
-        and not torch.autograd._profiler_enabled()
+        and forward_ad._current_level < 0
         and not torch.compiler.is_compiling()
     )
 
@@ -126,7 +191,11 @@ class FastPath(torch.autograd.Function):
         ctx.on_graph, ctx.pair = on_graph, pair
         ctx.spare = () if hooked or pair is not on_graph.pair else on_graph.program.spare
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*[inputs[n] for n in pair.inputs], *[outputs[n] for n in pair.outputs])
+        # Not saved: a change of these is no error where nobody differentiates twice.
+        extra = [inputs[n] for n in pair.extra] if pair.extra else ()
+        ctx.extra = [(x, _version(x)) for x in extra] if extra and not hooked else ()
+        kept = [*[inputs[n] for n in pair.inputs], *[outputs[n] for n in pair.outputs]]
+        ctx.save_for_backward(*kept, *extra) if hooked else ctx.save_for_backward(*kept)
         results = outputs[: on_graph.program.results]
         ctx.results = [(x.shape, x.dtype) for x in results]
         ctx.times = collecting()
@@ -149,25 +218,71 @@ class FastPath(torch.autograd.Function):
             if grads[n] is None:
                 shape, dtype = ctx.results[n]
                 grads[n] = torch.zeros(shape, dtype=dtype, device=device)
+        tensors: list[Tensor] = [kept[n] if n >= 0 else grads[~n] for n in pair.takes]
+        if torch.is_grad_enabled() or not is_plain(tensors):
+            return None, *_differentiably(ctx, kept, tensors, grads)
         found: Sequence[Tensor] = ()
+        keeps_graph = torch._C._autograd._get_current_graph_task_keep_graph()
         if pair.backward is not None:
-            tensors: list[Tensor] = [kept[n] if n >= 0 else grads[~n] for n in pair.takes]
-            # Parameters may have been given other data since: the next check sees what autograd's does not.
-            if is_plain(tensors) and not torch.is_grad_enabled():
-                spare = () if torch._C._autograd._get_current_graph_task_keep_graph() else ctx.spare
-                pair.backward.check(tensors)
-                if spare:
-                    ctx.spare = None
-                if ctx.times is None:
+            spare = () if keeps_graph else ctx.spare
+            # Parameters may have been given other data since: this check sees what autograd's does not.
+            pair.backward.check(tensors)
+            if spare:
+                ctx.spare = None
+            try:
+                if ctx.times is None and not torch.autograd._profiler_enabled():
                     found = pair.backward.run(tensors, spare)
                 else:
-                    with collecting_in(ctx.times):
+                    times = collecting() if ctx.times is None else ctx.times
+                    with collecting_in(times), on_graph.range("backward"):
                         found = pair.backward.run(tensors, spare)
-            else:
-                tensors = pair.backward.unpacked(tensors)
-                found = operators.backward(on_graph.program.key, tensors, on_graph.index, on_graph.counts)
+            except RuntimeError:
+                # Gradients in a batch (is_grads_batched) show only in that they have no data: asking before each run would take longer.
+                if not any(map(torch._C._functorch.is_legacy_batchedtensor, tensors)):
+                    raise
+                ctx.spare = spare
+                return None, *_differentiably(ctx, kept, tensors, grads, in_batch=True)
+        if ctx.extra and not keeps_graph:
+            ctx.extra = ()
         places: dict[str, Sequence[Tensor]] = {"kept": kept, "grad": grads, "output": found}
         gradients: list[Any] = [None if g is None else places[g[0]][g[1]] for g in pair.gives]
         for n in pair.repeated:
             gradients[n] = gradients[n].clone()
         return None, *gradients
+
+
+def _differentiably(
+    ctx: Any, kept: Sequence[Tensor], tensors: Sequence[Tensor], grads: Sequence[Tensor | None], in_batch: bool = False
+) -> list[Tensor | None]:
+    """The gradients of the inputs of a :class:`FastPath`, where they are differentiated again or something looks at them."""
+    on_graph: ProgramOnGraph = ctx.on_graph
+    pair: DirectionPair = ctx.pair
+    program = on_graph.program
+    inputs: list[Tensor | None] = [None] * len(program.gradients)
+    for n, x in zip(pair.inputs, kept, strict=False):
+        inputs[n] = x
+    for n, x in zip(pair.extra, _extra(ctx, kept), strict=True):
+        inputs[n] = x
+    results = dict(zip(pair.results, kept[len(pair.inputs) :], strict=False))
+    if pair.backward is not None:
+        unpacked = zip(program.sources, pair.backward.unpacked(tensors), strict=True)
+        results.update((n, x) for (place, n), x in unpacked if place == "result")
+    return transforms.gradients(on_graph, inputs, [results[n] for n in on_graph.pair.results], grads, in_batch)
+
+
+def _extra(ctx: Any, kept: Sequence[Tensor]) -> Sequence[Tensor]:
+    """The inputs that are kept for second derivatives alone."""
+    pair: DirectionPair = ctx.pair
+    if pair.extra and not ctx.extra:  # hooks have them
+        return kept[len(kept) - len(pair.extra) :]
+    for x, seen in ctx.extra:
+        if _version(x) != seen:
+            raise RuntimeError(
+                f"columba: the second derivative of {ctx.on_graph.program.name} needs an input of shape {list(x.shape)} that has been "
+                "modified by an inplace operation since"
+            )
+    return [x for x, _ in ctx.extra]
+
+
+def _version(x: Tensor) -> int | None:
+    return None if x.is_inference() else x._version

@@ -3,11 +3,12 @@
 Two operators serve all programs: ``columba::forward`` and ``columba::backward``. They take the key of a program that is registered
 in this process, its input tensors, the index arrays of the graph, and the row counts of its spaces; everything that varies from
 call to call is thus an argument, and shapes may be symbolic. Both have fake implementations; the first has the second as its
-gradient, and the second has none.
+gradient, and the second has none: second derivatives are those of :mod:`columba.runtime.transforms`, which needs the graph.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import weakref
 from collections.abc import Callable, Sequence
@@ -18,6 +19,8 @@ import torch
 from torch import Tensor
 
 from columba.ir.counts import Counts
+from columba.ir.program.dependence import gradient_dependences
+from columba.ir.program.program import Program
 from columba.ir.types import TensorType
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.executable import Launcher
@@ -45,7 +48,8 @@ class CompiledProgram:
     ``forward`` returns ``results`` results, then what is saved. ``sources[i]`` says what the backward direction's input ``i`` is:
     an input, a result (or saved value) of the forward one, or the gradient of a result. ``gradients[i]`` says where the gradient
     of input ``i`` is found: position in the backward outputs, or in the incoming gradients where it is passed through. ``spare`` are
-    the backward inputs whose memory that direction may use again: saved values that nobody else sees.
+    the backward inputs whose memory that direction may use again: saved values that nobody else sees. ``traced`` is what was compiled, if
+    that is known, and ``returned`` says which of its results are those that ``forward`` returns.
     """
 
     name: str
@@ -55,11 +59,20 @@ class CompiledProgram:
     sources: tuple[tuple[str, int], ...] = ()
     gradients: tuple[tuple[str, int] | None, ...] = ()
     spare: tuple[int, ...] = ()
+    traced: Program | None = None
+    returned: tuple[int, ...] = ()
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.key = f"{self.name}#{next(_numbers)}"
         _programs[self.key] = self
+
+    @functools.cached_property
+    def dependences(self) -> frozenset[int]:
+        """The inputs whose values gradients may depend on."""
+        if self.traced is None:
+            return frozenset()
+        return gradient_dependences(self.traced, [n for n, g in enumerate(self.gradients) if g is not None])
 
 
 _numbers = itertools.count()
@@ -172,8 +185,8 @@ def _setup_backward(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> 
 
 def _no_second_derivative(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     raise RuntimeError(
-        f"columba: the gradient of {ctx.program.name} has no gradient of its own: compiled programs are differentiable once. "
-        'For second derivatives run the model uncompiled or with backend="torch".'
+        f"columba: the gradient of {ctx.program.name} has no gradient of its own where torch.compile, or somebody else, calls its "
+        "operators: they are differentiable once. For second derivatives call the compiled function itself, outside of torch.compile."
     )
 
 

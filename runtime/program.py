@@ -42,7 +42,15 @@ class Runnable:
         forward = self._direction(plans[0])
         backward = self._direction(plans[1]) if len(plans) > 1 else None
         self.program = CompiledProgram(
-            planned.name, forward, planned.results, backward, planned.sources, planned.gradients, planned.spare
+            planned.name,
+            forward,
+            planned.results,
+            backward,
+            planned.sources,
+            planned.gradients,
+            planned.spare,
+            planned.program,
+            tuple(planned.places.index(("output", n)) for n in range(planned.results)),
         )
 
     def _direction(self, plan: Plan) -> Direction:
@@ -63,7 +71,7 @@ class Runnable:
     def _prepare(self, graph: Graph) -> ProgramOnGraph:
         index = [graph.structure.index(a) for a in self.arrays]
         counts = [graph.count(space) if space in self.spaces else 0 for space in SPACES]
-        return ProgramOnGraph(self.program, index, counts)
+        return ProgramOnGraph(self.program, index, counts, graph.structure)
 
     def __call__(self, inputs: Sequence[Tensor], graph: Graph) -> list[Tensor]:
         """Results of the traced program."""

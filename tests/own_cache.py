@@ -12,8 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from columba.calls import warn
-from columba.runtime import build, cache
+from columba.runtime import build, cache, warn
 from columba.runtime.graphs import sorts
 
 

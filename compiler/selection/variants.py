@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -140,7 +140,8 @@ class Variants:
             return self.compiled[name].planned
         if name not in self.parsed:
             try:
-                self.parsed[name] = plan_cache.from_texts(self.program.name, self._texts[name])
+                planned = plan_cache.from_texts(self.program.name, self._texts[name])
+                self.parsed[name] = replace(planned, program=self.program)
             except (ValueError, TypeError, KeyError):  # stored by a broken process: what it says is worth nothing
                 return self.compilation(name).planned
             if name in self.compiled:  # just now, to be stored

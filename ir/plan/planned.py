@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from columba.ir.plan.plan import Plan
+from columba.ir.program.program import Program
 
 ResultPlace = tuple[Literal["input", "output"], int]
 """Where a result of a program is found: among its inputs, or among what its forward plan returns, by position."""
@@ -25,7 +26,8 @@ Schedules = Mapping[tuple[str, str], Any]
 class Planned:
     """What running needs of a compilation. ``results`` are those that the forward plan returns beside saved values, ``texts`` the
     plans' text, if it is known, ``schedules`` those that are no part of the plans, ``precision`` how a GPU computes products of float32
-    (None: as PyTorch's settings say), ``cuda_graphs`` whether a GPU replays plans that come back."""
+    (None: as PyTorch's settings say), ``cuda_graphs`` whether a GPU replays plans that come back, ``program`` what was compiled, for what
+    there are no plans of: derivatives of higher order."""
 
     name: str
     plans: tuple[Plan, ...]
@@ -37,6 +39,7 @@ class Planned:
     schedules: Schedules = field(default_factory=dict)
     precision: str | None = None
     cuda_graphs: bool = False
+    program: Program | None = None
 
     @property
     def plan_texts(self) -> tuple[str, ...]:

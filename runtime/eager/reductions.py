@@ -51,6 +51,8 @@ def reduce_all(x: Tensor, kind: str) -> Tensor:
 class _SegmentExtremum(torch.autograd.Function):
     """``Tensor.scatter_reduce`` computes the values but not the gradient: it counts the 0 it starts from as a tie."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(x: Tensor, index: Tensor, rows: int, kind: str) -> Tensor:
         start = x.new_zeros((rows, *x.shape[1:]))
@@ -59,18 +61,30 @@ class _SegmentExtremum(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        x, index, rows, _ = inputs
-        ctx.rows = rows
+        x, index, _, _ = inputs
         ctx.save_for_backward(x, index, output)
+        ctx.save_for_forward(x, index, output)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
         x, index, output = ctx.saved_tensors
-        wins = x.detach() == output.detach().index_select(0, index)
-        ties = segment_sum(wins.to(_accumulator(x.dtype)), index, ctx.rows).index_select(0, index)
-        share = (wins / ties).to(grad.dtype) * grad.index_select(0, index)
-        # Others get 0, whatever the gradient is; there are no ties where the extremum is NaN: NaN is everyone's share.
-        return torch.where(wins | (ties == 0), share, 0.0), None, None, None
+        return _shared_among_ties(x, index, output, grad.index_select(0, index)), None, None, None
+
+    @staticmethod
+    def jvp(ctx: Any, tangent: Tensor, *others: None) -> Tensor:
+        x, index, output = ctx.saved_tensors
+        return segment_sum(_shared_among_ties(x, index, output, tangent), index, output.shape[0])
+
+
+def _shared_among_ties(x: Tensor, index: Tensor, extremum: Tensor, of: Tensor) -> Tensor:
+    """``of`` for each row that attains its segment's extremum, divided by how many do. Others get 0, whatever it is.
+
+    There are no ties where the extremum is NaN: NaN is everyone's share.
+    """
+    wins = x.detach() == extremum.detach().index_select(0, index)
+    ties = segment_sum(wins.to(_accumulator(x.dtype)), index, extremum.shape[0]).index_select(0, index)
+    share = (wins / ties).to(of.dtype) * of
+    return torch.where(wins | (ties == 0), share, 0.0)
 
 
 def _accumulator(dtype: torch.dtype) -> torch.dtype:

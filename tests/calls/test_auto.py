@@ -19,10 +19,10 @@ pytest.importorskip("triton")
 import triton
 
 import columba
-from columba.calls import warn
 from columba.calls.function import CompiledFunction
 from columba.cli.doctor import Finding, _kernels_on
 from columba.nn import RGCNConv
+from columba.runtime import warn
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.self_check import verdicts
 from columba.runtime.self_check.job import Job, Verdict

@@ -19,8 +19,8 @@ from eager_graphs import RELATIONS, square_graphs
 from torch import Tensor, nn
 
 import columba
-from columba.calls import function, warn
-from columba.runtime import operators
+from columba.calls import function
+from columba.runtime import operators, warn
 from columba.runtime.graphs.from_tensors import as_graph
 
 pytestmark = pytest.mark.unoptimized

@@ -273,7 +273,7 @@ def warned() -> Iterator[list[Any]]:
 
 
 def test_float16_runs_through_pytorch_on_a_cpu(warned: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("columba.calls.warn._warned", set(), raising=False)
+    monkeypatch.setattr("columba.runtime.warn._warned", set(), raising=False)
     layer = columba.nn.RGCNConv(8, 8, RELATIONS)
     h = torch.randn(N, 8)
     with torch.autocast("cpu", dtype=torch.float16):

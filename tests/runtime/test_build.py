@@ -17,8 +17,7 @@ import torch
 from own_cache import answer, entry, fresh_process, library_name, planted
 
 import columba
-from columba.calls import warn
-from columba.runtime import build, cache, library
+from columba.runtime import build, cache, library, warn
 from columba.runtime.graphs import sorts
 
 

@@ -18,10 +18,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import columba
 from columba import nn
-from columba.calls import warn
 from columba.calls.function import CompiledFunction
 from columba.ir.counts import SPACES
-from columba.runtime import build, operators
+from columba.runtime import build, operators, warn
 from columba.runtime.cpp import launch
 
 pytestmark = pytest.mark.unoptimized
@@ -109,11 +108,15 @@ def test_torch_compile_and_export_go_through_the_operator() -> None:
     torch.testing.assert_close(whole(*bound.inputs), expected)
 
 
-def test_a_second_derivative_is_refused() -> None:
+def test_an_operator_that_is_called_by_itself_has_no_second_derivative() -> None:
     layer = columba.compile(randomized(LAYERS["rgcn"](), torch.float64), backend="cpp")
-    x = leaf(N, 4)
-    (first,) = torch.autograd.grad(layer(x, G).square().sum(), [x], create_graph=True)
-    with pytest.raises(RuntimeError, match='differentiable once.*backend="torch"'):
+    specialization, bound = CompiledFunction.specialize(type(layer).forward, layer, x := leaf(N, 4), G)
+    runnable = specialization.runnable(G, bound.inputs)
+    index = [G.index(a) for a in runnable.arrays]
+    counts = [G.count(space) if space in runnable.spaces else 0 for space in SPACES]
+    y = operators.forward(runnable.program.key, bound.inputs, index, counts)[0]
+    (first,) = torch.autograd.grad(y.square().sum(), [x], create_graph=True)
+    with pytest.raises(RuntimeError, match="they are differentiable once.*call the compiled function"):
         first.sum().backward()
 
 

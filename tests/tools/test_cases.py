@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 
-from columba.calls import warn
+from columba.runtime import warn
 from tests.tools.cases import REFUSED, THROUGH_PYTORCH, Case, all_cases
 
 pytestmark = pytest.mark.unoptimized

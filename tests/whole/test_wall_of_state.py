@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 import columba
-from columba.calls import function, warn
-from columba.runtime import fast_path
+from columba.calls import function
+from columba.runtime import fast_path, warn
 
 pytestmark = pytest.mark.unoptimized
 
@@ -109,25 +109,75 @@ def may_fail(call: Callable[[], Any]) -> None:
 
 @disturbance
 def grad(m: Layer, g: columba.Graph) -> None:
-    may_fail(lambda: torch.func.grad(lambda h: m(g, h).sum())(features()))
-    may_fail(lambda: torch.func.grad(lambda h: g.edges.sum(g.edges.src(h)).sum())(features()))
+    torch.func.grad(lambda h: m(g, h).sum())(features())
+    torch.func.grad(lambda h: g.edges.sum(g.edges.src(h)).sum())(features())
+    fails(lambda: torch.func.grad(lambda h: m(g, h))(features()))
 
 
 @disturbance
 def vmap(m: Layer, g: columba.Graph) -> None:
-    may_fail(lambda: torch.func.vmap(lambda h: m(g, h))(features().expand(2, NODES, SIZE)))
+    torch.func.vmap(lambda h: m(g, h))(features().expand(2, NODES, SIZE))
+    torch.func.vmap(torch.func.grad(lambda h: m(g, h).sum()), chunk_size=1)(features().expand(2, NODES, SIZE))
+    fails(lambda: torch.func.vmap(lambda h: m(g, h))(features().expand(2, NODES + 1, SIZE)))
+    m.train()
+    fails(lambda: torch.func.vmap(lambda h: m(g, h))(features().expand(2, NODES, SIZE)))
+    m.eval()
     may_fail(lambda: torch.func.vmap(lambda h: g.dst_rel.sum(g.edges.mean(h, to="dst_rel")))(filled(2, 7, SIZE)))
 
 
 @disturbance
 def jvp(m: Layer, g: columba.Graph) -> None:
-    may_fail(lambda: torch.func.jvp(lambda h: m(g, h), (features(),), (features(),)))
+    torch.func.jvp(lambda h: m(g, h), (features(),), (features(),))
+    fails(lambda: torch.func.jvp(lambda h: m(g, h), (features(),), (filled(2),)))
+    with torch.autograd.forward_ad.dual_level():
+        m(g, torch.autograd.forward_ad.make_dual(features(), filled(NODES, SIZE)))
 
 
 @disturbance
-def jacrev_and_hessian(m: Layer, g: columba.Graph) -> None:
-    may_fail(lambda: torch.func.jacrev(lambda h: m(g, h))(features()))
-    may_fail(lambda: torch.func.hessian(lambda h: m(g, h).sum())(features()))
+def jacobians_and_hessians(m: Layer, g: columba.Graph) -> None:
+    torch.func.jacrev(lambda h: m(g, h))(features())
+    torch.func.jacfwd(lambda h: m(g, h))(features())
+    torch.func.hessian(lambda h: m(g, h).sum())(features())
+    torch.autograd.functional.jacobian(lambda h: m(g, h), features(), vectorize=True)
+    torch.autograd.functional.hessian(lambda h: m(g, h).sum(), features())
+
+
+@disturbance
+def linearize(m: Layer, g: columba.Graph) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        torch.func.linearize(lambda h: m(g, h), features())[1](features())
+
+
+@disturbance
+def transforms_without_an_end(m: Layer, g: columba.Graph) -> None:
+    """Tensors of a transform that is over."""
+    kept: list[Tensor] = []
+    torch.func.vjp(lambda h: (kept.append(m(g, h)), kept[-1])[1], features())
+    torch.func.vmap(lambda h: (kept.append(m(g, h)), kept[-1])[1])(features().expand(2, NODES, SIZE))
+    for x in kept:
+        may_fail(lambda x=x: m(g, x))  # type: ignore[misc]
+
+
+@disturbance
+def profiler(m: Layer, g: columba.Graph) -> None:
+    with torch.profiler.profile():
+        m(g, features()).sum().backward()
+
+
+@disturbance
+def anomalies(m: Layer, g: columba.Graph) -> None:
+    with torch.autograd.set_detect_anomaly(True), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fails(lambda: m(g, features()).mul(float("nan")).sum().backward())
+
+
+@disturbance
+def checkpoints(m: Layer, g: columba.Graph) -> None:
+    from torch.utils.checkpoint import checkpoint
+
+    for reentrant in (False, True):
+        checkpoint(m, g, features(), use_reentrant=reentrant).sum().backward()
 
 
 @disturbance
@@ -333,6 +383,7 @@ def double_backward(m: Layer, g: columba.Graph) -> None:
     out.sum().backward()
     fails(lambda: out.sum().backward())
     (first,) = torch.autograd.grad((m(g, h) ** 2).sum(), h, create_graph=True)
+    first.sum().backward()
     fails(lambda: first.sum().backward())
 
 
