@@ -74,9 +74,9 @@ def test_doctor_without_compiler(folder: Path, here: Callable[..., Result], monk
 
 
 @pytest.mark.parametrize("target", [pytest.param("my_model:layer", marks=pytest.mark.slow), "my_model.py:layer"])
-def test_explain(folder: Path, target: str) -> None:
-    result = run("explain", target, folder=folder)
-    assert result.returncode == 0, result.stderr
+def test_explain(here: Callable[..., Result], target: str) -> None:
+    result = here("explain", target)
+    assert result.exit_code == 0, result.stderr
     titles = [line for line in result.stdout.splitlines() if line.startswith("===")]
     assert titles == [
         "=== What runs ===",

@@ -113,13 +113,13 @@ def same(found: Tensor, wanted: Tensor, ulps: float, scale: float = 1.0) -> None
     assert off.numel() == 0 or off.max() <= 1, f"off by {off.max().item() * ulps:.3g} units in the last place"
 
 
-BACKENDS: list[tuple[str, torch.dtype, int]] = [
+BACKENDS = [
     ("eager", torch.float32, 3),
     ("torch", torch.float32, 3),
-    ("cpp", torch.float32, 1),
+    pytest.param("cpp", torch.float32, 1, marks=pytest.mark.slow),
     ("cpp", torch.float32, 4),
     ("cpp", torch.float32, 20),  # wide rows
-    ("cpp", torch.float64, 3),
+    pytest.param("cpp", torch.float64, 3, marks=pytest.mark.slow),
     ("cpp", torch.bfloat16, 4),
     ("triton", torch.float32, 3),
     ("triton", torch.float16, 2),

@@ -64,7 +64,8 @@ def step(layer: nn.Module, x: Tensor, graph: Graph) -> Tensor:
 # ------------------------------------------------------------------------------------------------ what is compiled and launched
 
 
-@pytest.mark.parametrize("training", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("training", [False, True])
 def test_one_compilation_serves_all_graphs_and_alignments(
     seen: gpu_stand_in.Seen, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, training: bool
 ) -> None:
@@ -223,7 +224,7 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         yield
 
 
-@pytest.mark.parametrize("name", ["rgcn", "rgat", pytest.param("hgt", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["rgat", *(pytest.param(n, marks=pytest.mark.slow) for n in ("rgcn", "hgt"))])
 def test_addresses_lead_to_the_right_memory(interpreted: None, name: str) -> None:
     torch.manual_seed(0)
     layer = LAYERS[name]()

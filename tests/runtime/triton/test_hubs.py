@@ -145,7 +145,7 @@ def variance(g: Graph, h: Tensor) -> Tensor:
         largest,
         pytest.param(smallest, marks=pytest.mark.slow),
         pytest.param(attention, marks=pytest.mark.slow),
-        weights,
+        pytest.param(weights, marks=pytest.mark.slow),
         variance,
     ],
 )

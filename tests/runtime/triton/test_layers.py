@@ -74,7 +74,7 @@ def check(layer: torch.nn.Module, size: int, dtype: torch.dtype, graphs: Sequenc
 
 
 @pytest.mark.parametrize("heads", [pytest.param(1, marks=pytest.mark.slow), 3])
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", ["rgcn", "rgat", pytest.param("hgt", marks=pytest.mark.slow)])
 def test_layers_on_all_graphs(name: str, heads: int) -> None:
     check(LAYERS[name](7, heads), 7, torch.float64, list(GRAPHS))
 
@@ -94,7 +94,7 @@ def test_more_sizes(name: str, size: int, heads: int, dtype: torch.dtype) -> Non
     check(LAYERS[name](size, heads), size, dtype, list(GRAPHS))
 
 
-@pytest.mark.parametrize("variant", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1)), 2, 3])
+@pytest.mark.parametrize("variant", [*(pytest.param(n, marks=pytest.mark.slow) for n in (0, 1, 2)), 3])
 @pytest.mark.parametrize("name", ["rgat", *(pytest.param(n, marks=pytest.mark.slow) for n in ("rgcn", "hgt"))])
 def test_all_variants(name: str, variant: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Variants differ in blocks of owners and members; which one runs depends on the graph."""
@@ -103,7 +103,7 @@ def test_all_variants(name: str, variant: int, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.slow if n in ("rgcn bases", "hgt skip") else ()) for n in OTHERS]
+    "name", [pytest.param(n, marks=pytest.mark.slow if n not in ("rgcn blocks", "rgcn max") else ()) for n in OTHERS]
 )
 def test_other_layers(name: str) -> None:
     build, size = OTHERS[name]
@@ -150,14 +150,11 @@ def test_epilogues_across_matrices(function: Callable[..., Any]) -> None:
 
 @pytest.mark.parametrize(
     "custom",
-    [
-        pytest.param(c, marks=() if c.name in ("composition", "source_attention") else pytest.mark.slow)
-        for c in CUSTOM_LAYERS
-    ],
+    [pytest.param(c, marks=() if c.name == "composition" else pytest.mark.slow) for c in CUSTOM_LAYERS],
     ids=lambda s: s.name,
 )
 def test_custom_layers(custom: CustomLayer) -> None:
-    """Two of the others are in the quick part of the numeric matrix."""
+    """Others are in the quick part of the numeric matrix and among the checks of memory."""
     torch.manual_seed(0)
     eager = custom.build(RELATIONS, NODE_TYPES).double()
     compiled = columba.compile(eager, backend="triton")

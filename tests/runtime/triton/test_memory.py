@@ -153,9 +153,7 @@ def check_memory(
     assert guards.launches
 
 
-@pytest.mark.parametrize(
-    "program", [p if p in ("rgcn", "rgat") else pytest.param(p, marks=pytest.mark.slow) for p in PROGRAMS]
-)
+@pytest.mark.parametrize("program", [p if p == "rgcn" else pytest.param(p, marks=pytest.mark.slow) for p in PROGRAMS])
 def test_default_schedules(program: str, guards: Guards) -> None:
     check_memory(guards, program, 7, 3, "default")
 
