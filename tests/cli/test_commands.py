@@ -134,10 +134,10 @@ def test_explain_names_inputs_as_the_code_does() -> None:
         assert program.name == "Layer"
 
 
-def test_inspect_compiles_for_a_gpu_that_is_not_here(folder: Path) -> None:
+def test_inspect_compiles_for_a_gpu_that_is_not_here(here: Callable[..., Result]) -> None:
     pytest.importorskip("triton")
-    done = run("inspect", "my_model.py:layer", "--inference", "--json", "--target", "sm_80", folder=folder)
-    assert done.returncode == 0, done.stderr
+    done = here("inspect", "my_model.py:layer", "--inference", "--json", "--target", "sm_80")
+    assert done.exit_code == 0, done.stderr
     reports = json.loads(done.stdout)["functions"]
     assert reports
     for report in reports:
