@@ -13,6 +13,7 @@ from columba import datasets, nn
 from columba.api import Explanation, compile, explain, inspect, tune
 from columba.frontend import TraceError, UnsupportedOperation
 from columba.runtime.eager.views import linear
+from columba.runtime.graphs.batches import batch, unbatch
 from columba.runtime.graphs.from_tensors import as_graph
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.graphs.names import TypeNames
@@ -26,6 +27,7 @@ __all__ = [
     "TypeNames",
     "UnsupportedOperation",
     "as_graph",
+    "batch",
     "compile",
     "datasets",
     "explain",
@@ -33,4 +35,5 @@ __all__ = [
     "linear",
     "nn",
     "tune",
+    "unbatch",
 ]

@@ -80,7 +80,8 @@ class Counts(Mapping[Space, int]):
         return math.prod(self.shape(t)) * t.dtype.itemsize
 
     def largest(self, map: IndexMap) -> int:
-        """The most rows that lead to one row along a map, as far as counts tell: no fewer than there are, if the degree is right.
+        """The most rows that lead to one row along a map, as far as counts tell: no fewer than there are, if the degree is right, but
+        for graphs of a batch, whose largest nobody counts: it is taken to be :data:`UNKNOWN` times the average.
 
         >>> from columba.ir.spaces import index_map
         >>> counts = Counts({Space.NODE: 10, Space.EDGE: 50, Space.REL: 3, Space.SRC_REL: 20}, largest_degree=30)
@@ -89,6 +90,8 @@ class Counts(Mapping[Space, int]):
         """
         fine, coarse = self[map.fine], self[map.coarse]
         bounds = [fine]
+        if map.coarse is Space.GRAPH:
+            return min(fine, UNKNOWN * fine // max(1, coarse))
         if map.coarse is Space.REL and self.largest_relation is not None:
             bounds.append(self.largest_relation)
         if map.fine in PAIR_SPACES:
@@ -115,6 +118,7 @@ TYPICAL = Counts(
         Space.SRC_REL: 1 << 17,
         Space.DST_REL: 1 << 17,
         Space.EDGE: 1 << 19,
+        Space.GRAPH: 1 << 10,
     }
 )
-"""Rows of the spaces where no graph is at hand, in the proportions of knowledge graphs."""
+"""Rows of the spaces where no graph is at hand, in the proportions of knowledge graphs, and of batches of molecules."""

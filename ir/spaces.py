@@ -5,6 +5,9 @@ edges, relations, ... That something is the tensor's *space*. Spaces are connect
 finer space to a coarser one; data moves along a map by ``lift`` (coarse to fine, a gather) or by ``reduce``
 (fine to coarse, a segment reduction), and in no other way.
 
+A graph may be a *batch* of graphs, side by side: :attr:`Space.GRAPH` has a row for each. Both ends of an edge are nodes of the same
+one, which is why ``graph`` after ``src`` and after ``dst`` is one map.
+
 A *square* graph has one set of nodes: its endpoints both live in :attr:`Space.NODE`. A *bipartite* graph (a
 sampled block, one edge type of a heterogeneous graph) has two: :attr:`Space.SRC` and :attr:`Space.DST`.
 """
@@ -29,6 +32,7 @@ class Space(str, Enum):
     SRC_REL = "src_rel"  #: distinct (source, relation) pair that occurs, sorted by relation, then source
     DST_REL = "dst_rel"  #: distinct (destination, relation) pair that occurs, sorted by relation, then destination
     ONE = "one"  #: the whole graph: a plain tensor, of which there is one
+    GRAPH = "graph"  #: graph of a batch; the last one, since kernels know spaces by their number
 
     __hash__ = str.__hash__  # Enum's own is in Python
 
@@ -52,7 +56,7 @@ class IndexMap:
     """A function from the rows of a ``fine`` space to the rows of a ``coarse`` one.
 
     ``name`` is one of ``src``, ``dst``, ``rel``, ``src_rel``, ``dst_rel``, ``ntype``, ``src_type``, ``dst_type``,
-    ``one``. In a square graph the maps ``src`` and ``dst`` have the same ends, ``edge -> node``, and only the name
+    ``graph``, ``one``. In a square graph the maps ``src`` and ``dst`` have the same ends, ``edge -> node``, and only the name
     tells them apart. The maps are closed under composition (:func:`compose`): one step reaches everything.
     """
 
@@ -81,6 +85,8 @@ def _coarse_table() -> dict[tuple[str, Space], tuple[Space, ...]]:
     table["rel", Space.EDGE] = (Space.REL,)
     for node in NODE_SPACES:
         table["ntype", node] = (Space.NTYPE,)
+    for fine in (Space.EDGE, *PAIR_SPACES, *NODE_SPACES):
+        table["graph", fine] = (Space.GRAPH,)
     for space in Space:
         if space is not Space.ONE:
             table["one", space] = (Space.ONE,)
@@ -106,7 +112,7 @@ def index_map(name: str, fine: Space, *, square: bool = True) -> IndexMap:
 
 def maps_from(fine: Space, *, square: bool = True) -> tuple[IndexMap, ...]:
     """All maps that leave ``fine``, finest target first."""
-    names = ("src_rel", "dst_rel", "src", "dst", "rel", "ntype", "src_type", "dst_type", "one")
+    names = ("src_rel", "dst_rel", "src", "dst", "graph", "rel", "ntype", "src_type", "dst_type", "one")
     return tuple(index_map(name, fine, square=square) for name in names if (name, fine) in _COARSE_OF)
 
 
@@ -117,6 +123,8 @@ def compose(first: IndexMap, second: IndexMap) -> IndexMap:
     'src:edge->node'
     >>> str(compose(index_map("dst", Space.EDGE), index_map("ntype", Space.NODE)))
     'dst_type:edge->ntype'
+    >>> compose(index_map("src", Space.EDGE), index_map("graph", Space.NODE)) == index_map("graph", Space.EDGE)
+    True
     """
     if first.coarse is not second.fine:
         raise ValueError(f"map {second} does not leave the space that {first} reaches")

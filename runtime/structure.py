@@ -55,6 +55,9 @@ class NamedGraph(GraphLike, Protocol):
     def num_node_types(self) -> int: ...
 
     @property
+    def num_graphs(self) -> int: ...
+
+    @property
     def edge_index(self) -> Tensor: ...
 
     @property
@@ -62,6 +65,9 @@ class NamedGraph(GraphLike, Protocol):
 
     @property
     def node_type(self) -> Any: ...
+
+    @property
+    def batch(self) -> Any: ...
 
     @property
     def relation_names(self) -> tuple[Any, ...] | None: ...
@@ -78,7 +84,7 @@ class Topology:
     """Edges, types and sizes of a graph, checked: every id is below its limit. Nobody else holds the tensors.
 
     All of them are contiguous and of one integer dtype, int32 where every id and offset fits. ``node_types`` is None where
-    nodes have no types; a bipartite graph has a pair.
+    nodes have no types, ``graphs``, the graph of each node, where there is one graph; a bipartite graph has pairs.
     """
 
     source: Tensor
@@ -90,20 +96,18 @@ class Topology:
     num_dst: int
     num_relations: int
     num_node_types: int
+    graphs: Tensor | tuple[Tensor, Tensor] | None = None
+    num_graphs: int = 1
 
     def to(self, target: torch.device | str | torch.dtype) -> Topology:
         """The same on another device, or in another integer dtype."""
-        types = self.node_types
         return replace(
             self,
             source=self.source.to(target),
             destination=self.destination.to(target),
             relation=self.relation.to(target),
-            node_types=(types[0].to(target), types[1].to(target))
-            if isinstance(types, tuple)
-            else None
-            if types is None
-            else types.to(target),
+            node_types=_moved(self.node_types, target),
+            graphs=_moved(self.graphs, target),
         )
 
     @property
@@ -117,3 +121,13 @@ class Topology:
     @property
     def device(self) -> torch.device:
         return self.source.device
+
+
+NodeIds = Tensor | tuple[Tensor, Tensor] | None
+"""A number for each node: of a bipartite graph for sources and for destinations."""
+
+
+def _moved(ids: NodeIds, target: torch.device | str | torch.dtype) -> NodeIds:
+    if isinstance(ids, tuple):
+        return ids[0].to(target), ids[1].to(target)
+    return None if ids is None else ids.to(target)

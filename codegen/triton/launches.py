@@ -223,6 +223,7 @@ def tile_count(tiles: Tiles | Hubs, counts: Counts) -> int:
     if isinstance(tiles, Tiles):
         return min(fine, fine // tiles.most(fine) + coarse)
     most = tiles.most(fine, coarse)
-    if counts.largest_degree is not None and counts.largest(tiles.map) <= most:
+    known = counts.largest_degree is not None and tiles.map.coarse is not Space.GRAPH
+    if known and counts.largest(tiles.map) <= most:
         return 0
     return fine // most + min(coarse, fine // (most + 1))

@@ -26,6 +26,7 @@ NAMES = {
     "edges": Space.EDGE,
     "relations": Space.REL,
     "node_types": Space.NTYPE,
+    "graphs": Space.GRAPH,
     **{space.value: space for space in Space},
 }
 """What counts may be called in a file: words, or names of spaces."""
@@ -55,7 +56,7 @@ class GraphStatistics:
 
     def counts(self) -> Counts:
         """Rows of every space that the graph has, as :meth:`columba.Graph.counts` gives them."""
-        return Counts(self.rows, self.largest_degree, self.largest_relation)
+        return Counts({Space.GRAPH: 1, **self.rows}, self.largest_degree, self.largest_relation)
 
     def compaction(self, space: Space) -> float:
         """Pairs for each edge."""

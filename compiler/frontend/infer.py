@@ -72,14 +72,22 @@ def _set(found: Spaces, record: Record, space: Space, why: str, *, computed: boo
     return False
 
 
-_COUNTS = {Space.EDGE: "g.num_edges", Space.NODE: "g.num_nodes", Space.SRC: "g.num_src", Space.DST: "g.num_dst"}
+_COUNTS = {
+    Space.EDGE: "g.num_edges",
+    Space.NODE: "g.num_nodes",
+    Space.SRC: "g.num_src",
+    Space.DST: "g.num_dst",
+    Space.GRAPH: "g.num_graphs",
+}
 
 
 def _declaration(space: Space) -> str:
-    view = {Space.EDGE: "g.edges", Space.NODE: "g.nodes", Space.SRC: "g.src_nodes", Space.DST: "g.dst_nodes"}.get(
-        space, f"g.{space}"
-    )
-    return f"{view}(x)"
+    view = {Space.SRC: "src_nodes", Space.DST: "dst_nodes"}.get(space, f"{space}s" if space in _PLURAL else space.value)
+    return f"g.{view}(x)"
+
+
+_PLURAL = (Space.EDGE, Space.NODE, Space.GRAPH)
+"""Spaces whose views are called ``g.edges``, and so on."""
 
 
 def _forward(found: Spaces, record: Record, supposing: bool) -> bool:

@@ -14,7 +14,7 @@ from columba.frontend.errors import fail, location
 from columba.frontend.record import Record, Recorder, RowCount, SymbolicTensor, meta_tensor
 from columba.frontend.sources import Source
 from columba.ir.spaces import IndexMap, Space, index_map
-from columba.runtime.eager.views import linear
+from columba.runtime.eager.views import EdgeView, GraphView, NodeView, linear, only_end
 from columba.runtime.graphs.from_tensors import as_graph
 from columba.runtime.graphs.graph import Graph
 
@@ -33,7 +33,17 @@ class BuiltGraph:
 GraphSource = Source | BuiltGraph
 
 
-_NOT_TRACED = ("edge_index", "edge_type", "node_type", "node_slices", "structure", "index", "index_dtype")
+_NOT_TRACED = (
+    "edge_index",
+    "edge_type",
+    "node_type",
+    "node_slices",
+    "batch",
+    "ptr",
+    "structure",
+    "index",
+    "index_dtype",
+)
 """Attributes of graphs that depend on the edges."""
 
 
@@ -55,6 +65,8 @@ class TracedGraph(Graph):
     num_edges = property(lambda self: self._count(Space.EDGE))  # type: ignore[assignment]
     num_relations = property(lambda self: self._count(Space.REL))  # type: ignore[assignment]
     num_node_types = property(lambda self: self._count(Space.NTYPE))  # type: ignore[assignment]
+
+    num_graphs = property(lambda self: self._count(Space.GRAPH))  # type: ignore[assignment]
 
     @property
     def num_nodes(self) -> int:
@@ -87,6 +99,10 @@ class TracedGraph(Graph):
     def _node_view(self, space: Space) -> Any:
         return TracedNodes(self, space)
 
+    @property
+    def graphs(self) -> Any:
+        return TracedGraphs(self)
+
     def __repr__(self) -> str:
         return f"<traced {self._real!r}>"
 
@@ -94,19 +110,20 @@ class TracedGraph(Graph):
 class TracedView:
     """Rows of one space of a traced graph."""
 
+    _name: str
+    _TARGETS: tuple[str, ...]
+    _GROUPS: tuple[str, ...] = ()
+
     def __init__(self, graph: TracedGraph, space: Space) -> None:
-        self.graph = graph
+        self._graph = graph
         self.space = space
         self._recorder = graph._recorder
 
     def _map(self, name: str) -> IndexMap:
-        try:
-            return index_map(name, self.space, square=self.graph.is_square)
-        except ValueError as e:
-            raise ValueError(f"{location()}: {e}") from e
+        return index_map(name, self.space, square=self._graph.is_square)
 
     def _rows(self, space: Space) -> tuple[int, ...]:
-        return () if space is Space.ONE else (self.graph._real_count(space),)
+        return () if space is Space.ONE else (self._graph._real_count(space),)
 
     def _operand(self, what: str, x: Any) -> Record:
         if not isinstance(x, Tensor):
@@ -134,6 +151,9 @@ class TracedView:
         return self._add("lift", (record,), shape, record.meta.dtype, via=via)
 
     def _reduce(self, kind: str, x: Tensor, to: str) -> Tensor:
+        if to not in self._TARGETS:
+            targets = ", ".join(map(repr, self._TARGETS))
+            raise ValueError(f"{location()}: {self._name}.{kind} reduces to one of {targets}, not to {to!r}")
         via = self._map(to)
         record = self._recorder.autocast_operand(self._operand(kind, x), kind)
         if kind != "mean" and (counted := _COUNTED.get((record.meta.dtype, kind == "sum"))) is not None:
@@ -146,6 +166,23 @@ class TracedView:
             )
         shape = (*self._rows(via.coarse), *record.meta.shape[1:])
         return self._add("reduce", (record,), shape, record.meta.dtype, via=via, kind=kind)
+
+    def _group(self, function: str, argument: str, name: str) -> IndexMap:
+        if name not in self._GROUPS:
+            groups = ", ".join(map(repr, self._GROUPS))
+            raise ValueError(
+                f"{location()}: {self._name}.{function}(..., {argument}=...) expects one of {groups}, not {name!r}"
+            )
+        return self._map(name)
+
+    def _softmax(self, x: Tensor, by: str) -> Tensor:
+        via = self._group("softmax", "by", by)
+        record = self._recorder.autocast_operand(self._operand("softmax", x), "softmax")
+        return self._add("segment_softmax", (record,), tuple(record.meta.shape), record.meta.dtype, via=via)
+
+    def _degree(self, of: str, dtype: torch.dtype | None) -> Tensor:
+        via = self._group("degree", "of", of)
+        return self._add("degree", (), self._rows(self.space), dtype or torch.get_default_dtype(), via=via)
 
 
 _COUNTED = {
@@ -163,6 +200,9 @@ def _itself(x: Tensor, space: Space) -> Tensor:
 
 class TracedEdges(TracedView):
     """``g.edges``."""
+
+    _name = "e"
+    _TARGETS, _GROUPS = EdgeView._TARGETS, EdgeView._GROUPS
 
     def __init__(self, graph: TracedGraph) -> None:
         super().__init__(graph, Space.EDGE)
@@ -182,6 +222,9 @@ class TracedEdges(TracedView):
     def dst_rel(self, x: Tensor) -> Tensor:
         return self._lift("dst_rel", x)
 
+    def graph(self, x: Tensor) -> Tensor:
+        return self._lift("graph", x)
+
     def sum(self, x: Tensor, to: str = "dst") -> Tensor:
         return self._reduce("sum", x, to)
 
@@ -195,20 +238,51 @@ class TracedEdges(TracedView):
         return self._reduce("min", x, to)
 
     def softmax(self, x: Tensor, by: str = "dst") -> Tensor:
-        via = self._map(by)
-        record = self._recorder.autocast_operand(self._operand("softmax", x), "softmax")
-        return self._add("segment_softmax", (record,), tuple(record.meta.shape), record.meta.dtype, via=via)
+        return self._softmax(x, by)
 
     def degree(self, of: str = "dst", dtype: torch.dtype | None = None) -> Tensor:
-        dtype = dtype or torch.get_default_dtype()
-        return self._add("degree", (), self._rows(Space.EDGE), dtype, via=self._map(of))
+        return self._degree(of, dtype)
 
 
 class TracedNodes(TracedView):
     """``g.nodes``, ``g.src_nodes``, ``g.dst_nodes``."""
 
+    _name = "n"
+    _TARGETS, _GROUPS = NodeView._TARGETS, NodeView._GROUPS
+
     def type(self, w: Tensor) -> Tensor:
         return self._lift("ntype", w)
+
+    def graph(self, x: Tensor) -> Tensor:
+        return self._lift("graph", x)
+
+    def sum(self, x: Tensor, to: str = "one") -> Tensor:
+        return self._reduce("sum", x, to)
+
+    def mean(self, x: Tensor, to: str = "one") -> Tensor:
+        return self._reduce("mean", x, to)
+
+    def max(self, x: Tensor, to: str = "one") -> Tensor:
+        return self._reduce("max", x, to)
+
+    def min(self, x: Tensor, to: str = "one") -> Tensor:
+        return self._reduce("min", x, to)
+
+    def softmax(self, x: Tensor, by: str = "graph") -> Tensor:
+        return self._softmax(x, by)
+
+    def degree(self, of: str = "graph", dtype: torch.dtype | None = None) -> Tensor:
+        return self._degree(of, dtype)
+
+
+class TracedGraphs(TracedView):
+    """``g.graphs``."""
+
+    _name = "g.graphs"
+    _TARGETS = GraphView._TARGETS
+
+    def __init__(self, graph: TracedGraph) -> None:
+        super().__init__(graph, Space.GRAPH)
 
     def sum(self, x: Tensor) -> Tensor:
         return self._reduce("sum", x, "one")
@@ -228,13 +302,24 @@ class TracedPairs(TracedView):
 
     def __init__(self, graph: TracedGraph, space: Space) -> None:
         super().__init__(graph, space)
-        self._end = space.value[:3]
+        self._name, self._end = space.value, space.value[:3]
+        self._TARGETS = (self._end, "rel", "graph", "one")
 
     def src(self, x: Tensor) -> Tensor:
-        return self._lift("src", x)
+        return self._lift_end("src", x)
 
     def dst(self, x: Tensor) -> Tensor:
-        return self._lift("dst", x)
+        return self._lift_end("dst", x)
+
+    def _lift_end(self, end: str, x: Tensor) -> Tensor:
+        try:
+            only_end(self.space, end)
+        except ValueError as e:
+            raise ValueError(f"{location()}: {e}") from None
+        return self._lift(end, x)
+
+    def graph(self, x: Tensor) -> Tensor:
+        return self._lift("graph", x)
 
     def rel(self, w: Tensor) -> Tensor:
         return self._lift("rel", w)

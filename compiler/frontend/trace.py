@@ -253,7 +253,7 @@ class Trace:
 
 _DECLARED = {
     Space.REL: "relations (num_relations)", Space.NTYPE: "node types (num_node_types)", Space.NODE: "nodes", Space.EDGE: "edges",
-    Space.SRC: "source nodes", Space.DST: "destination nodes",
+    Space.SRC: "source nodes", Space.DST: "destination nodes", Space.GRAPH: "graphs (num_graphs)",
 }  # fmt: skip
 
 
@@ -459,9 +459,9 @@ def _aliases(observer: Observer, recorder: Recorder) -> tuple[tuple[Source, Sour
 
 _SIZES = {
     "num_src": Space.SRC, "num_dst": Space.DST, "num_nodes": Space.NODE, "num_edges": Space.EDGE, "num_relations": Space.REL,
-    "num_node_types": Space.NTYPE,
+    "num_node_types": Space.NTYPE, "num_graphs": Space.GRAPH,
 }  # fmt: skip
-_VIEWS = {"edges", "nodes", "src_nodes", "dst_nodes", "src_rel", "dst_rel", "is_square", "device"}
+_VIEWS = {"edges", "nodes", "src_nodes", "dst_nodes", "src_rel", "dst_rel", "graphs", "is_square", "device"}
 
 
 def _fixed_graphs(observer: Observer, recorder: Recorder) -> tuple[tuple[Source, Same], ...]:

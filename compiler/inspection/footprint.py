@@ -103,13 +103,15 @@ def footprint(compilation: Compilation, counts: Counts, backend: str = "triton")
 
 def graph_bytes(arrays: Iterable[IndexArray], counts: Counts) -> int:
     """What a graph holds when a program has run on it: its ids, ``arrays``, and what these were made from."""
-    closed = dict.fromkeys(part for array in arrays for part in _parts(array))
+    closed = dict.fromkeys(part for array in arrays for part in _parts(array, counts))
     lookups = {(a.map.name, a.map.fine) for a in closed if isinstance(a, Lookup) and a.order is None}
     ids = [
         (name, Space.EDGE) for name in ("src", "dst", "rel")
     ]  # they are the lookups of edges, whether or not these are read
     if counts.get(Space.NTYPE, 1) > 1:
         ids += [("ntype", space) for space in NODE_SPACES if space in counts]
+    if counts.get(Space.GRAPH, 1) > 1:
+        ids += [("graph", space) for space in NODE_SPACES if space in counts]
     unread = sum(counts[space] for name, space in ids if (name, space) not in lookups)
     return INDEX_BYTES * (unread + sum(array_length(array, counts) for array in closed))
 
@@ -127,23 +129,23 @@ def array_length(array: IndexArray | Space, counts: Counts) -> int:
             return counts[array.map.fine]
 
 
-def _parts(array: IndexArray) -> Iterator[IndexArray | Space]:
+def _parts(array: IndexArray, counts: Counts) -> Iterator[IndexArray | Space]:
     """An index array and all that the graph builds it from; a pair space stands for its arrays."""
     map = array.map
     pair = next((s for s in (map.fine, map.coarse) if s in PAIR_SPACES), None)
     if isinstance(array, Tiles | TileStarts | Hubs):
         yield array
-        yield from _parts(Segments(map))
-    elif map.coarse is Space.ONE:
+        yield from _parts(Segments(map), counts)
+    elif counts[map.coarse] == 1 and map.coarse in (Space.ONE, Space.GRAPH):
         yield array
     elif isinstance(array, Lookup) and array.order is not None:
         yield array
-        yield from _parts(Lookup(map))
-        yield from _parts(Order(array.order))
+        yield from _parts(Lookup(map), counts)
+        yield from _parts(Order(array.order), counts)
     elif isinstance(array, Order) and array.within is not None:
         yield array
-        yield from _parts(Order(map))
-        yield from _parts(Order(array.within))
+        yield from _parts(Order(map), counts)
+        yield from _parts(Order(array.within), counts)
     elif pair is not None and (isinstance(array, Lookup) or map.coarse is pair) and map.name in _OF_PAIRS:
         yield from _pair_parts(pair)
     else:
@@ -153,7 +155,7 @@ def _parts(array: IndexArray) -> Iterator[IndexArray | Space]:
         if isinstance(array, Order):
             yield Segments(map)
         if not isinstance(array, Lookup):
-            yield from _parts(Lookup(map))
+            yield from _parts(Lookup(map), counts)
 
 
 _OF_PAIRS = ("src", "dst", "rel", "src_rel", "dst_rel")

@@ -38,12 +38,13 @@ def program_hash(program: Program) -> str:
 
 
 def bucket(counts: Mapping[Space, int]) -> str:
-    """The sizes of a graph's spaces to powers of two: graphs in the same bucket share their records.
+    """The sizes of a graph's spaces to powers of two: graphs in the same bucket share their records. Of a batch there are several graphs.
 
     >>> bucket({Space.NODE: 1000, Space.EDGE: 5000, Space.REL: 0})
     'node<2^10 edge<2^13 rel<2^0'
     """
-    return " ".join(f"{space}<2^{counts[space].bit_length()}" for space in counts if space is not Space.ONE)
+    spaces = (s for s in counts if s is not Space.ONE and not (s is Space.GRAPH and counts[s] == 1))
+    return " ".join(f"{space}<2^{counts[space].bit_length()}" for space in spaces)
 
 
 @functools.cache

@@ -22,6 +22,8 @@ def checked_topology(
     num_node_types: int | None,
     relation_names: tuple[Any, ...] | None,
     node_type_names: tuple[Any, ...] | None,
+    batch: Tensor | tuple[Tensor, Tensor] | None = None,
+    num_graphs: int | None = None,
 ) -> Topology:
     """The topology that the arguments of :class:`columba.Graph` describe; ValueError or TypeError where they do not fit.
 
@@ -36,22 +38,16 @@ def checked_topology(
     num_src, num_dst = _node_counts(ends, num_nodes, node_type)
     relations = _checked_ids("edge_type", relation, num_relations, "num_relations", "edge")
     relations = _named_count("relation_names", relation_names, num_relations, relations)
-    types = _node_types(node_type, num_src, num_dst, ends, is_square=is_square)
+    types = _ids_of_nodes("node_type", "type", node_type, num_src, num_dst, ends, is_square=is_square)
     node_types = _count_node_types(types, num_node_types)
     node_types = _named_count("node_type_names", node_type_names, num_node_types, node_types)
-    counts = (num_src, num_dst, ends.shape[1], relations, node_types)
-    dtype = torch.int32 if max(counts) < 2**31 - 1 else torch.int64
-    return Topology(
-        ends[0].to(dtype),
-        ends[1].to(dtype),
-        relation.to(dtype),
-        tuple(t.to(dtype) for t in types) if isinstance(types, tuple) else None if types is None else types.to(dtype),
-        is_square,
-        num_src,
-        num_dst,
-        relations,
-        node_types,
+    graphs = _ids_of_nodes("batch", "graph", batch, num_src, num_dst, ends, is_square=is_square)
+    num_graphs = _count_graphs(graphs, num_graphs, ends)
+    topology = Topology(
+        ends[0], ends[1], relation, types, is_square, num_src, num_dst, relations, node_types, graphs, num_graphs
     )
+    counts = (num_src, num_dst, ends.shape[1], relations, node_types, num_graphs)
+    return topology.to(torch.int32 if max(counts) < 2**31 - 1 else torch.int64)
 
 
 def _copied(name: str, ids: Tensor) -> Tensor:
@@ -92,29 +88,50 @@ def _node_counts(ends: Tensor, num_nodes: int | Pair | None, node_type: Any) -> 
     return counts
 
 
-def _node_types(node_type: Any, num_src: int, num_dst: int, ends: Tensor, *, is_square: bool) -> Any:
-    if node_type is None:
+def _ids_of_nodes(name: str, what: str, ids: Any, num_src: int, num_dst: int, ends: Tensor, *, is_square: bool) -> Any:
+    """The type, or the graph, of each node, copied; of a bipartite graph a pair."""
+    if ids is None:
         return None
     if is_square:
-        if isinstance(node_type, (tuple, list)):
-            raise ValueError(
-                "node_type is a pair, but the graph has one set of nodes; give num_nodes as a pair as well"
-            )
-        return _checked_types("node_type", node_type, num_src, ends)
-    if not isinstance(node_type, (tuple, list)) or len(node_type) != 2:
-        raise ValueError("a bipartite graph needs node_type as a pair (of sources, of destinations)")
+        if isinstance(ids, (tuple, list)) and all(isinstance(t, Tensor) for t in ids):
+            raise ValueError(f"{name} is a pair, but the graph has one set of nodes; give num_nodes as a pair as well")
+        return _copied_ids(name, what, ids, num_src, ends)
+    if not isinstance(ids, (tuple, list)) or len(ids) != 2:
+        raise ValueError(f"a bipartite graph needs {name} as a pair (of sources, of destinations)")
     return (
-        _checked_types("node_type[0]", node_type[0], num_src, ends),
-        _checked_types("node_type[1]", node_type[1], num_dst, ends),
+        _copied_ids(f"{name}[0]", what, ids[0], num_src, ends),
+        _copied_ids(f"{name}[1]", what, ids[1], num_dst, ends),
     )
 
 
-def _checked_types(name: str, types: Tensor, rows: int, ends: Tensor) -> Tensor:
-    _require_integers(name, types)
-    if types.shape != (rows,):
-        raise ValueError(f"{name} must have shape [{rows}], one type a node, got {list(types.shape)}")
-    _require_same_device(name, types, ends)
-    return _copied(name, types)
+def _copied_ids(name: str, what: str, ids: Tensor, rows: int, ends: Tensor) -> Tensor:
+    _require_integers(name, ids)
+    if ids.shape != (rows,):
+        raise ValueError(f"{name} must have shape [{rows}], one {what} a node, got {list(ids.shape)}")
+    _require_same_device(name, ids, ends)
+    return _copied(name, ids)
+
+
+def _count_graphs(graphs: Any, given: int | None, ends: Tensor) -> int:
+    """How many graphs there are side by side; no edge leads from one to another."""
+    if graphs is None:
+        if given not in (None, 1):
+            raise ValueError(f"num_graphs is {given}, but batch, the graph of each node, is not given")
+        return 1
+    of_source, of_destination = graphs if isinstance(graphs, tuple) else (graphs, graphs)
+    named = (
+        {"batch": graphs} if isinstance(graphs, Tensor) else dict(zip(("batch[0]", "batch[1]"), graphs, strict=True))
+    )
+    count = max(_checked_ids(name, ids, given, "num_graphs", "node") for name, ids in named.items())
+    crossing = of_source[ends[0]] != of_destination[ends[1]]
+    if bool(crossing.any()):
+        edge = int(crossing.nonzero()[0])
+        source, destination = ends[:, edge].tolist()
+        raise ValueError(
+            f"edge {edge} leads from node {source} of graph {int(of_source[source])} to node {destination} of graph "
+            f"{int(of_destination[destination])}: batch puts its ends into different graphs"
+        )
+    return count
 
 
 def _count_node_types(types: Any, given: int | None) -> int:

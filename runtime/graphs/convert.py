@@ -35,7 +35,16 @@ def from_pyg(
         _refuse_counts("HeteroData", num_relations, num_node_types)
         edges = {kind: _edges_of(data[kind], f"edge type {kind}") for kind in data.edge_types}
         sizes = {kind: data[kind].num_nodes for kind in data.node_types}
-        return heterogeneous(make, sizes, edges, relations=relations, node_types=node_types)
+        batches = {kind: data[kind].batch for kind in data.node_types if "batch" in data[kind]}
+        return heterogeneous(
+            make,
+            sizes,
+            edges,
+            relations=relations,
+            node_types=node_types,
+            batches=batches,
+            num_graphs=_num_graphs(data),
+        )
     if getattr(data, "edge_index", None) is None and getattr(data, "adj_t", None) is None:
         raise TypeError(f"expected PyG's Data or HeteroData with an edge_index, got {type(data).__name__}")
     graph = make(
@@ -47,8 +56,16 @@ def from_pyg(
         num_node_types=num_node_types,
         relation_names=getattr(data, "_edge_type_names", None),  # of HeteroData.to_homogeneous
         node_type_names=getattr(data, "_node_type_names", None),
+        batch=getattr(data, "batch", None),
+        num_graphs=_num_graphs(data),
     )
     return with_names(graph, relations, node_types)
+
+
+def _num_graphs(data: Any) -> int | None:
+    """Of PyG's ``Batch``; None of what is no batch, and of one that does not say."""
+    stored = getattr(data, "_num_graphs", None)  # num_graphs raises where nothing is known
+    return None if stored is None else int(stored)
 
 
 def _edges_of(store: Any, what: str) -> Tensor:
@@ -91,6 +108,8 @@ def heterogeneous(
     *,
     relations: List = None,
     node_types: List = None,
+    batches: Mapping[Any, Tensor] | None = None,
+    num_graphs: int | None = None,
 ) -> G:
     """One graph of all node types, each a range of ids, and of all edge types, each a relation.
 
@@ -98,6 +117,7 @@ def heterogeneous(
         sizes: the number of nodes of each type.
         edges: ``[2, E]`` ids within the types of both ends, for each (source, relation, destination).
         relations, node_types: names by id, which may be more than there are; None: as in ``edges`` and ``sizes``.
+        batches, num_graphs: the graph of each node of a type, where there are several graphs side by side.
     """
     kinds = selected("node_types", sizes, node_types)
     names = selected("relations", edges, relations)
@@ -134,6 +154,22 @@ def heterogeneous(
         relation_names=names or None,
         node_type_names=kinds or None,
         node_slices={kind: slice(starts[kind], starts[kind] + size) for kind, size in counts.items()},
+        batch=_batch_of_types(counts, batches, device),
+        num_graphs=num_graphs if batches else None,
+    )
+
+
+def _batch_of_types(
+    counts: Mapping[Any, int], batches: Mapping[Any, Tensor] | None, device: torch.device
+) -> Tensor | None:
+    """The graph of each node, types after each other."""
+    if not batches:
+        return None
+    for kind, size in counts.items():
+        if size and kind not in batches:
+            raise ValueError(f"nodes of other types have a batch, those of type {kind!r} have none")
+    return torch.cat([batches[kind] for kind, size in counts.items() if size] or [torch.empty(0, dtype=torch.long)]).to(
+        device
     )
 
 
@@ -296,6 +332,8 @@ def with_names(graph: G, relations: List, node_types: List) -> G:
         relation_names=names,
         node_type_names=kinds,
         node_slices=graph.node_slices,
+        batch=graph.batch,
+        num_graphs=graph.num_graphs,
     )
 
 
@@ -373,4 +411,6 @@ def add_inverse_relations(graph: G) -> G:
         relation_names=None if names is None else [*names, *((name, "inverse") for name in names)],
         node_type_names=graph.node_type_names,
         node_slices=graph.node_slices,
+        batch=graph.batch,
+        num_graphs=graph.num_graphs,
     )

@@ -13,9 +13,9 @@ import torch
 from torch import Tensor
 
 from columba.ir.counts import Counts
-from columba.ir.indices import IndexArray
+from columba.ir.indices import IndexArray, Segments
 from columba.ir.spaces import Space, index_map
-from columba.runtime.eager.views import EdgeView, NodeView, PairView
+from columba.runtime.eager.views import EdgeView, GraphView, NodeView, PairView
 from columba.runtime.graphs.checks import checked_topology
 from columba.runtime.graphs.conversions import Conversions
 from columba.runtime.graphs.index_arrays import IndexArrays
@@ -37,13 +37,16 @@ class Graph(Conversions):
         num_node_types: number of node types; None: as many as there are names, or one more than the largest id.
         relation_names, node_type_names: what the ids mean: a name for each. Layers compare them (:class:`columba.TypeNames`).
         node_slices: the range of ids of each named node type, where types are ranges of ids.
+        batch: ``[N]`` graph ids, in any order, of a *batch*: several graphs side by side, between which no edge leads (PyG's ``batch``; see
+            :func:`columba.batch`); for a bipartite graph a pair of such tensors. None: it is one graph.
+        num_graphs: number of graphs of the batch; None: one more than the largest id. Graphs may have no nodes.
 
-    Graphs are never changed: attributes cannot be assigned to, and ``edge_index``, ``edge_type``, ``node_type`` and :meth:`index` give new
-    tensors at each access.
+    Graphs are never changed: attributes cannot be assigned to, and ``edge_index``, ``edge_type``, ``node_type``, ``batch`` and
+    :meth:`index` give new tensors at each access.
 
     Raises:
         ValueError: shapes do not fit, an id is negative or too large (the message names the first such edge), devices differ, a name
-            stands twice.
+            stands twice, an edge leads from one graph of the batch to another.
         TypeError: a tensor does not hold integers.
 
     >>> graph = Graph(torch.tensor([[0, 1, 1], [1, 2, 2]]), torch.tensor([0, 1, 0]))
@@ -59,6 +62,7 @@ class Graph(Conversions):
     num_dst: int
     num_relations: int
     num_node_types: int
+    num_graphs: int
     relation_names: tuple[Any, ...] | None
     node_type_names: tuple[Any, ...] | None
     _arrays: IndexArrays
@@ -77,11 +81,22 @@ class Graph(Conversions):
         relation_names: Sequence[Any] | None = None,
         node_type_names: Sequence[Any] | None = None,
         node_slices: Mapping[Any, slice] | None = None,
+        batch: Tensor | tuple[Tensor, Tensor] | None = None,
+        num_graphs: int | None = None,
     ) -> None:
         relations, kinds = listed("relation_names", relation_names), listed("node_type_names", node_type_names)
         with outside_modes():  # a graph that is made under inference mode, say, may be trained on later
             topology = checked_topology(
-                edge_index, edge_type, num_nodes, num_relations, node_type, num_node_types, relations, kinds
+                edge_index,
+                edge_type,
+                num_nodes,
+                num_relations,
+                node_type,
+                num_node_types,
+                relations,
+                kinds,
+                batch,
+                num_graphs,
             )
         self._set(
             relation_names=relations,
@@ -129,11 +144,30 @@ class Graph(Conversions):
     @property
     def node_type(self) -> Any:
         """The type of each node, ``[N]`` int64, of a bipartite graph a pair of such tensors; new ones at each access. None: no types."""
-        types = self._arrays.topology.node_types
+        return _copies(self._arrays.topology.node_types)
+
+    @property
+    def batch(self) -> Any:
+        """The graph of each node, ``[N]`` int64, of a bipartite graph a pair of such tensors; new ones at each access. None: one graph."""
+        return _copies(self._arrays.topology.graphs)
+
+    @property
+    def ptr(self) -> Tensor:
+        """Where the nodes of each graph of a batch begin, and end, ``[num_graphs + 1]`` int64: those of graph ``i`` are
+        ``range(ptr[i], ptr[i + 1])``.
+
+        Raises:
+            ValueError: nodes are not sorted by graph, or the graph is bipartite.
+        """
+        if not self.is_square:
+            raise ValueError(
+                "a bipartite graph has no ptr: sources and destinations begin at different rows; use graph.batch"
+            )
+        batch = self._arrays.topology.graphs
         with outside_modes():
-            if isinstance(types, tuple):
-                return tuple(t.to(torch.int64, copy=True) for t in types)
-            return None if types is None else types.to(torch.int64, copy=True)
+            if isinstance(batch, Tensor) and bool((batch.diff() < 0).any()):
+                raise ValueError("the nodes are not sorted by graph, so that they are no ranges; use graph.batch")
+            return self._arrays.index(Segments(index_map("graph", Space.NODE))).to(torch.int64, copy=True)
 
     @property
     def node_slices(self) -> Mapping[Any, slice] | None:
@@ -165,7 +199,7 @@ class Graph(Conversions):
     def counts(self) -> Counts:
         """Rows of every space that the graph has. Counting pairs builds them, on the first call."""
         nodes = (Space.NODE,) if self.is_square else (Space.SRC, Space.DST)
-        spaces = (*nodes, Space.EDGE, Space.REL, Space.NTYPE, Space.SRC_REL, Space.DST_REL, Space.ONE)
+        spaces = (*nodes, Space.EDGE, Space.REL, Space.NTYPE, Space.SRC_REL, Space.DST_REL, Space.GRAPH, Space.ONE)
         return self.keep("counts", lambda: Counts({space: self.count(space) for space in spaces}))
 
     def counts_and_degrees(self) -> Counts:
@@ -237,6 +271,12 @@ class Graph(Conversions):
         graph = _substituted(self)
         return PairView(self, space) if graph is self else graph._pair_view(space)
 
+    @property
+    def graphs(self) -> GraphView:
+        """The graphs of a batch; one that is no batch is one graph."""
+        graph = _substituted(self)
+        return GraphView(self) if graph is self else graph.graphs
+
     # -------------------------------------------------------------------------------------------- the rest
 
     def to(self, device: torch.device | str) -> Graph:
@@ -275,6 +315,8 @@ class Graph(Conversions):
             "relation_names": self.relation_names,
             "node_type_names": self.node_type_names,
             "node_slices": self._slices,
+            "batch": topology.graphs,
+            "num_graphs": self.num_graphs,
         }
         own = {name: value for name, value in vars(self).items() if name not in Graph.__annotations__}
         return {"arguments": arguments, "own": own}
@@ -291,6 +333,8 @@ class Graph(Conversions):
         parts = [nodes, f"{self.num_edges} edges", f"{self.num_relations} relation{'s' * (self.num_relations != 1)}"]
         if self.node_type is not None:
             parts.append(f"{self.num_node_types} node type{'s' * (self.num_node_types != 1)}")
+        if self.batch is not None:
+            parts.append(f"a batch of {self.num_graphs} graph{'s' * (self.num_graphs != 1)}")
         for space in (Space.SRC_REL, Space.DST_REL):
             pairs = self._arrays.known_pairs(space)
             if pairs is not None and self.num_edges:
@@ -298,6 +342,14 @@ class Graph(Conversions):
         if self.device.type != "cpu":
             parts.append(f"device={self.device}")
         return f"Graph({', '.join(parts)})"
+
+
+def _copies(ids: Tensor | tuple[Tensor, Tensor] | None) -> Any:
+    """A number for each node, in int64, of which nobody else has the memory."""
+    with outside_modes():
+        if isinstance(ids, tuple):
+            return tuple(t.to(torch.int64, copy=True) for t in ids)
+        return None if ids is None else ids.to(torch.int64, copy=True)
 
 
 def is_on(device: torch.device, wanted: torch.device) -> bool:
@@ -313,7 +365,7 @@ def is_on(device: torch.device, wanted: torch.device) -> bool:
 def _of_structure(arrays: IndexArrays) -> dict[str, Any]:
     """The attributes of a graph that follow from its structure."""
     topology = arrays.topology
-    sizes = ("is_square", "num_edges", "num_src", "num_dst", "num_relations", "num_node_types")
+    sizes = ("is_square", "num_edges", "num_src", "num_dst", "num_relations", "num_node_types", "num_graphs")
     return {"_arrays": arrays, "_kept": {}, **{name: getattr(topology, name) for name in sizes}}
 
 

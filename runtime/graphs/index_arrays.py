@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from columba.ir.indices import Hubs, IndexArray, Lookup, Order, Segments, Tiles, TileStarts
-from columba.ir.spaces import PAIR_SPACES, IndexMap, Space
+from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, IndexMap, Space
 from columba.runtime.graphs.sorts import NativeSorts, Pairs, Sorts, sorts_for
 from columba.runtime.modes import outside_modes
 from columba.runtime.structure import Topology
@@ -58,6 +58,8 @@ class IndexArrays:
                 return topology.num_relations
             case Space.NTYPE:
                 return topology.num_node_types
+            case Space.GRAPH:
+                return topology.num_graphs
             case Space.ONE:
                 return 1
             case Space.SRC_REL | Space.DST_REL:
@@ -100,7 +102,7 @@ class IndexArrays:
 
     def _largest_degree(self, map: IndexMap) -> int:
         fine = self.count(map.fine)
-        if map.coarse is Space.ONE or not fine:
+        if self._is_whole(map) or not fine:
             return fine
         return int(self.index(Segments(map)).diff().max())
 
@@ -142,15 +144,14 @@ class IndexArrays:
 
     def _lookup(self, map: IndexMap) -> Tensor:
         """The coarse row of every fine row."""
-        if map.coarse is Space.ONE:
+        if self._is_whole(map):
             return torch.zeros(self.count(map.fine), dtype=self.dtype, device=self.device)
         if map.name in ("src_type", "dst_type"):
-            end = map.name[:3]
-            space = Space.NODE if self.topology.is_square else Space(end)
-            types = self.index(Lookup(IndexMap("ntype", space, Space.NTYPE)))
-            return self._sorts.take(types, self.index(Lookup(IndexMap(end, map.fine, space))))
-        if map.name == "ntype":
-            return self._types(map.fine)
+            return self._through_node("ntype", map, map.name[:3])
+        if map.name in ("ntype", "graph") and map.fine in NODE_SPACES:
+            return self._of_nodes(map)
+        if map.name == "graph":  # of both ends
+            return self._through_node("graph", map, "dst" if map.fine is Space.DST_REL else "src")
         if map.fine is Space.EDGE:
             if map.coarse in PAIR_SPACES:
                 return self.pairs(map.coarse).of_edge
@@ -169,25 +170,36 @@ class IndexArrays:
             ids = topology.source if name == "src" else topology.destination
         return self.built.setdefault(key, ids)
 
-    def _types(self, space: Space) -> Tensor:
-        types = self.topology.node_types
-        if types is None:
-            return torch.zeros(self.count(space), dtype=self.dtype, device=self.device)
-        if isinstance(types, tuple):
-            types = types[0] if space is Space.SRC else types[1]
-        return types
+    def _through_node(self, name: str, map: IndexMap, end: str) -> Tensor:
+        """What the node at an end of every edge, or pair, maps to."""
+        space = Space.NODE if self.topology.is_square else Space(end)
+        of_node = self.index(Lookup(IndexMap(name, space, map.coarse)))
+        return self._sorts.take(of_node, self.index(Lookup(IndexMap(end, map.fine, space))))
+
+    def _of_nodes(self, map: IndexMap) -> Tensor:
+        """The type or the graph of every node."""
+        ids = self.topology.node_types if map.name == "ntype" else self.topology.graphs
+        if ids is None:
+            return torch.zeros(self.count(map.fine), dtype=self.dtype, device=self.device)
+        if isinstance(ids, tuple):
+            ids = ids[0] if map.fine is Space.SRC else ids[1]
+        return ids
+
+    def _is_whole(self, map: IndexMap) -> bool:
+        """Whether all fine rows lead to the one coarse row that there is."""
+        return map.coarse is Space.ONE or (map.coarse is Space.GRAPH and self.topology.num_graphs == 1)
 
     def _order(self, map: IndexMap) -> Tensor:
         if map.fine is Space.EDGE and map.coarse in PAIR_SPACES:
             return self.pairs(map.coarse).order
-        if map.coarse is Space.ONE or (map.fine in PAIR_SPACES and map.name == "rel"):
+        if self._is_whole(map) or (map.fine in PAIR_SPACES and map.name == "rel"):
             return torch.arange(self.count(map.fine), dtype=self.dtype, device=self.device)
         order, segments = self._sorts.sort(self.index(Lookup(map)), self.count(map.coarse))
         self.built.setdefault(Segments(map), segments)
         return order
 
     def _segments(self, map: IndexMap) -> Tensor:
-        if map.coarse is Space.ONE:
+        if self._is_whole(map):
             return torch.arange(2, dtype=self.dtype, device=self.device) * self.count(map.fine)
         if map.fine is Space.EDGE and map.coarse in PAIR_SPACES:
             return self.pairs(map.coarse).segments

@@ -11,6 +11,9 @@ from columba.runtime.graphs.graph import Graph
 NODE_TYPES = 3
 """Of which the last has no nodes."""
 
+GRAPHS = torch.tensor([0, 1, 2, 3, 3, 3, 3, 3])
+"""The graph of a batch that a node is of, by the remainder of its number: not in order, one much larger than the others."""
+
 ISOLATED = 5
 """Nodes at the end that no edge meets."""
 
@@ -34,8 +37,8 @@ class Sample:
         """As dense, and as uneven."""
         return replace(self, nodes=self.nodes * edges // self.edges, edges=edges, hub=self.hub * edges // self.edges)
 
-    def build(self, *, square: bool, device: torch.device | str = "cpu") -> Graph:
-        """The graph, the same every time."""
+    def build(self, *, square: bool, batch: bool = False, device: torch.device | str = "cpu") -> Graph:
+        """The graph, the same every time; as a ``batch`` of several of which the last has no nodes."""
         generator = torch.Generator().manual_seed(self.edges)
 
         def drawn(below: int) -> torch.Tensor:
@@ -45,6 +48,9 @@ class Sample:
         source, destination = drawn(sources - ISOLATED), drawn(destinations - ISOLATED)
         destination[: self.hub] = 3
         source[self.hub : 2 * self.hub] = 4
+        if batch:
+            self._within_graphs(source, destination, destinations)
+        graphs = [GRAPHS[torch.arange(n) % len(GRAPHS)] for n in (sources, destinations)]
         used = self.relations - self.relations // 3
         relation = (
             torch.arange(self.edges) % used if self.spread else torch.where(drawn(2) == 0, 0, 2 + drawn(used - 2))
@@ -58,8 +64,19 @@ class Sample:
             num_relations=self.relations,
             node_type=types[0] if square else (types[0], types[1]),
             num_node_types=NODE_TYPES,
+            batch=None if not batch else graphs[0] if square else (graphs[0], graphs[1]),
+            num_graphs=int(GRAPHS.max()) + 2 if batch else None,
         )
         return graph.to(device)
+
+    def _within_graphs(self, source: torch.Tensor, destination: torch.Tensor, destinations: int) -> None:
+        """Moves the end of each edge that makes no hub, so that both numbers have the same remainder."""
+        out = slice(self.hub, 2 * self.hub)  # edges of the hub among the sources
+        moved = source // len(GRAPHS) * len(GRAPHS) + destination % len(GRAPHS)
+        moved_out = destination[out] // len(GRAPHS) * len(GRAPHS) + source[out] % len(GRAPHS)
+        moved[out] = source[out]
+        source.copy_(torch.where(moved < self.nodes - ISOLATED, moved, moved - len(GRAPHS)))
+        destination[out] = torch.where(moved_out < destinations - ISOLATED, moved_out, moved_out - len(GRAPHS))
 
 
 SMALL = (

@@ -84,30 +84,31 @@ class KernelCheck:
         square = Space.NODE in (found := {space for plan in plans for space in spaces_of(plan)}) or not (
             found & set(NODE_SPACES)
         )
+        batch = Space.GRAPH in found
         try:
             if self.gpu is not None:
                 self._compile_all()
             for sample in self.job.samples:
-                self._check_on(sample.build(square=square, device=self.device), sample)
+                self._check_on(sample.build(square=square, batch=batch, device=self.device), sample)
             if self.job.large:
                 width = max((b.type.size for plan in plans for b in plan.buffers if b.type.space in FINE), default=1)
-                self._check_on_large(large(width), square=square)
+                self._check_on_large(large(width), square=square, batch=batch)
         except _Wrong as e:
             return Verdict(False, self.running, str(e), self.kernels)
         return Verdict(True, kernels=self.kernels)
 
     # -------------------------------------------------------------------------------------------- one graph
 
-    def _check_on_large(self, sample: Sample, *, square: bool) -> None:
+    def _check_on_large(self, sample: Sample, *, square: bool, batch: bool) -> None:
         """On fewer edges where there is no memory for all."""
         try:
-            self._check_on(sample.build(square=square, device=self.device), sample)
+            self._check_on(sample.build(square=square, batch=batch, device=self.device), sample)
             return
         except torch.OutOfMemoryError:
             if sample.edges <= LEAST_EDGES:
                 raise
         torch.cuda.empty_cache()  # after what the exception kept alive is freed
-        self._check_on_large(sample.with_edges(max(LEAST_EDGES, sample.edges // 5)), square=square)
+        self._check_on_large(sample.with_edges(max(LEAST_EDGES, sample.edges // 5)), square=square, batch=batch)
 
     def _check_on(self, graph: Graph, sample: Sample) -> None:
         """All kernels of all plans.

@@ -16,7 +16,17 @@ WIDE = (17, 20, 33)  # beyond the thresholds of sink_lifts and of lowering
 LARGEST_ROW = 160
 CONSTANTS = (0.0, 1.0, -1.0, 0.5, 2.0, -0.25)
 NAMES = tuple(f"{letter}{n or ''}" for n in range(40) for letter in "abcdefghjkmnpqstuvwxyz")
-SPACES = (Space.EDGE, Space.EDGE, Space.EDGE, Space.SRC_REL, Space.DST_REL, Space.REL, Space.NTYPE, Space.ONE)
+SPACES = (
+    Space.EDGE,
+    Space.EDGE,
+    Space.EDGE,
+    Space.SRC_REL,
+    Space.DST_REL,
+    Space.REL,
+    Space.NTYPE,
+    Space.GRAPH,
+    Space.ONE,
+)
 
 Rule = Callable[["Grower"], "Value | None"]
 RULES: dict[Rule, float] = {}
@@ -75,7 +85,7 @@ class Grower:
         """A map that arrives at ``coarse``."""
         maps = [
             m
-            for fine in (Space.EDGE, *PAIR_SPACES, *self.nodes, Space.REL, Space.NTYPE)
+            for fine in (Space.EDGE, *PAIR_SPACES, *self.nodes, Space.REL, Space.NTYPE, Space.GRAPH)
             for m in maps_from(fine, square=self.square)
             if m.coarse is coarse
         ]

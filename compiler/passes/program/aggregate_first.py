@@ -39,7 +39,7 @@ class AggregateFirst(Pass[Program]):
     edges_only: bool = False
 
     def run(self, program: Program) -> Program:
-        square = is_square(program)
+        square = is_square(program) is not False
 
         def rule(node: Node) -> Node:
             if not isinstance(node, Reduce) or node.op != "sum" or node.via.fine is not Space.EDGE:

@@ -15,7 +15,7 @@ from columba.ir.program.ops import (
     Value,
 )
 from columba.ir.program.program import Program
-from columba.ir.spaces import PAIR_SPACES, IndexMap, factor, maps_from
+from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, IndexMap, factor, maps_from
 from columba.passes.pipeline import Pass
 from columba.passes.program.facts import is_finite, is_nonnegative, is_positive, is_square, may_be_infinite
 from columba.passes.program.rewriting import settled
@@ -52,15 +52,15 @@ class CompactMaterialization(Pass[Program]):
 
         return settled(program, lambda p: p.with_results(rewrite(p.results, rule)))
 
-    def hoisted(self, node: Value, square: bool) -> Value:
+    def hoisted(self, node: Value, square: bool | None) -> Value:
         """A row-wise operation computed in the join of its operands' spaces, or as it is if that is where it stands."""
         via = self.join(node, square)
         if via is None or (via.coarse not in PAIR_SPACES and (_may_divide_by_zero(node) or _may_be_steep(node))):
             return node
         return _hoist(node, via, mask=self.to_differentiate)
 
-    def join(self, node: Value, square: bool) -> IndexMap | None:
-        """The coarsest map that every operand comes through, if any."""
+    def join(self, node: Value, square: bool | None) -> IndexMap | None:
+        """The coarsest map that every operand comes through, if any; none to nodes where nobody knows whether the graph is ``square``."""
         needed: list[IndexMap] = [node.via] if isinstance(node, Linear) and node.via is not None else []
         operands = node.children[:1] if isinstance(node, Linear) and node.via is not None else node.children
         for operand in operands:
@@ -71,9 +71,8 @@ class CompactMaterialization(Pass[Program]):
             needed.append(operand.via)
         if not needed:
             return None
-        coarsest_first = [
-            m for m in reversed(maps_from(node.space, square=square)) if self.pairs or m.coarse not in PAIR_SPACES
-        ]
+        out = (*(() if self.pairs else PAIR_SPACES), *(NODE_SPACES if square is None else ()))
+        coarsest_first = [m for m in reversed(maps_from(node.space, square=square is not False)) if m.coarse not in out]
         return next((m for m in coarsest_first if all(via == m or factor(via, m) is not None for via in needed)), None)
 
 

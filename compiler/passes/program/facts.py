@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from columba.ir.program.ops import VIEWS, Cast, Constant, Degree, FeatureReduce, Lift, Pointwise, Reduce, Value
 from columba.ir.program.program import Program
-from columba.ir.spaces import Space
+from columba.ir.spaces import NODE_SPACES, Space
 
 FINITE = ("neg", "add", "sub", "mul", "maximum", "minimum", "square", "abs", "relu", "tanh", "sigmoid", "sqrt")
 """Functions of finite values that are finite. (A root of what is negative is no number, but no number either way.)"""
@@ -15,9 +15,9 @@ DIVISIONS = ("div", "reciprocal", "rsqrt", "log", "pow", "pow_scalar")
 NONNEGATIVE = ("square", "abs", "sqrt", "exp", "relu", "sigmoid", "softplus")
 
 
-def is_square(program: Program) -> bool:
-    """Whether a program is on a graph with one set of nodes."""
-    return not any(v.space in (Space.SRC, Space.DST) for v in program.body)
+def is_square(program: Program) -> bool | None:
+    """Whether a program is on a graph with one set of nodes; None where no value says, since none has a row per node."""
+    return next((v.space is Space.NODE for v in program.body if v.space in NODE_SPACES), None)
 
 
 def _unmasked(value: Value) -> Value:

@@ -12,6 +12,9 @@ from columba.ir.spaces import WEIGHT_SPACES, IndexMap, Space, compose
 from columba.passes.pipeline import Pass
 from columba.passes.program.rewriting import Rewriter
 
+FEW = (*WEIGHT_SPACES, Space.GRAPH)
+"""Spaces of whose rows each is a sum of many nodes."""
+
 
 @dataclass(frozen=True)
 class MergeReductions(Pass[Program]):
@@ -20,14 +23,14 @@ class MergeReductions(Pass[Program]):
     Per-relation means are summed over relations without a row per (destination, relation) pair. Between the two sums only
     what is linear in the inner one may stand: factors, divisors, signs, views. It must not fire where the inner sum has another
     reader, which needs it anyway, or where the result is one row per relation or per graph, of which there are few: a sum in two
-    steps is then the faster one.
+    steps is then the faster one, and wants no edges sorted by graph.
     """
 
     def run(self, program: Program) -> Program:
         rewriter = Rewriter(program)
 
         def rule(node: Node) -> Node:
-            if not isinstance(node, Reduce) or node.op != "sum" or node.space in WEIGHT_SPACES:
+            if not isinstance(node, Reduce) or node.op != "sum" or node.space in FEW:
                 return node
             chain, inner = _linear_chain(node.x)
             if not isinstance(inner, Reduce) or inner.op != "sum" or inner.via.fine is not Space.EDGE:

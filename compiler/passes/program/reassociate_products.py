@@ -56,7 +56,7 @@ def _rule(node: Node, once: Callable[[Value], bool], product: Callable[[Value, V
     return node
 
 
-def _product(a: Value, b: Value, compaction: CompactMaterialization, square: bool) -> Value:
+def _product(a: Value, b: Value, compaction: CompactMaterialization, square: bool | None) -> Value:
     if isinstance(a, Constant) and isinstance(b, Constant) and math.isfinite(a.value * b.value):
         return Constant(a.at, a.value * b.value, a.to)
     return compaction.hoisted(Pointwise((a, b), "mul"), square)

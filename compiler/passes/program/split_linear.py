@@ -28,7 +28,7 @@ class SplitLinear(Pass[Program]):
         return program.with_results(rewrite(program.results, rule))
 
 
-def _split(node: Linear, square: bool) -> Value:
+def _split(node: Linear, square: bool | None) -> Value:
     joined = node.x
     if not isinstance(joined, Concat) or node.via is None or joined.axis != len(joined.shape) - 1:
         return node

@@ -51,13 +51,14 @@ class Grower:
     @property
     def spaces(self) -> tuple[str, ...]:
         """Spaces whose rows the language works on, common ones more often."""
-        return (*self.ends, *self.ends, "edge", "edge", "edge", "src_rel", "dst_rel")
+        return (*self.ends, *self.ends, "edge", "edge", "edge", "src_rel", "dst_rel", "graph")
 
     def view(self, space: str) -> str:
         """An expression for the view of a space."""
         if space == "node":
             return self.rng.choice(("g.nodes", "g.nodes", "g.src_nodes", "g.dst_nodes"))
-        return {"edge": "g.edges", "src": "g.src_nodes", "dst": "g.dst_nodes"}.get(space, f"g.{space}")
+        views = {"edge": "g.edges", "src": "g.src_nodes", "dst": "g.dst_nodes", "graph": "g.graphs"}
+        return views.get(space, f"g.{space}")
 
     # -------------------------------------------------------------------------------------------- choices
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-ROWS = ("node", "src", "dst", "edge", "src_rel", "dst_rel", "rel", "ntype")
+ROWS = ("node", "src", "dst", "edge", "src_rel", "dst_rel", "rel", "ntype", "graph")
 """Spaces with rows, by the names that the language gives them; ``one`` is a plain tensor."""
 
 

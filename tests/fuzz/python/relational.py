@@ -19,6 +19,8 @@ def lifts_of(g: Grower, space: str) -> list[tuple[str, str]]:
         found += [(f"{g.view(end)}.type", end) for end in g.ends]
     if space in ("src_rel", "dst_rel"):
         found += [(f"g.edges.{space}", "edge")]
+    if space == "graph":
+        found += [(f"{g.view(fine)}.graph", fine) for fine in (*g.ends, *g.ends, "edge", "src_rel", "dst_rel")]
     return found
 
 
@@ -26,7 +28,7 @@ def lifts_of(g: Grower, space: str) -> list[tuple[str, str]]:
 def lift(g: Grower) -> Value | None:
     x = g.pick(lambda v: v.kind.has_rows and v.kind.space != "edge" and not v.kind.is_bool)
     if x is None or g.rng.random() < 0.15:
-        x = g.input(Kind(g.rng.choice((*g.ends, "rel", "ntype", "src_rel", "dst_rel")), g.shape()))
+        x = g.input(Kind(g.rng.choice((*g.ends, "rel", "ntype", "src_rel", "dst_rel", "graph")), g.shape()))
     along, to = g.rng.choice(lifts_of(g, x.kind.space))
     g.has_graph = True
     return g.emit(f"{along}({x})", Kind(to, x.kind.shape))
@@ -34,7 +36,7 @@ def lift(g: Grower) -> Value | None:
 
 @rule(7)
 def reduction(g: Grower) -> Value | None:
-    x = g.numbers(lambda v: v.kind.space in ("edge", "edge", "node", "src", "dst", "src_rel", "dst_rel"))
+    x = g.numbers(lambda v: v.kind.space in ("edge", "edge", "node", "src", "dst", "src_rel", "dst_rel", "graph"))
     if x is None:
         return None
     kind, space = g.rng.choice(REDUCTIONS), x.kind.space
@@ -43,31 +45,43 @@ def reduction(g: Grower) -> Value | None:
     source, destination = g.ends
     if space == "edge":
         to, coarse = g.rng.choice(
-            [("dst", destination)] * 4 + [("src", source)] * 2 + [(s, s) for s in ("src_rel", "dst_rel", "rel", "one")]
+            [("dst", destination)] * 4
+            + [("src", source)] * 2
+            + [(s, s) for s in ("src_rel", "dst_rel", "rel", "graph", "one")]
         )
         plain = to == "dst" and g.rng.random() < 0.7
         return g.emit(f"{view}.{kind}({x})" if plain else f'{view}.{kind}({x}, to="{to}")', Kind(coarse, x.kind.shape))
     if space in ("src_rel", "dst_rel"):
         end = space[:3]
         coarse = source if end == "src" else destination
-        to, coarse = g.rng.choice([("", coarse)] * 3 + [(end, coarse), ("rel", "rel"), ("one", "one")])
+        to, coarse = g.rng.choice(
+            [("", coarse)] * 3 + [(end, coarse), ("rel", "rel"), ("graph", "graph"), ("one", "one")]
+        )
         return g.emit(f'{view}.{kind}({x}, to="{to}")' if to else f"{view}.{kind}({x})", Kind(coarse, x.kind.shape))
+    if space != "graph" and g.rng.random() < 0.6:
+        return g.emit(f'{view}.{kind}({x}, to="graph")', Kind("graph", x.kind.shape))
     return g.emit(f"{view}.{kind}({x})", Kind("one", x.kind.shape))
 
 
 @rule(2)
 def softmax(g: Grower) -> Value | None:
-    x = g.numbers(lambda v: v.kind.space == "edge")
+    x = g.numbers(lambda v: v.kind.space in ("edge", *g.ends))
     if x is None:
         return None
-    by = g.rng.choice(("", "", "dst", "src", "dst_rel", "src_rel"))
+    if x.kind.space != "edge":
+        g.has_graph = True
+        return g.emit(f'{g.view(x.kind.space)}.softmax({x}, by="graph")', x.kind)
+    by = g.rng.choice(("", "", "dst", "src", "dst_rel", "src_rel", "graph"))
     g.has_graph = True
     return g.emit(f'g.edges.softmax({x}, by="{by}")' if by else f"g.edges.softmax({x})", x.kind)
 
 
 @rule(0.7)
 def degree(g: Grower) -> Value | None:
-    of = g.rng.choice(("", "dst", "src", "dst_rel", "src_rel"))
+    if g.rng.random() < 0.2:
+        g.has_graph = True
+        return g.emit(f'1 / {g.view(end := g.rng.choice(g.ends))}.degree("graph")', Kind(end))
+    of = g.rng.choice(("", "dst", "src", "dst_rel", "src_rel", "graph"))
     x = g.numbers(lambda v: v.kind.space == "edge" and v.kind.rank == 0)
     text = f'g.edges.degree("{of}"' if of else "g.edges.degree("
     if x is not None and g.rng.random() < 0.5:

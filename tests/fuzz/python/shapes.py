@@ -24,10 +24,9 @@ def reshaped(g: Grower) -> Value | None:
     if g.rng.random() < 0.7 or not math.prod(shape):
         rows = g.rng.choice((f"{x}.shape[0]", f"{x}.size(0)", "len_of"))
         if rows == "len_of":
-            count = {"node": "g.num_nodes", "edge": "g.num_edges", "src": "g.num_src", "dst": "g.num_dst"}.get(
-                x.kind.space
-            )
-            rows = count or f"{x}.shape[0]"
+            counts = {"node": "nodes", "edge": "edges", "src": "src", "dst": "dst", "graph": "graphs"}
+            count = counts.get(x.kind.space)
+            rows = f"g.num_{count}" if count else f"{x}.shape[0]"
         if sizes and g.rng.random() < 0.4:
             sizes[g.rng.randrange(len(sizes))] = "-1"
     spelled = ", ".join([rows, *sizes])

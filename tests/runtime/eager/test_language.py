@@ -348,7 +348,11 @@ B = GRAPHS["bipartite"]
         (lambda: G.edges(torch.zeros(9)), ValueError, r"e expects one row per edge \(E=24\)"),
         (lambda: G.edges.sum(torch.zeros(9)), ValueError, r"e.sum expects one row per edge .* lift a tensor"),
         (lambda: G.edges.sum(torch.zeros(24), to="edge"), ValueError, "e.sum reduces to one of 'dst', 'src', .*'edge'"),
-        (lambda: G.dst_rel.sum(torch.zeros(1), to="src"), ValueError, "dst_rel.sum reduces to one of 'dst', 'rel', 'o"),
+        (
+            lambda: G.dst_rel.sum(torch.zeros(1), to="src"),
+            ValueError,
+            "dst_rel.sum reduces to one of 'dst', 'rel', 'graph', 'o",
+        ),
         (lambda: G.dst_rel.src(torch.zeros(9)), ValueError, "no single source node; use g.src_rel.src"),
         (lambda: G.edges.softmax(torch.zeros(24), by="rel"), ValueError, "expects one of 'dst', 'src', 'dst_rel'"),
         (lambda: G.edges.degree("node"), ValueError, r"e.degree\(..., of=...\) expects one of"),

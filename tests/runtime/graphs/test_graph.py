@@ -102,6 +102,8 @@ def test_copies_are_the_same_graph(name: str) -> None:
     assert torch.equal(other.edge_index, graph.edge_index)
     assert (other.num_relations, other.num_node_types) == (graph.num_relations, graph.num_node_types)
     assert other.count(Space.DST_REL) == graph.count(Space.DST_REL)
+    assert repr(other.batch) == repr(graph.batch)
+    assert other.num_graphs == graph.num_graphs
 
 
 def test_the_same_tensors_give_the_same_graph() -> None:
@@ -125,6 +127,9 @@ def coarse_rows(graph: Graph, map: IndexMap) -> list[int]:
     }
     types = graph.node_type if isinstance(graph.node_type, tuple) else (graph.node_type, graph.node_type)
     of_node = {"src": types[0].tolist(), "dst": types[1].tolist()}
+    none = [0] * max(graph.num_src, graph.num_dst)
+    batch = (none, none) if graph.batch is None else graph.batch
+    graphs = dict(zip(("src", "dst"), (batch, batch) if isinstance(batch, torch.Tensor) else batch, strict=True))
     rows: list[dict[str, int]]
     if map.fine is Space.EDGE:
         rows = [
@@ -136,21 +141,25 @@ def coarse_rows(graph: Graph, map: IndexMap) -> list[int]:
                 "dst_rel": pairs[Space.DST_REL].index((r, d)),
                 "src_type": of_node["src"][s],
                 "dst_type": of_node["dst"][d],
+                "graph": int(graphs["src"][s]),
             }
             for s, d, r in edges
         ]
     elif map.fine in pairs:
         end = map.fine.value[:3]
-        rows = [{end: n, "rel": r, f"{end}_type": of_node[end][n]} for r, n in pairs[map.fine]]
+        rows = [
+            {end: n, "rel": r, f"{end}_type": of_node[end][n], "graph": int(graphs[end][n])} for r, n in pairs[map.fine]
+        ]
     elif map.fine in (Space.SRC, Space.DST, Space.NODE):
-        rows = [{"ntype": t} for t in of_node["dst" if map.fine is Space.DST else "src"]]
+        end = "dst" if map.fine is Space.DST else "src"
+        rows = [{"ntype": t, "graph": int(g)} for t, g in zip(of_node[end], graphs[end], strict=False)]
     else:
         rows = [{} for _ in range(graph.count(map.fine))]
     return [row[map.name] if map.name != "one" else 0 for row in rows]
 
 
 def maps_of(graph: Graph) -> list[IndexMap]:
-    fine = [Space.EDGE, Space.SRC_REL, Space.DST_REL, Space.REL, Space.NTYPE]
+    fine = [Space.EDGE, Space.SRC_REL, Space.DST_REL, Space.REL, Space.NTYPE, Space.GRAPH]
     fine += [Space.NODE] if graph.is_square else [Space.SRC, Space.DST]
     return [m for space in fine for m in maps_from(space, square=graph.is_square)]
 
