@@ -121,6 +121,25 @@ class RelationPooling(nn.Module):
         return out, n.max(out), e.sum(e.src(h) * e.dst(h), to="one")
 
 
+class GraphReadout(nn.Module):
+    """Nodes centred in their graph, an attention readout of each graph of a batch, which scales messages; the best graph."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.map = nn.Linear(size, size)
+        self.score = nn.Linear(size, 1)
+        self.back = nn.Linear(size, size)
+
+    def forward(self, g: Graph, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        e, n = g.edges, g.nodes
+        centred = h - n.graph(n.mean(h, to="graph"))
+        m = torch.sigmoid(self.map(e.sum(e.src(centred)))) + h
+        pooled = n.sum(n.softmax(self.score(m)) * m, to="graph")
+        products = e.mean(e.src(m) * e.dst(m) * e.graph(pooled), to="graph")
+        out = e.sum(e.src(m) * e.graph(torch.tanh(self.back(pooled)))) / n.degree("graph", m.dtype).unsqueeze(-1)
+        return out, torch.cat([pooled, n.max(m, to="graph"), products], -1), g.graphs.max(pooled)
+
+
 @dataclass(frozen=True)
 class CustomLayer:
     """A layer and what to call it with."""
@@ -158,6 +177,11 @@ CUSTOM_LAYERS = (
     CustomLayer(
         "relation_pooling",
         lambda relations, types: RelationPooling(3, types),
+        lambda g, dtype: (_rows(g.num_nodes, 3, dtype=dtype),),
+    ),
+    CustomLayer(
+        "graph_readout",
+        lambda relations, types: GraphReadout(3),
         lambda g, dtype: (_rows(g.num_nodes, 3, dtype=dtype),),
     ),
 )

@@ -16,6 +16,7 @@ from custom_layers import (
     CompositionConv,
     CustomLayer,
     GatedRelationalConv,
+    GraphReadout,
     RelationPooling,
     SourceAttention,
     TwoHops,
@@ -460,12 +461,37 @@ def relation_pooling_by_hand(m: RelationPooling, g: Graph, h: Tensor) -> tuple[T
     return out, out.amax(0) if rows else zero, sum((h[s] * h[d] for s, _, d in edges), zero)
 
 
+def graph_readout_by_hand(m: GraphReadout, g: Graph, h: Tensor) -> tuple[Tensor, ...]:
+    edges, size = edges_of(g), h.shape[1]
+    zero = torch.zeros(size, dtype=h.dtype)
+    batch = [0] * g.num_nodes if g.batch is None else g.batch.tolist()
+    nodes = [[i for i, graph in enumerate(batch) if graph == n] for n in range(g.num_graphs)]
+    means = [torch.stack([h[i] for i in own]).mean(0) if own else zero for own in nodes]
+    y = []
+    for i in range(g.num_nodes):
+        gathered = sum((h[s] - means[batch[s]] for s, _, d in edges if d == i), zero)
+        y.append(torch.sigmoid(m.map(gathered)) + h[i])
+    pooled, readout = [], []
+    for n, own in enumerate(nodes):
+        scores = [m.score(y[i]).exp() for i in own]
+        pooled.append(sum((y[i] * s / sum(scores) for i, s in zip(own, scores, strict=True)), zero))
+        largest = torch.stack([y[i] for i in own]).amax(0) if own else zero
+        products = [y[s] * y[d] * pooled[n] for s, _, d in edges if batch[s] == n]
+        readout.append(torch.cat([pooled[n], largest, torch.stack(products).mean(0) if products else zero]))
+    rows = []
+    for i in range(g.num_nodes):
+        sent = sum((y[s] * torch.tanh(m.back(pooled[batch[i]])) for s, _, d in edges if d == i), zero)
+        rows.append(sent / batch.count(batch[i]))
+    return stacked(rows, size), stacked(readout, 3 * size), torch.stack(pooled).amax(0)
+
+
 BY_HAND: dict[str, Callable[..., tuple[Tensor, ...]]] = {
     "gated": gated_by_hand,
     "composition": composition_by_hand,
     "two_hops": two_hops_by_hand,
     "source_attention": source_attention_by_hand,
     "relation_pooling": relation_pooling_by_hand,
+    "graph_readout": graph_readout_by_hand,
 }
 
 
