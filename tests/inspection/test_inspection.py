@@ -231,7 +231,7 @@ def test_command_reports_everything_as_json(tmp_path: Path) -> None:
     both = [json.loads(run(RGCN, "--stats", str(path), "--predict", "--json", *more)) for more in ([], ["--inference"])]
     training, inference = both
     assert training["counts"] == {
-        "one": 1, "node": 50, "edge": 400, "rel": 2, "ntype": 2, "src_rel": 90, "dst_rel": 80,
+        "one": 1, "graph": 1, "node": 50, "edge": 400, "rel": 2, "ntype": 2, "src_rel": 90, "dst_rel": 80,
     }  # fmt: skip
     assert set(training["seconds"]) == set(training["seconds_uncached"]) == set(CHIPS)
     assert training["memory"]["peak"] > inference["memory"]["peak"] > 0
