@@ -336,7 +336,7 @@ ERRORS: dict[str, tuple[Callable[..., Any], type[Exception], str]] = {
     "detached": (_detached, columba.UnsupportedOperation, "detach"),
     "row index": (_row_index, columba.TraceError, "mixes the rows"),
     "nothing": (_nothing, columba.TraceError, "returns nothing that it computes on the graph"),
-    "wrong map": (_wrong_map, Exception, "no index map"),
+    "wrong map": (_wrong_map, ValueError, "no single source node; use g.src_rel.src"),
 }
 
 
