@@ -41,7 +41,8 @@ def run(on_graph: ProgramOnGraph, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
     if _in_forward_mode(kinds, inputs):
         return _without_kernels(on_graph, inputs, "forward-mode derivatives")
     gradients = on_graph.program.gradients or (None,) * len(inputs)
-    if any(g is None and wants_gradient(x) for x, g in zip(inputs, gradients, strict=True)):
+    are_recorded = torch.is_grad_enabled() or torch._C._functorch.TransformType.Grad in kinds
+    if are_recorded and any(g is None and wants_gradient(x) for x, g in zip(inputs, gradients, strict=True)):
         return _without_kernels(on_graph, inputs, "gradients that only an outer transform wants")
     return Forward.apply(on_graph, *inputs)[: on_graph.program.results]  # type: ignore[no-any-return, no-untyped-call]
 

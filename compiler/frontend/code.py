@@ -26,6 +26,11 @@ _PLACES = (
 )
 _OWN = tuple(str(Path(str(m.__file__)).parent) + "/" for m in (runtime, errors))
 _STANDARD = tuple({sysconfig.get_path("stdlib") + "/", sysconfig.get_path("platstdlib") + "/"})
+_ACCOUNTS = {
+    "/torch/nn/parallel/distributed.py": "DistributedDataParallel",
+    "/torch/nn/parallel/": "DataParallel",
+    "/torch/distributed/fsdp/": "torch.distributed.fsdp",
+}
 _GENERATED = ("<frozen ", "<columba ", "<__array_function__ ", "<torch")
 
 
@@ -89,6 +94,12 @@ def disables(code: types.CodeType) -> str | None:
     if code.co_name == "_fn" and code.co_filename.endswith("/torch/_dynamo/eval_frame.py"):
         return "all"
     return "one" if code.co_name == "nonrecursive_disable_wrapper" else None
+
+
+@functools.lru_cache(maxsize=4096)
+def keeps_account(filename: str) -> str | None:
+    """What of PyTorch's has its code in this file, if that has to run at every call, to exchange gradients or to gather weights."""
+    return next((name for folder, name in _ACCOUNTS.items() if folder in filename), None)
 
 
 @functools.lru_cache(maxsize=4096)

@@ -24,7 +24,16 @@ from typing import Any
 from torch import Tensor, nn
 
 from columba.frontend import hooks, impure
-from columba.frontend.code import CodeNames, disables, is_library, is_library_module, is_own, names_of, start_of
+from columba.frontend.code import (
+    CodeNames,
+    disables,
+    is_library,
+    is_library_module,
+    is_own,
+    keeps_account,
+    names_of,
+    start_of,
+)
 from columba.frontend.errors import TraceError, fail
 from columba.frontend.guards import FunctionGuard, Inherited, OfType, Original, Read
 from columba.frontend.patches import Patches
@@ -395,6 +404,11 @@ class Observer:
                 self.variable(Environment(frame.f_locals["key"]))
             elif code is impure.IMPORT_MODULE:
                 self._import(frame.f_locals["name"])
+            elif (kept := keeps_account(code.co_filename)) is not None:
+                raise fail(
+                    f"{kept} keeps account of every call, and a compiled function calls it once, when it is traced; compile the module "
+                    "that it wraps, or what that calls"
+                )
             elif disables(code) is not None and (name := _disabled(frame)) is not None:
                 raise fail(
                     f"{name} is marked with torch.compiler.disable, to run as it is; call it outside the compiled function"

@@ -16,6 +16,10 @@ from torch.autograd import forward_ad
 
 import columba
 from columba.ir.program.dependence import gradient_dependences
+from columba.ir.program.ops import Input, Pointwise, Value
+from columba.ir.program.program import Program
+from columba.ir.spaces import Space
+from columba.ir.types import DType, TensorType
 from columba.runtime import warn
 
 pytestmark = pytest.mark.unoptimized
@@ -216,16 +220,20 @@ def test_such_an_input_is_kept_no_longer_than_the_graph_of_autograd() -> None:
 
 
 def test_what_gradients_depend_on() -> None:
-    def dependences(fn: Callable[..., Any], *args: Tensor, wrt: list[int]) -> set[str]:
-        program = columba.compile(fn).specialize(G, *args)[0].trace.program
-        names = [i.name for i in program.inputs]
-        return {names[n] for n in gradient_dependences(program, [names.index(args_names[n]) for n in wrt])}
+    def dependences(make: Callable[[Value, Value], Value], *wrt: int) -> set[str]:
+        h, w, b = (Input(name, TensorType(Space.NODE, (2,), DType.F64)) for name in "hwb")
+        program = Program("p", (h, w, b), (Pointwise((make(h, w), b), "add"),), ("out",))
+        return {program.inputs[n].name for n in gradient_dependences(program, wrt)}
 
-    args_names = ["h", "w"]
-    h, w = leaf(N, 2), leaf(R, 2)
-    assert dependences(lambda g, h, w: g.edges.sum(g.edges.src(h) + g.edges.rel(w)), h, w, wrt=[0, 1]) == set()
-    assert dependences(lambda g, h, w: g.edges.sum(g.edges.src(h) * g.edges.rel(w)), h, w, wrt=[0, 1]) == {"h", "w"}
-    assert dependences(lambda g, h, w: g.edges.sum(g.edges.src(h) * g.edges.rel(w)), h, w, wrt=[0]) == {"w"}
-    assert dependences(lambda g, h, w: g.edges.sum(g.edges.src(h) * g.edges.rel(w).exp()), h, w, wrt=[0]) == {"w"}
-    assert dependences(lambda g, h, w: g.edges.sum(g.edges.src(h).relu() + g.edges.rel(w)), h, w, wrt=[0, 1]) == {"h"}
-    assert dependences(lambda g, h, w: g.edges.sum(g.edges.src(h * h) + g.edges.rel(w)), h, w, wrt=[0, 1]) == {"h"}
+    def f(function: str) -> Callable[..., Value]:
+        return lambda *args: Pointwise(args, function)
+
+    assert dependences(f("add"), 0, 1, 2) == set()
+    assert dependences(f("mul"), 0, 1, 2) == {"h", "w"}
+    assert dependences(f("mul"), 0) == {"w"}
+    assert dependences(f("mul"), 2) == set()
+    assert dependences(lambda h, w: f("mul")(h, f("exp")(w)), 0) == {"w"}
+    assert dependences(lambda h, w: f("mul")(h, f("exp")(w)), 1) == {"h", "w"}
+    assert dependences(lambda h, w: f("add")(f("relu")(h), w), 0, 1) == {"h"}
+    assert dependences(lambda h, w: f("add")(f("mul")(h, h), w), 0, 1) == {"h"}
+    assert dependences(lambda h, w: f("tanh")(f("add")(h, f("neg")(w))), 0) == {"h", "w"}
