@@ -54,19 +54,6 @@ class Value(nn.Module):
         return {"hidden": hidden, "out": [self.second(hidden / (1 + most), g) ** power], "steps": self.steps}
 
 
-class Blocks(nn.Module):
-    """Layers in a list, each with a graph of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convs = nn.ModuleList([conv(), conv()])
-
-    def forward(self, graphs: list[columba.Graph], h: Tensor) -> Tensor:
-        for layer, graph in zip(self.convs, graphs, strict=True):
-            h = torch.tanh(layer(h, graph))
-        return h
-
-
 class Printing(nn.Module):
     """One layer, called twice."""
 

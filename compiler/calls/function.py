@@ -326,7 +326,8 @@ class CompiledFunction:
         # In the second run there is what the first only sets up: a cache, a module that is built late.
         for is_last in (False, True):
             with without_transforms():  # a trace serves calls outside of them too
-                made = Specialization(trace(fn, owner, rest, kwargs, self.following(owner)), self.options)
+                traced = trace(fn, owner, rest, kwargs, self.following(owner), splits=self.may_break)
+                made = Specialization(traced, self.options)
             bound = made.trace.match(rest, kwargs)
             if bound is not None:
                 return made, bound

@@ -45,11 +45,11 @@ class _GuardWriter(Writer):
     """Checks guards only: any graph will do, and any tensor."""
 
     def __init__(self, guards: Guards, call: Arguments, owner: nn.Module | None) -> None:
-        nothing: Any = SimpleNamespace(guards=guards, tensors=(), graphs=(), converted=SimpleNamespace(inputs=()))
-        bound: Any = SimpleNamespace(call=call, graph=self)
-        super().__init__(nothing, bound, owner, self)
+        nothing: Any = SimpleNamespace(guards=guards, tensors=(), graphs=(), parts=())
+        bound: Any = SimpleNamespace(call=call, graphs=())
+        super().__init__(nothing, bound, owner)
 
-    def graph_argument(self, expression: str) -> None:
+    def graph_argument(self, expression: str, graph: Graph) -> None:
         self.unless(f"type({expression}) is {self.constant(Graph)}")
 
     def code(self) -> Shortcut:

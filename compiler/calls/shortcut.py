@@ -14,15 +14,17 @@ import types
 import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
 from torch import Tensor, nn
 
 from columba.frontend.code import is_library_module
+from columba.frontend.counts import RealGraph, RowCount
 from columba.frontend.guards import FunctionGuard, Inherited, OfType, Read, environment, found
 from columba.frontend.hooks import HookGuard
-from columba.frontend.record import Record, RowCount
+from columba.frontend.record import Record
 from columba.frontend.snapshot import (
     ATOMS,
     MISSING,
@@ -46,12 +48,13 @@ from columba.frontend.sources import (
     Source,
 )
 from columba.frontend.symbolic import BuiltGraph
-from columba.frontend.trace import Bound, Trace
+from columba.frontend.traced import Bound, Part, Trace
 from columba.ir.plan.planned import copied
 from columba.runtime import autocast
-from columba.runtime.fast_path import PLAIN, ProgramOnGraph, no_modes
+from columba.runtime.fast_path import PLAIN, no_modes
 from columba.runtime.graphs.from_tensors import seen_tensors
 from columba.runtime.graphs.graph import Graph
+from columba.runtime.program import Runnable
 
 MISSED = object()
 """What a shortcut returns for a call that it does not know."""
@@ -60,28 +63,30 @@ Shortcut = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 """``(owner, args, kwargs)`` to what the function returns, or :data:`MISSED`."""
 
 
-def shortcut_to(
-    trace: Trace,
-    bound: Bound,
-    owner: nn.Module | None,
-    on_graph: ProgramOnGraph,
-    places: Sequence[tuple[str, int]],
-    settings: Callable[[], Any] | None = None,
-) -> Shortcut | None:
+@dataclass(frozen=True)
+class PartRun:
+    """What has run a part of a call: its kernels, its inputs, and settings that must be as they are now, if there are such."""
+
+    runnable: Runnable
+    inputs: Sequence[Tensor]
+    settings: Callable[[], Any] | None
+
+
+def shortcut_to(trace: Trace, bound: Bound, owner: nn.Module | None, runs: Sequence[PartRun]) -> Shortcut | None:
     """The shortcut for calls like ``bound``; None if such calls need the long way.
 
     Args:
         trace: what the call matched.
         bound: the call.
-        owner: the module whose method was called, if it is one. The shortcut does not keep it alive, nor the graph.
-        on_graph: what runs the call.
-        places: where the results of the program are: ``("input", n)`` or ``("output", n)``.
-        settings: what else must be as it is now.
+        owner: the module whose method was called, if it is one. The shortcut does not keep it alive, nor the graphs.
+        runs: what has run each part of it.
     """
     if trace.phases or trace.writes or any(isinstance(check, HookGuard) for check in trace.guards.checks):
         return None
+    if not any(run.runnable.planned.results for run in runs):
+        return None
     try:
-        return Writer(trace, bound, owner, on_graph).shortcut(places, settings)
+        return Writer(trace, bound, owner).shortcut(runs)
     except LongWay:
         return None
 
@@ -93,43 +98,61 @@ class LongWay(Exception):
 class Writer:
     """Writes the code that recognizes a call: what it checks are the guards, for the values that they have now."""
 
-    def __init__(self, trace: Trace, bound: Bound, owner: nn.Module | None, on_graph: Any) -> None:
+    def __init__(self, trace: Trace, bound: Bound, owner: nn.Module | None) -> None:
         self.trace, self.bound, self.owner = trace, bound, owner
         self.lines: list[str] = []
         self.constants: dict[str, Any] = {}
         self.known: dict[int, str] = {}
         self.names: dict[Record, str] = {}
+        self.results: set[Record] = set()
         self.temporaries = 0
         self.owners: dict[int, str] = {}
         self.dictionaries: dict[int, str] = {}
-        self.on_graph = self.constant(weakref.ref(on_graph))
-        self.graph = self.constant(weakref.ref(bound.graph))
 
-    def shortcut(self, places: Sequence[tuple[str, int]], settings: Callable[[], Any] | None) -> Shortcut:
-        self.write(f"on_graph, graph = {self.on_graph}(), {self.graph}()")
-        self.unless("on_graph is not None and graph is not None and no_modes()")
+    def shortcut(self, runs: Sequence[PartRun]) -> Shortcut:
+        graphs, parts = self.bound.graphs, self.trace.parts
+        for n, graph in enumerate(graphs):
+            self.write(f"graph{n} = {self.weakly(graph)}")
+            self.unless(f"graph{n} is not None")
+        for n, (part, run) in enumerate(zip(parts, runs, strict=True)):
+            self.write(f"program{n} = {self.weakly(run.runnable.on(graphs[part.graph]))}")
+            self.unless(f"program{n} is not None")
+        self.unless("no_modes()")
         self.unless(f"environment() == {self.constant(self.trace.guards.environment)}")
-        if settings is not None:
+        for settings in dict.fromkeys(run.settings for run in runs if run.settings is not None):
             self.unless(f"{self.constant(settings)}() == {self.constant(settings())}")
         checked = len(self.lines)
         self.arguments()
         self.write("try:")
         self.checks()
         self.write("except NOT_THERE: return MISSED")
-        for record in self.trace.prelude:
-            self.replay(record)
-        inputs = self.inputs()
-        self.write(f"outputs = on_graph.run_plain([{', '.join(inputs)}])")
-        found = {"input": inputs, "output": [f"outputs[{n}]" for n in range(len(self.trace.program.results))]}
-        for record, (kind, n), copy in zip(self.trace.converted.results, places, copied(places), strict=True):
-            self.names[record] = name = f"r{record.number}"
-            self.write(f"{name} = {found[kind][n]}{'.clone()' if copy else ''}")
-        for record in self.trace.postlude:
-            self.replay(record)
+        n = 0
+        for step in self.trace.steps:
+            if isinstance(step, Record):
+                self.replay(step)
+            else:
+                self.part(n, step, runs[n])
+                n += 1
         self.write(f"return {self.tree(self.trace.output)}")
         if self.trace.device is not None:  # what autocast casts is part of the trace
             self.lines[checked:] = ["with autocast_disabled():", *(f"    {line}" for line in self.lines[checked:])]
         return self.build()
+
+    def part(self, n: int, part: Part, run: PartRun) -> None:
+        """Runs a program, and what PyTorch computes for it and of its results."""
+        for record in part.converted.prelude:
+            self.replay(record)
+        inputs = self.inputs(part, run.inputs)
+        places = run.runnable.planned.places
+        if run.runnable.planned.results:
+            self.write(f"outputs{n} = program{n}.run_plain([{', '.join(inputs)}])")
+        found = {"input": inputs, "output": [f"outputs{n}[{k}]" for k in range(len(part.program.results))]}
+        for record, (kind, k), copy in zip(part.converted.results, places, copied(places), strict=True):
+            self.names[record] = name = f"r{record.number}"
+            self.results.add(record)
+            self.write(f"{name} = {found[kind][k]}{'.clone()' if copy else ''}")
+        for record in part.converted.postlude:
+            self.replay(record)
 
     def build(self) -> Shortcut:
         parameters = ", ".join(self.constants)
@@ -202,7 +225,7 @@ class Writer:
         if isinstance(value, Tensor):
             return self.unless(f"type({expression}) is {self.constant(_plain_type(value))}")
         if isinstance(value, Graph):
-            return self.graph_argument(expression)
+            return self.graph_argument(expression, value)
         if type(value) is tuple and depth:
             self.unless(f"type({expression}) is tuple and len({expression}) == {len(value)}")
             for n, part in enumerate(value):
@@ -219,8 +242,13 @@ class Writer:
             return self.unless(f"{expression} is {self.weakly(value)}")
         return self.unless(f"snapshot({expression}, True) == {self.constant(snapshot(value, True))}")
 
-    def graph_argument(self, expression: str) -> None:
-        self.unless(f"{expression} is graph")
+    def graph_argument(self, expression: str, graph: Graph) -> None:
+        self.unless(f"{expression} is {self.name_of_graph(graph)}")
+
+    def name_of_graph(self, graph: Graph) -> str:
+        """An expression for a graph of the call; one that nothing uses need not be the same."""
+        number = next((n for n, known in enumerate(self.bound.graphs) if known is graph), None)
+        return self.weakly(graph) if number is None else f"graph{number}"
 
     def checks(self) -> None:
         """Attributes, variables, tensors and graphs, inside of ``try``."""
@@ -256,7 +284,7 @@ class Writer:
             self.unless(f"{self.fetch(source)} is {self.weakly(same.value)}", "    ")
         for one, other in self.trace.guards.aliases:
             self.unless(f"{self.fetch(one)} is {self.fetch(other)}", "    ")
-        needed = {r for r, _ in self.trace.converted.inputs}
+        needed = {r for part in self.trace.parts for r, _ in part.converted.inputs}
         for record, guard in self.trace.tensors:
             value = guard.source.fetch(self.bound.call)
             kind = _plain_type(value)
@@ -269,11 +297,14 @@ class Writer:
                 condition += f" and {name}.requires_grad is {guard.requires_grad}"
             where = "is_cpu" if value.is_cpu else f"device == {self.constant(value.device)}"
             self.unless(f"{condition} and {name}.{where}", "    ")
-        for graph_source in self.trace.graphs:
-            if isinstance(graph_source, BuiltGraph):
-                self.built(graph_source)
-            elif not isinstance(graph_source, Argument):
-                self.unless(f"{self.fetch(graph_source)} is graph", "    ")
+        for sources, graph in zip(self.trace.graphs, self.bound.graphs, strict=True):
+            for graph_source in sources:
+                if isinstance(graph_source, BuiltGraph):
+                    self.built(graph_source, graph)
+                elif (
+                    not isinstance(graph_source, Argument) or len(graph_source.path) > 2
+                ):  # others were compared as arguments
+                    self.unless(f"{self.fetch(graph_source)} is {self.name_of_graph(graph)}", "    ")
 
     def classes_lack(self) -> None:
         """What instances have themselves, their classes still do not have: those that are not of a library, which are left as they are."""
@@ -374,7 +405,7 @@ class Writer:
         self.unless(f"{name!r} not in {attributes}['_buffers']", "    ")
         return f"{attributes}[{name!r}]" if name in owner.__dict__ else f"{self.object(owner)}.{name}"
 
-    def built(self, source: BuiltGraph) -> None:
+    def built(self, source: BuiltGraph, graph: Graph) -> None:
         """The graph is that of the same tensors, unchanged."""
 
         def tensors(s: Any) -> list[Source]:
@@ -382,7 +413,7 @@ class Writer:
 
         parts = [(part, part.fetch(self.bound.call)) for part in tensors(source.tensors)]
         given = [(part, value) for part, value in parts if value is not None]
-        seen = seen_tensors([value for _, value in given], self.bound.graph)
+        seen = seen_tensors([value for _, value in given], graph)
         if seen is None:
             raise LongWay
         for (part, _), known in zip(given, seen, strict=True):
@@ -390,17 +421,16 @@ class Writer:
 
     # -------------------------------------------------------------------------------------------- values
 
-    def inputs(self) -> list[str]:
-        """The program's inputs, after checks of what depends on values."""
+    def inputs(self, part: Part, values: Sequence[Tensor]) -> list[str]:
+        """A program's inputs, after checks of what depends on values."""
         names: list[str] = []
-        computed = set(self.trace.prelude)
         grad = self.trace.guards.environment[0]
-        for (record, _), value in zip(self.trace.converted.inputs, self.bound.inputs, strict=True):
+        for (record, _), value in zip(part.converted.inputs, values, strict=True):
             if record is None:
                 names.append(f"{self.constant(Seed().fetch)}(None)")
                 continue
             name = self.names[record]
-            if record in computed:
+            if record.source is None and record not in self.results:
                 _plain_type(value)
                 self.unless(
                     f"{name}.shape == {self.constant(value.shape)} and {name}.dtype is {self.constant(value.dtype)}"
@@ -423,8 +453,12 @@ class Writer:
         match value:
             case Record():
                 return self.names[value]
+            case RealGraph():
+                return f"graph{value.number}"
+            case slice():
+                return f"slice({self.tree(value.start)}, {self.tree(value.stop)}, {self.tree(value.step)})"
             case RowCount():
-                return repr(int(self.trace.count(value, self.bound.graph, self.bound.values)))
+                return repr(int(self.trace.count(value, self.bound.graphs, self.bound.values)))
             case tuple() if hasattr(value, "_fields"):
                 return f"{self.constant(type(value))}({', '.join(map(self.tree, value))})"
             case tuple() if type(value) is tuple:

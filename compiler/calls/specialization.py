@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from columba.calls.options import Options
-from columba.calls.shortcut import Shortcut, shortcut_to
+from columba.calls.shortcut import PartRun, Shortcut, shortcut_to
 from columba.calls.warn import warn_once
 from columba.frontend import Bound, Trace
 from columba.gradient.distinct import shares_memory
 from columba.gradient.saving import Saving
+from columba.ir.program.program import Program
 from columba.runtime.backends import CPP, Backend, backend_shown
 from columba.runtime.build import BuildError, CompilerNotFound
 from columba.runtime.dtypes import ir_dtype, torch_dtype
@@ -35,41 +36,72 @@ _VariantsKey = tuple[tuple[str, ...], tuple[int, ...] | None]
 
 
 class Specialization:
-    """One trace, and what was compiled of it: for each set of inputs that want gradients, the variants that graphs chose."""
+    """One trace, and what was compiled of its parts."""
 
     def __init__(self, traced: Trace, options: Options) -> None:
         self.trace = traced
+        self.options = options
+        self.kernels = tuple(Kernels(part.program, options) for part in traced.parts)
+        self.shortcut: Shortcut | None = None
+        self.patience = Cadence()
+
+    def __call__(self, bound: Bound, owner: nn.Module | None) -> Any:
+        ran: list[PartRun] = []
+        for n, part, inputs in self.trace.runs(bound):
+            graph, kernels = bound.graphs[part.graph], self.kernels[n]
+            backend = kernels.backend(graph, inputs)
+            runnable = None if backend is None else kernels.usable(graph, inputs, backend)
+            if backend is None or runnable is None:
+                results = self._in_pytorch(part.program, inputs, graph)
+            else:
+                results = runnable(inputs, graph)
+                ran.append(PartRun(runnable, inputs, self._settings(backend)))
+            self.trace.finish(part, bound, results)
+        if len(ran) == len(self.kernels) and self.patience.is_over(bound.graphs):
+            self.shortcut = shortcut_to(self.trace, bound, owner, ran)
+        return self.trace.rebuild(bound)
+
+    def _in_pytorch(self, program: Program, inputs: Sequence[Tensor], graph: Graph) -> list[Tensor]:
+        with self.trace.plain_torch():
+            results = evaluate(program, inputs, graph.structure)
+        shared = shares_memory(program)
+        return [x.clone() if s else x for x, s in zip(results, shared, strict=True)]
+
+    def _settings(self, backend: Backend) -> Callable[[], Any] | None:
+        is_settled = self.options.fp32_precision is not None or not self.options.choice.falls_back
+        return None if is_settled else backend.settings()
+
+    # -------------------------------------------------------------------------------------------- the parts of a call
+
+    def met(self, bound: Bound) -> Iterator[tuple[Kernels, Graph, list[Tensor]]]:
+        """What each part would run, with its graph and inputs; PyTorch computes what later parts need."""
+        for n, part, inputs in self.trace.runs(bound):
+            graph = bound.graphs[part.graph]
+            yield self.kernels[n], graph, inputs
+            if n + 1 < len(self.kernels):
+                self.trace.finish(part, bound, self._in_pytorch(part.program, inputs, graph))
+
+    def runnable(self, graph: Graph, inputs: Sequence[Tensor], backend: Backend = CPP) -> Runnable:
+        """The kernels of the only part: see :meth:`Kernels.runnable`."""
+        (only,) = self.kernels
+        return only.runnable(graph, inputs, backend)
+
+
+class Kernels:
+    """What was compiled of one program: for each set of inputs that want gradients, the variants that graphs chose."""
+
+    def __init__(self, program: Program, options: Options) -> None:
+        self.program = program
         self.options = options
         self.variants: dict[_VariantsKey, Variants] = {}
         self.runnables: dict[tuple[_VariantsKey, str, torch.dtype, str], Runnable] = {}
         self.recorded: dict[tuple[str, str], Recorded] = {}
         self.lock = threading.RLock()
-        self.shortcut: Shortcut | None = None
-        self.patience = Cadence()
         self.is_unbuildable = False
-        self.dtypes = tuple(
-            torch_dtype(d) for d in dict.fromkeys(v.dtype for v in (*traced.program.inputs, *traced.program.body))
-        )
+        self.dtypes = tuple(torch_dtype(d) for d in dict.fromkeys(v.dtype for v in (*program.inputs, *program.body)))
         self.objections: dict[tuple[Runnable, torch.device, Any], str | None] = {}
 
-    def __call__(self, bound: Bound, owner: nn.Module | None) -> Any:
-        backend = self._backend(bound.graph, bound.inputs)
-        runnable = None if backend is None else self._runnable(bound.graph, bound.inputs, backend)
-        if backend is None or runnable is None:
-            with self.trace.plain_torch():
-                results = evaluate(self.trace.program, bound.inputs, bound.graph.structure)
-            shared = shares_memory(self.trace.program)
-            return self.trace.rebuild(bound, [x.clone() if s else x for x, s in zip(results, shared, strict=True)])
-        results = runnable(bound.inputs, bound.graph)
-        if self.patience.is_over(bound.graph) and runnable.planned.results:
-            places = runnable.planned.places
-            options, on_graph = self.options, runnable.on(bound.graph)
-            is_settled = options.fp32_precision is not None or not options.choice.falls_back
-            settings = None if is_settled else backend.settings()
-            self.shortcut = shortcut_to(self.trace, bound, owner, on_graph, places, settings)
-        return self.trace.rebuild(bound, results)
-
-    def _runnable(self, graph: Graph, inputs: Sequence[Tensor], backend: Backend) -> Runnable | None:
+    def usable(self, graph: Graph, inputs: Sequence[Tensor], backend: Backend) -> Runnable | None:
         """What runs the call; None where the backend was not asked for by name, and there is no compiler, it failed, or the kernels are
         wrong."""
         falls_back = self.options.choice.falls_back
@@ -107,7 +139,7 @@ class Specialization:
                 )
             return self.objections[key]
 
-    def _backend(self, graph: Graph, inputs: Sequence[Tensor]) -> Backend | None:
+    def backend(self, graph: Graph, inputs: Sequence[Tensor]) -> Backend | None:
         """Whose kernels run this call, None: PyTorch's; RuntimeError where the backend asked for cannot."""
         choice = self.options.choice
         backend, obstacle = self._wanted(graph, inputs)
@@ -197,7 +229,7 @@ class Specialization:
         return names[0] if len(names) == 1 else variants.choose(graph.counts(), graph.device)
 
     def _variants(self, graph: Graph, inputs: Sequence[Tensor]) -> tuple[_VariantsKey, Variants]:
-        program = self.trace.program
+        program = self.program
         grad = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
         wrt = tuple(i.name for i, x in zip(program.inputs, inputs, strict=True) if grad and x.requires_grad)
         budget = self.options.memory_budget
@@ -210,15 +242,17 @@ class Specialization:
 
 
 class Cadence:
-    """Says when a shortcut is worth making: when a graph comes back, and, after each shortcut that later missed, more rarely."""
+    """Says when a shortcut is worth making: when graphs come back, and, after each shortcut that later missed, more rarely."""
 
     def __init__(self) -> None:
-        self.graph: weakref.ref[Graph] | None = None
+        self.graphs: list[weakref.ref[Graph]] = []
         self.calls, self.wait = 0, 1
 
-    def is_over(self, graph: Graph) -> bool:
-        returns = self.graph is not None and self.graph() is graph
-        self.graph = weakref.ref(graph)
+    def is_over(self, graphs: Sequence[Graph]) -> bool:
+        returns = len(self.graphs) == len(graphs) and all(
+            known() is graph for known, graph in zip(self.graphs, graphs, strict=True)
+        )
+        self.graphs = [weakref.ref(graph) for graph in graphs]
         self.calls += 1
         if not returns or self.calls <= self.wait:
             return False

@@ -33,7 +33,15 @@ class NothingToCompile(TraceError):
 
 
 class UnsupportedOperation(TraceError, NotImplementedError):
-    """The function calls a torch function that has no place in a compiled program."""
+    """The function calls a torch function that has no place in a compiled program.
+
+    Attributes:
+        record: the call, where it has been written down: PyTorch can make it.
+    """
+
+    def __init__(self, message: str, record: Any = None) -> None:
+        super().__init__(message)
+        self.record = record
 
 
 def trace_error_in(error: BaseException) -> TraceError | None:

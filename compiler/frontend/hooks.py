@@ -21,10 +21,12 @@ from torch import Tensor, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from columba.frontend.counts import RealGraph
 from columba.frontend.effects import hooked
 from columba.frontend.errors import TraceError, fail, location
-from columba.frontend.record import Record, Recorder, RowCount, current
+from columba.frontend.record import Record, Recorder, current
 from columba.frontend.snapshot import Same, TooLarge, snapshot
+from columba.frontend.symbolic import traced
 from columba.frontend.trees import leaves, mapped
 from columba.runtime.graphs.graph import Graph
 
@@ -224,13 +226,6 @@ def settle(met: list[Met]) -> None:
 # ------------------------------------------------------------------------------------------------ while traced
 
 
-class _RealGraph:
-    """Stands for the graph of a call."""
-
-
-REAL_GRAPH = _RealGraph()
-
-
 @dataclass(eq=False)
 class PutOff:
     """A hook, with what it is handed: records, counts, and whatever is the same at every call."""
@@ -352,7 +347,7 @@ def _put_off(recorder: Recorder, phase: Phase, number: int, hook: Any, handed: t
         if isinstance(x, Tensor):
             return recorder.operand(x)
         if isinstance(x, Graph):
-            return REAL_GRAPH
+            return RealGraph(traced(x).number)
         if any(isinstance(v, (Tensor, Recorder)) for v in getattr(x, "__dict__", {}).values()) and not isinstance(
             x, nn.Module
         ):
@@ -386,16 +381,14 @@ def unsettled(phases: tuple[Phase, ...]) -> list[Met]:
 def run(
     phases: tuple[Phase, ...],
     values: Mapping[Record, Any],
-    graph: Graph,
-    count: Callable[[RowCount], int],
+    count: Callable[[Any], Any],
     partial: frozenset[Record],
 ) -> None:
     """Runs the hooks that were put off, in the order in which they would have run.
 
     Args:
         values: of every record that a hook is handed.
-        graph: of this call.
-        count: gives a number of rows in this call.
+        count: gives what stands for a number of rows, or for a graph, as it is in this call.
         partial: records from which the program itself computes further: their gradients are not known outside of it.
 
     Raises:
@@ -403,11 +396,7 @@ def run(
     """
 
     def actual(x: Any) -> Any:
-        if isinstance(x, Record):
-            return values[x]
-        if isinstance(x, RowCount):
-            return count(x)
-        return graph if x is REAL_GRAPH else x
+        return values[x] if isinstance(x, Record) else count(x)
 
     for phase in phases:
         module: nn.Module = phase.module.value

@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from columba.frontend.errors import TraceError, fail
-from columba.frontend.record import Record, RowCount
+from columba.frontend.counts import RowCount, Rows
+from columba.frontend.errors import TraceError, UnsupportedOperation
+from columba.frontend.record import Record
 from columba.frontend.trees import leaves
 from columba.ir.spaces import TYPE_SPACES, Space
 
@@ -21,21 +22,23 @@ class Spaces:
     """The space of each record that has one; ``computed`` are those that a compiled program computes.
 
     ``why`` says how each came to its space, for errors. ``ones`` are records whose size-1 leading dimension decided something.
+    ``graph`` is the number of the graph whose spaces they are.
     """
 
+    graph: int = 0
     of: dict[Record, Space] = field(default_factory=dict)
     computed: set[Record] = field(default_factory=set)
     why: dict[Record, str] = field(default_factory=dict)
     ones: set[Record] = field(default_factory=set)
 
 
-def infer(records: Sequence[Record]) -> Spaces:
-    """The spaces of all records of a trace.
+def infer(records: Sequence[Record], graph: int = 0) -> Spaces:
+    """The spaces of all records of a trace, or of a part of it, and of what these are computed from.
 
     That a value computed from one for the whole graph and from plain tensors is itself one for the whole graph is only supposed once all
     uses have been heard: in ``h - g.nodes.mean(h)`` it is the use of ``h`` that says that the difference has a row per node.
     """
-    found = Spaces()
+    found = Spaces(graph)
     for supposing in (False, True):
         changed = True
         while changed:
@@ -57,19 +60,42 @@ def _set(found: Spaces, record: Record, space: Space, why: str, *, computed: boo
         return True
     if known is not space and Space.ONE in (known, space):
         rows, of_rows = (known, found.why[record]) if space is Space.ONE else (space, why)
-        raise TraceError(
+        raise _conflict(
+            found,
+            [record],
             f"{record.where}: {record} is one value for the whole graph, but is used with one row per row of space {rows} ({of_rows}); "
-            f"expand it first: x.expand({_COUNTS.get(rows, 'rows')}, ...)"
+            f"expand it first: x.expand({_COUNTS.get(rows, 'rows')}, ...)",
         )
     if known is not space:
-        raise TraceError(
+        raise _conflict(
+            found,
+            [record],
             f"{record.where}: {record} lives in space {known} ({found.why[record]}), but also in {space} ({why}). "
-            f"If one of the uses is right, declare it: {_declaration(space)} or {_declaration(known)}."
+            f"If one of the uses is right, declare it: {_declaration(space)} or {_declaration(known)}.",
         )
     if computed and record not in found.computed:
         found.computed.add(record)
         return True
     return False
+
+
+def _conflict(found: Spaces, records: Sequence[Record], message: str) -> TraceError:
+    """The error for records whose spaces are at odds: that of a function on their way which mixes rows, if there is one."""
+    seen: set[Record] = set()
+    pending = list(records)
+    while pending:
+        record = pending.pop(0)
+        if record in seen or record not in found.computed:
+            continue
+        seen.add(record)
+        if record.graph is None and record.op not in _OWN_ROWS and record.operands and not keeps_rows(record):
+            return UnsupportedOperation(message, record)
+        if record.graph is None:
+            pending += record.operands
+    return TraceError(message)
+
+
+_OWN_ROWS = ("part", "_row_mean", "_row_count")
 
 
 _COUNTS = {
@@ -112,10 +138,11 @@ def _forward(found: Spaces, record: Record, supposing: bool) -> bool:
     spaces = {found.of[o] for o in operands} - {Space.ONE}
     if len(spaces) > 1:
         a, b = (next(o for o in operands if found.of[o] is s) for s in sorted(spaces)[:2])
-        raise fail(
-            f"{record.op} combines {a}, which lives in space {found.of[a]} ({found.why[a]}), with {b}, which lives in {found.of[b]} "
-            f"({found.why[b]}); lift one to the space of the other first (g.edges.src(...), g.edges.dst(...), ...)",
-            record.where,
+        raise _conflict(
+            found,
+            [a, b],
+            f"{record.where}: {record.op} combines {a}, which lives in space {found.of[a]} ({found.why[a]}), with {b}, which lives in "
+            f"{found.of[b]} ({found.why[b]}); lift one to the space of the other first (g.edges.src(...), g.edges.dst(...), ...)",
         )
     if spaces:
         return _set(found, record, spaces.pop(), f"computed at {record.where}")
@@ -138,7 +165,9 @@ def _rows_given(found: Spaces, record: Record) -> Space | None:
     if isinstance(first, (tuple, list)) and first:
         first = first[0]
     of = first.of if isinstance(first, RowCount) else None
-    return of if isinstance(of, Space) else found.of.get(of) if isinstance(of, Record) else None
+    if isinstance(of, Rows):
+        return of.space if of.graph == found.graph else None
+    return found.of.get(of) if isinstance(of, Record) else None
 
 
 def _backward(found: Spaces, record: Record) -> bool:
@@ -196,6 +225,30 @@ def _row_operands(found: Spaces, record: Record) -> list[Record]:
     return same
 
 
+JOINS = ("cat", "concat", "concatenate", "cat_nodes", "__getitem__", "index_select")
+"""Operations that take rows of several tensors, each of which may have any number of them."""
+
+
+def row_carriers(record: Record) -> list[Record]:
+    """The operands each row of which becomes a row of the result, or of which the result has rows; as far as that is known."""
+    operands, args = record.operands, record.args
+    match record.op:
+        case "cat" | "concat" | "concatenate":
+            dim = record.kwargs.get("dim", record.kwargs.get("axis", args[1] if len(args) > 1 else 0))
+            return list(operands) if dim == 0 else _row_operands(Spaces(), record)
+        case "__getitem__":
+            index = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
+            rows = [operands[0]] if isinstance(index, (Record, slice)) or index is Ellipsis else []
+            return [*rows, index] if isinstance(index, Record) else rows
+        case "index_select":
+            return list(operands) if (record.kwargs.get("dim", args[1] if len(args) > 1 else None)) == 0 else []
+        case "cat_nodes" | "nodes_of_type":
+            return list(operands)
+        case "embedding" | "cumsum" | "cumprod" | "sort" | "argsort" | "flip":
+            return [operands[0]]
+    return _row_operands(Spaces(), record)
+
+
 def _einsum_rows(record: Record, plain: Sequence[Record]) -> list[Record]:
     equation = record.args[0]
     if not isinstance(equation, str) or "->" not in equation:
@@ -235,7 +288,10 @@ def keeps_rows(record: Record) -> bool:
         index = args[1] if isinstance(args[1], tuple) else (args[1],)
         if len(index) and index[0] is Ellipsis:
             return sum(i is not None for i in index[1:]) < rank
-        return index[0] == slice(None) if len(index) else True
+        rows = (
+            index[0] if len(index) else slice(None)
+        )  # whose bounds are not to be compared: they may be numbers of rows
+        return isinstance(rows, slice) and rows.start is None and rows.stop is None and rows.step is None
     if name in ("pad", "constant_pad_nd"):
         padded = kwargs.get("pad", args[1] if len(args) > 1 else ())
         return len(padded) // 2 < rank or not any(padded[2 * rank - 2 :])

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from columba.frontend.counts import RowCount
 from columba.frontend.decompositions import DECOMPOSITIONS
 from columba.frontend.effects import check_no_legacy_hooks, needs_values, without_gradient
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
@@ -31,7 +32,7 @@ class Record:
     """One recorded value: an input (with a ``source``), or the result of calling ``op`` on ``args``.
 
     ``meta`` is a meta tensor of its shape and dtype as they were when traced. ``function`` is what replays the call in plain PyTorch;
-    None for what only a compiled program can do.
+    None for what only a compiled program can do. ``graph`` is the number of the graph along which data moves, for what is of the language.
     """
 
     op: str
@@ -42,6 +43,7 @@ class Record:
     function: Callable[..., Any] | None = None
     source: Source | None = None
     number: int = 0
+    graph: int | None = None
 
     @functools.cached_property
     def operands(self) -> tuple[Record, ...]:
@@ -106,71 +108,6 @@ class SymbolicTensor(Tensor):
         return iter(self.unbind(0))
 
 
-class RowCount(int):
-    """A number of rows. In views it stands for whatever the count is; in arithmetic it is the number, which is then guarded."""
-
-    of: Any
-    recorder: Recorder
-
-    def __new__(cls, value: int, of: Any, recorder: Recorder) -> RowCount:
-        made = super().__new__(cls, value)
-        made.of = of
-        made.recorder = recorder
-        return made
-
-    def __reduce__(self) -> Any:
-        return int, (int(self),)
-
-
-def _guarded(name: str) -> Callable[..., Any]:
-    plain = getattr(int, name)
-
-    def method(self: RowCount, *args: Any) -> Any:
-        if args and isinstance(args[0], RowCount) and args[0].of is self.of and name in ("__eq__", "__ne__"):
-            return plain(self, *args)
-        self.recorder.fix_count(self)
-        for other in args:
-            if isinstance(other, RowCount):
-                self.recorder.fix_count(other)
-        return plain(self, *args)
-
-    return method
-
-
-for _name in [
-    "add",
-    "radd",
-    "sub",
-    "rsub",
-    "mul",
-    "rmul",
-    "floordiv",
-    "rfloordiv",
-    "truediv",
-    "rtruediv",
-    "mod",
-    "rmod",
-    "pow",
-    "rpow",
-    "neg",
-    "lt",
-    "le",
-    "gt",
-    "ge",
-    "eq",
-    "ne",
-    "bool",
-    "divmod",
-    "rdivmod",
-    "float",
-    "str",
-    "format",
-]:
-    if hasattr(int, f"__{_name}__"):
-        setattr(RowCount, f"__{_name}__", _guarded(f"__{_name}__"))
-RowCount.__hash__ = int.__hash__  # type: ignore[method-assign]
-
-
 _state = threading.local()
 
 
@@ -210,12 +147,14 @@ class Recorder:
     inputs: dict[int, Record] = field(default_factory=dict)
     fixed: dict[Any, int] = field(default_factory=dict)
     graphs: list[Any] = field(default_factory=list)
+    numbers: dict[int, int] = field(default_factory=dict)
     real: dict[Record, Tensor] = field(default_factory=dict)
     symbols: list[weakref.ref[SymbolicTensor]] = field(default_factory=list)
     measured: set[Record] = field(default_factory=set)
     exact: set[Record] = field(default_factory=set)
     gradients: dict[Record, bool] = field(default_factory=dict)
-    layer_sizes: list[dict[str, Any]] = field(default_factory=list)
+    node_types: list[tuple[int, tuple[Any, ...]]] = field(default_factory=list)
+    layer_sizes: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
     phases: list[Any] = field(default_factory=list)
     writes: dict[Record, Record] = field(default_factory=dict)
     several: list[Record] = field(default_factory=list)
@@ -235,6 +174,11 @@ class Recorder:
         self.casts.clear()
         self.symbols.clear()
         self.diagnose = lambda record: None
+
+    def number(self, graph: Any) -> int:
+        """The number of a real graph among those that the function uses, in the order in which it met them."""
+        numbers = self.numbers
+        return numbers.setdefault(id(graph), len(numbers))
 
     def fix_count(self, count: RowCount) -> None:
         """The trace depends on this count's value."""
@@ -406,8 +350,10 @@ class Recorder:
     def _record(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name == "type_as":  # of the other tensor only the dtype matters
             return self._record(Tensor.to, "to", (args[0], args[1].dtype), kwargs)
+        first = args[1] if name == "__getitem__" else None
+        first = first[0] if isinstance(first, tuple) and first else first
         for bounds in leaves((args, kwargs)):
-            if isinstance(bounds, slice):  # replayed as it is
+            if isinstance(bounds, slice) and bounds is not first:  # of features; of rows it is that of each call
                 for bound in (bounds.start, bounds.stop, bounds.step):
                     if isinstance(bound, RowCount):
                         self.fix_count(bound)
@@ -482,6 +428,8 @@ class Recorder:
                 return x.meta
             if isinstance(x, RowCount):
                 return int.__int__(x)
+            if isinstance(x, slice):
+                return slice(to_meta(x.start), to_meta(x.stop), to_meta(x.step))
             return x
 
         args, kwargs = mapped(to_meta, (args, kwargs))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,16 @@ import torch
 from torch import Tensor
 
 from columba.frontend.batch_norm import OPERATIONS
+from columba.frontend.counts import RealGraph, RowCount, Rows
 from columba.frontend.errors import fail, location
-from columba.frontend.record import Record, Recorder, RowCount, SymbolicTensor, meta_tensor
+from columba.frontend.record import Record, Recorder, SymbolicTensor, meta_tensor
 from columba.frontend.sources import Source
+from columba.frontend.trees import mapped
 from columba.ir.spaces import IndexMap, Space, index_map
 from columba.runtime.eager.views import EdgeView, GraphView, NodeView, linear, only_end
+from columba.runtime.graphs.convert import cat_nodes, nodes_of_type, slices_of
 from columba.runtime.graphs.from_tensors import as_graph
-from columba.runtime.graphs.graph import Graph
+from columba.runtime.graphs.graph import Graph, substituted
 
 
 @dataclass(frozen=True)
@@ -50,11 +53,14 @@ _NOT_TRACED = (
 class TracedGraph(Graph):
     """A graph whose structure is known (square or not, typed or not) and whose sizes are not."""
 
+    number: int
+
     def __init__(self, real: Graph, source: GraphSource, recorder: Recorder) -> None:
-        self._set(_real=real, _source=source, _recorder=recorder, is_square=real.is_square)
+        number = recorder.number(real)
+        self._set(_real=real, _source=source, _recorder=recorder, is_square=real.is_square, number=number)
 
     def _count(self, space: Space) -> RowCount:
-        return RowCount(self._real_count(space), space, self._recorder)
+        return RowCount(self._real_count(space), Rows(space, self.number), self._recorder)
 
     def _real_count(self, space: Space) -> int:
         with torch._C.DisableTorchFunction():
@@ -81,6 +87,29 @@ class TracedGraph(Graph):
     def device(self) -> torch.device:
         return self._real.device
 
+    def split_nodes(self, x: Tensor) -> dict[Any, Tensor]:  # type: ignore[override]
+        names = self._node_types()
+        record = self._recorder.operand(x)
+        return {name: self._by_type("nodes_of_type", nodes_of_type, (record, name)) for name in names}
+
+    def cat_nodes(self, parts: Mapping[Any, Tensor]) -> Tensor:  # type: ignore[override]
+        self._node_types()
+        records = {name: self._recorder.operand(x) for name, x in parts.items()}
+        return self._by_type("cat_nodes", cat_nodes, (records,))
+
+    def _node_types(self) -> tuple[Any, ...]:
+        """The names of the node types, which the trace then depends on."""
+        names = tuple(slices_of(self._real))
+        self._recorder.node_types.append((self.number, names))
+        return names
+
+    def _by_type(self, op: str, function: Callable[..., Tensor], args: tuple[Any, ...]) -> Tensor:
+        """What PyTorch makes of rows by node type: no kernel computes it."""
+        metas = mapped(lambda x: x.meta if isinstance(x, Record) else x, args)
+        with torch._C.DisableTorchFunction():
+            meta = function(self._real, *metas)
+        return self._recorder.add(Record(op, (RealGraph(self.number), *args), {}, meta, location(), function))
+
     def __getattr__(self, name: str) -> Any:
         raise fail(
             f"graph.{name} is not available inside a compiled function; use the views (g.edges, g.nodes, ...), or compute with it outside"
@@ -105,6 +134,13 @@ class TracedGraph(Graph):
 
     def __repr__(self) -> str:
         return f"<traced {self._real!r}>"
+
+
+def traced(graph: Graph) -> TracedGraph:
+    """What stands for a graph in the trace that runs."""
+    found = graph if isinstance(graph, TracedGraph) else substituted(graph)
+    assert isinstance(found, TracedGraph)
+    return found
 
 
 class TracedView:
@@ -137,12 +173,13 @@ class TracedView:
         self, op: str, args: tuple[Any, ...], shape: tuple[int, ...], dtype: torch.dtype, **data: Any
     ) -> SymbolicTensor:
         meta = meta_tensor(shape, dtype)
-        return self._recorder.add(Record(op, args, data, meta, location()))
+        return self._recorder.add(Record(op, args, data, meta, location(), graph=self._graph.number))
 
     def __call__(self, x: Tensor) -> Tensor:
         """Declares ``x`` to have one row per row of this view."""
         record = self._operand(f"declaring a tensor of {self.space} rows", x)
-        return self._recorder.add(Record("declare", (record,), {"space": self.space}, record.meta, location(), _itself))
+        data, number = {"space": self.space}, self._graph.number
+        return self._recorder.add(Record("declare", (record,), data, record.meta, location(), _itself, graph=number))
 
     def _lift(self, name: str, x: Tensor) -> Tensor:
         via = self._map(name)
@@ -406,15 +443,16 @@ def _trace_as_graph(
 
 
 def _check_layer_sizes(recorder: Recorder, graph: Graph, sizes: dict[str, Any]) -> None:
-    real = graph._real if isinstance(graph, TracedGraph) else graph
+    graph = traced(graph)
     kept: dict[str, Any] = {
         k: int.__int__(v) for k, v in sizes.items() if k in ("num_relations", "num_node_types") and v is not None
     }
     if sizes.get("names") is not None:
         kept["names"] = sizes["names"]
-    as_graph(real, **kept)
-    if kept and kept not in recorder.layer_sizes:
-        recorder.layer_sizes.append(kept)
+    as_graph(graph._real, **kept)
+    found = graph.number, kept
+    if kept and found not in recorder.layer_sizes:
+        recorder.layer_sizes.append(found)
 
 
 LANGUAGE: dict[Any, Callable[..., Any]] = {linear: _trace_linear, as_graph: _trace_as_graph, **OPERATIONS}

@@ -2,269 +2,33 @@
 
 from __future__ import annotations
 
-import contextlib
 import inspect
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from columba.frontend import hooks
-from columba.frontend.batch_norm import store
+from columba.frontend.counts import Rows
 from columba.frontend.effects import check_nothing_escaped, no_printing
-from columba.frontend.errors import NothingToCompile, TraceError, defined, fail
+from columba.frontend.errors import NothingToCompile, TraceError, UnsupportedOperation, defined, fail
 from columba.frontend.failed import keep_attempt
-from columba.frontend.guards import Guards, TensorGuard, environment, found
-from columba.frontend.infer import Spaces, infer
+from columba.frontend.guards import Guards, TensorGuard, environment
+from columba.frontend.infer import JOINS, infer, row_carriers
 from columba.frontend.observe import Observer
-from columba.frontend.record import Record, Recorder, RecordingMode, RowCount, SymbolicTensor, is_tracing
+from columba.frontend.parts import cut
+from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, is_tracing
 from columba.frontend.rules import RULES
 from columba.frontend.snapshot import Same, TooLarge, snapshot
-from columba.frontend.sources import Argument, Arguments, Seed, Source, walk
-from columba.frontend.symbolic import LANGUAGE, BuiltGraph, GraphSource, TracedGraph
-from columba.frontend.translate import Translated, translate
+from columba.frontend.sources import Argument, Source, walk
+from columba.frontend.symbolic import LANGUAGE, TracedGraph
+from columba.frontend.traced import Part, Step, Trace, wrong_rows
+from columba.frontend.translate import translate
 from columba.frontend.trees import mapped
-from columba.ir.program.program import Program
-from columba.ir.spaces import Space
+from columba.ir.spaces import WEIGHT_SPACES, Space
 from columba.runtime import autocast
-from columba.runtime.graphs.from_tensors import as_graph
 from columba.runtime.graphs.graph import Graph, substituting
-from columba.runtime.modes import random_states, restore_random_states
-
-
-@dataclass
-class Bound:
-    """One call: the graph, the program's inputs, and the value of every record that PyTorch computes."""
-
-    graph: Graph
-    inputs: list[Tensor]
-    values: dict[Record, Any]
-    call: Arguments
-    fetched: list[tuple[Tensor, int]] = field(default_factory=list)
-
-
-@dataclass
-class Trace:
-    """A traced function.
-
-    Attributes:
-        program: what is compiled.
-        prelude: what PyTorch computes before it, in order: functions of weights and other plain tensors.
-        postlude: what PyTorch computes after it, of values that are one for the whole graph.
-        phases: the hooks that run after all.
-        writes: buffers, and what is stored there once a call has succeeded; ``several`` must have more than one row.
-        device: the kind of device that autocast was looked up for, where it is active for any: its casts are part of the trace.
-    """
-
-    converted: Translated
-    guards: Guards
-    tensors: tuple[tuple[Record, TensorGuard], ...]
-    graphs: tuple[GraphSource, ...]
-    is_square: bool
-    layer_sizes: tuple[dict[str, Any], ...]
-    fixed: dict[Any, int]
-    spaces: Spaces
-    output: Any
-    device: str | None = None
-    phases: tuple[hooks.Phase, ...] = ()
-    writes: tuple[tuple[Record, Record], ...] = ()
-    several: tuple[Record, ...] = ()
-    program: Program = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.program = self.converted.program
-
-    @property
-    def prelude(self) -> list[Record]:
-        return self.converted.prelude
-
-    @property
-    def postlude(self) -> list[Record]:
-        return self.converted.postlude
-
-    # -------------------------------------------------------------------------------------------- calls
-
-    def match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound | None:
-        """The call bound to the program's inputs; None if the trace does not hold for it.
-
-        Raises:
-            ValueError: something that PyTorch computed for this call does not have a row per row of its space.
-        """
-        call = args, kwargs
-        if next(self.guards.mismatches(call), None) is not None:
-            return None
-        values: dict[Record, Any] = {}
-        fetched: list[tuple[Tensor, int]] = []
-        for record, guard in self.tensors:
-            tensor = found(guard.source, call)
-            if self.phases and isinstance(tensor, Tensor):
-                fetched.append((tensor, hooks.version(tensor)))
-            if guard.mismatch(tensor) is not None:
-                return None
-            values[record] = tensor
-        graph = self._graph(call, values)
-        if graph is None or not self._counts_hold(graph, values) or self.device not in (None, graph.device.type):
-            return None
-        before = random_states() if self.prelude else None
-        with self.plain_torch():
-            for record in self.prelude:
-                values[record] = self._replay(record, graph, values)
-        inputs = self._inputs(graph, values)
-        if inputs is None:
-            if before is not None:  # the trace that holds will draw what this one's functions have drawn
-                restore_random_states(before)
-            return None
-        return Bound(graph, inputs, values, call, fetched)
-
-    def difference(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """Why the trace does not hold for a call, in words."""
-        call = args, kwargs
-        for reason in self.guards.mismatches(call):
-            return reason
-        for _, guard in self.tensors:
-            if (mismatch := guard.mismatch(found(guard.source, call))) is not None:
-                return mismatch
-        return "the graph is of another kind, on another device, or has other sizes where the function asked for them"
-
-    def plain_torch(self) -> contextlib.AbstractContextManager[Any]:
-        """A context in which PyTorch casts nothing: what autocast casts is part of the trace."""
-        return contextlib.nullcontext() if self.device is None else autocast.disabled()
-
-    def _graph(self, call: Arguments, values: dict[Record, Any]) -> Graph | None:
-        only: Graph | None = None
-        for source in self.graphs:
-            graph = self._built(source, call, values) if isinstance(source, BuiltGraph) else found(source, call)
-            if not isinstance(graph, Graph) or graph.is_square != self.is_square:
-                return None
-            if only is not None and graph is not only:
-                return None
-            only = graph
-        assert only is not None
-        for sizes in self.layer_sizes:
-            as_graph(only, **sizes)
-        return only
-
-    def _built(self, source: BuiltGraph, call: Arguments, values: dict[Record, Any]) -> Graph:
-        def fetch(s: Any) -> Any:
-            return None if s is None else tuple(map(fetch, s)) if isinstance(s, tuple) else s.fetch(call)
-
-        sizes = {name: mapped(lambda n: self.count(n, None, values), size) for name, size in source.sizes}
-        return as_graph(*(fetch(s) for s in source.tensors), **sizes)
-
-    def count(self, count: Any, graph: Graph | None, values: dict[Record, Any]) -> Any:
-        """A number of rows as it is in this call."""
-        return self._rows(count.of, graph, values) if isinstance(count, RowCount) else count
-
-    def _rows(self, of: Any, graph: Graph | None, values: dict[Record, Any]) -> int:
-        if isinstance(of, tuple):
-            record: Record = of[0]
-            return self._rows(record, graph, values) * record.meta.shape[1:].numel()
-        if isinstance(of, Record):
-            if of in values:
-                return int(values[of].shape[0])
-            space = self.spaces.of.get(of)
-            if space is None or space is Space.ONE or graph is None:
-                return int(of.meta.shape[0])  # of features, or of a tensor whose shape is guarded
-            return graph.count(space)
-        assert graph is not None
-        return graph.count(of)
-
-    def _counts_hold(self, graph: Graph, values: dict[Record, Any]) -> bool:
-        fixed = all(self._rows(of, graph, values) == n for of, n in self.fixed.items())
-        if not fixed or any(self._rows(of, graph, values) == 1 for of in self.several):
-            return False
-        return all(
-            values[record].shape[0] == graph.count(space)
-            for record, space in self.converted.inputs
-            if record is not None and record.source is not None and space is not Space.ONE
-        )
-
-    def _replay(self, record: Record, graph: Graph, values: dict[Record, Any]) -> Any:
-        def actual(x: Any) -> Any:
-            if isinstance(x, Record):
-                return values[x]
-            return self.count(x, graph, values)
-
-        args, kwargs = mapped(actual, (record.args, record.kwargs))
-        assert record.function is not None
-        return record.function(*args, **kwargs)
-
-    def _inputs(self, graph: Graph, values: dict[Record, Any]) -> list[Tensor] | None:
-        inputs: list[Any] = []
-        for (record, space), wanted in zip(self.converted.inputs, self.program.inputs, strict=True):
-            if record is None:
-                inputs.append(None)
-                continue
-            tensor = values[record]
-            features = tensor.shape if space is Space.ONE else tensor.shape[1:]
-            if tuple(features) != wanted.shape or tensor.dim() < (space is not Space.ONE):
-                return None
-            if space is not Space.ONE and tensor.shape[0] != graph.count(space):
-                raise _wrong_rows(record, tensor.shape, space, graph)
-            if tensor.device != graph.device:
-                raise ValueError(
-                    f"{record} is on {tensor.device}, the graph on {graph.device}; move one of them: graph.to({str(tensor.device)!r})"
-                )
-            inputs.append(tensor)
-        # A call that does not match draws no seeds.
-        return [Seed().fetch(((), {}), graph.device) if x is None else x for x in inputs]
-
-    def rebuild(self, bound: Bound, results: Sequence[Tensor]) -> Any:
-        """What the function returns, from the program's results."""
-        values = bound.values
-        values.update(zip(self.converted.results, results, strict=True))
-        with self.plain_torch():
-            for record in self.postlude:
-                values[record] = value = self._replay(record, bound.graph, values)
-                if record.op == "declare" and value.shape[0] != bound.graph.count(record.kwargs["space"]):
-                    raise _wrong_rows(record.operands[0], value.shape, record.kwargs["space"], bound.graph)
-
-        if self.phases:
-            hooks.run(
-                self.phases, values, bound.graph, lambda n: self.count(n, bound.graph, values), self.converted.inner
-            )
-            self.check_unchanged(bound)
-        store(self.writes, values)
-
-        def leaf(x: Any, path: Any) -> Any:
-            if isinstance(x, Record):
-                return values[x]
-            return self.count(x, bound.graph, values)
-
-        return walk(self.output, (), leaf)
-
-    def check_unchanged(self, bound: Bound) -> None:
-        """TraceError if hooks have changed what the trace reads, for which they come too late."""
-        reason = next(self.guards.mismatches(bound.call, but=hooks.HookGuard), None)
-        if reason is None:
-            for (_, guard), (tensor, version) in zip(self.tensors, bound.fetched, strict=True):
-                if found(guard.source, bound.call) is not tensor or hooks.version(tensor) != version:
-                    reason = f"{guard.source} has changed"
-        if reason is not None:
-            names = {hooks.name_of(one.hook.value): None for phase in self.phases for one in phase.hooks}
-            raise TraceError(
-                f"a hook of a module that is called inside a compiled function ({', '.join(names)}) changes what the function reads, and "
-                f"it runs only after the program has: {reason}. Return what it computes, or compute it in forward, or in a hook of the "
-                "compiled module itself"
-            )
-
-
-_DECLARED = {
-    Space.REL: "relations (num_relations)", Space.NTYPE: "node types (num_node_types)", Space.NODE: "nodes", Space.EDGE: "edges",
-    Space.SRC: "source nodes", Space.DST: "destination nodes", Space.GRAPH: "graphs (num_graphs)",
-}  # fmt: skip
-
-
-def _wrong_rows(record: Record, shape: Sequence[int], space: Space, graph: Graph, why: str = "") -> ValueError:
-    kind = _DECLARED.get(space, f"rows of {space}")
-    why = f" ({why})" if why else ""
-    return ValueError(
-        f"{record.where}: {record} has shape {list(shape)}, but is used with one row per row of space {space}{why}, and the graph has "
-        f"{graph.count(space)} {kind}"
-    )
-
 
 # ------------------------------------------------------------------------------------------------ the first call
 
@@ -279,6 +43,8 @@ def trace(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     following: tuple[type, nn.Module | None] | None = None,
+    *,
+    splits: bool = False,
 ) -> Trace:
     """Runs ``fn`` once on symbolic values.
 
@@ -287,6 +53,7 @@ def trace(
         owner: the module whose parameters and buffers the function reads, if it is a method.
         args, kwargs: of the call, without ``owner``.
         following: for a compiled instance, the class whose ``forward`` is traced, and the module that it was made of.
+        splits: whether PyTorch may run, between programs, the torch functions that the language lacks.
 
     Raises:
         TraceError: the function does something that cannot be compiled.
@@ -296,7 +63,7 @@ def trace(
     while True:
         recorder = Recorder(LANGUAGE, device=device, known=RULES)
         try:
-            traced, device = _traced(recorder, fn, owner, args, kwargs, following)
+            traced, device = _traced(recorder, fn, owner, args, kwargs, following, splits)
         finally:  # however it ends
             recorder.close()
         if traced.device in (None, device):
@@ -319,6 +86,7 @@ def _traced(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     following: tuple[type, nn.Module | None] | None,
+    splits: bool,
 ) -> tuple[Trace, str]:
     """The trace, and the kind of device that the graph is on."""
     observer = Observer(fn, owner)
@@ -333,7 +101,7 @@ def _traced(
     modes = environment()
     try:
         output = _run(recorder, observer, fn, args, kwargs, following)
-        return _finished(recorder, observer, fn, owner, arguments, modes, output)
+        return _finished(recorder, observer, fn, owner, arguments, modes, output, splits)
     except Exception as e:
         read = Guards(arguments, modes, observer.checks(), tuple(observer.variables.items()), (), ())
         keep_attempt(e, read, bool(recorder.graphs or observer.graphs), (args, kwargs))
@@ -381,45 +149,90 @@ def _finished(
     arguments: Any,
     modes: tuple[Any, ...],
     output: Any,
+    splits: bool,
 ) -> tuple[Trace, str]:
     """The trace of a function that has run."""
     check_nothing_escaped(recorder.alive)
 
-    graph = _one_graph(recorder, fn)
-    spaces = infer(recorder.records)
+    graphs = _graphs(recorder, fn)
     wanted: list[Record] = list(recorder.writes.values())
     walk(output, (), lambda x, path: wanted.append(x) if isinstance(x, Record) else None)
     for phase in recorder.phases:
         for one in phase.hooks:
             mapped(lambda x: wanted.append(x) if isinstance(x, Record) else None, one.args)
-    converted = translate(_name(fn, owner), recorder.records, spaces, wanted)
-    if not converted.results and not converted.postlude:
+    steps, breaks = _steps(recorder, _name(fn, owner), wanted, splits)
+    parts = [step for step in steps if isinstance(step, Part)]
+    if not any(part.converted.results or part.converted.postlude for part in parts):
         raise NothingToCompile(
             f"{defined(fn)}: {_name(fn, owner)} returns nothing that it computes on the graph's edges or nodes; columba.compile is for "
             "functions that do: return what depends on a lift or a reduction, or call the function without it"
         )
-    _check_rows(converted, graph, spaces)
+    rows: dict[Record, Rows] = {}
+    for part in parts:
+        _check_rows(part, graphs[part.graph])
+        for record, space in part.spaces.of.items():
+            rows.setdefault(record, Rows(space, part.graph))
+        for record in part.spaces.ones:
+            one_row = Rows(part.spaces.of[record], part.graph)
+            recorder.fixed[one_row] = graphs[part.graph].count(one_row.space)
     checks, variables = (*observer.checks(), *recorder.hook_guards), tuple(observer.variables.items())
-    graphs, aliases = _fixed_graphs(observer, recorder), _aliases(observer, recorder)
-    guards = Guards(arguments, modes, checks, variables, aliases, graphs)
-    for record in spaces.ones:
-        recorder.fixed[spaces.of[record]] = graph.count(spaces.of[record])
+    fixed_graphs, aliases = _fixed_graphs(observer, recorder), _aliases(observer, recorder)
+    guards = Guards(arguments, modes, checks, variables, aliases, fixed_graphs)
+    carried, broadcast = _carried(recorder, steps, rows)
     traced = Trace(
-        converted,
+        steps,
         guards,
-        _tensor_guards(recorder, converted, spaces),
-        tuple(dict.fromkeys(g._source for g in recorder.graphs)),
-        graph.is_square,
+        _tensor_guards(recorder, steps, rows, carried),
+        tuple(tuple(dict.fromkeys(g._source for g in recorder.graphs if g.number == n)) for n in range(len(graphs))),
+        tuple(graph.is_square for graph in graphs),
+        tuple(dict.fromkeys(recorder.node_types)),
         tuple(recorder.layer_sizes),
         dict(recorder.fixed),
-        spaces,
+        rows,
         output,
         recorder.device,
         tuple(recorder.phases),
         tuple(recorder.writes.items()),
         tuple(recorder.several),
+        frozenset(broadcast),
+        tuple(breaks.items()),
     )
-    return traced, graph.device.type
+    return traced, graphs[parts[0].graph].device.type
+
+
+def _steps(
+    recorder: Recorder, name: str, wanted: Sequence[Record], splits: bool
+) -> tuple[tuple[Step, ...], dict[Record, str]]:
+    """Programs, and what PyTorch computes between them; and what the language lacks of that, with the reasons."""
+    lacking: dict[Record, str] = {}
+    while True:
+        try:
+            return _parts(recorder, name, wanted, lacking), lacking
+        except UnsupportedOperation as e:
+            record, e.record = e.record, None
+            if not splits or record is None or record.function is None or record in lacking:
+                raise
+            lacking[record] = str(e)
+
+
+def _parts(recorder: Recorder, name: str, wanted: Sequence[Record], lacking: dict[Record, str]) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    done: set[Record] = set()
+    stretches = cut(recorder.records, wanted, lacking)
+    for stretch in stretches:
+        if isinstance(stretch, Record):
+            steps.append(stretch)
+            done.add(stretch)
+            continue
+        spaces = infer(stretch.records, stretch.graph)
+        given = frozenset(done)
+        converted = translate(name, stretch.records, spaces, stretch.wanted, given)
+        if len(stretches) == 1 or converted.results or converted.postlude:
+            steps.append(Part(converted, spaces, stretch.graph, given))
+        else:  # all of it is plain
+            steps += converted.prelude
+        done.update(stretch.records)
+    return tuple(steps)
 
 
 def _name(fn: Callable[..., Any], owner: nn.Module | None) -> str:
@@ -461,7 +274,19 @@ _SIZES = {
     "num_src": Space.SRC, "num_dst": Space.DST, "num_nodes": Space.NODE, "num_edges": Space.EDGE, "num_relations": Space.REL,
     "num_node_types": Space.NTYPE, "num_graphs": Space.GRAPH,
 }  # fmt: skip
-_VIEWS = {"edges", "nodes", "src_nodes", "dst_nodes", "src_rel", "dst_rel", "graphs", "is_square", "device"}
+_VIEWS = {
+    "edges",
+    "nodes",
+    "src_nodes",
+    "dst_nodes",
+    "src_rel",
+    "dst_rel",
+    "graphs",
+    "is_square",
+    "device",
+    "split_nodes",
+    "cat_nodes",
+}
 
 
 def _fixed_graphs(observer: Observer, recorder: Recorder) -> tuple[tuple[Source, Same], ...]:
@@ -472,7 +297,8 @@ def _fixed_graphs(observer: Observer, recorder: Recorder) -> tuple[tuple[Source,
         names = observer.asked_of_graphs.get(i, set())
         graph = used.get(i)
         if graph is not None and names <= _VIEWS | _SIZES.keys():
-            recorder.fixed.update({_SIZES[n]: graph.count(_SIZES[n]) for n in names & _SIZES.keys()})
+            number = recorder.number(graph)
+            recorder.fixed.update({Rows(_SIZES[n], number): graph.count(_SIZES[n]) for n in names & _SIZES.keys()})
         elif names:
             fixed += [(source, Same(source.fetch(((), {})))) for source in sources]
     return tuple(fixed)
@@ -531,44 +357,80 @@ def _output_leaf(recorder: Recorder, value: Any, path: tuple[Any, ...]) -> Any:
     return value
 
 
-def _one_graph(recorder: Recorder, fn: Callable[..., Any]) -> Graph:
-    used = {id(g._real): g._real for g in recorder.graphs}
-    name = getattr(fn, "__qualname__", fn)
+def _graphs(recorder: Recorder, fn: Callable[..., Any]) -> list[Graph]:
+    """The graphs that the function uses, by their numbers."""
+    used: dict[int, Graph] = {g.number: g._real for g in recorder.graphs}
     if not used:
         raise NothingToCompile(
-            f"{defined(fn)}: {name} uses no columba.Graph; pass one, or build it from edge_index with columba.as_graph "
-            "(the shipped layers do)"
+            f"{defined(fn)}: {getattr(fn, '__qualname__', fn)} uses no columba.Graph; pass one, or build it from edge_index with "
+            "columba.as_graph (the shipped layers do)"
         )
-    if len(used) > 1:
-        raise TraceError(f"{defined(fn)}: {name} uses {len(used)} graphs; compile the parts that use one graph each")
-    return next(iter(used.values()))
+    return [used[number] for number in sorted(used)]
 
 
-def _check_rows(converted: Translated, graph: Graph, spaces: Spaces) -> None:
-    for record, space in converted.inputs:
+def _check_rows(part: Part, graph: Graph) -> None:
+    for record, space in part.converted.inputs:
         if record is not None and record.source is not None and space is not Space.ONE:
             shape = record.meta.shape
             if not shape or shape[0] != graph.count(space):
-                raise _wrong_rows(record, shape, space, graph, spaces.why.get(record, ""))
+                raise wrong_rows(record, shape, space, graph, part.spaces.why.get(record, ""))
 
 
 def _diagnose(recorder: Recorder, fn: Callable[..., Any], failed: Record) -> None:
     """Raises what is behind a call that torch refused, if it is something about graphs or spaces."""
     if not recorder.graphs:
         return
-    graph = _one_graph(recorder, fn)
-    records = [*recorder.records, failed]
-    spaces = infer(records)
-    for record in records:
-        space = spaces.of.get(record, Space.ONE)
-        if record.source is not None and space is not Space.ONE and record.meta.shape[:1] != (graph.count(space),):
-            raise _wrong_rows(record, record.meta.shape, space, graph, spaces.why.get(record, ""))
+    graphs = _graphs(recorder, fn)
+    for stretch in cut([*recorder.records, failed], [failed]):
+        if isinstance(stretch, Record):
+            continue
+        spaces, graph = infer(stretch.records, stretch.graph), graphs[stretch.graph]
+        for record, space in spaces.of.items():
+            if record.source is not None and space is not Space.ONE and record.meta.shape[:1] != (graph.count(space),):
+                raise wrong_rows(record, record.meta.shape, space, graph, spaces.why.get(record, ""))
 
 
-def _counted(recorder: Recorder, spaces: Spaces) -> set[Record]:
+def _carried(recorder: Recorder, steps: Sequence[Step], rows: Mapping[Record, Rows]) -> tuple[set[Record], set[Record]]:
+    """Plain tensors that were passed in, and may have any number of rows: all that is made of them are rows of a space, of results, or of
+    what PyTorch computes between programs. Those of the second set must have several: one row could stand for all of another tensor."""
+    replayed = dict.fromkeys(_replayed(steps))
+    users: dict[Record, list[Record]] = {}
+    for record in replayed:
+        for operand in record.operands:
+            users.setdefault(operand, []).append(record)
+    weights = {
+        record
+        for step in steps
+        if isinstance(step, Part)
+        for record, space in step.converted.inputs
+        if record is not None and space in WEIGHT_SPACES
+    }
+    free: set[Record] = set()
+    broadcast: set[Record] = set()
+    for record in (*reversed(replayed), *(r for r in recorder.records if r.source is not None)):
+        uses = users.get(record, ())
+        if any(user in broadcast or (user.op not in JOINS and len(row_carriers(user)) > 1) for user in uses):
+            broadcast.add(record)
+        carries = all(user in free and record in row_carriers(user) for user in uses)
+        if carries and record not in weights and record.meta.dim():
+            free.add(record)
+    found = {r for r in free if r.source is not None and r in users and r not in rows}
+    found -= {r for r in found & broadcast if r.meta.shape[0] == 1}
+    return found, found & broadcast
+
+
+def _replayed(steps: Sequence[Step]) -> list[Record]:
+    """What PyTorch computes."""
+    found: list[Record] = []
+    for step in steps:
+        found += [step] if isinstance(step, Record) else [*step.converted.prelude, *step.converted.postlude]
+    return found
+
+
+def _counted(recorder: Recorder, rows: Mapping[Record, Rows]) -> set[Record]:
     """What plain tensors are computed from whose size the function asked for, and which no call may compute again."""
     found: set[Record] = set()
-    stack = [r for r in recorder.measured if r.source is None and r not in spaces.of]
+    stack = [r for r in recorder.measured if r.source is None and r not in rows]
     while stack:
         for operand in stack.pop().operands:
             if operand not in found:
@@ -577,10 +439,12 @@ def _counted(recorder: Recorder, spaces: Spaces) -> set[Record]:
     return found
 
 
-def _tensor_guards(recorder: Recorder, converted: Translated, spaces: Spaces) -> tuple[tuple[Record, TensorGuard], ...]:
+def _tensor_guards(
+    recorder: Recorder, steps: Sequence[Step], rows: Mapping[Record, Rows], carried: Container[Record]
+) -> tuple[tuple[Record, TensorGuard], ...]:
     """Guards of the tensors that the trace read, or whose sizes it asked for."""
-    replayed = {o for r in (*converted.prelude, *converted.postlude) for o in r.operands}
-    needed = replayed | {r for r, _ in converted.inputs if r is not None} | _counted(recorder, spaces)
+    needed = {o for r in _replayed(steps) for o in r.operands} | _counted(recorder, rows)
+    needed |= {r for step in steps if isinstance(step, Part) for r, _ in step.converted.inputs if r is not None}
     guards = []
     for record in recorder.records:
         if record.source is None:
@@ -588,7 +452,7 @@ def _tensor_guards(recorder: Recorder, converted: Translated, spaces: Spaces) ->
         shape: tuple[int | None, ...] | None = None
         if record in needed or record in recorder.measured:
             shape = tuple(record.meta.shape)
-            if shape and (record in spaces.of or record not in needed):
+            if shape and (record in rows or record in carried or record not in needed):
                 shape = (None, *shape[1:])
         if record in recorder.exact:
             shape = tuple(record.meta.shape)

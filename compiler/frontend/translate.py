@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,10 +38,20 @@ class Translated:
     inner: frozenset[Record]
 
 
-def translate(name: str, records: Sequence[Record], found: Spaces, wanted: Iterable[Record]) -> Translated:
-    """The program that computes those of ``wanted`` that have rows, or are reduced from rows."""
+def translate(
+    name: str, records: Sequence[Record], found: Spaces, wanted: Iterable[Record], given: Container[Record] = ()
+) -> Translated:
+    """The program that computes those of ``wanted`` that have rows, or are reduced from rows.
+
+    Args:
+        name: of the program.
+        records: what may be computed, operands first.
+        found: their spaces.
+        wanted: what is asked for.
+        given: what has been computed before, and is not computed again.
+    """
     wanted = list(dict.fromkeys(wanted))
-    conversion = _Conversion(found, _compiled(records, found, wanted))
+    conversion = _Conversion(found, _compiled(records, found, given), given)
     left = left_to_pytorch(wanted, conversion.compiled.__contains__)
     computed = conversion.compiled - left
     after = _replayed(wanted, lambda r: r in found.of and r not in computed and not conversion.is_input(r))
@@ -53,13 +63,15 @@ def translate(name: str, records: Sequence[Record], found: Spaces, wanted: Itera
     sources = [conversion.origin[i] for i in conversion.inputs]
     roots = [r for r, _ in sources if r is not None]
     roots += [r for r in needed if r not in found.of or conversion.is_input(r)]
-    prelude = _replayed(roots, lambda r: r.source is None)
+    prelude = _replayed(roots, lambda r: r.source is None and r not in given)
     inner = frozenset(o for r in conversion.compiled for o in r.operands if o in conversion.compiled)
     return Translated(program, sources, results, prelude, after, inner)
 
 
-def _is_boundary(found: Spaces, record: Record) -> bool:
-    """Whether a record with rows is computed by PyTorch: nothing that it is computed from has rows."""
+def _is_boundary(found: Spaces, record: Record, given: Container[Record]) -> bool:
+    """Whether a record with rows is computed by PyTorch, nothing that it is computed from having rows, or was computed before."""
+    if record in given:
+        return True
     fixed = record.op in ("lift", "reduce", "segment_softmax", "degree", "declare")
     return not fixed and not any(o in found.of for o in record.operands)
 
@@ -71,7 +83,7 @@ def _reduces(found: Spaces, record: Record) -> bool:
     return record.op == "reduce"
 
 
-def _compiled(records: Sequence[Record], found: Spaces, wanted: Sequence[Record]) -> set[Record]:
+def _compiled(records: Sequence[Record], found: Spaces, given: Container[Record]) -> set[Record]:
     """The records that the program computes: all with rows that something wants; of those reduced to one row, what leads back to rows."""
     users: dict[Record, list[Record]] = {}
     for record in records:
@@ -79,7 +91,7 @@ def _compiled(records: Sequence[Record], found: Spaces, wanted: Sequence[Record]
             users.setdefault(operand, []).append(record)
     compiled: set[Record] = set()
     for record in reversed(records):
-        if record not in found.of or _is_boundary(found, record):
+        if record not in found.of or _is_boundary(found, record, given):
             continue
         plain_after = found.of[record] is Space.ONE and not _reduces(found, record)
         if not plain_after or any(u in compiled for u in users.get(record, ())):
@@ -107,6 +119,7 @@ def _replayed(roots: Iterable[Record], keep: Any) -> list[Record]:
 class _Conversion:
     found: Spaces
     compiled: set[Record]
+    given: Container[Record] = ()
     inputs: list[Input] = field(default_factory=list)
     origin: dict[Input, tuple[Record | None, Space]] = field(default_factory=dict)
     made: dict[tuple[Record, Space], Input] = field(default_factory=dict)
@@ -116,7 +129,7 @@ class _Conversion:
     salts: int = 0
 
     def is_input(self, record: Record) -> bool:
-        return record in self.found.of and _is_boundary(self.found, record)
+        return record in self.found.of and _is_boundary(self.found, record, self.given)
 
     # -------------------------------------------------------------------------------------------- inputs
 
@@ -192,9 +205,8 @@ class _Conversion:
                 whole, n = record.args
                 parts = self.operand(whole)
                 if parts[n] is None:
-                    raise UnsupportedOperation(
-                        f"{record.where}: {whole.op}: only its values are available, not the indices of them"
-                    )
+                    message = f"{record.where}: {whole.op}: only its values are available, not the indices of them"
+                    raise UnsupportedOperation(message, whole)
                 return parts[n]
             case "declare":
                 return self.operand(record.args[0], data["space"]).value
@@ -222,7 +234,8 @@ class _Conversion:
             instead = INSTEAD.get(name, "Rewrite it with others (docs/language.md lists them)")
             raise UnsupportedOperation(
                 f"{record.where}: torch function {name!r} is not supported on rows of a graph. {instead}, or compute it outside the "
-                "compiled function and pass the result in."
+                "compiled function and pass the result in.",
+                record,
             )
 
         def operand(x: Any) -> Any:
@@ -231,12 +244,14 @@ class _Conversion:
         args, kwargs = mapped(operand, (record.args, record.kwargs))
         try:
             return rule(Call(record, self.found.of[record], self.seed), *args, **kwargs)  # type: ignore[no-any-return]
+        except UnsupportedOperation as e:
+            e.record = e.record or record
+            raise
         except (TraceError, NotImplementedError):
             raise
         except (TypeError, ValueError) as e:
-            raise UnsupportedOperation(
-                f"{record.where}: {record.op.strip('_')} is not supported with these arguments: {e}"
-            ) from e
+            message = f"{record.where}: {record.op.strip('_')} is not supported with these arguments: {e}"
+            raise UnsupportedOperation(message, record) from e
 
 
 _LANGUAGE = ("part", "declare", "degree", "lift", "segment_softmax", "reduce")

@@ -6,13 +6,13 @@ import contextlib
 from dataclasses import dataclass, fields
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from columba.calls.function import CompiledFunction
 from columba.calls.options import Options
 from columba.calls.regions import Break, called, named
 from columba.calls.rollback import unchanged
-from columba.calls.specialization import Specialization
+from columba.calls.specialization import Kernels, Specialization
 from columba.calls.specialize import compiled as compiled_as
 from columba.driver import Compilation
 from columba.frontend import Bound
@@ -217,40 +217,62 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
         lists them, and the breaks with their reasons.
     """
     compiled, owner = _compiled(target)
-    found: dict[int, tuple[Any, Any, Explanation]] = {}
+    found: dict[int, tuple[Any, str, list[Explanation]]] = {}
+    lacking: dict[int, list[str]] = {}
 
     def seen(module: Any, function: CompiledFunction, specialization: Specialization, bound: Bound) -> None:
         if id(module) not in found:  # which is kept, for its identity
-            found[id(module)] = module, type(module).__name__, _explanation(function, specialization, bound)
+            kind = (
+                type(module).__name__ if isinstance(module, nn.Module) else specialization.trace.parts[0].program.name
+            )
+            found[id(module)] = module, kind, _explanations(function, specialization, bound)
+            lacking[id(module)] = [reason for _, reason in specialization.trace.breaks]
 
     call_args = args if owner is None else (owner, *args)
     kept = contextlib.nullcontext() if owner is None else unchanged(owner)
     with random_states_kept(), kept:  # a call would draw seeds of dropout; this is none
         breaks = compiled.explained(seen, *call_args, **kwargs)
     root = compiled if owner is None else owner
-    if not breaks:
-        return found[id(root)][2]
     names = named(root)
-    listed = [Region(names.get(i, f"<{kind}>"), kind, explanation) for i, (_, kind, explanation) in found.items()]
-    return RegionsExplanation(tuple(listed), tuple(breaks))
+    regions: list[Region] = []
+    for i, (_, kind, explanations) in found.items():
+        name = names.get(i, f"<{kind}>")
+        for n, explanation in enumerate(explanations, 1):
+            what = kind if len(explanations) == 1 else f"{kind}, program {n} of {len(explanations)}"
+            regions.append(Region(name, what, explanation))
+        breaks += [Break(name, kind, reason) for reason in lacking[i]]
+    if len(regions) == 1 and not breaks:
+        return regions[0].explanation
+    return RegionsExplanation(tuple(regions), tuple(breaks))
 
 
-def _explanation(compiled: CompiledFunction, specialization: Specialization, bound: Bound) -> Explanation:
-    variant, variants = specialization.explain(bound.graph, bound.inputs)
-    compilation = variants.compilation(variant)
-    shown = backend_shown(compiled.options.backend, bound.graph.device)
-    source = compilation.source(ir_dtype(bound.graph.index_dtype), shown.name)
-    replayed = [*specialization.trace.prelude, *specialization.trace.postlude]
-    return Explanation(
-        compilation,
-        tuple(f"%{step.number} = {step}" for step in replayed),
-        source,
-        variant,
-        _costs(variant, variants, bound.graph),
-        bound.graph,
-        compiled.options.fp32_precision,
-        specialization.runs(bound.graph, bound.inputs),
-    )
+def _explanations(compiled: CompiledFunction, specialization: Specialization, bound: Bound) -> list[Explanation]:
+    """One for each program."""
+    found = []
+    for n, (kernels, graph, inputs) in enumerate(specialization.met(bound)):
+        variant, variants = kernels.explain(graph, inputs)
+        shown = backend_shown(compiled.options.backend, graph.device)
+        compilation = variants.compilation(variant)
+        replayed = specialization.trace.replayed if len(specialization.kernels) == 1 else _replayed(specialization, n)
+        found.append(
+            Explanation(
+                compilation,
+                tuple(f"%{step.number} = {step}" for step in replayed),
+                compilation.source(ir_dtype(graph.index_dtype), shown.name),
+                variant,
+                _costs(variant, variants, graph),
+                graph,
+                compiled.options.fp32_precision,
+                kernels.runs(graph, inputs),
+            )
+        )
+    return found
+
+
+def _replayed(specialization: Specialization, number: int) -> list[Any]:
+    """What PyTorch computes for one of several programs, and of its results."""
+    part = specialization.trace.parts[number]
+    return [*part.converted.prelude, *part.converted.postlude]
 
 
 def _costs(chosen: str, variants: Variants, graph: Graph) -> str:
@@ -275,20 +297,34 @@ def _costs(chosen: str, variants: Variants, graph: Graph) -> str:
 def tunable(target: Any, *args: Any, **kwargs: Any) -> tuple[Variants, Graph, Options]:
     """The variants among which a call with these arguments chooses, the graph, and what ``columba.compile`` was asked for."""
     compiled, specialization, bound = _specialized(target, args, kwargs)
-    return specialization.variants_for(bound.graph, bound.inputs), bound.graph, compiled.options
+    kernels, graph, inputs = _only(specialization, bound)
+    return kernels.variants_for(graph, inputs), graph, compiled.options
 
 
 def compile_for(target: Any, *args: Any, **kwargs: Any) -> tuple[Compilation, Graph]:
     """What a target compiles to for these arguments, and the graph among them."""
     _, specialization, bound = _specialized(target, args, kwargs)
-    variant, variants = specialization.explain(bound.graph, bound.inputs)
-    return variants.compilation(variant), bound.graph
+    kernels, graph, inputs = _only(specialization, bound)
+    variant, variants = kernels.explain(graph, inputs)
+    return variants.compilation(variant), graph
 
 
 def variants_for(target: Any, *args: Any, **kwargs: Any) -> tuple[Variants, Graph]:
     """The ways to compile a target for these arguments, and the graph among them."""
     _, specialization, bound = _specialized(target, args, kwargs)
-    return specialization.explain(bound.graph, bound.inputs)[1], bound.graph
+    kernels, graph, inputs = _only(specialization, bound)
+    return kernels.explain(graph, inputs)[1], graph
+
+
+def _only(specialization: Specialization, bound: Bound) -> tuple[Kernels, Graph, list[Tensor]]:
+    """The only program of a call."""
+    found = list(specialization.met(bound))
+    if len(found) > 1:
+        raise AmbiguousError(
+            f"this is compiled as {len(found)} programs, one for each stretch of it along one graph; name a part that uses one graph, or "
+            "compile its layers for themselves"
+        )
+    return found[0]
 
 
 def precision_for(target: Any) -> str | None:

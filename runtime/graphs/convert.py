@@ -356,15 +356,19 @@ def _renumbering(
 
 def split_nodes(graph: NamedGraph, x: Tensor) -> dict[Any, Tensor]:
     """See :meth:`columba.Graph.split_nodes`."""
-    slices = _slices(graph)
+    return {name: nodes_of_type(graph, x, name) for name in slices_of(graph)}
+
+
+def nodes_of_type(graph: NamedGraph, x: Tensor, name: Any) -> Tensor:
+    """The rows of a node tensor that belong to nodes of one type."""
     if x.shape[:1] != (graph.num_nodes,):
         raise ValueError(f"x must have one row for each of {graph.num_nodes} nodes, got shape {list(x.shape)}")
-    return {name: x[rows] for name, rows in slices.items()}
+    return x[slices_of(graph)[name]]
 
 
 def cat_nodes(graph: NamedGraph, parts: Mapping[Any, Tensor]) -> Tensor:
     """See :meth:`columba.Graph.cat_nodes`."""
-    slices = _slices(graph)
+    slices = slices_of(graph)
     unknown = [name for name in parts if name not in slices]
     if unknown:
         raise ValueError(f"the graph has no node type {unknown[0]!r}; it has {', '.join(map(repr, slices))}")
@@ -379,7 +383,8 @@ def cat_nodes(graph: NamedGraph, parts: Mapping[Any, Tensor]) -> Tensor:
     return torch.cat([parts[name] for name in slices if name in parts])
 
 
-def _slices(graph: NamedGraph) -> Mapping[Any, slice]:
+def slices_of(graph: NamedGraph) -> Mapping[Any, slice]:
+    """The range of ids of each named node type."""
     if graph.node_slices is None:
         raise ValueError(
             "this graph was not made from one with named node types (HeteroData, DGL); it has no node_slices"

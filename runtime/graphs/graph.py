@@ -233,7 +233,7 @@ class Graph(Conversions):
     @property
     def edges(self) -> EdgeView:
         """Lifts to edges and reductions over them."""
-        graph = _substituted(self)
+        graph = substituted(self)
         return EdgeView(self) if graph is self else graph.edges
 
     @property
@@ -254,7 +254,7 @@ class Graph(Conversions):
         return self._node_view(Space.NODE if self.is_square else Space.DST)
 
     def _node_view(self, space: Space) -> NodeView:
-        graph = _substituted(self)
+        graph = substituted(self)
         return NodeView(self, space) if graph is self else graph._node_view(space)
 
     @property
@@ -268,14 +268,24 @@ class Graph(Conversions):
         return self._pair_view(Space.DST_REL)
 
     def _pair_view(self, space: Space) -> PairView:
-        graph = _substituted(self)
+        graph = substituted(self)
         return PairView(self, space) if graph is self else graph._pair_view(space)
 
     @property
     def graphs(self) -> GraphView:
         """The graphs of a batch; one that is no batch is one graph."""
-        graph = _substituted(self)
+        graph = substituted(self)
         return GraphView(self) if graph is self else graph.graphs
+
+    def split_nodes(self, x: Tensor) -> dict[Any, Tensor]:
+        graph = substituted(self)
+        return super().split_nodes(x) if graph is self else graph.split_nodes(x)
+
+    def cat_nodes(self, parts: Mapping[Any, Tensor]) -> Tensor:
+        graph = substituted(self)
+        return super().cat_nodes(parts) if graph is self else graph.cat_nodes(parts)
+
+    split_nodes.__doc__, cat_nodes.__doc__ = Conversions.split_nodes.__doc__, Conversions.cat_nodes.__doc__
 
     # -------------------------------------------------------------------------------------------- the rest
 
@@ -382,6 +392,6 @@ def substituting(substitute: Callable[[Graph], Graph]) -> Iterator[None]:
         _substitute.reset(token)
 
 
-def _substituted(graph: Graph) -> Graph:
+def substituted(graph: Graph) -> Graph:
     substitute = _substitute.get()
     return graph if substitute is None else substitute(graph)

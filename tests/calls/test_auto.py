@@ -254,6 +254,7 @@ def test_cpp_kernels_run_on_a_cpu(checks: Checks) -> None:
     graph, x = call()
     torch.testing.assert_close(total(graph, x), total.fn(graph, x))
     specialization, _ = CompiledFunction.specialize(total, graph, x)
-    kinds: list[Any] = [type(r.executable).__name__ for r in specialization.runnables.values()]
+    (kernels,) = specialization.kernels
+    kinds: list[Any] = [type(r.executable).__name__ for r in kernels.runnables.values()]
     assert kinds == ["CppExecutable"]
     assert not checks.jobs

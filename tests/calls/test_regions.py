@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 from compiled import leaf, tensors_of
-from region_models import OTHER, Blocks, Checkpointed, Deep, G, N, Normed, Printing, Value, assert_steps_agree, conv
+from region_models import OTHER, Checkpointed, Deep, G, N, Normed, Printing, Value, assert_steps_agree, conv
 from torch import Tensor, nn
 
 import columba
@@ -27,7 +27,6 @@ pytestmark = pytest.mark.unoptimized
 MODELS: dict[str, tuple[Callable[[], nn.Module], tuple[Any, ...], int]] = {
     "normed": (Normed, (G,), 2),
     "value": (Value, (G,), 2),
-    "blocks": (Blocks, ([G, OTHER],), 2),
     "printing": (Printing, (G,), 1),
     "deep": (Deep, (G,), 4),
     "checkpointed": (Checkpointed, (G,), 1),
@@ -40,9 +39,9 @@ def traced() -> Iterator[list[str]]:
     names: list[str] = []
     original = function.trace
 
-    def counted(fn: Any, owner: Any, *rest: Any) -> Any:
+    def counted(fn: Any, owner: Any, *rest: Any, **options: Any) -> Any:
         names.append(type(owner).__name__)
-        return original(fn, owner, *rest)
+        return original(fn, owner, *rest, **options)
 
     patch = pytest.MonkeyPatch()
     patch.setattr(function, "trace", counted)

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
+from columba.frontend.counts import RowCount
 from columba.frontend.operands import Operand, cast_to, feature_axis, in_one_space, mixes, on_weights
-from columba.frontend.record import RowCount
 from columba.frontend.rules.registry import Call, rule
 from columba.ir.program import build as b
 from columba.ir.program.ops import Concat, Slice, Value

@@ -1,0 +1,360 @@
+"""Traced functions: what runs of a call, and whether a call is one that the trace holds for."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from columba.frontend import hooks
+from columba.frontend.batch_norm import store
+from columba.frontend.counts import RealGraph, RowCount, Rows
+from columba.frontend.errors import TraceError
+from columba.frontend.guards import Guards, TensorGuard, found
+from columba.frontend.infer import Spaces
+from columba.frontend.record import Record
+from columba.frontend.sources import Arguments, Seed, walk
+from columba.frontend.symbolic import BuiltGraph, GraphSource
+from columba.frontend.translate import Translated
+from columba.frontend.trees import mapped
+from columba.ir.program.program import Program
+from columba.ir.spaces import Space
+from columba.runtime import autocast
+from columba.runtime.graphs.from_tensors import as_graph
+from columba.runtime.graphs.graph import Graph
+from columba.runtime.modes import random_states, restore_random_states
+
+
+@dataclass(eq=False)
+class Part:
+    """What is compiled as one program, over one graph.
+
+    Attributes:
+        converted: the program, and what PyTorch computes for it, and of its results.
+        spaces: of the values that it computes, and that it is given.
+        graph: the graph's number.
+        given: what was computed before, and is not computed again.
+    """
+
+    converted: Translated
+    spaces: Spaces
+    graph: int
+    given: frozenset[Record] = frozenset()
+
+    @property
+    def program(self) -> Program:
+        return self.converted.program
+
+
+Step = Part | Record
+"""A part, or what PyTorch computes between parts."""
+
+
+@dataclass
+class Bound:
+    """One call: its graphs, by their numbers; the values known so far; and the inputs of the first part."""
+
+    graphs: tuple[Graph, ...]
+    values: dict[Record, Any]
+    call: Arguments
+    fetched: list[tuple[Tensor, int]] = field(default_factory=list)
+    inputs: list[Tensor] = field(default_factory=list)
+    first: int = 0
+
+    @property
+    def graph(self) -> Graph:
+        """That of the first part."""
+        return self.graphs[self.first]
+
+
+@dataclass
+class Trace:
+    """A traced function.
+
+    Attributes:
+        steps: what runs, in order: programs, and what PyTorch computes between them.
+        graphs: where each graph is found, which may be several places, by its number.
+        square: whether it is square.
+        node_types: the names of a graph's node types, where tensors are taken apart by them; its number stands before.
+        layer_sizes: what layers say of the sizes and names of a graph, likewise.
+        fixed: numbers of rows that the trace depends on.
+        rows: what has a row for each row of a space, and of which graph.
+        several_rows: plain tensors that must have more than one row.
+        writes: buffers, and what is stored there once a call has succeeded; ``several`` must have more than one row.
+        phases: the hooks that run after all.
+        device: the kind of device that autocast was looked up for, where it is active for any: its casts are part of the trace.
+        breaks: what the language lacks, and PyTorch therefore runs, with the reasons.
+    """
+
+    steps: tuple[Step, ...]
+    guards: Guards
+    tensors: tuple[tuple[Record, TensorGuard], ...]
+    graphs: tuple[tuple[GraphSource, ...], ...]
+    square: tuple[bool, ...]
+    node_types: tuple[tuple[int, tuple[Any, ...]], ...]
+    layer_sizes: tuple[tuple[int, dict[str, Any]], ...]
+    fixed: dict[Any, int]
+    rows: dict[Record, Rows]
+    output: Any
+    device: str | None = None
+    phases: tuple[hooks.Phase, ...] = ()
+    writes: tuple[tuple[Record, Record], ...] = ()
+    several: tuple[Record, ...] = ()
+    several_rows: frozenset[Record] = frozenset()
+    breaks: tuple[tuple[Record, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        self.parts = tuple(step for step in self.steps if isinstance(step, Part))
+        self.inner = frozenset().union(*(part.converted.inner for part in self.parts))
+        self._computes = any(part.converted.prelude for part in self.parts[:1]) or isinstance(self.steps[0], Record)
+
+    @property
+    def program(self) -> Program:
+        """The only program."""
+        (part,) = self.parts
+        return part.program
+
+    @property
+    def replayed(self) -> list[Record]:
+        """All that PyTorch computes."""
+        found: list[Record] = []
+        for step in self.steps:
+            found += [step] if isinstance(step, Record) else [*step.converted.prelude, *step.converted.postlude]
+        return found
+
+    # -------------------------------------------------------------------------------------------- calls
+
+    def match(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound | None:
+        """The call bound to the first program's inputs; None if the trace does not hold for it.
+
+        Raises:
+            ValueError: something that PyTorch computed for this call does not have a row per row of its space.
+        """
+        call = args, kwargs
+        if next(self.guards.mismatches(call), None) is not None:
+            return None
+        values: dict[Record, Any] = {}
+        fetched: list[tuple[Tensor, int]] = []
+        for record, guard in self.tensors:
+            tensor = found(guard.source, call)
+            if self.phases and isinstance(tensor, Tensor):
+                fetched.append((tensor, hooks.version(tensor)))
+            if guard.mismatch(tensor) is not None:
+                return None
+            if record in self.several_rows and tensor.shape[0] == 1:  # which could stand for as many as there are
+                return None
+            values[record] = tensor
+        graphs = self._graphs(call, values)
+        if graphs is None or not self._counts_hold(graphs, values):
+            return None
+        bound = Bound(graphs, values, call, fetched, first=self.parts[0].graph)
+        before = random_states() if self._computes else None
+        for step in self.steps:
+            if isinstance(step, Record):
+                self.compute((step,), bound)
+                continue
+            inputs = self.inputs(step, bound)
+            if inputs is None:
+                if before is not None:  # the trace that holds will draw what this one's functions have drawn
+                    restore_random_states(before)
+                return None
+            bound.inputs = inputs
+            break
+        return bound
+
+    def runs(self, bound: Bound) -> Iterator[tuple[int, Part, list[Tensor]]]:
+        """The parts of a call, numbered, each with its inputs; what one gives goes to :meth:`finish` before the next is asked for."""
+        number, is_bound = 0, False
+        for step in self.steps:
+            if isinstance(step, Part):
+                inputs = self.inputs(step, bound) if is_bound else bound.inputs
+                if inputs is None:
+                    raise TraceError(self._other_features(step, bound))
+                yield number, step, inputs
+                number, is_bound = number + 1, True
+            elif is_bound:
+                self.compute((step,), bound)
+
+    def difference(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Why the trace does not hold for a call, in words."""
+        call = args, kwargs
+        for reason in self.guards.mismatches(call):
+            return reason
+        for _, guard in self.tensors:
+            if (mismatch := guard.mismatch(found(guard.source, call))) is not None:
+                return mismatch
+        return "the graph is of another kind, on another device, or has other sizes where the function asked for them"
+
+    def plain_torch(self) -> contextlib.AbstractContextManager[Any]:
+        """A context in which PyTorch casts nothing: what autocast casts is part of the trace."""
+        return contextlib.nullcontext() if self.device is None else autocast.disabled()
+
+    def _graphs(self, call: Arguments, values: dict[Record, Any]) -> tuple[Graph, ...] | None:
+        graphs: list[Graph] = []
+        for sources, is_square in zip(self.graphs, self.square, strict=True):
+            only: Graph | None = None
+            for source in sources:
+                graph = self._built(source, call, values) if isinstance(source, BuiltGraph) else found(source, call)
+                if not isinstance(graph, Graph) or graph.is_square != is_square:
+                    return None
+                if only is not None and graph is not only:
+                    return None
+                only = graph
+            if only is None or self.device not in (None, only.device.type):
+                return None
+            graphs.append(only)
+        for number, names in self.node_types:
+            if tuple(graphs[number].node_slices or ()) != names:
+                return None
+        for number, sizes in self.layer_sizes:
+            as_graph(graphs[number], **sizes)
+        return tuple(graphs)
+
+    def _built(self, source: BuiltGraph, call: Arguments, values: dict[Record, Any]) -> Graph:
+        def fetch(s: Any) -> Any:
+            return None if s is None else tuple(map(fetch, s)) if isinstance(s, tuple) else s.fetch(call)
+
+        sizes = {name: mapped(lambda n: self.count(n, (), values), size) for name, size in source.sizes}
+        return as_graph(*(fetch(s) for s in source.tensors), **sizes)
+
+    def count(self, count: Any, graphs: Sequence[Graph], values: dict[Record, Any]) -> Any:
+        """A number of rows, a slice up to one, or a graph, as it is in this call; anything else as it is."""
+        if isinstance(count, RealGraph):
+            return graphs[count.number]
+        if isinstance(count, slice):
+            return slice(*(self.count(n, graphs, values) for n in (count.start, count.stop, count.step)))
+        return self._rows(count.of, graphs, values) if isinstance(count, RowCount) else count
+
+    def _rows(self, of: Any, graphs: Sequence[Graph], values: dict[Record, Any]) -> int:
+        if isinstance(of, tuple):
+            record: Record = of[0]
+            return self._rows(record, graphs, values) * record.meta.shape[1:].numel()
+        if isinstance(of, Record):
+            if of in values:
+                return int(values[of].shape[0])
+            rows = self.rows.get(of)
+            if rows is None or rows.space is Space.ONE or not graphs:
+                return int(of.meta.shape[0])  # of features, or of a tensor whose shape is guarded
+            of = rows
+        assert isinstance(of, Rows)
+        return graphs[of.graph].count(of.space)
+
+    def _counts_hold(self, graphs: Sequence[Graph], values: dict[Record, Any]) -> bool:
+        fixed = all(self._rows(of, graphs, values) == n for of, n in self.fixed.items())
+        if not fixed or any(self._rows(of, graphs, values) == 1 for of in self.several):
+            return False
+        return all(
+            values[record].shape[0] == graphs[part.graph].count(space)
+            for part in self.parts
+            for record, space in part.converted.inputs
+            if record is not None and record.source is not None and space is not Space.ONE
+        )
+
+    def compute(self, records: Sequence[Record], bound: Bound) -> None:
+        """Has PyTorch compute some records."""
+        if not records:
+            return
+        values = bound.values
+
+        def actual(x: Any) -> Any:
+            return values[x] if isinstance(x, Record) else self.count(x, bound.graphs, values)
+
+        with self.plain_torch():
+            for record in records:
+                args, kwargs = mapped(actual, (record.args, record.kwargs))
+                assert record.function is not None
+                values[record] = value = record.function(*args, **kwargs)
+                if record.op == "declare" and record.graph is not None:
+                    graph, space = bound.graphs[record.graph], record.kwargs["space"]
+                    if value.shape[0] != graph.count(space):
+                        raise wrong_rows(record.operands[0], value.shape, space, graph)
+
+    def inputs(self, part: Part, bound: Bound) -> list[Tensor] | None:
+        """The inputs of a part's program, for which PyTorch computes what it must; None where their features are not those of the trace."""
+        self.compute(part.converted.prelude, bound)
+        graph = bound.graphs[part.graph]
+        inputs: list[Any] = []
+        for (record, space), wanted in zip(part.converted.inputs, part.program.inputs, strict=True):
+            if record is None:
+                inputs.append(None)
+                continue
+            tensor = bound.values[record]
+            features = tensor.shape if space is Space.ONE else tensor.shape[1:]
+            if tuple(features) != wanted.shape or tensor.dim() < (space is not Space.ONE):
+                return None
+            if space is not Space.ONE and tensor.shape[0] != graph.count(space):
+                raise wrong_rows(record, tensor.shape, space, graph)
+            if tensor.device != graph.device:
+                raise ValueError(
+                    f"{record} is on {tensor.device}, the graph on {graph.device}; move one of them: graph.to({str(tensor.device)!r})"
+                )
+            inputs.append(tensor)
+        # A call that does not match draws no seeds.
+        return [Seed().fetch(((), {}), graph.device) if x is None else x for x in inputs]
+
+    def _other_features(self, part: Part, bound: Bound) -> str:
+        for (record, space), wanted in zip(part.converted.inputs, part.program.inputs, strict=True):
+            if record is not None and tuple(bound.values[record].shape[space is not Space.ONE :]) != wanted.shape:
+                shape = list(bound.values[record].shape)
+                return (
+                    f"{record.where}: {record} has shape {shape} in this call, and had features of shape {list(wanted.shape)} when the "
+                    "function was traced; pass what its features depend on as an argument whose shape says it"
+                )
+        return "the inputs of a program have other features than when the function was traced"
+
+    def finish(self, part: Part, bound: Bound, results: Sequence[Tensor]) -> None:
+        """Takes a part's results, and has PyTorch compute what follows from them alone."""
+        bound.values.update(zip(part.converted.results, results, strict=True))
+        self.compute(part.converted.postlude, bound)
+
+    def rebuild(self, bound: Bound) -> Any:
+        """What the function returns, once all steps are done."""
+        values = bound.values
+        if self.phases:
+            hooks.run(
+                self.phases,
+                values,
+                lambda n: self.count(n, bound.graphs, values),
+                self.inner,
+            )
+            self.check_unchanged(bound)
+        store(self.writes, values)
+
+        def leaf(x: Any, path: Any) -> Any:
+            return values[x] if isinstance(x, Record) else self.count(x, bound.graphs, values)
+
+        return walk(self.output, (), leaf)
+
+    def check_unchanged(self, bound: Bound) -> None:
+        """TraceError if hooks have changed what the trace reads, for which they come too late."""
+        reason = next(self.guards.mismatches(bound.call, but=hooks.HookGuard), None)
+        if reason is None:
+            for (_, guard), (tensor, version) in zip(self.tensors, bound.fetched, strict=True):
+                if found(guard.source, bound.call) is not tensor or hooks.version(tensor) != version:
+                    reason = f"{guard.source} has changed"
+        if reason is not None:
+            names = {hooks.name_of(one.hook.value): None for phase in self.phases for one in phase.hooks}
+            raise TraceError(
+                f"a hook of a module that is called inside a compiled function ({', '.join(names)}) changes what the function reads, and "
+                f"it runs only after the program has: {reason}. Return what it computes, or compute it in forward, or in a hook of the "
+                "compiled module itself"
+            )
+
+
+_DECLARED = {
+    Space.REL: "relations (num_relations)", Space.NTYPE: "node types (num_node_types)", Space.NODE: "nodes", Space.EDGE: "edges",
+    Space.SRC: "source nodes", Space.DST: "destination nodes", Space.GRAPH: "graphs (num_graphs)",
+}  # fmt: skip
+
+
+def wrong_rows(record: Record, shape: Sequence[int], space: Space, graph: Graph, why: str = "") -> ValueError:
+    """The error for a tensor that does not have one row per row of a space."""
+    kind = _DECLARED.get(space, f"rows of {space}")
+    why = f" ({why})" if why else ""
+    return ValueError(
+        f"{record.where}: {record} has shape {list(shape)}, but is used with one row per row of space {space}{why}, and the graph has "
+        f"{graph.count(space)} {kind}"
+    )
