@@ -296,6 +296,8 @@ class CompiledFunction:
                 raise
             if len(known) == MANY_TRACES:
                 _warn_many_traces(self, known[0].trace.difference(rest, kwargs))
+            if made.trace.breaks:
+                regions.tell_split(self._name(owner), len(made.kernels), [why for _, why in made.trace.breaks])
             known.insert(0, made)
             del known[MOST_TRACES:]
             return made, bound

@@ -232,6 +232,14 @@ class Regions:
         LOG.info("%s runs as %s, with PyTorch between:\n%s", what, count, "\n".join(lines))
 
 
+def tell_split(what: str, programs: int, reasons: list[str]) -> None:
+    """One message about a trace that has torch functions between its programs."""
+    count = f"{programs} program{'' if programs == 1 else 's'}"
+    LOG.info(
+        "%s runs as %s, with PyTorch between:\n%s", what, count, "\n".join(f"  in PyTorch: {why}" for why in reasons)
+    )
+
+
 def named(root: Any) -> dict[int, str]:
     """The path of each module within another, by its identity."""
     if not isinstance(root, nn.Module):

@@ -78,8 +78,9 @@ class Specialization:
         for n, part, inputs in self.trace.runs(bound):
             graph = bound.graphs[part.graph]
             yield self.kernels[n], graph, inputs
-            if n + 1 < len(self.kernels):
-                self.trace.finish(part, bound, self._in_pytorch(part.program, inputs, graph))
+            if n + 1 == len(self.kernels):
+                return
+            self.trace.finish(part, bound, self._in_pytorch(part.program, inputs, graph))
 
     def runnable(self, graph: Graph, inputs: Sequence[Tensor], backend: Backend = CPP) -> Runnable:
         """The kernels of the only part: see :meth:`Kernels.runnable`."""

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from columba.frontend.errors import TraceError
+from columba.frontend.errors import UnsupportedOperation
 from columba.frontend.record import Record
 from columba.ir.node import Node, rewrite
 from columba.ir.program import build as b
@@ -40,7 +40,7 @@ class Operand:
         return len(self.value.shape) + self.has_rows
 
 
-class MixesRows(TraceError):
+class MixesRows(UnsupportedOperation):
     """An operation would mix the rows of a space."""
 
 

@@ -17,8 +17,13 @@ from dataclasses import dataclass, field
 from columba.frontend.record import Record
 from columba.ir.spaces import TYPE_SPACES
 
-BY_TYPE = ("cat_nodes", "nodes_of_type")
-"""What PyTorch always does between programs: it joins tables of node types, and takes them apart."""
+
+def chooses_rows(record: Record) -> bool:
+    """Whether a record joins or cuts tables of rows, which PyTorch always does, between programs: it moves no data, or copies it once."""
+    if record.op == "__getitem__":
+        rows = record.args[1][0] if isinstance(record.args[1], tuple) and record.args[1] else record.args[1]
+        return isinstance(rows, slice) and not (rows.start is None and rows.stop is None and rows.step is None)
+    return record.op in ("cat_nodes", "nodes_of_type")
 
 
 @dataclass
@@ -48,7 +53,7 @@ def cut(
     """
     wanted = list(dict.fromkeys(wanted))
     graphs = {r.graph for r in records if r.graph is not None}
-    if len(graphs) <= 1 and not any(r in in_pytorch or r.op in BY_TYPE for r in records):
+    if len(graphs) <= 1 and not any(r in in_pytorch or chooses_rows(r) for r in records):
         return [Stretch(min(graphs, default=0), list(records), wanted)]
     needed = _reached(wanted)
     places = _Places([r for r in records if r in needed], in_pytorch)
@@ -110,7 +115,7 @@ class _Places:
 
     def _is_left(self, record: Record) -> bool:
         whole = record.operands[0] if record.op == "part" else record
-        return whole in self.in_pytorch or whole.op in BY_TYPE
+        return whole in self.in_pytorch or chooses_rows(whole)
 
     def _place(self, record: Record) -> None:
         """By what a record is computed from."""
