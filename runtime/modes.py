@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -126,3 +127,13 @@ def random_states_kept() -> Iterator[None]:
         yield
     finally:
         restore_random_states(before)
+
+
+def skipped_by_dynamo(function: Any, recursive: bool = False) -> None:
+    """Dynamo does not compile a function by itself (nor, ``recursive``, what it calls), though it may read it as part of its callers."""
+    inside: Any = torch._C._dynamo.eval_frame  # in C: this does not load Dynamo
+    if hasattr(inside, "set_code_exec_strategy"):
+        skip, default = inside._FrameAction.SKIP, inside._FrameAction.DEFAULT
+        inside.set_code_exec_strategy(
+            function.__code__, inside._FrameExecStrategy(skip, skip if recursive else default)
+        )

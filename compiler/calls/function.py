@@ -12,16 +12,19 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.compiler import is_dynamo_compiling
 
+from columba.calls import dynamo as within_dynamo
 from columba.calls import regions
 from columba.calls.options import Options
+from columba.calls.region_code import new_regions
 from columba.calls.regions import Break, Failure, Failures, Regions, Seen
 from columba.calls.rollback import State
 from columba.calls.shortcut import MISSED
 from columba.calls.specialization import Specialization
 from columba.calls.warn import warn_once
 from columba.frontend import Attempt, Bound, NothingToCompile, TraceError, hooks, is_tracing, trace, trace_error_in
-from columba.runtime.modes import without_transforms
+from columba.runtime.modes import skipped_by_dynamo, without_transforms
 
 MOST_TRACES = 64
 """Traces that a function, or a module, keeps: those used last. A Python argument that never repeats would make them grow for ever."""
@@ -68,6 +71,8 @@ class CompiledFunction:
         self._told: weakref.WeakSet[Any] = weakref.WeakSet()
         self._intercepts: weakref.WeakSet[Any] = weakref.WeakSet()
         self._lock = threading.RLock()
+        self.regions = new_regions()
+        self._method = _method_of(self)
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.is_method = True
@@ -75,13 +80,24 @@ class CompiledFunction:
             self.__module__, self.__qualname__ = owner.__module__, f"{owner.__qualname__}.{name}"
 
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
-        return self if owner is None else types.MethodType(self, owner)
+        return self if owner is None else self._method.__get__(owner)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.__qualname__ if _has_its_name(self) else super().__reduce_ex__(protocol)
 
     def __getstate__(self) -> dict[str, Any]:
-        left_out = ("_own", "_of_modules", "_failures", "_told", "_intercepts", "_lock", "fn", "__wrapped__")
+        left_out = (
+            "_own",
+            "_of_modules",
+            "_failures",
+            "_told",
+            "_intercepts",
+            "_lock",
+            "regions",
+            "_method",
+            "fn",
+            "__wrapped__",
+        )
         # A bound method is pickled as "its name, looked up on the object", which by then is this very function.
         parts = (self.fn.__func__, self.fn.__self__) if isinstance(self.fn, types.MethodType) else (self.fn,)
         return {**{k: v for k, v in self.__dict__.items() if k not in left_out}, "fn": parts}
@@ -96,8 +112,8 @@ class CompiledFunction:
         return f"<columba.compile({getattr(self.fn, '__qualname__', self.fn)}), backend={self.options.backend!r}>"
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling():  # torch.compile would trace what traces, and look into what is kept
-            return torch._dynamo.disable(self.__call__)(*args, **kwargs)  # type: ignore[no-untyped-call]
+        if is_dynamo_compiling():
+            return within_dynamo.call(self, args, kwargs)
         if is_tracing():  # part of a larger compiled function
             return self.current()(*args, **kwargs)
         dynamo: Any = sys.modules.get("torch._dynamo.eval_frame")
@@ -358,6 +374,9 @@ class CompiledFunction:
         return None, args
 
 
+skipped_by_dynamo(CompiledFunction.__get__)  # what it would make of the method alone calls itself
+
+
 class Forward(CompiledFunction):
     """``forward`` of the modules of a class, as the class has it at each call."""
 
@@ -397,6 +416,17 @@ def _late(error: Exception, found: tuple[Specialization, Bound]) -> Exception:
         specialization, bound = found
         cause.attempt = Attempt(specialization.trace.guards, met_graph=True).of_later_calls(bound.call)
     return error
+
+
+def _method_of(function: CompiledFunction) -> Callable[..., Any]:
+    """A function as Python's own, of which it makes methods: PyTorch's tools ask methods for their code, and Dynamo reads it."""
+
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    forward.__name__ = forward.__qualname__ = getattr(function, "__name__", "forward")
+    forward.compiled = function  # type: ignore[attr-defined]
+    return forward
 
 
 def _has_its_name(function: CompiledFunction) -> bool:

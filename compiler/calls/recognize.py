@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,9 +11,10 @@ from torch import nn
 
 from columba.calls.shortcut import MISSED, LongWay, Shortcut, Writer
 from columba.frontend import Attempt
-from columba.frontend.guards import Guards
+from columba.frontend.guards import Guards, environment, found
 from columba.frontend.hooks import HookGuard
-from columba.frontend.sources import Arguments
+from columba.frontend.snapshot import Same, snapshot
+from columba.frontend.sources import Arguments, Source
 from columba.runtime.graphs.graph import Graph
 
 _RAREST = 256
@@ -52,13 +55,49 @@ class _GuardWriter(Writer):
     def graph_argument(self, expression: str, graph: Graph) -> None:
         self.unless(f"type({expression}) is {self.constant(Graph)}")
 
-    def code(self) -> Shortcut:
-        """Returns MISSED for calls that it does not know."""
+    def code(self, whole: bool = True) -> Shortcut:
+        """Returns MISSED for calls that it does not know; looks at arguments and PyTorch's modes only as part of the ``whole``."""
         if any(isinstance(check, HookGuard) for check in self.trace.guards.checks):
             raise LongWay
-        self.unless(f"environment() == {self.constant(self.trace.guards.environment)}")
-        self.arguments()
+        if whole:
+            self.unless(f"environment() == {self.constant(self.trace.guards.environment)}")
+            self.arguments()
         self.write("try:")
         self.checks()
         self.write("except NOT_THERE: return MISSED")
         return self.build()
+
+
+class Holds:
+    """Whether what a trace depends on, beside its arguments and PyTorch's modes, is as it was: for those who guard these themselves.
+
+    Args:
+        guards: of the trace.
+        call: arguments like those of the call: the objects among them are looked into.
+        owner: the module whose method was called.
+        places: sources that must still give the same objects.
+    """
+
+    def __init__(
+        self, guards: Guards, call: Arguments, owner: nn.Module | None, places: tuple[tuple[Source, Any], ...]
+    ) -> None:
+        self.guards, self.call = guards, call
+        self.owner = None if owner is None else weakref.ref(owner)
+        self.places = [(source, Same(value)) for source, value in places]
+        self._code: Shortcut | None = None
+        try:
+            self._code = _GuardWriter(guards, call, owner).code(whole=False)
+        except LongWay:
+            self._code = None
+
+    @property
+    def still(self) -> bool:
+        owner = None if self.owner is None else self.owner()
+        if self.owner is not None and owner is None:
+            return False
+        if any(found(source, self.call) is not same.value for source, same in self.places):
+            return False
+        if self._code is not None and self._code(owner, *self.call) is not MISSED:
+            return True
+        parts = replace(self.guards, arguments=snapshot(self.call, by_value=True), environment=environment())
+        return next(parts.mismatches(self.call), None) is None

@@ -103,6 +103,12 @@ def keeps_account(filename: str) -> str | None:
 
 
 @functools.lru_cache(maxsize=4096)
+def is_of_torch_compile(code: types.CodeType) -> bool:
+    """Whether ``torch.compile`` puts this code in the place of what it is given."""
+    return code.co_name == "compile_wrapper" and code.co_filename.endswith("/torch/_dynamo/eval_frame.py")
+
+
+@functools.lru_cache(maxsize=4096)
 def is_library_module(name: str | None, classes: bool = False) -> bool:
     """Whether a module belongs to a library; of the standard library's ``classes``, those that only hold data do not count."""
     root = (name or "").split(".")[0]

@@ -29,6 +29,7 @@ from columba.frontend.code import (
     disables,
     is_library,
     is_library_module,
+    is_of_torch_compile,
     is_own,
     keeps_account,
     names_of,
@@ -412,6 +413,11 @@ class Observer:
             elif disables(code) is not None and (name := _disabled(frame)) is not None:
                 raise fail(
                     f"{name} is marked with torch.compiler.disable, to run as it is; call it outside the compiled function"
+                )
+            elif is_of_torch_compile(code):
+                raise fail(
+                    "what is called here is compiled by torch.compile, into kernels of its own. Call what it was made of (of a module, its "
+                    "_orig_mod), which becomes part of the program, or call it outside the compiled function"
                 )
             elif code in (impure.CALL_MODULE, hooks.call_module.__code__) and ("hooks", 0) not in self._entered:
                 self._entered["hooks", 0] = code  # type: ignore[index]

@@ -345,7 +345,7 @@ def _compiled(target: Any) -> tuple[CompiledFunction, nn.Module | None]:
         return _method(type(target).forward, is_model=True), target
     owner = getattr(target, "__self__", None)
     if isinstance(owner, nn.Module):
-        return _method(target.__func__), owner
+        return _method(getattr(target.__func__, "compiled", target.__func__)), owner
     return (target if isinstance(target, CompiledFunction) else compiled_as(target, Options())), None
 
 

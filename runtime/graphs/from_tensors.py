@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 from torch.overrides import handle_torch_function, has_torch_function
 
 from columba.runtime.graphs.graph import Graph
@@ -146,6 +147,32 @@ def seen_tensors(tensors: Sequence[Tensor], graph: Graph) -> list[Seen] | None:
     return _recent.seen(tensors, graph)
 
 
+class TensorGraph:
+    """What :func:`as_graph` gives while Dynamo reads it: tensors, of which the operator that the call becomes makes the graph."""
+
+    FIELDS = ("edge_index", "edge_type", "node_type", "num_nodes", "num_relations", "num_node_types", "names")
+
+    def __init__(
+        self,
+        edge_index: Any,
+        edge_type: Any,
+        node_type: Any,
+        num_nodes: Any,
+        num_relations: Any,
+        num_node_types: Any,
+        names: Any,
+    ) -> None:
+        self.edge_index, self.edge_type, self.node_type = edge_index, edge_type, node_type
+        self.num_nodes, self.num_relations, self.num_node_types = num_nodes, num_relations, num_node_types
+        self.names = names
+
+    def parts(self) -> tuple[tuple[Any, Any, Any], tuple[tuple[str, Any], ...]]:
+        """The tensors, and the sizes by their names."""
+        return (self.edge_index, self.edge_type, self.node_type), tuple(
+            (name, getattr(self, name)) for name in self.FIELDS[3:]
+        )
+
+
 def as_graph(
     edge_index: Graph | Tensor,
     edge_type: Tensor | None = None,
@@ -163,6 +190,8 @@ def as_graph(
     reading them once; a :class:`columba.Graph` needs no such check. On a GPU, where a comparison would wait for the device, tensors are
     recognized by their version alone.
     """
+    if is_dynamo_compiling() and not isinstance(edge_index, Graph):
+        return TensorGraph(edge_index, edge_type, node_type, num_nodes, num_relations, num_node_types, names)  # type: ignore[return-value]
     is_graph = isinstance(edge_index, Graph)
     if is_graph and (edge_type is not None or node_type is not None):
         raise ValueError("a Graph holds its types; give edge_type and node_type only with an edge_index tensor")

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_dynamo_compiling
 
 from columba.ir.counts import Counts
 from columba.ir.indices import IndexArray, Segments
@@ -20,7 +21,8 @@ from columba.runtime.graphs.checks import checked_topology
 from columba.runtime.graphs.conversions import Conversions
 from columba.runtime.graphs.index_arrays import IndexArrays
 from columba.runtime.graphs.names import listed
-from columba.runtime.modes import outside_modes
+from columba.runtime.graphs.tokens import new_token
+from columba.runtime.modes import outside_modes, skipped_by_dynamo
 
 
 class Graph(Conversions):
@@ -68,6 +70,7 @@ class Graph(Conversions):
     _arrays: IndexArrays
     _kept: dict[str, Any]
     _slices: dict[Any, slice] | None
+    _token: Tensor
 
     def __init__(
         self,
@@ -84,6 +87,11 @@ class Graph(Conversions):
         batch: Tensor | tuple[Tensor, Tensor] | None = None,
         num_graphs: int | None = None,
     ) -> None:
+        if is_dynamo_compiling():
+            torch._dynamo.graph_break(  # type: ignore[no-untyped-call]
+                msg="columba: a columba.Graph is made inside of torch.compile, which reads ids of tensors; use "
+                "columba.as_graph(edge_index, edge_type, num_nodes=..., num_relations=...), or make it outside"
+            )
         relations, kinds = listed("relation_names", relation_names), listed("node_type_names", node_type_names)
         with outside_modes():  # a graph that is made under inference mode, say, may be trained on later
             topology = checked_topology(
@@ -102,6 +110,7 @@ class Graph(Conversions):
             relation_names=relations,
             node_type_names=kinds,
             _slices=None if node_slices is None else dict(node_slices),
+            _token=new_token(self),
             **_of_structure(IndexArrays(topology)),
         )
 
@@ -302,7 +311,7 @@ class Graph(Conversions):
     def __copy__(self) -> Graph:
         """Another object for the same edges: what has been prepared for them is shared, since neither can be changed."""
         other = object.__new__(type(self))
-        other._set(**vars(self))
+        other._set(**{**vars(self), "_token": new_token(other)})
         return other
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Graph:
@@ -360,6 +369,9 @@ def _copies(ids: Tensor | tuple[Tensor, Tensor] | None) -> Any:
         if isinstance(ids, tuple):
             return tuple(t.to(torch.int64, copy=True) for t in ids)
         return None if ids is None else ids.to(torch.int64, copy=True)
+
+
+skipped_by_dynamo(Graph.__init__, recursive=True)
 
 
 def is_on(device: torch.device, wanted: torch.device) -> bool:

@@ -67,7 +67,7 @@ def test_work_of_a_product_and_of_a_sum() -> None:
 def variants(layer: Any, g: columba.Graph) -> Variants:
     x = torch.randn(g.num_nodes, layer.in_channels)
     with torch.no_grad():
-        specialization, _ = columba.compile(layer, backend="cpp").forward.__func__.specialize(layer, x, g)
+        specialization, _ = type(columba.compile(layer, backend="cpp")).forward.specialize(layer, x, g)
     names = [i.name for i in specialization.trace.program.inputs]
     return Variants(specialization.trace.program, names, recipes_for({}))
 

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch._dynamo
 from torch import Tensor, nn
 
 import columba
@@ -226,6 +227,26 @@ def make_fx(m: Layer, g: columba.Graph) -> None:
 
     for mode in ("real", "fake", "symbolic"):
         may_fail(lambda mode=mode: make_fx(lambda h: m(g, h), tracing_mode=mode)(features()))  # type: ignore[misc]
+
+
+@disturbance
+def torch_compile(m: Layer, g: columba.Graph) -> None:
+    def broken(*args: Any) -> Any:
+        raise RuntimeError("a backend that fails")
+
+    fails(lambda: torch.compile(m, fullgraph=True, backend=broken)(g, features()))
+    torch._dynamo.reset()
+    whole = torch.compile(m, fullgraph=True, backend="aot_eager")
+    whole(g, features()).sum().backward()
+    fails(lambda: whole(g, torch.ones(NODES + 1, SIZE)))
+    out = whole(g, features())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("columba.runtime.opaque._owned", broken)
+        fails(lambda: out.sum().backward())
+        fails(lambda: whole(g, features()))
+    with torch.no_grad():
+        whole(g, features())
+    torch._dynamo.reset()
 
 
 @disturbance
