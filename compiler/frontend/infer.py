@@ -244,7 +244,7 @@ def row_carriers(record: Record) -> list[Record]:
             return list(operands) if (record.kwargs.get("dim", args[1] if len(args) > 1 else None)) == 0 else []
         case "cat_nodes" | "nodes_of_type":
             return list(operands)
-        case "embedding" | "cumsum" | "cumprod" | "sort" | "argsort" | "flip":
+        case "embedding" | "one_hot" | "cumsum" | "cumprod" | "sort" | "argsort" | "flip":
             return [operands[0]]
     return _row_operands(Spaces(), record)
 

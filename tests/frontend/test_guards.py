@@ -116,6 +116,53 @@ def test_what_does_not_matter_does_not_retrace() -> None:
     assert traces_of(function, compiled) == 1
 
 
+IDS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "embedding": lambda w, ids: F.embedding(ids, w),
+    "rows of a table": lambda w, ids: w[ids],
+    "one-hot": lambda w, ids: F.one_hot(ids, 5).double() @ w,
+    "several columns": lambda w, ids: sum(F.embedding(c, w) for c in torch.stack([ids, 4 - ids], 1).unbind(1)),
+    "as numbers": lambda w, ids: F.embedding(ids.int().unsqueeze(-1).long().select(-1, 0), w),
+    "sums of ids": lambda w, ids: F.embedding(ids + 4 - 2 * ids, w),
+}
+"""Features of nodes that PyTorch makes of ids."""
+
+
+@pytest.mark.parametrize("how", IDS)
+def test_ids_of_any_number_of_nodes_do_not_retrace(how: str) -> None:
+    """Ids have a row for each node because of what is made of them; a batch of other graphs has others."""
+
+    def layer(g: columba.Graph, ids: Tensor, w: Tensor) -> Tensor:
+        return g.edges.sum(g.edges.src(IDS[how](w, ids)))
+
+    compiled = columba.compile(layer, backend="torch")
+    for graph in GRAPHS.values():
+        if graph.num_nodes != 1:  # one row could stand for all of another tensor: that is another trace
+            assert_same(compiled, layer, [graph, torch.arange(graph.num_nodes) % 5, leaf(5, 3)])
+    assert traces_of(compiled) == 1
+    with pytest.raises(ValueError, match=f"one row per row of space node.*the graph has {N} nodes"):
+        compiled(G, torch.zeros(N + 1, dtype=torch.long), leaf(5, 3))
+
+
+def test_a_table_of_another_size_retraces() -> None:
+    """What is not carried to the rows is guarded in all of its dimensions."""
+
+    def layer(g: columba.Graph, ids: Tensor, w: Tensor) -> Tensor:
+        return g.edges.sum(g.edges.src(F.embedding(ids, w) / w.sum(0).numel())) * w.shape[0]
+
+    compiled = columba.compile(layer, backend="torch")
+    for rows in (5, 7, 5):
+        assert_same(compiled, layer, [G, torch.arange(N) % 5, leaf(rows, 3)])
+    assert traces_of(compiled) == 2
+
+    def counted(g: columba.Graph, ids: Tensor, w: Tensor) -> Tensor:
+        return g.edges.sum(g.edges.src(F.embedding(ids, w) * ids.shape[0]))
+
+    compiled = columba.compile(counted, backend="torch")
+    for name in ("random", "hub", "random"):
+        assert_same(compiled, counted, [GRAPHS[name], torch.arange(GRAPHS[name].num_nodes) % 5, leaf(5, 3)])
+    assert traces_of(compiled) == 2
+
+
 @pytest.mark.parametrize(
     "second", [leaf(N, 4), leaf(N, 3, dtype=torch.float32), leaf(N, 3, 2)], ids=["width", "dtype", "rank"]
 )
