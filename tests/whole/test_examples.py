@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import importlib.util
 import os
 import pkgutil
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 import columba
 
@@ -45,6 +49,61 @@ def test_entity_classification(model: str) -> None:
     assert accuracy > majority
     assert ("epoch, eager" in out) == (compare == "--compare")
     assert "peak memory" in out
+
+
+def sampled() -> Any:
+    spec = importlib.util.spec_from_file_location("sampled", ROOT / "examples/sampled.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["sampled"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.slow
+def test_sampled_training_learns() -> None:
+    out = run("examples/sampled.py", "--steps", "14", "--features", "16", "--hidden", "8", "--batch-size", "128")
+    first, last, _ = map(float, re.search(r"^columba: loss (.*) to (.*), (.*) ms a step$", out, re.MULTILINE).groups())
+    assert last < 0.9 * first
+
+
+def test_sampled_blocks_are_parts_of_the_graph() -> None:
+    example = sampled()
+    torch.manual_seed(0)
+    index, kinds = torch.randint(50, (2, 400)), torch.randint(3, (400,))
+    nothing = torch.zeros(50)
+    task = example.Task(index, kinds, 3, nothing, nothing, torch.arange(0, 50, 2))
+    known = {tuple(e) for e in torch.cat([index, kinds[None]]).t().tolist()}
+    degree = index[1].bincount(minlength=50)
+    seeds = []
+    for batch in example.Sampler(task, (4, 100), 7):
+        seeds += batch.nodes[: batch.seeds].tolist()
+        sizes = [(b.num_src, b.num_dst) for b in batch.blocks]
+        assert sizes == [(len(batch.nodes), sizes[1][0]), (sizes[1][0], batch.seeds)]
+        for block, fanout in zip(batch.blocks, (4, 100), strict=True):
+            met = batch.nodes[block.edge_index]
+            assert {tuple(e) for e in torch.cat([met, block.edge_type[None]]).t().tolist()} <= known
+            counts = block.edge_index[1].bincount(minlength=block.num_dst)
+            assert counts.tolist() == degree[batch.nodes[: block.num_dst]].clamp(max=fanout).tolist()
+    assert sorted(seeds) == task.train.tolist()
+
+
+def test_subgraphs_of_pyg_are_cut_into_blocks() -> None:
+    # What NeighborLoader gives for the seeds 0, 1: nodes 2, 3 one step away, node 4 two steps; edges in the order in which they were met.
+    index, kinds = torch.tensor([[2, 3, 1, 4, 2], [0, 0, 1, 2, 3]]), torch.arange(5)
+    sub = SimpleNamespace(
+        edge_index=index,
+        edge_type=kinds,
+        n_id=torch.arange(10, 15),
+        batch_size=2,
+        num_sampled_nodes=[2, 2, 1],
+        num_sampled_edges=[3, 2],
+    )
+    batch = sampled().blocks_of(sub)
+    assert [(b.num_src, b.num_dst, b.edge_index.tolist(), b.edge_type.tolist()) for b in batch.blocks] == [
+        (5, 4, index.tolist(), [0, 1, 2, 3, 4]),
+        (4, 2, index[:, :3].tolist(), [0, 1, 2]),
+    ]
+    assert (batch.nodes.tolist(), batch.seeds) == ([10, 11, 12, 13, 14], 2)
 
 
 MODULES = [m.name for m in pkgutil.walk_packages(columba.__path__, "columba.") if not m.name.endswith("__main__")]
