@@ -53,7 +53,7 @@ class Model(nn.Module):
 
     def __init__(self, is_broken: bool = False) -> None:
         super().__init__()
-        self.first = columba.nn.RGATConv(SIZE, SIZE, R)
+        self.first = columba.nn.RGCNConv(SIZE, SIZE, R)
         self.norm = nn.LayerNorm(SIZE)
         self.second = columba.nn.RGCNConv(SIZE, SIZE, R)
         self.is_broken = is_broken

@@ -98,11 +98,10 @@ def saving() -> None:
     assert_equal(gradients(other), gradients(eager))
 
 
-@case(TRAINING, "`torch.nn.utils.parametrize`, `parametrizations.weight_norm`, `spectral_norm`, `nn.utils.weight_norm`")
+@case(TRAINING, "`torch.nn.utils.parametrize`, `parametrizations.weight_norm`")
 def parametrizations() -> None:
     for make in (
         lambda m: nn.utils.parametrizations.weight_norm(m.second, "weight"),
-        lambda m: nn.utils.parametrizations.spectral_norm(m.second, "weight"),
         lambda m: nn.utils.parametrize.register_parametrization(m.first, "weight", _Doubled()),
     ):
         eager = model()
