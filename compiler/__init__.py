@@ -12,11 +12,13 @@
 from columba import datasets, nn
 from columba.api import Explanation, compile, explain, inspect, tune
 from columba.frontend import TraceError, UnsupportedOperation
+from columba.runtime.config import config
 from columba.runtime.eager.views import linear
 from columba.runtime.graphs.batches import batch, unbatch
 from columba.runtime.graphs.from_tensors import as_graph
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.graphs.names import TypeNames
+from columba.runtime.logs import configure as _configure
 
 __version__ = "0.1.0"
 
@@ -29,6 +31,7 @@ __all__ = [
     "as_graph",
     "batch",
     "compile",
+    "config",
     "datasets",
     "explain",
     "inspect",
@@ -37,3 +40,5 @@ __all__ = [
     "tune",
     "unbatch",
 ]
+
+_configure()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-import os
 from collections.abc import Callable
 from typing import Any, overload
 
 import torch
 
-from columba.calls.options import DISABLE, Options, check_dynamic, settings_of
+from columba.calls.options import Options, check_dynamic, settings_of
 from columba.calls.specialize import F, M, compiled, uncompiled
 from columba.inspection.explain import Explanation, explain, tunable
 from columba.inspection.inspection import inspect
 from columba.passes.recipes import Recipe
 from columba.runtime.backends import CHOICES, Backend, choice_named
+from columba.runtime.config import config
 from columba.runtime.graphs.graph import Graph
 from columba.tuning.cases import case_of
 from columba.tuning.records import Records, TuningRecord
@@ -149,11 +149,7 @@ def compile(
     check_dynamic(dynamic)
     autotune, cuda_graphs = settings_of(mode, autotune, cuda_graphs)
     options = Options(backend, passes, memory_budget, recipe, autotune, fp32_precision, cuda_graphs, fullgraph)
-    make = (
-        uncompiled
-        if disable or os.environ.get(DISABLE, "0") not in ("", "0")
-        else functools.partial(compiled, options=options)
-    )
+    make = uncompiled if disable or config.disable else functools.partial(compiled, options=options)
     return make if target is None else make(target)
 
 

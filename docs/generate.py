@@ -26,6 +26,8 @@ from columba.ir.program.program import Program
 from columba.ir.spaces import Space
 from columba.passes.pipeline import Pass, Pipeline
 from columba.passes.recipes import LEVEL_1, LEVEL_2
+from columba.runtime.config import SETTINGS
+from columba.runtime.logs import LOGS
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
@@ -161,6 +163,23 @@ def functions() -> str:
     )
 
 
+def settings() -> str:
+    """The settings of a process."""
+    rows = ["| `columba.config.` | environment | |", "|---|---|---|"]
+    rows += [f"| `{name}` | `{one.variable}` | {one.about} |" for name, one in SETTINGS.items()]
+    return "\n".join(rows) + "\n"
+
+
+def logs() -> str:
+    """The loggers."""
+    return (
+        "\n".join(
+            ["| logger | what it tells |", "|---|---|", *(f"| `columba.{n}` | {what} |" for n, what in LOGS.items())]
+        )
+        + "\n"
+    )
+
+
 def tools() -> str:
     """What the cases of ``tests/tools`` expect of the tools of PyTorch."""
     added = [str(ROOT), str(ROOT / "tests")]
@@ -186,6 +205,8 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "modules": modules,
     "functions": functions,
     "pipeline": pipeline,
+    "settings": settings,
+    "logs": logs,
     "tools": tools,
 }
 

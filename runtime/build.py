@@ -22,6 +22,8 @@ import torch
 from columba.runtime.cache import cache_dir, find, get_or_make, remove
 from columba.runtime.fingerprint import fingerprint
 from columba.runtime.library import check, load
+from columba.runtime.logs import logger
+from columba.runtime.progress import progress
 
 FLAGS = (
     "-std=c++17",
@@ -47,6 +49,11 @@ class CompilerNotFound(RuntimeError):
 class BuildError(RuntimeError):
     """There is a C++ compiler, and no library that can be loaded came of it; holds the command and what the compiler said."""
 
+
+LOG = logger("build")
+
+TITLE = "// Columba: "
+"""How the source of kernels begins; the name of their plan follows."""
 
 PATIENCE = 300.0
 """Seconds that the compiler may take."""
@@ -193,6 +200,16 @@ def build_emitted(text: str, emit: Callable[[], Sequence[str]]) -> ctypes.CDLL:
 
 def _compile(compiler: str, sources: Sequence[str]) -> bytes:
     """The shared library of sources, made in a folder of this process alone, which nobody else clears."""
+    begin = time.perf_counter()
+    first = sources[0].partition("\n")[0]
+    what = first.removeprefix(TITLE) if first.startswith(TITLE) else "Columba itself"
+    with progress(f"compiling the kernels of {what}"):
+        content = _library(compiler, sources)
+    LOG.info("the kernels of %s are compiled, in %.1f s", what, time.perf_counter() - begin)
+    return content
+
+
+def _library(compiler: str, sources: Sequence[str]) -> bytes:
     try:
         with _workplace() as name:
             folder = Path(name)
@@ -202,6 +219,7 @@ def _compile(compiler: str, sources: Sequence[str]) -> bytes:
             for text, source in zip(texts, sources, strict=True):
                 text.write_text(source, encoding="utf-8")
             commands = [compile_command(compiler, text, made) for text, made in zip(texts, objects, strict=True)]
+            LOG.debug("%s", "\n".join(map(shlex.join, commands)))
             _compiled(commands, name)
             command = link_command(compiler, objects, target)
             _compiled([command], name)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from columba.runtime import cache_folder
+from columba.runtime.config import config
 
 STALE_SECONDS = 3600
 """Temporary files older than this were left by processes that died."""
@@ -35,13 +36,9 @@ ATTEMPTS = 5
 
 
 def cache_dir() -> Path:
-    """``$COLUMBA_CACHE_DIR``, or ``columba`` in the user's cache folder."""
-    given = os.environ.get("COLUMBA_CACHE_DIR")
-    if not given:
-        import platformdirs  # which is not needed, nor need be there, where the folder is said
-
-        given = platformdirs.user_cache_dir("columba", appauthor=False)
-    return Path(os.path.expanduser(given))
+    """``columba.config.cache_dir``: ``$COLUMBA_CACHE_DIR``, or ``columba`` in the user's cache folder."""
+    folder: Path = config.cache_dir
+    return folder
 
 
 def get_or_make(key: str, suffix: str, make: Callable[[], bytes], patience: float | None = None) -> bytes:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import logging
 import threading
 import weakref
 from collections.abc import Sequence
 
 from torch import Tensor
 
-from columba.ir.counts import SPACES
+from columba.ir.counts import SPACES, Counts
 from columba.ir.plan.plan import Plan, spaces_of
 from columba.ir.plan.planned import Planned, copied
 from columba.ir.types import DType
@@ -18,7 +19,10 @@ from columba.runtime.executable import Launcher
 from columba.runtime.fast_path import ProgramOnGraph
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.host import run_host_program
+from columba.runtime.logs import logger
 from columba.runtime.operators import CompiledProgram, Direction
+
+LOG = logger("memory")
 
 
 class Runnable:
@@ -71,6 +75,16 @@ class Runnable:
     def _prepare(self, graph: Graph) -> ProgramOnGraph:
         index = [graph.structure.index(a) for a in self.arrays]
         counts = [graph.count(space) if space in self.spaces else 0 for space in SPACES]
+        if LOG.isEnabledFor(logging.INFO):
+            rows, outputs = Counts(counts), self.program.forward.outputs
+            results, kept = (
+                sum(map(rows.bytes, types))
+                for types in (outputs[: self.program.results], outputs[self.program.results :])
+            )
+            LOG.info(
+                "%s on %s: %d bytes of results, %d bytes kept for the gradient beside inputs and results, %d bytes of index arrays",
+                self.planned.name, graph, results, kept, sum(x.nbytes for x in index),
+            )  # fmt: skip
         return ProgramOnGraph(self.program, index, counts, graph.structure)
 
     def __call__(self, inputs: Sequence[Tensor], graph: Graph) -> list[Tensor]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 import threading
 import types
@@ -24,7 +25,10 @@ from columba.calls.shortcut import MISSED
 from columba.calls.specialization import Specialization
 from columba.calls.warn import warn_once
 from columba.frontend import Attempt, Bound, NothingToCompile, TraceError, hooks, is_tracing, trace, trace_error_in
+from columba.runtime.logs import logger
 from columba.runtime.modes import skipped_by_dynamo, without_transforms
+
+TRACES, GUARDS, RECOMPILES = logger("traces"), logger("guards"), logger("recompiles")
 
 MOST_TRACES = 64
 """Traces that a function, or a module, keeps: those used last. A Python argument that never repeats would make them grow for ever."""
@@ -310,6 +314,7 @@ class CompiledFunction:
                 ):
                     e.args = (f"{e} ({OF_FUNCTIONS})",)
                 raise
+            self._tell(made, known, rest, kwargs)
             if len(known) == MANY_TRACES:
                 _warn_many_traces(self, known[0].trace.difference(rest, kwargs))
             if made.trace.breaks:
@@ -317,6 +322,20 @@ class CompiledFunction:
             known.insert(0, made)
             del known[MOST_TRACES:]
             return made, bound
+
+    def _tell(
+        self, made: Specialization, known: list[Specialization], rest: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """Logs a new trace."""
+        if known and RECOMPILES.isEnabledFor(logging.INFO):
+            why = known[0].trace.difference(rest, kwargs)
+            RECOMPILES.info("%s has %d traces, and is traced again because %s", _name_of(self), len(known), why)
+        TRACES.info("%s is traced", _name_of(self))
+        if GUARDS.isEnabledFor(logging.INFO):
+            read = ", ".join(dict.fromkeys(str(source) for source, _ in made.trace.guards.variables))
+            GUARDS.info(
+                "the trace of %s holds for its arguments, and while nothing changes of: %s", _name_of(self), read
+            )
 
     def _check_may_trace(
         self, owner: nn.Module | None, known: list[Specialization], rest: tuple[Any, ...], kwargs: dict[str, Any]

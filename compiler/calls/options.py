@@ -10,9 +10,6 @@ from columba.passes.recipes import Recipe
 from columba.runtime.backends import PRECISIONS, Choice, choice_named
 from columba.selection.variants import parse_choices, recipes_for
 
-DISABLE = "COLUMBA_DISABLE"
-"""The environment variable that makes ``columba.compile`` give back what it is given."""
-
 MODES: dict[str, dict[str, bool]] = {
     "default": {},
     "max-autotune": {"autotune": True},

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import sys
 import threading
 import types
@@ -26,8 +25,9 @@ from columba.calls.recognize import Recognizer
 from columba.frontend import Attempt, hooks
 from columba.frontend.code import disables
 from columba.runtime.graphs.graph import Graph, substituting
+from columba.runtime.logs import logger
 
-LOG = logging.getLogger("columba.regions")
+LOG = logger("regions")
 
 MOST_FAILURES = 16
 """Traces that may fail for a module in training, or in evaluation, before it is taken for one that is outside of the language."""

@@ -17,10 +17,13 @@ from columba.ir.program.program import Program
 from columba.passes.pipeline import discover
 from columba.passes.program.merge_linears import MergeLinears
 from columba.passes.recipes import LEVEL_1, LEVEL_2, Recipe
+from columba.runtime.logs import logger
 from columba.selection import plan_cache
 from columba.selection.cost import formula_seconds
 from columba.selection.rates import CPU, Rates, known_rates, machine_rates, rates_key, typical_rates
 from columba.selection.work import WorkFormula, plan_formula, united
+
+LOG, TRACES = logger("variants"), logger("traces")
 
 REQUIRED = ("expand_softmax", "legalize_linear")
 """What lowering relies on; these passes cannot be forbidden."""
@@ -107,6 +110,9 @@ class Variants:
     origins: dict[str, str] = field(default_factory=dict)
     formulas: dict[str, WorkFormula] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        TRACES.debug("with gradients of %s:\n%s", ", ".join(self.wrt) or "nothing", self.program)
+
     def compilation(self, name: str) -> Compilation:
         if name not in self.compiled:
             self.compiled[name] = compile_program(self.program, self.wrt, self.recipes[name], self.saving)
@@ -185,6 +191,7 @@ class Variants:
             return self.best(counts, self._rates(counts, device))
 
         chosen = plan_cache.stored_choice(self.stored_key, counts, rates_key(device), choose)
+        LOG.info("%s: %s is chosen of %s", self.program.name, chosen, "; ".join(names))
         return chosen if chosen in names else choose()
 
     def _rates(self, counts: Counts, device: torch.device) -> Rates:
@@ -202,6 +209,7 @@ class Variants:
     def best(self, counts: Counts, rates: Rates) -> str:
         """The variant that is predicted to be the fastest; one of the later ones only if it promises :data:`MARGIN`."""
         costs = self.costs(counts, rates)
+        LOG.debug("%s is predicted to take %s", self.program.name, costs)
         first = next(iter(costs))
         fastest = min(costs, key=costs.__getitem__)
         return fastest if costs[fastest] < (1 - MARGIN) * costs[first] else first

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import warnings
 from dataclasses import dataclass, field
 
@@ -10,12 +9,13 @@ import torch
 
 from columba.runtime.escape import plain
 from columba.runtime.graphs.graph import Graph
+from columba.runtime.logs import logger
 from columba.selection.variants import Variants
 from columba.tuning.cases import bucket, device_name, program_hash, versions
 from columba.tuning.decisions import BadDecision, parse_decision
 from columba.tuning.records import Damaged, Records, RecordsError, TuningRecord
 
-log = logging.getLogger("columba.tuning")
+log = logger("tuning")
 
 
 @dataclass

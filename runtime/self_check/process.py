@@ -12,15 +12,12 @@ import tempfile
 import time
 from pathlib import Path
 
+from columba.runtime.config import config
 from columba.runtime.self_check.job import Job, Message, Verdict
 from columba.runtime.subprocesses import python
 
 START_SECONDS = 120.0
 """How long the process may take until it has imported everything and has the device."""
-
-SILENT_SECONDS = 300.0
-"""How long one step may take (to compile a kernel, to run one and compare), before it is taken for hung. ``COLUMBA_SELF_CHECK_TIMEOUT``
-sets another number of seconds."""
 
 OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 """Signals by which others, the kernel that runs out of memory among them, end a process."""
@@ -34,14 +31,12 @@ class CouldNotCheck(RuntimeError):
 
 
 def silent_seconds() -> float:
-    """``$COLUMBA_SELF_CHECK_TIMEOUT``, or :data:`SILENT_SECONDS`; ValueError where that is no positive number."""
-    given = os.environ.get("COLUMBA_SELF_CHECK_TIMEOUT", "").strip()
-    try:
-        found = float(given) if given else SILENT_SECONDS
-    except ValueError:
-        found = 0.0
-    if not 0 < found < float("inf"):
-        raise ValueError(f"COLUMBA_SELF_CHECK_TIMEOUT={given} is no positive number of seconds")
+    """How long one step may take, to compile a kernel or to run one, before it is taken for hung: ``columba.config.self_check_timeout``.
+
+    Raises:
+        ValueError: ``$COLUMBA_SELF_CHECK_TIMEOUT`` is no positive number.
+    """
+    found: float = config.self_check_timeout
     return found
 
 
@@ -77,7 +72,9 @@ def _checked(job_file: str, folder: str, patience: float) -> Verdict:
         with open(output, "wb") as printed:
             process = subprocess.Popen(
                 command(job_file, writer),
-                env={name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"},  # of other code
+                env={
+                    name: value for name, value in config.environment().items() if name != "PYTHONWARNINGS"
+                },  # of other code
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=subprocess.STDOUT,

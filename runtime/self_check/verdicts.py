@@ -9,8 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-import logging
-import os
 import sys
 import threading
 from collections.abc import Iterator
@@ -23,28 +21,23 @@ from columba.codegen.triton import Module
 from columba.ir.plan.planned import Planned
 from columba.ir.types import DType
 from columba.runtime import cache
+from columba.runtime.config import config
 from columba.runtime.escape import plain
 from columba.runtime.fingerprint import fingerprint
+from columba.runtime.logs import logger
 from columba.runtime.self_check.job import Job, Verdict
 from columba.runtime.self_check.process import CouldNotCheck, check
 from columba.runtime.triton.functions import settled_precision, version
 
-log = logging.getLogger("columba.self_check")
-
-MODES = ("0", "1", "force")
+log = logger("self_check")
 
 WAIT = 3600.0
 """Seconds that a process waits for another one that checks the same kernels: it may compile some hundred."""
 
 
 def mode() -> str:
-    """``$COLUMBA_SELF_CHECK``; ValueError where that is none of :data:`MODES`."""
-    given = os.environ.get("COLUMBA_SELF_CHECK", "").strip() or "1"
-    if given not in MODES:
-        raise ValueError(
-            f"COLUMBA_SELF_CHECK={given} is not known: 0 runs kernels unchecked, 1 checks those of each program once (the default), "
-            "force checks them again"
-        )
+    """``columba.config.self_check``; ValueError where ``$COLUMBA_SELF_CHECK`` is none of :data:`SELF_CHECKS`."""
+    given: str = config.self_check
     return given
 
 
