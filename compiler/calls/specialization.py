@@ -25,6 +25,7 @@ from columba.runtime.graphs.graph import Graph
 from columba.runtime.graphs.sorts import start_building_sorts
 from columba.runtime.program import Runnable
 from columba.runtime.reference import evaluate
+from columba.runtime.transforms import wants_gradient
 from columba.selection.variants import Variants
 from columba.tuning.lookup import Recorded
 from columba.tuning.records import RecordsError
@@ -232,7 +233,7 @@ class Kernels:
     def _variants(self, graph: Graph, inputs: Sequence[Tensor]) -> tuple[_VariantsKey, Variants]:
         program = self.program
         grad = torch.is_grad_enabled() and not torch.is_inference_mode_enabled()
-        wrt = tuple(i.name for i, x in zip(program.inputs, inputs, strict=True) if grad and x.requires_grad)
+        wrt = tuple(i.name for i, x in zip(program.inputs, inputs, strict=True) if grad and wants_gradient(x))
         budget = self.options.memory_budget
         sizes = None if budget is None or not wrt else tuple(graph.counts().values())
         key = (wrt, sizes)

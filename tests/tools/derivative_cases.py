@@ -55,7 +55,7 @@ def jacrev() -> None:
 
 @case(SECTION, "`torch.func.vmap` over features", note="a run of the kernels for each element of the batch")
 def vmap() -> None:
-    agree(lambda call: torch.func.vmap(call)(BATCH), ("function", "decorated", "shipped", "model"))
+    agree(lambda call: torch.func.vmap(call)(BATCH))
     with torch.no_grad():
         agree(lambda call: torch.func.vmap(call)(BATCH))
     agree(
@@ -93,18 +93,9 @@ def _place(module: torch.nn.Module, name: str) -> int:
     return [n for n, _ in module.named_parameters()].index(name)
 
 
-@case(SECTION, "`vmap` over `stack_module_state`", note="an ensemble that is evaluated")
+@case(SECTION, "`vmap` over `stack_module_state`", note="an ensemble that is evaluated, or trained")
 def ensemble() -> None:
     _ensemble(requires_grad=False)
-
-
-@case(
-    SECTION,
-    "`vmap` over `stack_module_state`, trained",
-    THROUGH_PYTORCH,
-    note="gradients that are taken outside of `vmap`",
-)
-def trained_ensemble() -> None:
     _ensemble(requires_grad=True)
 
 
