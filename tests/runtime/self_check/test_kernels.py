@@ -90,6 +90,20 @@ def test_layers_pass_on_a_tiny_graph(layer: str, heads: int) -> None:
     assert found.passed, found
 
 
+def test_readouts_are_checked_on_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of several graphs, whatever the program was compiled for."""
+
+    def readout(g: columba.Graph, x: Tensor) -> Tensor:
+        return g.nodes.max(x * g.nodes.graph(g.nodes.sum(x, to="graph")), to="graph")
+
+    sizes: list[int] = []
+    check = KernelCheck._check_on
+    monkeypatch.setattr(KernelCheck, "_check_on", lambda self, g, s: (sizes.append(g.num_graphs), check(self, g, s)))
+    graph = Graph(torch.tensor([[0, 1], [1, 0]]))
+    assert verdict_on(job_of(readout, graph, torch.randn(2, 2), samples=[TINY], grad=False)).passed
+    assert sizes == [5]
+
+
 def test_bipartite_graphs_and_index_arrays_of_64_bits() -> None:
     def maximum(g: columba.Graph, x: Tensor) -> Tensor:
         return g.edges.max(g.edges.src(x))
@@ -303,10 +317,15 @@ def test_kernels_that_round_to_the_other_side_of_a_boundary_pass() -> None:
 # ------------------------------------------------------------------------------------------------ graphs
 
 
+@pytest.mark.parametrize("batch", [False, True])
 @pytest.mark.parametrize("square", [True, False])
-def test_what_is_on_the_graphs(square: bool) -> None:
+def test_what_is_on_the_graphs(square: bool, batch: bool) -> None:
     for one in (*SMALL, TINY):
-        graph = one.build(square=square)
+        graph = one.build(square=square, batch=batch)
+        assert graph.num_graphs == (5 if batch else 1)
+        for nodes in graph.batch if batch and not square else [graph.batch] if batch else []:
+            sizes = nodes.bincount(minlength=5)
+            assert sizes[4] == 0 < sizes[:3].min() < sizes[3] / 3
         assert graph.num_edges == one.edges
         relations = graph.edge_type.bincount(minlength=graph.num_relations)
         assert relations[0] >= (3 if one.spread else 0.3 * one.edges)
@@ -318,7 +337,7 @@ def test_what_is_on_the_graphs(square: bool) -> None:
         assert graph.edge_index[0].bincount().max() >= one.hub
         types = graph.node_type if square else torch.cat(graph.node_type)
         assert types.max() == graph.num_node_types - 2
-        assert (one.build(square=square).edge_index == graph.edge_index).all()
+        assert (one.build(square=square, batch=batch).edge_index == graph.edge_index).all()
 
 
 @pytest.mark.parametrize("passes", [PAIRS, "aggregate_first,-compact_materialization"])
