@@ -20,7 +20,7 @@ from columba.ir.spaces import WEIGHT_SPACES
 from columba.ir.types import DType
 from columba.runtime.build import BuildError, build_emitted
 from columba.runtime.cpp.memory import ALIGNMENT, Pooled, pooled, scratch
-from columba.runtime.cpp.placement import Placement
+from columba.runtime.cpp.placement import MemoryLayout, Placement
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.executable import Executable, HostRunner, Launcher, check_inputs, collecting
 from columba.runtime.packing import Packing
@@ -28,6 +28,12 @@ from columba.runtime.packing import Packing
 SMALL = 2**17
 """Calls that touch fewer elements than this run on one thread: waking another costs more than it does."""
 
+
+FEW_GRAPHS = 4
+"""Graphs that a plan has a layout of memory for each of. If there come more, then there come many: a new one at every step."""
+
+ROOMY = 2**26
+"""Bytes of temporaries up to which graphs share a layout: it takes as long to compute as kernels that write so much."""
 
 CPU = torch.device("cpu")
 
@@ -76,11 +82,30 @@ class _PlanRunner:
         self.steps: list[tuple[Callable[..., int], Stage] | HostCall] = []
         for step in stages(plan):
             self.steps.append(step if isinstance(step, HostCall) else (_entry(library, step), step))
-        placement = Placement(plan)
+        self.placement = placement = Placement(plan)
         self.tensors, self.temporaries = placement.tensors, placement.temporaries
-        self.layout = placement.layout
         self.from_host = placement.from_host
         self.numbered = (*plan.inputs, *self.tensors)
+        self.graphs = 0
+        self.roomy: dict[int, tuple[Counts, MemoryLayout]] = {}
+
+    def layout(self, counts: Counts, spare: tuple[int, ...], threads: int) -> MemoryLayout:
+        """Where buffers stand on a graph with these counts: for the first graphs as densely as they can, then mostly where they stood."""
+        self.graphs += 1
+        if self.graphs > FEW_GRAPHS:
+            roomy = self._roomy(counts, threads)
+            if roomy.size <= ROOMY:
+                return roomy
+        return self.placement.layout(counts, spare, threads)
+
+    def _roomy(self, counts: Counts, threads: int) -> MemoryLayout:
+        """The layout of the last graphs if there is room in it for this one; or one with room for all of them, and a quarter more."""
+        limits, found = self.roomy.get(threads, (counts, None))
+        if found is None or any(rows > limits[space] for space, rows in counts.items()):
+            limits = Counts({space: max(limits[space], rows + rows // 4) for space, rows in counts.items()})
+            found = self.placement.roomy_layout(limits, threads)
+            self.roomy[threads] = limits, found
+        return found
 
 
 class CppLauncher(Launcher):

@@ -90,6 +90,11 @@ class Placement:
         inputs = len(self.plan.inputs)
         return {inputs + n: standing.get(b, written[b]) for n, b in enumerate(self.tensors) if b in self.plan.outputs}
 
+    def roomy_layout(self, counts: Counts, threads: int) -> MemoryLayout:
+        """Where the temporaries stand, all in the block or in place, on any graph that has no more rows of any space."""
+        sizes = [aligned(self.size_of(b, counts, threads), ALIGNMENT) for b in self.temporaries]
+        return self._fitted(sizes, {}, {}, {})
+
     def layout(self, counts: Counts, spare: Sequence[int] = (), threads: int | None = None) -> MemoryLayout:
         """Where the temporaries stand, how large a block they need, and which outputs take over the memory of inputs.
 

@@ -9,7 +9,7 @@ from itertools import combinations
 
 import pytest
 import torch
-from compiled import PAIRS, leaf, randomized
+from compiled import PAIRS, assert_same, leaf, randomized
 from eager_graphs import NODE_TYPES, RELATIONS, square_graphs
 from torch import Tensor, nn
 
@@ -150,6 +150,57 @@ def test_what_lives_together_stands_apart(layer: str, seed: int, monkeypatch: py
         if room == room_b and begin < end_b and begin_b < end and first <= last_b and first_b <= last:
             assert where.in_place.get(b) is a
             assert last_b == first
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_roomy_layout_holds_smaller_graphs(seed: int) -> None:
+    generator = random.Random(seed)
+    where = Placement(backward_plan("rgat 4"))
+    rows = [generator.choice([0, 1, 7, 1000, 5000]) for _ in Space]
+    layout = where.roomy_layout(Counts(rows), 2)
+    smaller = Counts([generator.randint(0, n) for n in rows])
+    for counts in (Counts(rows), smaller):
+        held = []
+        for buffer, (place, at) in zip(where.temporaries, layout.places, strict=True):
+            assert (place is None) == (buffer not in where.in_place)
+            if place is None:
+                assert at % 64 == 0
+                end = at + where.size_of(buffer, counts, 2)
+                assert end <= layout.size
+                held.append((at, end, where.lives[buffer]))
+        for (begin, end, (first, last)), (begin_b, end_b, (first_b, last_b)) in combinations(held, 2):
+            assert end <= begin_b or end_b <= begin or last < first_b or last_b < first
+
+
+def test_a_new_graph_at_every_step_takes_no_new_layout(monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the fifth graph on places are those of the graphs before, until one is larger; never where that takes much memory."""
+    made: list[str] = []
+    for name in ("layout", "roomy_layout"):
+        original = getattr(Placement, name)
+        monkeypatch.setattr(
+            Placement,
+            name,
+            lambda self, *args, name=name, original=original: (made.append(name), original(self, *args))[1],
+        )
+
+    def layer(g: columba.Graph, x: Tensor) -> Tensor:
+        m = torch.sin(g.edges.sum(g.edges.src(x)))
+        return g.edges.max(torch.cos(g.edges.src(m) * g.edges.dst(m)), to="src") + m
+
+    def graph(nodes: int) -> columba.Graph:
+        ends = torch.randint(nodes, (2, 3 * nodes), generator=torch.Generator().manual_seed(nodes))
+        return columba.Graph(ends, num_nodes=nodes)
+
+    compiled = columba.compile(layer, backend="cpp")
+    seen = []
+    for nodes in (9, 4, 30, 5, 40, 7, 41, 3, 50, 60, 12, 2000, 9, 1999):
+        assert_same(compiled, layer, [graph(nodes), leaf(nodes, 3)])
+        seen.append(len(made))
+        made.clear()
+    assert seen == [2, 2, 2, 2, 2, 0, 0, 0, 0, 2, 0, 2, 0, 0]  # forward and backward; 50 is a quarter more than 40
+    monkeypatch.setattr("columba.runtime.cpp.launch.ROOMY", 0)
+    compiled(graph(21), leaf(21, 3))
+    assert made == ["layout"]
 
 
 def used(plan: Plan, buffer: Buffer) -> tuple[int, int]:
