@@ -162,7 +162,7 @@ def tune(
     again: bool = False,
     report: Callable[[Step], None] | None = None,
     **kwargs: Any,
-) -> Outcome | TuningRecord:
+) -> Outcome | TuningRecord | tuple[Outcome | TuningRecord, ...]:
     """Measures candidates for a model's kernels on this machine, and records the winner, which ``columba.compile`` then uses by itself.
 
     What is tried: variants of the plan (compaction, the order of aggregation and products, reordering, recomputation), and the
@@ -174,34 +174,42 @@ def tune(
             ``memory_budget``.
         args, kwargs: the arguments of a call. Training is tuned if something among them or the parameters requires a gradient and
             gradients are enabled; under ``torch.no_grad()``, inference.
-        budget: about how many seconds it may take.
+        budget: about how many seconds it may take, all programs together.
         target: ``"cpp"``, ``"triton"``, or ``"auto"``: Triton for tensors on a GPU, else C++.
-        graph: instead of the graph among the arguments, which then only says how the model is called.
+        graph: instead of the only graph among the arguments, which then only says how the model is called.
         again: measures although there is a record.
         report: is called with every :class:`columba.tuning.search.Step`.
 
     Returns:
-        The :class:`columba.tuning.search.Outcome`, or the record that was there already.
+        The :class:`columba.tuning.search.Outcome`, or the record that was there already. Of a model that is compiled as several programs, a
+        tuple with one of these for each.
 
     Raises:
         TuningError: the model cannot be tuned, or not here.
         columba.tuning.records.RecordsError: the database cannot be used.
     """
-    variants, given, options = tunable(model, *args, **kwargs)
-    graph = given if graph is None else graph
-    if graph.is_square != given.is_square:
-        raise TuningError("a model of square graphs cannot be tuned on a bipartite one, nor the other way round")
+    programs, options = tunable(model, *args, **kwargs)
     if not options.is_open:
         raise TuningError("the model is compiled with passes, a recipe or a memory budget, which leave nothing to tune")
     if not budget > 0:
         raise ValueError(f"budget must be a positive number of seconds, got {budget}")
-    backend = backend_for(target, options.backend, graph.device).name
-    if not again:
-        case = case_of(variants.program, variants.wrt, graph.counts(), graph.device, backend)
-        known = known_record(case, Records())
+    if graph is not None:
+        if len(programs) > 1:
+            raise TuningError(f"graph= stands for one graph, and the model is compiled as {len(programs)} programs")
+        if graph.is_square != programs[0][1].is_square:
+            raise TuningError("a model of square graphs cannot be tuned on a bipartite one, nor the other way round")
+        programs = [(programs[0][0], graph)]
+    found: list[Outcome | TuningRecord] = []
+    for variants, of in programs:
+        backend = backend_for(target, options.backend, of.device).name
+        case = case_of(variants.program, variants.wrt, of.counts(), of.device, backend)
+        known = None if again else known_record(case, Records())
         if known is not None and known.complete:
-            return known
-    return tune_variants(variants, graph, backend, budget, report or ignore, again=again)
+            found.append(known)
+            continue
+        share = budget / len(programs)
+        found.append(tune_variants(variants, of, backend, share, report or ignore, again=again))
+    return found[0] if len(found) == 1 else tuple(found)
 
 
 def backend_for(target: str, compiled_for: str, device: torch.device) -> Backend:

@@ -155,10 +155,15 @@ def run(made: Sequence[Any], graph: Graph | None, budget: float, backend: str, a
     except KeyboardInterrupt:
         click.echo("\ninterrupted; what was measured is kept, and the next run goes on from there", err=True)
         raise SystemExit(130) from None
-    if isinstance(found, TuningRecord):
-        click.echo(plain(f"tuned already, on {found.made} (--again measures again): {_summary(found)}"))
-        return
-    _show(found)
+    programs = found if isinstance(found, tuple) else (found,)
+    for n, one in enumerate(programs, 1):
+        if len(programs) > 1:
+            record = one if isinstance(one, TuningRecord) else one.record
+            click.echo(plain(f"program {n} of {len(programs)}: {record.case.name} on {record.case.graph}"))
+        if isinstance(one, TuningRecord):
+            click.echo(plain(f"tuned already, on {one.made} (--again measures again): {_summary(one)}"))
+        else:
+            _show(one)
 
 
 def _show(found: Outcome) -> None:

@@ -294,11 +294,22 @@ def _costs(chosen: str, variants: Variants, graph: Graph) -> str:
     return "\n".join(lines)
 
 
-def tunable(target: Any, *args: Any, **kwargs: Any) -> tuple[Variants, Graph, Options]:
-    """The variants among which a call with these arguments chooses, the graph, and what ``columba.compile`` was asked for."""
-    compiled, specialization, bound = _specialized(target, args, kwargs)
-    kernels, graph, inputs = _only(specialization, bound)
-    return kernels.variants_for(graph, inputs), graph, compiled.options
+def tunable(target: Any, *args: Any, **kwargs: Any) -> tuple[list[tuple[Variants, Graph]], Options]:
+    """For each program that a call with these arguments runs, the variants among which it chooses, and its graph; and what
+    ``columba.compile`` was asked for. A program that runs several times on graphs of the same sizes is there once."""
+    compiled, owner = _compiled(target)
+    found: dict[Any, tuple[Variants, Graph]] = {}
+
+    def seen(module: Any, function: CompiledFunction, specialization: Specialization, bound: Bound) -> None:
+        for kernels, graph, inputs in specialization.met(bound):
+            variants = kernels.variants_for(graph, inputs)
+            found.setdefault((variants.key, tuple(graph.counts().items())), (variants, graph))
+
+    call_args = args if owner is None else (owner, *args)
+    kept = contextlib.nullcontext() if owner is None else unchanged(owner)
+    with random_states_kept(), kept:
+        compiled.explained(seen, *call_args, **kwargs)
+    return list(found.values()), compiled.options
 
 
 def compile_for(target: Any, *args: Any, **kwargs: Any) -> tuple[Compilation, Graph]:

@@ -27,8 +27,8 @@ class Conversions:
     ) -> G:
         """From PyG's ``Data`` (with ``edge_type`` and ``node_type``, if it has them) or ``HeteroData``.
 
-        Node types of ``HeteroData`` get contiguous ranges of ids, in the order of ``node_types``: ``graph.node_slices[name]``. Edges are
-        those of ``edge_index``, or of ``adj_t``.
+        Node types of ``HeteroData`` get contiguous ranges of ids, in the order of ``node_types``: ``graph.node_slices[name]``. A type that
+        only edge types name has as many nodes as their ids need. Edges are those of ``edge_index``, or of ``adj_t``.
 
         Args:
             relations, node_types: names by id, as a trained layer knows them. Edge types of ``HeteroData`` are triples (source, relation,

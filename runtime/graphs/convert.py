@@ -35,6 +35,7 @@ def from_pyg(
         _refuse_counts("HeteroData", num_relations, num_node_types)
         edges = {kind: _edges_of(data[kind], f"edge type {kind}") for kind in data.edge_types}
         sizes = {kind: data[kind].num_nodes for kind in data.node_types}
+        sizes.update(_of_edges_alone(sizes, edges))
         batches = {kind: data[kind].batch for kind in data.node_types if "batch" in data[kind]}
         return heterogeneous(
             make,
@@ -60,6 +61,16 @@ def from_pyg(
         num_graphs=_num_graphs(data),
     )
     return with_names(graph, relations, node_types)
+
+
+def _of_edges_alone(known: Mapping[Any, int], edges: Mapping[Any, Tensor]) -> dict[Any, int]:
+    """The numbers of nodes of types that edges alone name: as many as their ids need."""
+    found: dict[Any, int] = {}
+    for (source, _, target), index in edges.items():
+        for kind, ids in zip((source, target), index, strict=True):
+            if kind not in known:
+                found[kind] = max(found.get(kind, 0), int(ids.max()) + 1 if ids.numel() else 0)
+    return found
 
 
 def _num_graphs(data: Any) -> int | None:

@@ -11,7 +11,7 @@ from compiled import assert_same, leaf, randomized, tensors_of
 from torch import Tensor, nn
 
 import columba
-from columba.calls.function import CompiledFunction
+from columba.tuning.search import TuningError
 
 R = 3
 
@@ -237,7 +237,22 @@ def test_failed_parts_leave_everything_usable() -> None:
 SQUARE_PAIR = columba.Graph(INCIDENCE.flip(0), num_nodes=(4, 6))
 
 
-def test_a_part_cannot_be_tuned_for_the_whole() -> None:
-    with pytest.raises(RuntimeError, match="compiled as 2 programs"):
-        columba.tune(hypergraph, TO_EDGES, TO_NODES, leaf(6, 4), leaf(4, 4))
-    assert isinstance(hypergraph, CompiledFunction)
+def test_each_program_of_a_model_is_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[str, columba.Graph, float]] = []
+
+    def measured(variants: Any, graph: columba.Graph, backend: str, budget: float, report: Any, *, again: bool) -> Any:
+        seen.append((variants.program.name, graph, budget))
+        return "measured"
+
+    monkeypatch.setattr("columba.api.tune_variants", measured)
+    args = (TO_EDGES, TO_NODES, leaf(6, 4), leaf(4, 4, seed=1))
+    assert columba.tune(hypergraph, *args, budget=3, again=True) == ("measured", "measured")
+    assert seen == [("hypergraph", TO_EDGES, 1.5), ("hypergraph", TO_NODES, 1.5)]
+    seen.clear()
+    model = columba.compile(randomized(Split(), torch.float64))
+    state = {k: v.clone() for k, v in model.state_dict().items()}
+    columba.tune(model, SQUARE, torch.arange(5), torch.arange(5), again=True)
+    assert [graph for _, graph, _ in seen] == [SQUARE, SQUARE]
+    torch.testing.assert_close(dict(model.state_dict()), state)
+    with pytest.raises(TuningError, match="compiled as 2 programs"):
+        columba.tune(hypergraph, *args, graph=TO_EDGES)

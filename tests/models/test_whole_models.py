@@ -418,6 +418,28 @@ def check_training(model: Model, backend: str, steps: int) -> None:
     assert all(why in one.reason for why, one in zip(model.breaks, explanation.breaks, strict=True))
 
 
+def test_dropout_has_the_distribution_of_pytorch() -> None:
+    class Dropped(DAGNN):
+        def __init__(self) -> None:
+            super().__init__()
+            self.mlp[2].p = 0.4
+
+    torch.manual_seed(0)
+    eager = randomized(Dropped(), torch.float64)
+    compiled = columba.compile(copy.deepcopy(eager), backend="torch", fullgraph=True)
+    batch = dagnn_batch(0)
+    with torch.no_grad():
+        draws = [torch.stack([model(*batch) for _ in range(600)]) for model in (compiled, eager)]
+    (mean, spread), (expected, wanted) = ((d.mean(0), d.std(0)) for d in draws)
+    error = wanted / 600**0.5
+    assert ((mean - expected).abs() < 6 * error + 1e-9).all()
+    torch.testing.assert_close(spread, wanted, rtol=0.25, atol=1e-3)
+    torch.manual_seed(1)
+    first = compiled(*batch)
+    torch.manual_seed(1)
+    assert torch.equal(compiled(*batch), first)
+
+
 @pytest.mark.parametrize("name", MODELS)
 def test_loss_falls(name: str) -> None:
     model = MODELS[name]

@@ -50,7 +50,7 @@ def model():
 def plant(decision, made_with=None):
     # as sound as any
     layer, g, h, w = training()
-    variants, _, _ = tunable(layer, g, h, w)
+    ((variants, _),), _ = tunable(layer, g, h, w)
     case = case_of(variants.program, variants.wrt, g.counts(), g.device, "cpp")
     record = TuningRecord(case, made_with or versions(), decision, 0.5, 1.0, "2026-01-01T00:00:00+00:00", True)
     Records().save([record])

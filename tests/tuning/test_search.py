@@ -53,7 +53,7 @@ def graph() -> columba.Graph:
 def variants(layer: str = "rgat") -> tuple[Variants, columba.Graph]:
     g = graph()
     model = columba.nn.RGATConv(5, 5, 3) if layer == "rgat" else columba.nn.RGCNConv(5, 5, 3)
-    found, _, _ = tunable(model, torch.randn(12, 5, requires_grad=True), g)
+    ((found, _),), _ = tunable(model, torch.randn(12, 5, requires_grad=True), g)
     return found, g
 
 

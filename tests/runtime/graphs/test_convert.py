@@ -239,8 +239,7 @@ def test_an_edge_type_without_edges_does_not_vanish() -> None:
     data["author", "reads", "paper"].edge_index = torch.empty(2, 0, dtype=torch.long)
     assert columba.Graph.from_pyg(data).num_relations == 3
     data["author", "knows", "person"].edge_index = torch.empty(2, 0, dtype=torch.long)
-    with pytest.raises(ValueError, match="the number of 'person' nodes"):
-        columba.Graph.from_pyg(data)
+    assert columba.Graph.from_pyg(data).node_type_names[-1] == "person"
 
 
 def test_batches_and_samples_of_hetero_data() -> None:
@@ -454,3 +453,14 @@ def test_triples_outside_of_the_given_sizes(sizes: dict[str, Any], message: str)
 def test_triples_of_strings() -> None:
     with pytest.raises(ValueError, match="triples must be integers"):
         columba.Graph.from_triples([["a", "r", "b"]])
+
+
+def test_node_types_that_only_edges_name() -> None:
+    data = HeteroData()
+    data["paper"].num_nodes = 4
+    data["author", "writes", "paper"].edge_index = torch.tensor([[0, 6], [0, 3]])
+    data["venue", "prints", "paper"].edge_index = torch.empty(2, 0, dtype=torch.long)
+    graph = columba.Graph.from_pyg(data)
+    assert graph.node_slices == {"paper": slice(0, 4), "author": slice(4, 11), "venue": slice(11, 11)}
+    assert graph.edge_index.tolist() == [[4, 10], [0, 3]]
+    assert "author" not in data.node_types  # the data is left as it is
