@@ -222,7 +222,7 @@ def _by_segment(via: IndexMap, graph: Structure, f: Callable[[Tensor, Tensor], T
     matrices = w.unbind(0)
     spans = [(i, a, b) for i, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True)) if b > a]
     result = torch.cat([f(matrices[i], rows[a:b]) for i, a, b in spans])
-    inverse = torch.empty_like(order).scatter_(0, order.long(), torch.arange(len(order), device=order.device).to(order))
+    inverse = torch.empty_like(order).scatter(0, order.long(), torch.arange(len(order), device=order.device).to(order))
     return result.index_select(0, inverse)
 
 

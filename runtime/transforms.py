@@ -31,15 +31,18 @@ if TYPE_CHECKING:
 def run(on_graph: ProgramOnGraph, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
     """The results of a call that a mode, a transform or a subclass of tensors looks at."""
     kinds = _transforms()
+    is_functional = torch._C._functorch.TransformType.Functionalize in kinds  # which knows no autograd.Function
     if (
         torch.compiler.is_compiling()
         or torch._C._get_tracing_state() is not None
-        or torch._C._functorch.TransformType.Functionalize in kinds
+        or (is_functional and len(kinds) == 1)
     ):
         program = on_graph.program
         return operators.forward(program.key, list(inputs), on_graph.index, on_graph.counts)[: program.results]
     if _in_forward_mode(kinds, inputs):
         return _without_kernels(on_graph, inputs, "forward-mode derivatives")
+    if is_functional:
+        return _without_kernels(on_graph, inputs, "other transforms around functionalize")
     gradients = on_graph.program.gradients or (None,) * len(inputs)
     are_recorded = torch.is_grad_enabled() or torch._C._functorch.TransformType.Grad in kinds
     if are_recorded and any(g is None and wants_gradient(x) for x, g in zip(inputs, gradients, strict=True)):

@@ -105,7 +105,7 @@ def _by_segments(weight: Lifted, rows: Sequence[Tensor], compute: Callable[..., 
     # unbind, not indexing: its backward writes the gradient of all types once, not once for each type.
     matrices = weight.base.unbind(0)
     parts = [compute(matrices[i], *(block[i] for block in blocks)) for i, size in enumerate(sizes) if size]
-    inverse = torch.empty_like(order).scatter_(0, order.long(), torch.arange(len(order), device=order.device).to(order))
+    inverse = torch.empty_like(order).scatter(0, order.long(), torch.arange(len(order), device=order.device).to(order))
     return torch.cat(parts).index_select(0, inverse)
 
 

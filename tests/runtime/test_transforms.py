@@ -167,6 +167,56 @@ def test_an_ensemble_trains() -> None:
     assert_equal(torch.func.vmap(call, in_dims=(0, 0, None))(*(parameters, buffers), h.detach()), wanted)
 
 
+@pytest.mark.filterwarnings("ignore:columba. there are no kernels")
+def test_several_programs_in_sequence() -> None:
+    """Over two graphs, with PyTorch between; at the first call, and at later ones."""
+    other = columba.Graph(torch.tensor([[0, 1, 3], [2, 2, 0]]), num_nodes=N)
+
+    def parts(g: columba.Graph, k: columba.Graph, h: Tensor) -> Tensor:
+        x = torch.tanh(g.edges.sum(g.edges.src(h).exp()))
+        return k.edges.mean(k.edges.src(x.cumsum(0)) * 2) + h
+
+    ours = columba.compile(parts, backend="cpp", fullgraph=False)
+    h = ARGS[0]
+
+    def derivatives(call: Callable[..., Tensor]) -> list[Any]:
+        def loss(x: Tensor) -> Tensor:
+            return call(G, other, x).square().sum()
+
+        batch = torch.stack([h.detach(), -h.detach()])
+        (first,) = torch.autograd.grad(loss(h), h, create_graph=True)
+        return [
+            torch.func.grad(loss)(h),
+            torch.func.hessian(loss)(h),
+            torch.func.vmap(torch.func.grad(loss))(batch),
+            torch.autograd.grad(first.square().sum(), h)[0],
+        ]
+
+    wanted = derivatives(parts)
+    for _ in range(3):
+        assert_equal(derivatives(ours), wanted)
+
+
+@pytest.mark.filterwarnings("ignore:columba. there are no kernels")
+def test_second_derivatives_of_what_autocast_casts() -> None:
+    def message(g: columba.Graph, h: Tensor, w: Tensor) -> Tensor:
+        return torch.tanh(g.edges.sum(columba.linear(g.edges.src(h), g.edges.rel(w))))
+
+    h = leaf(N, 2, dtype=torch.float32)
+    w = leaf(R, 2, 2, dtype=torch.float32, seed=1)
+
+    def penalty(call: Callable[..., Tensor]) -> tuple[Tensor, ...]:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = call(G, h, w)
+        assert y.dtype is torch.bfloat16
+        (first,) = torch.autograd.grad(y.float().square().sum(), h, create_graph=True)
+        assert first.dtype is torch.float32
+        return torch.autograd.grad(first.square().sum(), [h, w])
+
+    for ours, theirs in zip(penalty(columba.compile(message, backend="cpp")), penalty(message), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0.05, atol=0.05 * float(theirs.abs().max()))
+
+
 @functools.partial(columba.compile, backend="cpp")
 def saturated(g: columba.Graph, h: Tensor) -> Tensor:
     """Its gradient reads the result alone, and depends on ``h``."""

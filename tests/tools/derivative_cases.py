@@ -160,6 +160,17 @@ def jvp() -> None:
     agree(dual)
 
 
+@case(SECTION, "`torch.func.functionalize`")
+def functionalize() -> None:
+    with torch.no_grad():
+        agree(lambda call: torch.func.functionalize(call)(X.detach()), ("function",))
+
+
+@case(SECTION, "`torch.func.functionalize` under other transforms", THROUGH_PYTORCH)
+def functionalize_and_others() -> None:
+    agree(lambda call: torch.func.grad(torch.func.functionalize(loss(call)))(X), ("function",))
+
+
 @case(SECTION, "`torch.func.linearize`", THROUGH_PYTORCH)
 def linearize() -> None:
     agree(lambda call: torch.func.linearize(call, X)[1](V), ("function",))
