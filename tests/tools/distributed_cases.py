@@ -9,10 +9,13 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 
+import columba
 from columba.runtime.build import find_compiler
 from tests.tools import distributed_jobs
-from tests.tools.cases import case
+from tests.tools.cases import REFUSED, case
+from tests.tools.layers import G, X, assert_equal, model
 
 SECTION = "Distributed"
 
@@ -53,6 +56,20 @@ def _went_well(job: str) -> None:
 )
 def data_parallel() -> None:
     _went_well("data_parallel")
+
+
+@case(
+    SECTION,
+    "`DistributedDataParallel`, `DataParallel` called inside a compiled function",
+    REFUSED,
+    message="DataParallel keeps account of every call, and a compiled function calls it once, when it is traced; compile the module "
+    "that it wraps, or what that calls",
+    note="A compiled model runs it in Python, and compiles what it wraps",
+)
+def wrappers_in_functions() -> None:
+    wrapped = torch.nn.DataParallel(model())
+    assert_equal(columba.compile(wrapped)(G, X), wrapped(G, X))
+    columba.compile(lambda g, h: wrapped(g, h))(G, X)
 
 
 @case(SECTION, "FSDP2: `torch.distributed.fsdp.fully_shard`", note="before or after the model is compiled")
