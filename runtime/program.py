@@ -18,6 +18,7 @@ from columba.runtime.backends import CPP, Backend
 from columba.runtime.executable import Launcher
 from columba.runtime.fast_path import ProgramOnGraph
 from columba.runtime.graphs.graph import Graph
+from columba.runtime.graphs.recipes import prepare
 from columba.runtime.host import run_host_program
 from columba.runtime.logs import logger
 from columba.runtime.operators import CompiledProgram, Direction
@@ -73,7 +74,7 @@ class Runnable:
             return self._on[graph]
 
     def _prepare(self, graph: Graph) -> ProgramOnGraph:
-        index = [graph.structure.index(a) for a in self.arrays]
+        index = prepare(graph.structure, self.arrays)
         counts = [graph.count(space) if space in self.spaces else 0 for space in SPACES]
         if LOG.isEnabledFor(logging.INFO):
             rows, outputs = Counts(counts), self.program.forward.outputs

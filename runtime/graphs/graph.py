@@ -357,7 +357,7 @@ class Graph(Conversions):
         for space in (Space.SRC_REL, Space.DST_REL):
             pairs = self._arrays.known_pairs(space)
             if pairs is not None and self.num_edges:
-                parts.append(f"{pairs.count} {space} pairs ({pairs.count / self.num_edges:.0%} of edges)")
+                parts.append(f"{pairs} {space} pairs ({pairs / self.num_edges:.0%} of edges)")
         if self.device.type != "cpu":
             parts.append(f"device={self.device}")
         return f"Graph({', '.join(parts)})"

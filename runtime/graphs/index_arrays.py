@@ -30,6 +30,7 @@ class IndexArrays:
         self.given_sorts = sorts
         self.built: dict[IndexArray, Tensor] = {}
         self.pair_spaces: dict[Space, Pairs] = {}
+        self.pair_counts: dict[Space, int] = {}
         self.largest_degrees: dict[IndexMap, int] = {}
 
     @property
@@ -63,7 +64,7 @@ class IndexArrays:
             case Space.ONE:
                 return 1
             case Space.SRC_REL | Space.DST_REL:
-                return self.pairs(space).count
+                return self._count_pairs(space)
 
     def index(self, array: IndexArray) -> Tensor:
         """An index array, built on the first request: the tensor that kernels read, which nobody writes to."""
@@ -76,8 +77,21 @@ class IndexArrays:
                     self.built[array] = self._build(array)
             return self.built[array]
 
-    def known_pairs(self, space: Space) -> Pairs | None:
-        return self.pair_spaces.get(space)
+    def known_pairs(self, space: Space) -> int | None:
+        """How many pairs there are, if that is known."""
+        return self.pair_counts.get(space)
+
+    def _count_pairs(self, space: Space) -> int:
+        found = self.pair_counts.get(space)
+        if found is not None:
+            return found
+        with self.lock:
+            if space not in self.pair_counts:
+                sorts, count = self.sorts, None
+                if isinstance(sorts, NativeSorts):
+                    count = sorts.count_pairs(*self._ends_of_pairs(space))
+                self.pair_counts[space] = self.pairs(space).count if count is None else count
+            return self.pair_counts[space]
 
     def pairs(self, space: Space) -> Pairs:
         found = self.pair_spaces.get(space)
@@ -86,7 +100,8 @@ class IndexArrays:
         with self.lock:
             if space not in self.pair_spaces:
                 with outside_modes():
-                    self.pair_spaces[space] = self._build_pairs(space)
+                    self.pair_spaces[space] = found = self.sorts.pairs(*self._ends_of_pairs(space))
+                    self.pair_counts[space] = found.count
             return self.pair_spaces[space]
 
     def largest_degree(self, map: IndexMap) -> int:
@@ -107,7 +122,7 @@ class IndexArrays:
         return int(self.index(Segments(map)).diff().max())
 
     @property
-    def _sorts(self) -> Sorts:
+    def sorts(self) -> Sorts:
         if self.given_sorts is not None:
             return self.given_sorts
         sorts = sorts_for(self.device, self.topology.num_edges)
@@ -115,29 +130,29 @@ class IndexArrays:
             self.given_sorts = sorts
         return sorts
 
-    def _build_pairs(self, space: Space) -> Pairs:
-        topology, end = self.topology, "src" if space is Space.SRC_REL else "dst"
-        node = self._edge_lookup(end)
-        nodes = topology.num_src if end == "src" else topology.num_dst
-        return self._sorts.pairs(node, self._edge_lookup("rel"), nodes, topology.num_relations)
+    def _ends_of_pairs(self, space: Space) -> tuple[Tensor, Tensor, int, int]:
+        """Node and relation of every edge, and how many of either there are."""
+        end = "src" if space is Space.SRC_REL else "dst"
+        nodes = self.count(Space.NODE if self.topology.is_square else Space(end))
+        return self._edge_lookup(end), self._edge_lookup("rel"), nodes, self.count(Space.REL)
 
     def _build(self, array: IndexArray) -> Tensor:
         match array:
             case Lookup(map, None):
                 return self._lookup(map)
             case Lookup(map, order) if order is not None:
-                return self._sorts.take(self.index(Lookup(map)), self.index(Order(order)))
+                return self.sorts.take(self.index(Lookup(map)), self.index(Order(order)))
             case Order(map, None):
                 return self._order(map)
             case Order(map, within) if within is not None:
-                places = self._sorts.invert(self.index(Order(within)))
-                return self._sorts.take(places, self.index(Order(map)))
+                places = self.sorts.invert(self.index(Order(within)))
+                return self.sorts.take(places, self.index(Order(map)))
             case Segments(map):
                 return self._segments(map)
             case Tiles(map):
-                return self._sorts.tiles(self.index(Segments(map)), array.most(self.count(map.fine)))
+                return self.sorts.tiles(self.index(Segments(map)), self._tile_rows(array))
             case TileStarts(tiles):
-                return self._tile_starts(tiles)
+                return self.sorts.tile_starts(self.index(Segments(tiles.map)), self._tile_rows(tiles))
             case Hubs(map):
                 return self._hubs(array)
         raise TypeError(f"unknown index array {array}")
@@ -145,7 +160,7 @@ class IndexArrays:
     def _lookup(self, map: IndexMap) -> Tensor:
         """The coarse row of every fine row."""
         if self._is_whole(map):
-            return torch.zeros(self.count(map.fine), dtype=self.dtype, device=self.device)
+            return self.sorts.zeros(self.count(map.fine), self.topology.source)
         if map.name in ("src_type", "dst_type"):
             return self._through_node("ntype", map, map.name[:3])
         if map.name in ("ntype", "graph") and map.fine in NODE_SPACES:
@@ -174,13 +189,13 @@ class IndexArrays:
         """What the node at an end of every edge, or pair, maps to."""
         space = Space.NODE if self.topology.is_square else Space(end)
         of_node = self.index(Lookup(IndexMap(name, space, map.coarse)))
-        return self._sorts.take(of_node, self.index(Lookup(IndexMap(end, map.fine, space))))
+        return self.sorts.take(of_node, self.index(Lookup(IndexMap(end, map.fine, space))))
 
     def _of_nodes(self, map: IndexMap) -> Tensor:
         """The type or the graph of every node."""
         ids = self.topology.node_types if map.name == "ntype" else self.topology.graphs
         if ids is None:
-            return torch.zeros(self.count(map.fine), dtype=self.dtype, device=self.device)
+            return self.sorts.zeros(self.count(map.fine), self.topology.source)
         if isinstance(ids, tuple):
             ids = ids[0] if map.fine is Space.SRC else ids[1]
         return ids
@@ -193,24 +208,20 @@ class IndexArrays:
         if map.fine is Space.EDGE and map.coarse in PAIR_SPACES:
             return self.pairs(map.coarse).order
         if self._is_whole(map) or (map.fine in PAIR_SPACES and map.name == "rel"):
-            return torch.arange(self.count(map.fine), dtype=self.dtype, device=self.device)
-        order, segments = self._sorts.sort(self.index(Lookup(map)), self.count(map.coarse))
+            return self.sorts.numbers(self.count(map.fine), self.topology.source)
+        order, segments = self.sorts.sort(self.index(Lookup(map)), self.count(map.coarse))
         self.built.setdefault(Segments(map), segments)
         return order
 
     def _segments(self, map: IndexMap) -> Tensor:
         if self._is_whole(map):
-            return torch.arange(2, dtype=self.dtype, device=self.device) * self.count(map.fine)
+            return self.sorts.whole(self.count(map.fine), self.topology.source)
         if map.fine is Space.EDGE and map.coarse in PAIR_SPACES:
             return self.pairs(map.coarse).segments
-        return self._sorts.segments(self.index(Lookup(map)), self.count(map.coarse))
+        return self.sorts.segments(self.index(Lookup(map)), self.count(map.coarse))
 
-    def _tile_starts(self, tiles: Tiles) -> Tensor:
-        rows = tiles.most(self.count(tiles.map.fine))
-        segments = self.index(Segments(tiles.map))
-        starts = torch.zeros_like(segments)
-        torch.cumsum((segments.diff() + rows - 1) // rows, 0, dtype=self.dtype, out=starts[1:])
-        return starts
+    def _tile_rows(self, tiles: Tiles) -> int:
+        return tiles.most(self.count(tiles.map.fine))
 
     def _hubs(self, hubs: Hubs) -> Tensor:
         fine, coarse = self.count(hubs.map.fine), self.count(hubs.map.coarse)

@@ -54,6 +54,18 @@ class Sorts(Protocol):
     def tiles(self, segments: Tensor, rows: int) -> Tensor:
         """The tile table of :class:`columba.ir.indices.Tiles`."""
 
+    def tile_starts(self, segments: Tensor, rows: int) -> Tensor:
+        """Where the tiles of each segment start in that table."""
+
+    def zeros(self, rows: int, like: Tensor) -> Tensor:
+        """A zero for every row, as integers of ``like``, and where it is."""
+
+    def numbers(self, rows: int, like: Tensor) -> Tensor:
+        """The number of every row."""
+
+    def whole(self, rows: int, like: Tensor) -> Tensor:
+        """The offsets ``[0, rows]`` of one segment."""
+
 
 def checksum_of(address: int, size: int) -> int | None:
     """64 bits that follow from ``size`` bytes of memory and from where they stand in it; None where that code is not built (yet)."""
@@ -88,7 +100,25 @@ _failed: list[BuildError] = []
 """Why the sorts could not be built: a compiler that failed is not tried again for every graph."""
 
 
-class TorchSorts:
+class _InPyTorch:
+    """What is made with PyTorch in either case."""
+
+    def tile_starts(self, segments: Tensor, rows: int) -> Tensor:
+        starts = torch.zeros_like(segments)
+        torch.cumsum((segments.diff() + rows - 1) // rows, 0, dtype=segments.dtype, out=starts[1:])
+        return starts
+
+    def zeros(self, rows: int, like: Tensor) -> Tensor:
+        return torch.zeros(rows, dtype=like.dtype, device=like.device)
+
+    def numbers(self, rows: int, like: Tensor) -> Tensor:
+        return torch.arange(rows, dtype=like.dtype, device=like.device)
+
+    def whole(self, rows: int, like: Tensor) -> Tensor:
+        return torch.arange(2, dtype=like.dtype, device=like.device) * rows
+
+
+class TorchSorts(_InPyTorch):
     """In PyTorch, which sorts integers by radix on a CPU.
 
     On a GPU nothing here waits for the device but for two numbers, which only the data know and lengths depend on: how many pairs
@@ -138,7 +168,7 @@ class TorchSorts:
         return torch.cat([owner, start, stop]).to(segments.dtype)
 
 
-class NativeSorts:
+class NativeSorts(_InPyTorch):
     """In C++ (``prepare.cpp``), on as many threads as PyTorch uses."""
 
     def __init__(self, library: _Library) -> None:
@@ -154,6 +184,11 @@ class NativeSorts:
         segments = keys.new_empty(rows + 1)
         self._call("count", keys, len(keys), rows, segments)
         return segments
+
+    def count_pairs(self, node: Tensor, relation: Tensor, nodes: int, relations: int) -> int | None:
+        """How many pairs there are; None where finding that takes as long as finding them."""
+        count = self._call("count_pairs", node, relation, len(node), nodes, relations)
+        return count if count >= 0 else None
 
     def pairs(self, node: Tensor, relation: Tensor, nodes: int, relations: int) -> Pairs:
         n = len(node)
@@ -186,6 +221,23 @@ class NativeSorts:
         self._call("fill_tiles", segments, owners, rows, count, out)
         return out
 
+    def prepare(
+        self,
+        dtype: torch.dtype,
+        steps: ctypes.Array[ctypes.c_int64],
+        stages: ctypes.Array[ctypes.c_int64],
+        arrays: ctypes.Array[ctypes.c_void_p],
+        lengths: ctypes.Array[ctypes.c_int64],
+        sizes: ctypes.Array[ctypes.c_int64],
+        edges: int,
+    ) -> None:
+        """Does the steps of a :class:`columba.runtime.graphs.recipes.Recipe`, and says in ``lengths`` how long tables of tiles have become."""
+        call, at = self.library["prepare", dtype], ctypes.addressof
+        if call(
+            at(steps), at(stages), len(stages) - 1, at(arrays), at(lengths), at(sizes), edges, torch.get_num_threads()
+        ):
+            raise MemoryError("columba: no memory to prepare a graph")
+
     def _call(self, function: str, *args: Tensor | int | None) -> int:
         """Calls the function's version for the dtype of the tensors."""
         dtype = next(a.dtype for a in args if isinstance(a, Tensor))
@@ -207,6 +259,8 @@ _SIGNATURES: dict[str, tuple[Any, str]] = {
     "sort": (ctypes.c_int, "pnntpp"),
     "count": (None, "pnnp"),
     "pairs": (ctypes.c_int64, "ppnnntppppp"),
+    "count_pairs": (ctypes.c_int64, "ppnnn"),
+    "prepare": (ctypes.c_int, "ppnpppnt"),
     "take": (None, "ppntp"),
     "invert": (None, "pntp"),
     "count_tiles": (ctypes.c_int64, "pnn"),

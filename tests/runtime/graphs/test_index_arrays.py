@@ -134,7 +134,7 @@ def test_without_a_compiler_pytorch_sorts(monkeypatch: pytest.MonkeyPatch, tmp_p
     sorts._library.cache_clear()
     graph = columba.Graph(torch.tensor([[0, 1, 1], [1, 0, 0]]))
     assert graph.count(Space.SRC_REL) == 2
-    assert isinstance(graph.structure._sorts, TorchSorts)
+    assert isinstance(graph.structure.sorts, TorchSorts)
     sorts._library.cache_clear()
 
 

@@ -1,0 +1,313 @@
+"""All index arrays that a program reads, made by one call into C++.
+
+On a small graph most of what index arrays cost is the way to each of them: Python finds out what it follows from, PyTorch makes a tensor,
+and C++ is called. That way is the same for all graphs of a kind. So it is gone once, with numbers in the place of tensors, and what would
+have been computed is noted: a recipe. On a graph it is followed in one call, steps that need nothing of each other on several threads.
+What an array is, :class:`IndexArrays` alone says.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from columba.ir.counts import SPACES
+from columba.ir.indices import Hubs, IndexArray, Segments, Tiles
+from columba.ir.spaces import Space
+from columba.runtime.graphs.index_arrays import IndexArrays
+from columba.runtime.graphs.sorts import NativeSorts, Pairs
+from columba.runtime.modes import outside_modes
+from columba.runtime.structure import Topology
+
+ALIGNED = 16
+"""Integers: every array begins where a line of the cache does."""
+
+
+def prepare(structure: IndexArrays, arrays: Sequence[IndexArray]) -> list[Tensor]:
+    """Several index arrays of a graph: those that it lacks are made together, where there is C++ for it."""
+    sorts = structure.sorts
+    if isinstance(sorts, NativeSorts):
+        with structure.lock, outside_modes():
+            missing = tuple(a for a in arrays if a not in structure.built and not isinstance(a, Hubs))
+            if missing:
+                _make(structure, missing, sorts)
+    return [structure.index(array) for array in arrays]
+
+
+def _make(structure: IndexArrays, missing: tuple[IndexArray, ...], sorts: NativeSorts) -> None:
+    kind = _kind(structure.topology)
+    while True:
+        spaces = tuple(structure.pair_spaces)
+        recipe = _recipe(missing, kind, (tuple(structure.built), spaces))
+        sizes = recipe.sizes(structure)
+        if tuple(structure.pair_spaces) == spaces:  # else the pairs have been found where they were to be counted
+            recipe.follow(structure, sizes, sorts)
+            return
+
+
+_Kind = tuple[bool, int, int, bool]
+"""Whether a graph is square, in how many tensors it has node types, and graphs; and whether it is one graph."""
+
+_Known = tuple[tuple[IndexArray, ...], tuple[Space, ...]]
+"""The index arrays, and the pair spaces, that a graph has already."""
+
+
+def _kind(topology: Topology) -> _Kind:
+    return topology.is_square, _parts(topology.node_types), _parts(topology.graphs), topology.num_graphs == 1
+
+
+def _parts(ids: Any) -> int:
+    return 0 if ids is None else 2 if isinstance(ids, tuple) else 1
+
+
+@functools.lru_cache(maxsize=256)
+def _recipe(wanted: tuple[IndexArray, ...], kind: _Kind, known: _Known) -> Recipe:
+    recorded = _Recorded(kind, known)
+    for array in wanted:
+        recorded.index(array)
+    return Recipe(recorded)
+
+
+# ------------------------------------------------------------------------------------------------ noting
+
+OPERATIONS = ("sort", "count", "pairs", "take", "invert", "tiles", "tile_starts", "zeros", "numbers", "whole")
+"""As ``prepare.cpp`` numbers them."""
+
+PARTS = ("of_edge", "order", "node", "relation", "segments")
+"""The arrays of a pair space, in the order in which that step gives them."""
+
+_ROWS = {space: place for place, space in enumerate(SPACES)}
+"""Where the rows of each space stand in the table of sizes. After them, for each table of tiles: the rows of a tile, and the most integers
+that the table may have."""
+
+
+class _Length(NamedTuple):
+    """The length of an array: what stands at a place in the table of sizes, and so many more."""
+
+    place: int
+    more: int = 0
+
+
+class _Step(NamedTuple):
+    operation: int
+    stage: int
+    operands: tuple[int, ...]
+    sizes: tuple[int, ...]
+    outputs: tuple[int, ...]
+
+
+class _Recorder:
+    """The sorts, which note what they are asked for: arrays are given by their numbers, rows by their places in the table of sizes."""
+
+    def __init__(self) -> None:
+        self.lengths: list[_Length] = []
+        self.stages: list[int] = []
+        self.steps: list[_Step] = []
+        self.tables: list[int] = []
+
+    def array(self, length: _Length, stage: int = 0) -> Any:
+        """Another array, which is there before steps of that stage run."""
+        self.lengths.append(length)
+        self.stages.append(stage)
+        return len(self.lengths) - 1
+
+    def _step(self, operation: str, operands: Sequence[int], sizes: Sequence[int], lengths: Iterable[_Length]) -> Any:
+        stage = max((self.stages[n] for n in operands), default=0)
+        outputs = tuple(self.array(length, stage + 1) for length in lengths)
+        self.steps.append(_Step(OPERATIONS.index(operation), stage, tuple(operands), tuple(sizes), outputs))
+        return outputs if len(outputs) > 1 else outputs[0]
+
+    def sort(self, keys: int, rows: int) -> Any:
+        return self._step("sort", [keys], [rows], [self.lengths[keys], _Length(rows, 1)])
+
+    def segments(self, keys: int, rows: int) -> Any:
+        return self._step("count", [keys], [rows], [_Length(rows, 1)])
+
+    def pairs(self, space: Space, node: int, relation: int, nodes: int, relations: int) -> Pairs:
+        edges, count = self.lengths[node], _ROWS[space]
+        lengths = edges, edges, _Length(count), _Length(count), _Length(count, 1)
+        made = self._step("pairs", [node, relation], [nodes, relations], lengths)
+        return Pairs(count, **dict(zip(PARTS, made, strict=True)))
+
+    def take(self, table: int, at: int) -> Any:
+        return self._step("take", [table, at], [], [self.lengths[at]])
+
+    def invert(self, order: int) -> Any:
+        return self._step("invert", [order], [], [self.lengths[order]])
+
+    def tiles(self, segments: int, rows: int) -> Any:
+        self.tables.append(len(self.lengths))
+        return self._step("tiles", [segments], [rows], [_Length(rows + 1)])
+
+    def tile_starts(self, segments: int, rows: int) -> Any:
+        return self._step("tile_starts", [segments], [rows], [self.lengths[segments]])
+
+    def zeros(self, rows: int, like: int) -> Any:
+        return self._step("zeros", [], [rows], [_Length(rows)])
+
+    def numbers(self, rows: int, like: int) -> Any:
+        return self._step("numbers", [], [rows], [_Length(rows)])
+
+    def whole(self, rows: int, like: int) -> Any:
+        return self._step("whole", [], [rows], [_Length(_ROWS[Space.ONE], 1)])
+
+
+class _Recorded(IndexArrays):
+    """Index arrays of any graph of a kind, by their numbers."""
+
+    def __init__(self, kind: _Kind, known: _Known) -> None:
+        self.inputs: dict[int, tuple[Any, Any]] = {}  # where what stands at each number is found on a graph
+        self.recorder = recorder = _Recorder()
+        self.tiles: dict[Tiles, int] = {}
+        self.known, self.known_spaces = known
+
+        def given(what: Any, length: _Length) -> Any:
+            number = recorder.array(length)
+            self.inputs[number] = what
+            return number
+
+        is_square, types, graphs, is_one = kind
+        self.given = given
+        edges = _Length(_ROWS[Space.EDGE])
+        ends = [given((name, None), edges) for name in ("source", "destination", "relation")]
+        of_nodes = [
+            tuple(given((name, None if parts == 1 else n), _Length(_ROWS[_node_space(n, parts)])) for n in range(parts))
+            for name, parts in (("node_types", types), ("graphs", graphs))
+        ]
+        ids: list[Any] = [None if not one else one[0] if len(one) == 1 else one for one in of_nodes]
+        none = (0,) * 4
+        super().__init__(Topology(*ends, ids[0], is_square, *none, ids[1], 1 if is_one else 2))
+
+    @property
+    def sorts(self) -> Any:
+        return self.recorder
+
+    def count(self, space: Space) -> int:
+        return _ROWS[space]
+
+    def _tile_rows(self, tiles: Tiles) -> int:
+        return len(SPACES) + 2 * self.tiles.setdefault(tiles, len(self.tiles))
+
+    def index(self, array: IndexArray) -> Any:
+        if array in self.known and array not in self.built:
+            space, more = (array.map.coarse, 1) if isinstance(array, Segments) else (array.map.fine, 0)
+            self.built[array] = self.given(("built", array), _Length(_ROWS[space], more))
+        return super().index(array)
+
+    def pairs(self, space: Space) -> Pairs:
+        if space not in self.pair_spaces:
+            self.pair_spaces[space] = self._known_pairs(space) or self.recorder.pairs(
+                space, *self._ends_of_pairs(space)
+            )  # type: ignore[arg-type]
+        return self.pair_spaces[space]
+
+    def _known_pairs(self, space: Space) -> Pairs | None:
+        if space not in self.known_spaces:
+            return None
+        count, edges = _ROWS[space], _Length(_ROWS[Space.EDGE])
+        lengths = edges, edges, _Length(count), _Length(count), _Length(count, 1)
+        parts = {
+            part: self.given((space, part), length) for part, length in zip(PARTS, lengths, strict=True)
+        }
+        return Pairs(count, **parts)
+
+
+def _node_space(n: int, parts: int) -> Space:
+    return Space.NODE if parts == 1 else (Space.SRC, Space.DST)[n]
+
+
+# ------------------------------------------------------------------------------------------------ following
+
+
+class Recipe:
+    """How index arrays of a kind of graphs are made: what was noted, as ``prepare.cpp`` reads it."""
+
+    def __init__(self, noted: _Recorded) -> None:
+        recorder = noted.recorder
+        steps = sorted(recorder.steps, key=lambda step: step.stage)
+        stages = [n for n, step in enumerate(steps) if not n or step.stage != steps[n - 1].stage]
+        numbers = [
+            (step.operation, *_filled(step.operands, 2), *_filled(step.sizes, 2), *_filled(step.outputs, 5))
+            for step in steps
+        ]
+        flat = [n for step in numbers for n in step]
+        self.steps = (ctypes.c_int64 * max(1, len(flat)))(*flat)
+        self.stages = (ctypes.c_int64 * (len(stages) + 1))(*stages, len(steps))
+        self.inputs = [(n, *what) for n, what in noted.inputs.items()]
+        self.made = [n for step in steps for n in step.outputs]
+        self.lengths = [recorder.lengths[n] for n in self.made]
+        self.tables = recorder.tables
+        self.tiles = list(noted.tiles)
+        used = {place for step in steps for place in step.sizes}.union(length.place for length in self.lengths)
+        self.spaces = [space if place in used else None for space, place in _ROWS.items()]
+        made = {n: at for at, n in enumerate(self.made)}
+        self.built = [(array, made[n]) for array, n in noted.built.items() if n in made]  # type: ignore[index]
+        self.given = [
+            (array, *noted.inputs[n])  # type: ignore[index]
+            for array, n in noted.built.items()
+            if n not in made and array not in noted.known
+        ]
+        self.pair_spaces = [
+            (space, [made[vars(pairs)[part]] for part in PARTS])
+            for space, pairs in noted.pair_spaces.items()
+            if pairs.order in made
+        ]
+
+    def sizes(self, structure: IndexArrays) -> list[int]:
+        """The table of sizes. Counting pairs may build them."""
+        counts = [0 if space is None else structure.count(space) for space in self.spaces]
+        for tiles in self.tiles:
+            fine, coarse = structure.count(tiles.map.fine), structure.count(tiles.map.coarse)
+            rows = tiles.most(fine)
+            counts += (rows, tiles.columns * (fine // rows + min(fine, coarse)))
+        return counts
+
+    def follow(self, structure: IndexArrays, sizes: list[int], sorts: NativeSorts) -> None:
+        """Makes the arrays for a graph. All of them stand in one piece of memory."""
+        dtype = structure.dtype
+        lengths = [sizes[place] + more for place, more in self.lengths]
+        parts = [n for length in lengths for n in (length, -length % ALIGNED)]
+        memory = torch.empty(sum(parts), dtype=dtype)
+        arrays = memory.split_with_sizes(parts)[::2]
+        count = len(self.inputs) + len(lengths)
+        pointers, all_lengths = (ctypes.c_void_p * count)(), (ctypes.c_int64 * count)()
+        for n, where, part in self.inputs:
+            given = _input(structure, where, part)
+            pointers[n], all_lengths[n] = given.data_ptr(), len(given)
+        for n, array, length in zip(self.made, arrays, lengths, strict=True):
+            pointers[n], all_lengths[n] = array.data_ptr(), length
+        table = (ctypes.c_int64 * len(sizes))(*sizes)
+        sorts.prepare(dtype, self.steps, self.stages, pointers, all_lengths, table, structure.topology.num_edges)
+        made = list(arrays)
+        for n in self.tables:
+            at = self.made.index(n)
+            if all_lengths[n] < lengths[at]:
+                made[at] = made[at][: all_lengths[n]]
+        built = structure.built
+        for array, where, part in self.given:
+            built.setdefault(array, _input(structure, where, part))
+        for array, at in self.built:
+            built.setdefault(array, made[at])
+        for space, parts_at in self.pair_spaces:
+            found = Pairs(sizes[_ROWS[space]], **{part: made[at] for part, at in zip(PARTS, parts_at, strict=True)})
+            structure.pair_spaces.setdefault(space, found)
+
+
+def _filled(numbers: Sequence[int], count: int) -> tuple[int, ...]:
+    return (*numbers, *(0,) * (count - len(numbers)))
+
+
+def _input(structure: IndexArrays, where: Any, part: Any) -> Tensor:
+    """A tensor that a graph has: a part of its topology, an index array, or a part of a pair space."""
+    if isinstance(where, Space):
+        return vars(structure.pair_spaces[where])[part]
+    if where == "built":
+        return structure.built[part]
+    found = getattr(structure.topology, where)
+    return found if part is None else found[part]
