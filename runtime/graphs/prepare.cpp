@@ -17,7 +17,7 @@ inline int64_t block_start(int64_t rows, int block, int blocks) { return rows * 
 // Memory of one thread between two calls: fresh pages cost more than the sort of a small graph. What is large goes back to the system.
 constexpr size_t kKeptBytes = size_t{1} << 25;
 
-enum Purpose { kCounts, kFirst, kSecond, kBlocks, kPurposes };
+enum Purpose { kCounts, kFirst, kSecond, kThird, kBlocks, kPurposes };
 
 struct Room {
   void* memory = nullptr;
@@ -124,26 +124,34 @@ int64_t count_pairs(const I* node, const I* relation, int64_t n, int64_t nodes, 
   return found;
 }
 
-// The pairs by a table of all that there may be.
+// The pairs by a table of all that there may be. Which of them occur no processor can guess, so nothing branches on it.
 template <class I>
 int64_t dense_pairs(const I* node, const I* relation, int64_t n, int64_t nodes, int64_t relations, I* of_edge, I* order, I* pair_node,
                     I* pair_relation, I* segments) {
   const int64_t keys = nodes * relations;
-  I* table = room<I>(kFirst, keys + 1);  // the edges of each, then its number
+  I* table = room<I>(kFirst, keys + 1);  // how many edges each has, then its number
   I* next = room<I>(kSecond, n + 1);
-  if (table == nullptr || next == nullptr) return -1;
+  I* found = room<I>(kThird, n + 1);
+  if (table == nullptr || next == nullptr || found == nullptr) return -1;
   std::memset(table, 0, sizeof(I) * keys);
   for (int64_t i = 0; i < n; ++i) ++table[static_cast<int64_t>(relation[i]) * nodes + node[i]];
-  I at = 0, pair = 0;
-  for (int64_t r = 0, k = 0; r < relations; ++r)
-    for (int64_t v = 0; v < nodes; ++v, ++k)
-      if (table[k] != 0) {
-        pair_node[pair] = static_cast<I>(v);
-        pair_relation[pair] = static_cast<I>(r);
-        segments[pair] = next[pair] = at;
-        at += table[k];
-        table[k] = pair++;
-      }
+  int64_t pair = 0;
+  I at = 0;
+  for (int64_t r = 0; r < relations; ++r) {
+    I* mine = table + r * nodes;
+    const int64_t first = pair;
+    for (int64_t v = 0; v < nodes; ++v) {
+      const I edges = mine[v];
+      mine[v] = static_cast<I>(pair);
+      found[pair] = static_cast<I>(v);
+      next[pair] = at;
+      at += edges;
+      pair += edges != 0;
+    }
+    for (int64_t p = first; p < pair; ++p) pair_relation[p] = static_cast<I>(r);
+  }
+  std::memcpy(pair_node, found, sizeof(I) * pair);
+  std::memcpy(segments, next, sizeof(I) * pair);
   segments[pair] = at;
   for (int64_t i = 0; i < n; ++i) {
     const I mine = table[static_cast<int64_t>(relation[i]) * nodes + node[i]];

@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -129,7 +128,7 @@ class _Recorder:
     def segments(self, keys: int, rows: int) -> Any:
         return self._step("count", [keys], [rows], [_Length(rows, 1)])
 
-    def pairs(self, space: Space, node: int, relation: int, nodes: int, relations: int) -> Pairs:
+    def pairs(self, space: Space, node: Any, relation: Any, nodes: int, relations: int) -> Pairs:
         edges, count = self.lengths[node], _ROWS[space]
         lengths = edges, edges, _Length(count), _Length(count), _Length(count, 1)
         made = self._step("pairs", [node, relation], [nodes, relations], lengths)
@@ -181,8 +180,9 @@ class _Recorded(IndexArrays):
             for name, parts in (("node_types", types), ("graphs", graphs))
         ]
         ids: list[Any] = [None if not one else one[0] if len(one) == 1 else one for one in of_nodes]
-        none = (0,) * 4
-        super().__init__(Topology(*ends, ids[0], is_square, *none, ids[1], 1 if is_one else 2))
+        source, destination, relation = ends
+        graphs_of, count = ids[1], 1 if is_one else 2
+        super().__init__(Topology(source, destination, relation, ids[0], is_square, 0, 0, 0, 0, graphs_of, count))
 
     @property
     def sorts(self) -> Any:
@@ -212,9 +212,7 @@ class _Recorded(IndexArrays):
             return None
         count, edges = _ROWS[space], _Length(_ROWS[Space.EDGE])
         lengths = edges, edges, _Length(count), _Length(count), _Length(count, 1)
-        parts = {
-            part: self.given((space, part), length) for part, length in zip(PARTS, lengths, strict=True)
-        }
+        parts = {part: self.given((space, part), length) for part, length in zip(PARTS, lengths, strict=True)}
         return Pairs(count, **parts)
 
 
@@ -280,8 +278,8 @@ class Recipe:
         for n, where, part in self.inputs:
             given = _input(structure, where, part)
             pointers[n], all_lengths[n] = given.data_ptr(), len(given)
-        for n, array, length in zip(self.made, arrays, lengths, strict=True):
-            pointers[n], all_lengths[n] = array.data_ptr(), length
+        for n, fresh, length in zip(self.made, arrays, lengths, strict=True):
+            pointers[n], all_lengths[n] = fresh.data_ptr(), length
         table = (ctypes.c_int64 * len(sizes))(*sizes)
         sorts.prepare(dtype, self.steps, self.stages, pointers, all_lengths, table, structure.topology.num_edges)
         made = list(arrays)
@@ -290,8 +288,8 @@ class Recipe:
             if all_lengths[n] < lengths[at]:
                 made[at] = made[at][: all_lengths[n]]
         built = structure.built
-        for array, where, part in self.given:
-            built.setdefault(array, _input(structure, where, part))
+        for known, where, part in self.given:
+            built.setdefault(known, _input(structure, where, part))
         for array, at in self.built:
             built.setdefault(array, made[at])
         for space, parts_at in self.pair_spaces:

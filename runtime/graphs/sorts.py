@@ -231,7 +231,7 @@ class NativeSorts(_InPyTorch):
         sizes: ctypes.Array[ctypes.c_int64],
         edges: int,
     ) -> None:
-        """Does the steps of a :class:`columba.runtime.graphs.recipes.Recipe`, and says in ``lengths`` how long tables of tiles have become."""
+        """Does the steps of a recipe (:mod:`columba.runtime.graphs.recipes`). Tables of tiles may become shorter: ``lengths`` says so."""
         call, at = self.library["prepare", dtype], ctypes.addressof
         if call(
             at(steps), at(stages), len(stages) - 1, at(arrays), at(lengths), at(sizes), edges, torch.get_num_threads()
