@@ -249,6 +249,20 @@ def row_carriers(record: Record) -> list[Record]:
     return _row_operands(Spaces(), record)
 
 
+def origin_of_rows(record: Record) -> Record:
+    """The furthest of what a record is computed from, row by row, as far as that is known before spaces are."""
+    while record.source is None and record.op not in GRAPH_OPERATIONS and keeps_rows(record) and record.meta.dim():
+        rows = record.meta.shape[0]
+        found = [o for o in _row_operands(Spaces(), record) if o.meta.dim() and o.meta.shape[0] == rows > 1]
+        if not found:
+            break
+        record = found[0]
+    return record
+
+
+GRAPH_OPERATIONS = ("lift", "reduce", "segment_softmax", "degree", "declare")
+
+
 def _einsum_rows(record: Record, plain: Sequence[Record]) -> list[Record]:
     equation = record.args[0]
     if not isinstance(equation, str) or "->" not in equation:

@@ -12,10 +12,11 @@ from torch import Tensor
 from columba.frontend.batch_norm import OPERATIONS
 from columba.frontend.counts import RealGraph, RowCount, Rows
 from columba.frontend.errors import fail, location
+from columba.frontend.infer import origin_of_rows
 from columba.frontend.record import Record, Recorder, SymbolicTensor, meta_tensor
 from columba.frontend.sources import Source
 from columba.frontend.trees import mapped
-from columba.ir.spaces import IndexMap, Space, index_map
+from columba.ir.spaces import NODE_SPACES, IndexMap, Space, index_map
 from columba.runtime.eager.views import EdgeView, GraphView, NodeView, linear, only_end
 from columba.runtime.graphs.convert import cat_nodes, nodes_of_type, slices_of
 from columba.runtime.graphs.from_tensors import as_graph
@@ -431,6 +432,7 @@ def _trace_as_graph(
         return int.__int__(n) if isinstance(n, RowCount) else n
 
     plain = {k: number(v) for k, v in sizes.items()}
+    sizes = {k: _of_inputs(recorder, v) for k, v in sizes.items()}
     types = tuple(real[2:]) if pair else real[2]
     with torch._C.DisableTorchFunction():
         graph = as_graph(real[0], real[1], types, **plain)  # type: ignore[arg-type]
@@ -440,6 +442,38 @@ def _trace_as_graph(
     if not any(known._source == source for known in before):
         recorder.graphs.append(traced)
     return before[0] if before else traced
+
+
+def _of_inputs(recorder: Recorder, n: Any) -> Any:
+    """A size as rows of what is passed in, where it is rows of what is computed from that, or on a graph that is built so."""
+    if isinstance(n, tuple):
+        return tuple(_of_inputs(recorder, part) for part in n)
+    if not isinstance(n, RowCount) or not isinstance(n.of, Record):
+        return n
+    origin = origin_of_rows(n.of)
+    if origin.source is not None:
+        return RowCount(int.__int__(n), origin, recorder)
+    space = _space_of(origin)
+    if space not in NODE_SPACES:
+        return n
+    for known in recorder.graphs:
+        if known.number == origin.graph and isinstance(known._source, BuiltGraph):
+            nodes = dict(known._source.sizes).get("num_nodes")
+            nodes = nodes[space is Space.DST] if isinstance(nodes, tuple) else nodes
+            return n if nodes is None else nodes
+    return n
+
+
+def _space_of(record: Record) -> Space | None:
+    """Where what an operation of the language gives has its rows."""
+    match record.op:
+        case "lift" | "segment_softmax":
+            return record.kwargs["via"].fine
+        case "reduce":
+            return record.kwargs["via"].coarse
+        case "declare":
+            return record.kwargs["space"]
+    return None
 
 
 def _check_layer_sizes(recorder: Recorder, graph: Graph, sizes: dict[str, Any]) -> None:
