@@ -45,7 +45,7 @@ class TypedModule(nn.Module):
     @property
     def relations(self) -> tuple[Any, ...] | None:
         """The names of relations, by id; None while they are not known. They can be set: the weights then belong to other names."""
-        return self.names["relations"]
+        return self._named("relations")
 
     @relations.setter
     def relations(self, names: Sequence[Any] | None) -> None:
@@ -54,11 +54,17 @@ class TypedModule(nn.Module):
     @property
     def node_types(self) -> tuple[Any, ...] | None:
         """The names of node types, as :attr:`relations`."""
-        return self.names["node_types"]
+        return self._named("node_types")
 
     @node_types.setter
     def node_types(self, names: Sequence[Any] | None) -> None:
         self._rename(node_types=names)
+
+    def _named(self, kind: str) -> tuple[Any, ...] | None:
+        try:
+            return self.names[kind]
+        except KeyError:  # PyTorch's tools ask whether a module has what its class defines
+            raise AttributeError(f"{type(self).__name__} has no {kind}") from None
 
     def _rename(self, **names: Sequence[Any] | None) -> None:
         for kind, given in names.items():
