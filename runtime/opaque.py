@@ -57,8 +57,8 @@ def call_of(key: str) -> OpaqueCall:
         if key.startswith(prefix):
             return make(key)
     raise RuntimeError(
-        f"columba: nothing is compiled as {key!r} in this process. Keep the compiled function or model as long as what torch.compile or "
-        "torch.export made of it; what is to be saved, and loaded elsewhere, is exported by torch.export.export(..., strict=False)"
+        f"columba: nothing is compiled as {key[:80]!r} in this process. Keep the compiled function or model as long as what torch.compile "
+        "or torch.export made of it; what is to be saved, and loaded elsewhere, is exported by torch.export.export(..., strict=False)"
     )
 
 
@@ -215,7 +215,8 @@ def _backward(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     ticket, *inputs = ctx.saved_tensors
     if not ctx.wanted:
         raise RuntimeError(
-            f"columba: gradients of {ctx.key!r} are asked for, but none of its inputs required one when it was compiled"
+            f"columba: gradients of {ctx.key[:80]!r} are asked for, and it was compiled, or exported, without: where gradients were "
+            "disabled, or nothing required one"
         )
     found = call_backward(ticket, inputs, list(grads[:-1]))
     arguments, count = ctx.counts

@@ -21,7 +21,7 @@ from columba.calls.region_code import RegionCode
 from columba.frontend import TraceError
 from columba.runtime.graphs.from_tensors import TensorGraph
 from columba.runtime.graphs.graph import Graph
-from columba.runtime.modes import outside_modes, random_states_kept
+from columba.runtime.modes import random_states_kept, without_transforms
 
 
 def call(function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -34,7 +34,7 @@ def planned() -> str:
     frame = _Frame()
     function = frame.function
     try:
-        with outside_modes(), random_states_kept():
+        with without_transforms(), random_states_kept():
             return RegionCode(frame).name
     except Exception as e:  # a mistake in the call comes up again when it runs
         kind = "" if isinstance(e, (NotFlat, TraceError)) else f"{type(e).__name__}: "

@@ -23,6 +23,7 @@ from columba.frontend.record import Record, RowCount
 from columba.frontend.snapshot import snapshot
 from columba.frontend.sources import Argument, walk
 from columba.frontend.symbolic import BuiltGraph
+from columba.frontend.traced import Part, Trace
 from columba.frontend.trees import mapped
 from columba.ir.spaces import Space
 from columba.runtime import opaque
@@ -112,14 +113,14 @@ class FlatCall:
         sources = {record for record, _ in trace.tensors}
         self.results = [r for r in returned if r not in sources]
         self.results += [value for _, value in trace.writes if value not in returned and value not in sources]
-        self.rows = _rows(trace)
+        self.rows = rows_of_trace(trace)
         self.dimensions: dict[tuple[int, Space], int] = {}
         for (record, _), position in zip(trace.tensors, self.positions, strict=True):
             if (found := self.rows.get(record)) is not None and found[1] is not Space.ONE:
                 self.dimensions.setdefault(found, position)
         self.needed: list[tuple[int, Space]] = []
         self.offset, self.on = 0, 0
-        self.is_random = any(r is None for part in parts_of(trace) for r, _ in part.converted.inputs)
+        self.is_random = any(r is None for part in trace.parts for r, _ in part.converted.inputs)
         self.specialization = self._flat(specialization, training)
 
     def _flat(self, specialization: Specialization, training: bool) -> Specialization:
@@ -137,7 +138,7 @@ class FlatCall:
 
         guards = tuple((r, replace(guard, source=_argument(where[id(r)]))) for r, guard in trace.tensors)
         made: list[Any] = []
-        for n, sources in enumerate(_graph_sources(trace)):
+        for n, sources in enumerate(trace.graphs):
             source = sources[0]
             if self.makers[n] is None:
                 assert isinstance(source, BuiltGraph)
@@ -148,12 +149,10 @@ class FlatCall:
         flat_guards = Guards(
             snapshot((example, {}), by_value=True), (training, (), torch.get_default_dtype()), (), (), (), ()
         )
-        found: Any = tuple((g,) for g in made) if hasattr(trace, "steps") else tuple(made)
+        found = tuple((g,) for g in made)
         flat = replace(trace, guards=flat_guards, tensors=guards, output=self.results, writes=(), graphs=found)
         made_of_it = Specialization(flat, specialization.options)
-        for shared in ("kernels", "variants", "runnables", "recorded", "objections", "lock"):
-            if hasattr(specialization, shared):
-                setattr(made_of_it, shared, getattr(specialization, shared))
+        made_of_it.kernels = specialization.kernels
         return made_of_it
 
     # -------------------------------------------------------------------------------------------- real tensors
@@ -209,12 +208,12 @@ class FlatCall:
         values = {r: tensors[n] for (r, _), n in zip(self.original.tensors, self.positions, strict=True)}
         interpret(self.original, values, count, lambda part, inputs: self._empty(part, count))
 
-    def _empty(self, part: Any, count: Callable[[int, Space], int]) -> list[Tensor]:
+    def _empty(self, part: Part, count: Callable[[int, Space], int]) -> list[Tensor]:
         found = []
         for record in part.converted.results:
             space = part.spaces.of.get(record, Space.ONE)
             meta = record.meta
-            shape = tuple(meta.shape) if space is Space.ONE else (count(_graph_number(part), space), *meta.shape[1:])
+            shape = tuple(meta.shape) if space is Space.ONE else (count(part.graph, space), *meta.shape[1:])
             found.append(torch.empty(shape, dtype=meta.dtype, device=self.device))
         return found
 
@@ -225,10 +224,10 @@ A_GRAPH = Graph(torch.zeros(2, 0, dtype=torch.int64), num_nodes=1)
 
 
 def interpret(
-    trace: Any,
+    trace: Trace,
     values: dict[Record, Any],
     count: Callable[[int, Space], int],
-    run: Callable[[Any, list[Any]], Sequence[Any]],
+    run: Callable[[Part, list[Any]], Sequence[Any]],
 ) -> None:
     """Computes all values of a trace from those that it reads, for tensors of any kind.
 
@@ -238,7 +237,7 @@ def interpret(
         count: the rows of a space of a graph.
         run: the results of a program, for its inputs; None stands for a seed.
     """
-    rows = _rows(trace)
+    rows = rows_of_trace(trace)
 
     def rows_of(of: Any) -> Any:
         if isinstance(of, tuple):
@@ -248,7 +247,7 @@ def interpret(
                 return values[of].shape[0]
             found = rows.get(of)
             return of.meta.shape[0] if found is None or found[1] is Space.ONE else count(*found)
-        return count(0, of) if isinstance(of, Space) else count(of.graph, of.space)
+        return count(of.graph, of.space)
 
     def actual(x: Any) -> Any:
         if isinstance(x, Record):
@@ -264,7 +263,7 @@ def interpret(
             values[record] = record.function(*args, **kwargs)
 
     with trace.plain_torch():
-        for step in _steps(trace):
+        for step in trace.steps:
             if isinstance(step, Record):
                 compute((step,))
                 continue
@@ -284,7 +283,7 @@ def register(call: FlatCall, name: str) -> str:
 def _digest(call: FlatCall) -> str:
     trace = call.original
     parts = opaque.schemas()
-    parts += [str(part.converted.program) for part in parts_of(trace)]
+    parts += [str(part.converted.program) for part in trace.parts]
     parts += [str([(guard.dtype, guard.shape) for _, guard in trace.tensors]), str(call.makers), str(call.needed)]
     parts += [f"{r}{tuple(r.meta.shape)}{r.meta.dtype}" for r in call.results]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
@@ -304,35 +303,6 @@ def _leaves(tree: Any) -> list[Any]:
     return found
 
 
-# ------------------------------------------------------------------------------------------------ how traces are laid out
-
-
-@dataclass(frozen=True)
-class _Only:
-    """The only program of a trace."""
-
-    converted: Any
-    spaces: Any
-    graph: int = 0
-
-
-def _steps(trace: Any) -> tuple[Any, ...]:
-    return trace.steps if hasattr(trace, "steps") else (_Only(trace.converted, trace.spaces),)
-
-
-def parts_of(trace: Any) -> list[Any]:
-    return [step for step in _steps(trace) if not isinstance(step, Record)]
-
-
-def _graph_number(part: Any) -> int:
-    return int(part.graph)
-
-
-def _rows(trace: Any) -> dict[Record, tuple[int, Space]]:
-    if hasattr(trace, "rows"):
-        return {r: (rows.graph, rows.space) for r, rows in trace.rows.items()}
-    return {r: (0, space) for r, space in trace.spaces.of.items()}
-
-
-def _graph_sources(trace: Any) -> tuple[tuple[Any, ...], ...]:
-    return trace.graphs if hasattr(trace, "steps") else (trace.graphs,)
+def rows_of_trace(trace: Trace) -> dict[Record, tuple[int, Space]]:
+    """The graph, by its number, and the space, of what has a row for each row of a space."""
+    return {r: (rows.graph, rows.space) for r, rows in trace.rows.items()}

@@ -16,7 +16,7 @@ from torch import nn
 from torch.compiler import is_dynamo_compiling
 
 from columba.calls import dynamo as within_dynamo
-from columba.calls import regions
+from columba.calls import exporting, regions
 from columba.calls.options import Options
 from columba.calls.region_code import new_regions
 from columba.calls.regions import Break, Failure, Failures, Regions, Seen
@@ -41,6 +41,10 @@ OF_FUNCTIONS = (
     "A module that is given to columba.compile runs such parts in PyTorch, and compiles the modules that it calls; so does a function with "
     "fullgraph=False."
 )
+
+
+NO_SCRIPT = "torch.jit.script cannot read; use torch.export.export in its place, or script the function or module that it was made of"
+"""What ``torch.jit.script`` is told."""
 
 
 class _NotTraced(Exception):
@@ -112,6 +116,10 @@ class CompiledFunction:
         self.fn = self.__wrapped__ = types.MethodType(*parts) if len(parts) == 2 else parts[0]
         self._reset()
 
+    def __prepare_scriptable__(self) -> Any:
+        """What ``torch.jit.script`` asks for."""
+        raise RuntimeError(f"columba: {_name_of(self)} is compiled, which {NO_SCRIPT}")
+
     def __repr__(self) -> str:
         return f"<columba.compile({getattr(self.fn, '__qualname__', self.fn)}), backend={self.options.backend!r}>"
 
@@ -134,9 +142,12 @@ class CompiledFunction:
         if (
             torch._C._get_tracing_state() is not None
         ):  # kernels are no TorchScript, and what is kept must not be recorded
+            exporting.check_no_onnx(self)
             raise RuntimeError(
                 f"columba: {_name_of(self)} is compiled, which torch.jit.trace cannot record; trace the module that it was made of"
             )
+        if exporting.is_recorded():
+            return self._exported(owner, args, kwargs)
         failure, found = self._failure(owner, rest, kwargs), None
         if failure is None:
             with hooks.meeting() as met:
@@ -161,6 +172,16 @@ class CompiledFunction:
             return result
         assert found is not None
         return found[0](found[1], owner)
+
+    def _exported(self, owner: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The call where operators are recorded."""
+        try:
+            return exporting.call(self, args, kwargs)
+        except TraceError as e:
+            failure = self._break(e, owner, remembers=False)
+            if failure is None:
+                raise
+        return self._in_python(failure, owner, args, kwargs)
 
     def _first_of_hooks(
         self,
@@ -444,7 +465,7 @@ def _method_of(function: CompiledFunction) -> Callable[..., Any]:
         return function(*args, **kwargs)
 
     forward.__name__ = forward.__qualname__ = getattr(function, "__name__", "forward")
-    forward.compiled = function  # type: ignore[attr-defined]
+    forward.compiled = forward.__wrapped__ = function  # type: ignore[attr-defined]
     return forward
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from columba.calls.function import Forward
+from columba.calls.function import NO_SCRIPT, Forward
 from columba.calls.options import Options
 from columba.calls.specialization import Specialization
 from columba.frontend import Bound
@@ -24,6 +24,10 @@ class CompiledModule:
 
     original_type: type[nn.Module]
     options: Options
+
+    def __prepare_scriptable__(self) -> Any:
+        """What ``torch.jit.script`` asks for."""
+        raise RuntimeError(f"columba: {self.original_type.__name__} is compiled, which {NO_SCRIPT}")
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         """As the original class says, but for the class itself, which no name leads to."""

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from columba.calls.flat import A_GRAPH, SIZES, FlatCall, GraphMaker, Made, NotFlat, Token, parts_of, register
+from columba.calls.flat import A_GRAPH, SIZES, FlatCall, GraphMaker, Made, NotFlat, Token, register
 from columba.calls.recognize import Holds
 from columba.frontend.record import Record, RowCount
 from columba.frontend.sources import Argument, Attribute, Registered, Source
@@ -35,6 +35,18 @@ def stand_in(x: Tensor, largest: int = 0) -> Tensor:
         made = made.clone()
         made[:, 0] = largest
     return made.detach().requires_grad_(x.requires_grad)
+
+
+def largest_guess(*trees: Any) -> int:
+    """What the largest id of a node may be: one less than the most rows of a tensor of numbers."""
+    rows = [1]
+    mapped(
+        lambda x: (
+            rows.append(_hint(x.shape[0])) if isinstance(x, Tensor) and x.dim() and x.dtype.is_floating_point else None
+        ),
+        trees,
+    )
+    return max(rows) - 1
 
 
 class RegionCode:
@@ -67,10 +79,9 @@ class RegionCode:
         positions = [self.input(text) for text in tensors]
         wanted = [n for n, (record, guard) in enumerate(trace.tensors) if training and _wants(bound.values[record])]
         self.names = {record: text for (record, _), text in zip(trace.tensors, tensors, strict=True)}
-        graphs = bound.graphs if hasattr(bound, "graphs") else (bound.graph,)
-        sources = trace.graphs if hasattr(trace, "steps") else (trace.graphs,)
+        graphs = bound.graphs
         self.graphs: list[str | None] = []
-        makers = [self.graph(s, g) for s, g in zip(sources, graphs, strict=True)]
+        makers = [self.graph(s, g) for s, g in zip(trace.graphs, graphs, strict=True)]
         flat = FlatCall(specialization, positions, makers, graphs[0].device, bool(wanted))
         flat.on = next(
             (n for n, x in enumerate(bound.values[r] for r, _ in trace.tensors) if x.device == flat.device), 0
@@ -225,10 +236,8 @@ class RegionCode:
                     raise NotFlat(f"it depends on the number of rows of {of}, which is computed inside")
                 checks.append(f"{self.names[of]}.shape[0] == {int(n)}")
             else:
-                graph, space = (0, of) if isinstance(of, Space) else (of.graph, of.space)
-                checks.append(f"{self.size(graph, space)} == {int(n)}")
-        squares = trace.square if hasattr(trace, "steps") else (trace.is_square,)
-        for text, square in zip(self.graphs, squares, strict=True):
+                checks.append(f"{self.size(of.graph, of.space)} == {int(n)}")
+        for text, square in zip(self.graphs, trace.square, strict=True):
             if text is not None:
                 checks.append(f"{text}.is_square is {square}")
         return checks
@@ -252,8 +261,6 @@ class RegionCode:
     def rows(self, of: Any) -> str:
         if isinstance(of, Record) and of in self.names:
             return f"{self.names[of]}.shape[0]"
-        if isinstance(of, Space):
-            return self.size(0, of)
         if not isinstance(of, (Record, tuple)):
             return self.size(of.graph, of.space)
         raise NotFlat("it returns a number of rows that is computed inside")
@@ -337,4 +344,4 @@ def _without_tensors(call_made: Any, shift: int) -> Any:
 
 
 def _name_of(trace: Any) -> str:
-    return str(parts_of(trace)[0].converted.program.name)
+    return str(trace.parts[0].converted.program.name)

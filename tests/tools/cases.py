@@ -35,6 +35,7 @@ class Case:
         outcome: what is expected.
         note: a few words for the table: on what, or how far.
         message: of a refusal, as it is said, from its first to its last word; may leave out what differs from call to call as ``...``.
+        slow: whether trying it takes so long that the quick suite leaves it out.
         run: uses the tool. ``AssertionError`` if values are wrong.
     """
 
@@ -43,6 +44,7 @@ class Case:
     outcome: str
     note: str
     message: str
+    slow: bool
     run: Callable[[], Any]
 
     @property
@@ -54,7 +56,7 @@ CASES: dict[str, Case] = {}
 
 
 def case(
-    section: str, tool: str, outcome: str = WORKS, note: str = "", message: str = ""
+    section: str, tool: str, outcome: str = WORKS, note: str = "", message: str = "", slow: bool = False
 ) -> Callable[[Callable[[], Any]], Callable[[], Any]]:
     """Registers a function without arguments as a case."""
     if section not in SECTIONS:
@@ -65,7 +67,7 @@ def case(
     def register(run: Callable[[], Any]) -> Callable[[], Any]:
         if run.__name__ in CASES:
             raise ValueError(f"two cases are called {run.__name__}")
-        CASES[run.__name__] = Case(section, tool, outcome, note, message, run)
+        CASES[run.__name__] = Case(section, tool, outcome, note, message, slow, run)
         return run
 
     return register

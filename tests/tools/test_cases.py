@@ -13,7 +13,9 @@ from tests.tools.cases import REFUSED, THROUGH_PYTORCH, Case, all_cases
 pytestmark = pytest.mark.unoptimized
 
 
-@pytest.mark.parametrize("case", all_cases(), ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    "case", [pytest.param(one, id=one.name, marks=[pytest.mark.slow] * one.slow) for one in all_cases()]
+)
 def test_case(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(warn, "_warned", set())
     with warnings.catch_warnings(record=True) as caught:

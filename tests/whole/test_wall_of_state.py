@@ -250,6 +250,25 @@ def torch_compile(m: Layer, g: columba.Graph) -> None:
 
 
 @disturbance
+def torch_export(m: Layer, g: columba.Graph) -> None:
+    class Exported(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = m
+
+        def forward(self, h: Tensor) -> Tensor:
+            return self.layer(g, h)
+
+    for strict in (False, True):
+        torch.export.export(Exported(), (features(),), strict=strict).module()(features()).sum().backward()
+        fails(lambda strict=strict: torch.export.export(Exported(), (torch.ones(NODES + 1, SIZE),), strict=strict))  # type: ignore[misc]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("columba.calls.exporting.text_of", lambda *_: 1 / 0)
+        fails(lambda: torch.export.export(Exported(), (features(),)))
+    torch._dynamo.reset()
+
+
+@disturbance
 def jit_trace(m: Layer, g: columba.Graph) -> None:
     may_fail(lambda: torch.jit.trace(lambda h: m(g, h), (features().detach(),), check_trace=False))
 
