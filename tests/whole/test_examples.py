@@ -66,6 +66,26 @@ def test_sampled_training_learns() -> None:
     assert last < 0.9 * first
 
 
+@pytest.mark.slow
+def test_molecules_are_learned() -> None:
+    out = run(
+        "examples/molecules.py",
+        "--steps",
+        "40",
+        "--molecules",
+        "200",
+        "--hidden",
+        "16",
+        "--batch-size",
+        "16",
+        "--compare",
+    )
+    losses = [list(map(float, pair)) for pair in re.findall(r"loss (\d+\.\d+) to (\d+\.\d+)", out)]
+    assert len(losses) == 2
+    assert all(last < 0.5 * first for first, last in losses)
+    assert losses[0] == pytest.approx(losses[1], rel=0.05)
+
+
 def test_sampled_blocks_are_parts_of_the_graph() -> None:
     example = sampled()
     torch.manual_seed(0)
