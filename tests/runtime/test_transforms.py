@@ -21,6 +21,7 @@ from columba.ir.program.ops import Input, Pointwise, Value
 from columba.ir.program.program import Program
 from columba.ir.spaces import Space
 from columba.ir.types import DType, TensorType
+from columba.runtime import warn
 
 pytestmark = pytest.mark.unoptimized
 
@@ -59,6 +60,7 @@ def assert_equal(found: Any, wanted: Any) -> None:
         torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.filterwarnings("ignore:columba. there are no kernels")
 def test_gradcheck_of_all_orders_and_modes() -> None:
     call = of_tensors(compiled)
     assert torch.autograd.gradcheck(
@@ -267,6 +269,34 @@ def test_such_an_input_is_kept_no_longer_than_the_graph_of_autograd() -> None:
     y.sum().backward()
     gc.collect()
     assert alive() is None
+
+
+@pytest.mark.parametrize("name", ["rgcn", "rgat", "hgt"])
+def test_shipped_layers_keep_nothing_but_parameters_for_second_derivatives(name: str) -> None:
+    g = columba.Graph(EDGES, torch.tensor([0, 1, 0, 2, 2]), node_type=IDS % 2, num_relations=3)
+    layer = {
+        "rgcn": lambda: columba.nn.RGCNConv(2, 4, 3),
+        "rgat": lambda: columba.nn.RGATConv(2, 2, 3, heads=2),
+        "hgt": lambda: columba.nn.HGTConv(2, 4, 2, 3, heads=2),
+    }[name]()
+    for passes in ("-aggregate_first,compact_materialization", "aggregate_first,compact_materialization"):
+        compiled = columba.compile(layer, passes=passes)
+        made = columba.explain(compiled, torch.ones(N, 2, requires_grad=True), g).compilation
+        read = {n for place, n in (*made.sources, *filter(None, made.gradients)) if place == "input"}
+        wanted = [n for n, gradient in enumerate(made.gradients) if gradient is not None]
+        kept = {made.traced.inputs[n].name for n in gradient_dependences(made.traced, wanted) - read}
+        assert kept <= {"k_bias", "q_bias", "v_bias"}
+
+
+def test_a_warning_is_about_the_line_that_called() -> None:
+    warn._warned.clear()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        torch.func.jvp(lambda h: saturated(G, h), (ARGS[0],), (ARGS[0],))
+        (first,) = torch.autograd.grad(saturated(G, ARGS[0]).sum(), ARGS[0], create_graph=True)
+        torch.autograd.grad(first.sum(), ARGS[0])
+    told = [w for w in caught if "PyTorch's operators" in str(w.message)]
+    assert [w.filename for w in told] == [__file__] * 2
 
 
 def test_what_gradients_depend_on() -> None:
