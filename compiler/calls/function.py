@@ -23,10 +23,10 @@ from columba.calls.regions import Break, Failure, Failures, Regions, Seen
 from columba.calls.rollback import State
 from columba.calls.shortcut import MISSED
 from columba.calls.specialization import Specialization
-from columba.calls.warn import warn_once
 from columba.frontend import Attempt, Bound, NothingToCompile, TraceError, hooks, is_tracing, trace, trace_error_in
 from columba.runtime.logs import logger
 from columba.runtime.modes import skipped_by_dynamo, without_transforms
+from columba.runtime.warn import warn_once
 
 TRACES, GUARDS, RECOMPILES = logger("traces"), logger("guards"), logger("recompiles")
 

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from columba.calls.options import Options
 from columba.calls.shortcut import PartRun, Shortcut, shortcut_to
-from columba.calls.warn import warn_once
 from columba.frontend import Bound, Trace
 from columba.gradient.distinct import shares_memory
 from columba.gradient.saving import Saving
@@ -26,6 +25,7 @@ from columba.runtime.graphs.sorts import start_building_sorts
 from columba.runtime.program import Runnable
 from columba.runtime.reference import evaluate
 from columba.runtime.transforms import wants_gradient
+from columba.runtime.warn import warn_once
 from columba.selection.variants import Variants
 from columba.tuning.lookup import Recorded
 from columba.tuning.records import RecordsError
