@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from columba.calls.flat import Made, NotFlat, interpret, rows_of_trace
 from columba.calls.portable import rows_in, text_of
@@ -31,8 +32,8 @@ _KEYS = torch._C._TorchDispatchModeKey
 
 
 def is_recorded() -> bool:
-    """Whether operators are recorded, or run on fake tensors, by PyTorch's own modes."""
-    return bool(torch._C._len_torch_dispatch_stack()) and any(
+    """Whether operators are recorded, or run on fake tensors, by PyTorch's own modes; PyTorch's own operators are in forward mode."""
+    return bool(torch._C._len_torch_dispatch_stack() and forward_ad._current_level < 0) and any(
         torch._C._get_dispatch_mode(key) is not None for key in (_KEYS.PROXY, _KEYS.FAKE, _KEYS.FUNCTIONAL)
     )
 
