@@ -8,6 +8,7 @@ and gradients that are differentiated again, are those of :mod:`columba.runtime.
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,8 +22,8 @@ from columba.runtime.operators import CompiledProgram, copied_gradients
 from columba.runtime.structure import Structure
 
 
-class DirectionPair:
-    """How the two directions of a program work together on a graph, and what the first keeps for the second.
+class Wiring:
+    """What the forward direction of a program keeps for the backward one, and how that is used, on any graph.
 
     Saved values that nobody else sees may be ``packed``: they, by their positions among the outputs, stand in one tensor.
 
@@ -36,10 +37,7 @@ class DirectionPair:
         extra: inputs that are not read, but on which gradients depend, through saved values: second derivatives need them.
     """
 
-    def __init__(
-        self, program: CompiledProgram, forward: Launcher, backward: Launcher | None, packed: Sequence[int] = ()
-    ) -> None:
-        self.forward, self.backward = forward, backward
+    def __init__(self, program: CompiledProgram, packed: Sequence[int] = ()) -> None:
         used = dict.fromkeys((*program.sources, *filter(None, program.gradients)))
         self.inputs = [n for place, n in used if place == "input"]
         results = [n for place, n in used if place == "result" and n not in packed]
@@ -57,6 +55,30 @@ class DirectionPair:
         ]
         self.repeated = copied_gradients(program.gradients)
         self.extra = sorted(program.dependences - {*self.inputs})
+
+
+class Wirings:
+    """Of one program: with nothing packed, and with all that may be."""
+
+    def __init__(self, program: CompiledProgram) -> None:
+        seen = program.gradients
+        saved = [n for p, n in program.sources if p == "result" and n >= program.results and (p, n) not in seen]
+        self.saved, self.read = saved, [program.sources.index(("result", n)) for n in saved]
+        self.apart, self.packed = Wiring(program), Wiring(program, saved)
+        self.inputs_kept = (*self.apart.inputs, *self.apart.extra)
+
+
+@functools.lru_cache(maxsize=256)
+def _wirings(key: str) -> Wirings:
+    return Wirings(operators.program(key))
+
+
+class DirectionPair(Wiring):
+    """The two directions of a program on a graph, and how they work together."""
+
+    def __init__(self, forward: Launcher, backward: Launcher | None, wiring: Wiring) -> None:
+        vars(self).update(vars(wiring))
+        self.forward, self.backward = forward, backward
 
 
 class ProgramOnGraph:
@@ -80,23 +102,32 @@ class ProgramOnGraph:
         self.structure = structure
         self.index, self.counts = list(index), list(counts)
         self.forward = operators.bind(program.forward, index, counts)
-        self.backward = None if program.backward is None else operators.bind(program.backward, index, counts)
         self.gradients = bool(program.gradients)
-        self.pair = DirectionPair(program, self.forward, self.backward)
-        self.packed_pair = self._packed() or self.pair
-        self.inputs_kept = (*self.pair.inputs, *self.pair.extra)
+        self.wirings = _wirings(program.key)
+        self.inputs_kept = self.wirings.inputs_kept
 
-    def _packed(self) -> DirectionPair | None:
-        """The two directions with the saved values that only the backward one reads in one tensor; None where that gains nothing."""
-        if self.backward is None:
-            return None
-        seen = self.program.gradients
-        saved = [
-            n for p, n in self.program.sources if p == "result" and n >= self.program.results and (p, n) not in seen
-        ]
-        forward = self.forward.packed(outputs=saved)
-        backward = self.backward.packed(inputs=[self.program.sources.index(("result", n)) for n in saved])
-        return None if forward is None or backward is None else DirectionPair(self.program, forward, backward, saved)
+    @functools.cached_property
+    def backward(self) -> Launcher | None:
+        """The backward direction: bound when it is first wanted, which inference never does."""
+        backward = self.program.backward
+        return None if backward is None else operators.bind(backward, self.index, self.counts)
+
+    @functools.cached_property
+    def pair(self) -> DirectionPair:
+        """The two directions."""
+        return DirectionPair(self.forward, self.backward, self.wirings.apart)
+
+    @functools.cached_property
+    def packed_pair(self) -> DirectionPair:
+        """The two directions with the saved values that only the backward one reads in one tensor, if that gains anything."""
+        backward = self.backward
+        if backward is None:
+            return self.pair
+        packed_forward = self.forward.packed(outputs=self.wirings.saved)
+        packed_backward = None if packed_forward is None else backward.packed(inputs=self.wirings.read)
+        if packed_forward is None or packed_backward is None:
+            return self.pair
+        return DirectionPair(packed_forward, packed_backward, self.wirings.packed)
 
     def __call__(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """The results; by :mod:`columba.runtime.transforms` where somebody looks at what is called."""

@@ -60,15 +60,16 @@ class Workload:
     def run(self, runnable: Runnable) -> Times:
         """One run, timed."""
         program, prepared = runnable.program, runnable.on(self.graph)
+        backward = prepared.backward  # bound now
         with outside_modes(), torch.no_grad(), kernel_times() as kernels:
             self._wait()
             start = time.perf_counter()
             results = prepared.forward.run(self.inputs)
-            if prepared.backward is not None:
+            if backward is not None:
                 if len(self.grads) != program.results:
                     self.grads = [torch.ones_like(x) for x in results[: program.results]]
                 given = {"input": self.inputs, "result": results, "grad": self.grads}
-                prepared.backward.run([given[place][n] for place, n in program.sources])
+                backward.run([given[place][n] for place, n in program.sources])
             self._wait()
             total = time.perf_counter() - start
         names = {plan.name: d for d, plan in zip(DIRECTIONS, runnable.planned.plans, strict=False)}

@@ -7,16 +7,16 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from columba.codegen.cpp import Stage, emit, emit_parts, stages
-from columba.ir.counts import Counts
+from columba.ir.counts import SPACES, Counts
 from columba.ir.plan.kernels import Buffer, HostCall
 from columba.ir.plan.plan import Plan
-from columba.ir.spaces import WEIGHT_SPACES
+from columba.ir.spaces import WEIGHT_SPACES, Space
 from columba.ir.types import DType
 from columba.runtime.build import BuildError, build_emitted
 from columba.runtime.cpp.memory import ALIGNMENT, Pooled, pooled, scratch
@@ -82,10 +82,14 @@ class _PlanRunner:
         self.steps: list[tuple[Callable[..., int], Stage] | HostCall] = []
         for step in stages(plan):
             self.steps.append(step if isinstance(step, HostCall) else (_entry(library, step), step))
+        self.has_host_calls = any(isinstance(step, HostCall) for step in self.steps)
         self.placement = placement = Placement(plan)
-        self.tensors, self.temporaries = placement.tensors, placement.temporaries
+        self.tensors = placement.tensors
+        self.temporaries = [self.position[b] for b in placement.temporaries]
         self.from_host = placement.from_host
         self.numbered = (*plan.inputs, *self.tensors)
+        self.elements = _elements(plan)
+        self.signatures: dict[tuple[Buffer, ...], _Signature] = {}
         self.graphs = 0
         self.roomy: dict[int, tuple[Counts, MemoryLayout]] = {}
 
@@ -107,6 +111,64 @@ class _PlanRunner:
             self.roomy[threads] = limits, found
         return found
 
+    def signature(self, packing: Packing) -> _Signature:
+        """What calls take and make, with these buffers packed."""
+        key = tuple(packing.offsets)
+        found = self.signatures.get(key)
+        return self.signatures.setdefault(key, _Signature(self, packing)) if found is None else found
+
+
+def _elements(plan: Plan) -> list[tuple[int, int]]:
+    """How many elements the buffers with a row per row of the graph have: by the places of spaces, what a row of each adds."""
+    found: dict[int, int] = {}
+    for b in plan.buffers:
+        if b.type.space not in WEIGHT_SPACES:
+            place = SPACES.index(b.type.space)
+            found[place] = found.get(place, 0) + b.type.size
+    return list(found.items())
+
+
+class _Kind(NamedTuple):
+    """A tensor that a call takes or makes, on any graph: features of each row of a space, by its place, or plain (None). Without features
+    it is the one that packed buffers stand in."""
+
+    name: str
+    dtype: torch.dtype
+    space: int | None
+    features: tuple[int, ...] | None
+    size: int
+
+    @classmethod
+    def of(cls, buffer: Buffer | None) -> _Kind:
+        if buffer is None:
+            return cls("saved", torch.uint8, None, None, 1)
+        t = buffer.type
+        dtype, place = torch_dtype(t.dtype), None if t.space is Space.ONE else SPACES.index(t.space)
+        return cls(buffer.name, dtype, place, t.shape, t.size * dtype.itemsize)
+
+    def shape(self, rows: Sequence[int], packed: int) -> tuple[int, ...]:
+        if self.features is None:
+            return (packed,)
+        return self.features if self.space is None else (rows[self.space], *self.features)
+
+    def allocation(self, rows: Sequence[int], packed: int) -> _Allocation:
+        many = packed if self.features is None else 1 if self.space is None else rows[self.space]
+        return _Allocation(self.dtype, self.shape(rows, packed), many * self.size)
+
+
+class _Signature:
+    """What calls of a plan take and make, and where pointers to it stand: all that does not depend on the graph."""
+
+    def __init__(self, runner: _PlanRunner, packing: Packing) -> None:
+        plan = runner.plan
+        inputs, made = packing.unpacked(plan.inputs), packing.unpacked(runner.tensors)
+        self.inputs, self.made = [_Kind.of(b) for b in inputs], [_Kind.of(b) for b in made]
+        self.number = {b: n for n, b in enumerate((*inputs, *made, *runner.from_host))}
+        self.slots = [runner.position[packing.first_of(b)] for b in (*inputs, *made)]
+        self.first_slots = len(self.slots) if self.slots == list(range(len(self.slots))) else 0
+        self.outputs = [self.number[b] for b in packing.unpacked(plan.outputs)]
+        self.packed = [(runner.position[b], b) for b in packing.offsets if b is not packing.first_of(None)]
+
 
 class CppLauncher(Launcher):
     """A plan on one graph: all that does not change from call to call is in place. Calls may overlap, from several threads.
@@ -122,44 +184,36 @@ class CppLauncher(Launcher):
         host: HostRunner | None,
         packing: Packing | None = None,
     ) -> None:
-        if host is None and any(isinstance(step, HostCall) for step in runner.steps):
+        if host is None and runner.has_host_calls:
             raise ValueError(f"plan {runner.plan.name} has host calls; give run(host=...)")
         self.runner, self.host = runner, host
         self.counts = Counts(counts)
         self.packing = packing = packing or Packing((), self.counts, ALIGNMENT)
         self.index = tuple(index)
+        lengths = [a.numel() for a in index]
         self.arrays = (ctypes.c_void_p * max(1, len(index)))(*[a.data_ptr() for a in index])
-        self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[a.numel() // 3 for a in index])
+        self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[n // 3 for n in lengths])
         self.arrays_at, self.sizes_at = ctypes.addressof(self.arrays), ctypes.addressof(self.sizes)
-        inputs, made = packing.unpacked(runner.plan.inputs), packing.unpacked(runner.tensors)
-        self.checks = [("saved" if b is None else b.name, *_type_and_shape(b, packing, self.counts)) for b in inputs]
-        self.made = [_Allocation(*_type_and_shape(b, packing, self.counts)) for b in made]
+        signature, packed = runner.signature(packing), packing.size
+        self.checks = [(kind.name, kind.dtype, kind.shape(counts, packed)) for kind in signature.inputs]
+        self.made = [kind.allocation(counts, packed) for kind in signature.made]
         self.makes_small = all(allocation.size < Pooled.SMALL for allocation in self.made)
+        self.has_run = False
         self.patterns: list[Tensor] = []
-        self.number = {b: n for n, b in enumerate((*inputs, *made, *runner.from_host))}
-        self.slots = [runner.position[packing.first_of(b)] for b in (*inputs, *made)]
-        self.first_slots = len(self.slots) if self.slots == list(range(len(self.slots))) else 0
-        self.outputs = [self.number[b] for b in packing.unpacked(runner.plan.outputs)]
-        self.temporaries = [runner.position[b] for b in runner.temporaries]
+        self.number, self.slots, self.first_slots = signature.number, signature.slots, signature.first_slots
+        self.outputs, self.packed_at = signature.outputs, signature.packed
         self.layouts: dict[tuple[int, tuple[int, ...]], _PointerLayout] = {}
-        self.is_small = self._elements() < SMALL
-
-    def _elements(self) -> int:
-        """How much a call reads and writes, in elements: of index arrays, and of buffers with a row per row of the graph."""
-        types = [b.type for b in self.runner.plan.buffers if b.type.space not in WEIGHT_SPACES]
-        return sum(self.counts[t.space] * t.size for t in types) + sum(a.numel() for a in self.index)
+        # How much a call reads and writes, in elements.
+        self.is_small = sum(counts[place] * each for place, each in runner.elements) + sum(lengths) < SMALL
 
     def _layout(self, threads: int, spare: tuple[int, ...]) -> _PointerLayout:
         found = self.runner.layout(self.counts, spare, threads)
-        where = list(zip(self.temporaries, found.places, strict=True))
-        in_block = [(n, offset) for n, (room, offset) in where if room is None]
-        in_tensors = [
-            (self.runner.position[b], *self._place(b))
-            for b in self.packing.offsets
-            if b is not self.packing.first_of(None)
-        ]
-        for n, (room, offset) in where:
-            if room is not None:
+        in_block = []
+        in_tensors = [(n, *self._place(b)) for n, b in self.packed_at]
+        for n, (room, offset) in zip(self.runner.temporaries, found.places, strict=True):
+            if room is None:
+                in_block.append((n, offset))
+            else:
                 tensor, begin = self._place(self.runner.numbered[room])
                 in_tensors.append((n, tensor, begin + offset))
         inputs = len(self.runner.plan.inputs)
@@ -196,10 +250,11 @@ class CppLauncher(Launcher):
     def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """See :meth:`Launcher.unpacked`."""
         found = []
+        rows = self.counts.in_order
         for b in self.runner.plan.inputs:
             tensor, begin = self._place(b)
             if b in self.packing.offsets:
-                allocation = _Allocation(*_type_and_shape(b, self.packing, self.counts))
+                allocation = _Kind.of(b).allocation(rows, 0)
                 found.append(
                     inputs[tensor][begin : begin + allocation.size].view(allocation.dtype).view(allocation.shape)
                 )
@@ -227,8 +282,9 @@ class CppLauncher(Launcher):
                 tensors += map(torch.empty_like, self.patterns)
             else:
                 tensors += map(_empty, self.made)
-                if self.makes_small:  # from now on: two thirds of the time of torch.empty
+                if self.makes_small and self.has_run:  # from now on: two thirds of the time of torch.empty
                     self.patterns = [_pattern(allocation.shape, allocation.dtype) for allocation in self.made]
+                self.has_run = True
             try:
                 frame = layout.frames.pop()
             except IndexError:
@@ -280,24 +336,12 @@ class CppLauncher(Launcher):
         check_inputs(self.runner.plan.name, inputs, self.checks)
 
 
-@dataclass(frozen=True)
-class _Allocation:
-    """A tensor that a call makes."""
+class _Allocation(NamedTuple):
+    """A tensor that a call makes, and its bytes."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
-
-    @functools.cached_property
-    def size(self) -> int:
-        """Bytes."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-
-def _type_and_shape(buffer: Buffer | None, packing: Packing, counts: Counts) -> tuple[torch.dtype, tuple[int, ...]]:
-    """Type and shape of the tensor of a buffer, or of the one that packed buffers stand in."""
-    if buffer is None:
-        return torch.uint8, (packing.size,)
-    return torch_dtype(buffer.type.dtype), counts.shape(buffer.type)
+    size: int
 
 
 def _pattern(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 
 from columba.ir.counts import Counts
-from columba.ir.plan.groups import rooms
+from columba.ir.plan.groups import Room, rooms
 from columba.ir.plan.in_place import in_place
 from columba.ir.plan.kernels import Buffer, HostCall, reads, writes
 from columba.ir.plan.plan import Plan
+from columba.ir.spaces import Space
 from columba.runtime.cpp.memory import ALIGNMENT
 from columba.runtime.offsets import Taken, aligned, first_fit
 
@@ -47,6 +49,18 @@ class _Room:
     last: int
 
 
+class _Wide(NamedTuple):
+    """The memory of a buffer, on any graph: bytes of each row of a space, or where there is room for a part of the rows, of those."""
+
+    space: Space
+    row: int
+    room: Room | None = None
+
+    def bytes(self, counts: Counts) -> int:
+        rows = 1 if self.space is Space.ONE else counts[self.space]
+        return self.row * (rows if self.room is None else self.room.of(rows))
+
+
 class Placement:
     """Tensors that a call allocates, tensors that host calls return, and temporaries, which share one block.
 
@@ -69,6 +83,14 @@ class Placement:
         self.lives = {b: self._life(b) for b in self.temporaries}
         self.in_place = in_place(plan)
         self.born = self._born()
+        self.lifetimes = [self.lives[b] for b in self.temporaries]
+        inputs = len(plan.inputs)
+        self.standing = [
+            inputs + self.tensors.index(self.in_place[b]) if b in self.in_place else None for b in self.temporaries
+        ]
+        self.wide = [_Wide(b.type.space, b.type.size * b.type.dtype.itemsize) for b in (*plan.inputs, *self.tensors)]
+        self.last_read = {n: self._last_read(b) for n, b in enumerate(plan.inputs)}
+        self.limits: dict[int, list[_Wide]] = {}
 
     def _spans(self) -> list[tuple[int, int]]:
         """For every kernel, the first and the last one of its group: all of them run while one buffer beyond the group is used."""
@@ -92,7 +114,7 @@ class Placement:
 
     def roomy_layout(self, counts: Counts, threads: int) -> MemoryLayout:
         """Where the temporaries stand, all in the block or in place, on any graph that has no more rows of any space."""
-        sizes = [aligned(self.size_of(b, counts, threads), ALIGNMENT) for b in self.temporaries]
+        sizes = [aligned(room.bytes(counts), ALIGNMENT) for room in self._sizes(threads)]
         return self._fitted(sizes, {}, {}, {})
 
     def layout(self, counts: Counts, spare: Sequence[int] = (), threads: int | None = None) -> MemoryLayout:
@@ -103,10 +125,9 @@ class Placement:
         ``threads`` run the kernels; None: as many as PyTorch uses.
         """
         threads = torch.get_num_threads() if threads is None else threads
-        sizes = [aligned(self.size_of(b, counts, threads), ALIGNMENT) for b in self.temporaries]
-        wide = {n: counts.bytes(b.type) for n, b in enumerate((*self.plan.inputs, *self.tensors))}
-        wide = {n: size for n, size in wide.items() if size >= SMALLEST_SPARE}
-        free = {n: self._last_read(self.plan.inputs[n]) for n in spare if n in wide}
+        sizes = [aligned(room.bytes(counts), ALIGNMENT) for room in self._sizes(threads)]
+        wide = {n: size for n, tensor in enumerate(self.wide) if (size := tensor.bytes(counts)) >= SMALLEST_SPARE}
+        free = {n: self.last_read[n] for n in spare if n in wide}
         best = self._fitted(sizes, wide, free, {})
         for out in sorted((n for n in self.born if n in wide), key=lambda n: -wide[n]):
             for giver in free:
@@ -120,11 +141,21 @@ class Placement:
 
     def size_of(self, buffer: Buffer, counts: Counts, threads: int) -> int:
         """Bytes of a temporary."""
+        return self._sizes(threads)[self.temporaries.index(buffer)].bytes(counts)
+
+    def _sizes(self, threads: int) -> list[_Wide]:
+        """Of the temporaries, on any graph."""
+        found = self.limits.get(threads)
+        if found is None:
+            found = self.limits[threads] = [self._size(b, threads) for b in self.temporaries]
+        return found
+
+    def _size(self, buffer: Buffer, threads: int) -> _Wide:
+        row = buffer.type.size * buffer.type.dtype.itemsize
         group = self.group_of.get(buffer)
         if group is None:
-            return counts.bytes(buffer.type)
-        room = rooms(group, self.plan.kernels, threads)[buffer]
-        return room.of(counts[group.space]) * buffer.type.size * buffer.type.dtype.itemsize
+            return _Wide(buffer.type.space, row)
+        return _Wide(group.space, row, rooms(group, self.plan.kernels, threads)[buffer])
 
     def _last_read(self, buffer: Buffer) -> int:
         return max((self.spans[n][1] for n, k in enumerate(self.plan.kernels) if buffer in reads(k)), default=-1)
@@ -149,10 +180,9 @@ class Placement:
         taken: dict[int | None, list[Taken]] = {None: []}
         places: dict[int, MemoryPlace] = {}
         for n in order:
-            buffer = self.temporaries[n]
-            life = self.lives[buffer]
-            if buffer in self.in_place:
-                places[n] = (len(self.plan.inputs) + self.tensors.index(self.in_place[buffer]), 0)
+            life, standing = self.lifetimes[n], self.standing[n]
+            if standing is not None:
+                places[n] = (standing, 0)
                 continue
             room: int | None
             for place in rooms:
