@@ -116,6 +116,15 @@ class _Frame:
 
         return TensorGraph(**{name: field(variable.var_getattr(self.tx, name)) for name in TensorGraph.FIELDS})
 
+    def changed(self) -> dict[int, tuple[Any, str]]:
+        """The objects, by identity, of which Dynamo knows that an attribute has been set, and Python does not yet; tensors do not count."""
+        found: dict[int, tuple[Any, str]] = {}
+        for variable, attributes in self.output.side_effects.store_attr_mutations.items():
+            for name, value in attributes.items():
+                if hasattr(variable, "value") and not isinstance(self.real(value), self.variables.TensorVariable):
+                    found[id(variable.value)] = variable.value, name
+        return found
+
     def guard(self, *names: str) -> None:
         """Guards that an attribute of an attribute ... of the function stays true, whatever computes it."""
         source = self.variable.source

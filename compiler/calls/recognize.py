@@ -7,14 +7,15 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from columba.calls.shortcut import MISSED, LongWay, Shortcut, Writer
 from columba.frontend import Attempt
 from columba.frontend.guards import Guards, environment, found
 from columba.frontend.hooks import HookGuard
-from columba.frontend.snapshot import Same, snapshot
+from columba.frontend.snapshot import ATOMS, Same, is_compared_by_identity, snapshot
 from columba.frontend.sources import Arguments, Source
+from columba.frontend.trees import leaves
 from columba.runtime.graphs.graph import Graph
 
 _RAREST = 256
@@ -68,6 +69,10 @@ class _GuardWriter(Writer):
         return self.build()
 
 
+def _is_fixed(x: Any) -> bool:
+    return isinstance(x, (Tensor, Graph, *ATOMS)) or is_compared_by_identity(x)
+
+
 class Holds:
     """Whether what a trace depends on, beside its arguments and PyTorch's modes, is as it was: for those who guard these themselves.
 
@@ -84,10 +89,12 @@ class Holds:
         self.guards, self.call = guards, call
         self.owner = None if owner is None else weakref.ref(owner)
         self.places = [(source, Same(value)) for source, value in places]
+        # Others guard that the objects among them are the same, and not what these hold.
+        self.arguments = None if all(map(_is_fixed, leaves(call))) else snapshot(call, by_value=True)
         self._code: Shortcut | None = None
         try:
             self._code = _GuardWriter(guards, call, owner).code(whole=False)
-        except LongWay:
+        except (LongWay, TypeError):  # of some objects there are no weak references
             self._code = None
 
     @property
@@ -96,6 +103,8 @@ class Holds:
         if self.owner is not None and owner is None:
             return False
         if any(found(source, self.call) is not same.value for source, same in self.places):
+            return False
+        if self.arguments is not None and snapshot(self.call, by_value=True) != self.arguments:
             return False
         if self._code is not None and self._code(owner, *self.call) is not MISSED:
             return True

@@ -72,6 +72,7 @@ class RegionCode:
         specialization, bound, call_made = self._specialized(function)
         trace = specialization.trace
         self.owner, _ = function._split(call_made[0])
+        self.check_unchanged(trace)
         self.shift = 0 if self.owner is None else 1
         self.owners = _paths(self.owner)
         training = torch.is_grad_enabled()
@@ -109,6 +110,16 @@ class RegionCode:
                     raise first or e from None
                 first = e
         raise AssertionError
+
+    def check_unchanged(self, trace: Any) -> None:
+        """NotFlat where an attribute that the trace depends on has been set by the code that Dynamo reads: the trace has not seen that."""
+        watched = {id(m) for m in (() if self.owner is None else self.owner.modules())}
+        watched |= {id(check.owner.value) for check in trace.guards.checks if hasattr(check, "owner")}
+        for i, (value, name) in self.frame.changed().items():
+            if i in watched:
+                raise NotFlat(
+                    f"the attribute {name!r} of a {type(value).__name__} has been set before, in the same compiled code"
+                )
 
     def leaf(self, value: Any, path: tuple[Any, ...]) -> Any:
         if isinstance(value, Graph):

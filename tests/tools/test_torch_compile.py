@@ -249,6 +249,63 @@ def test_what_a_trace_depends_on_is_guarded() -> None:
     check_now()
 
 
+def test_objects_among_the_arguments() -> None:
+    class Settings:
+        power = 2
+
+    settings = Settings()
+    settings.factor = 3.0  # type: ignore[attr-defined]
+
+    @columba.compile(backend="torch")
+    def scaled(g: columba.Graph, h: Tensor, how: Settings, names: dict[str, float]) -> Tensor:
+        return g.edges.sum(g.edges.src(h)) ** how.power * how.factor + names["x"]  # type: ignore[attr-defined]
+
+    g, h = graph(), features(5)
+    whole = torch.compile(scaled, fullgraph=True, backend="eager")
+    for factor, power, names in (
+        (3.0, 2, {"x": 1.0}),
+        (5.0, 2, {"x": 1.0}),
+        (5.0, 3, {"x": 1.0}),
+        (5.0, 3, {"x": 2.0}),
+    ):
+        settings.factor, settings.power = factor, power  # type: ignore[attr-defined]
+        assert_same(whole(g, h, settings, names), scaled(g, h, settings, names))
+
+
+def test_attributes_that_the_same_code_has_set() -> None:
+    """Dynamo has read the assignment; Python has not run it yet."""
+    model, g, x = columba.compile(Net(0.5), backend="torch"), graph(), features(5)
+
+    def step(x: Tensor) -> Tensor:
+        model.eval()
+        out: Tensor = model(x, g)
+        model.train()
+        return out
+
+    model.train()
+    check(torch.compile(step, backend="eager"), step, x)
+    assert any("the attribute 'training' of a Net has been set before" in reason for reason in counters["graph_break"])
+
+
+def test_several_programs_and_graphs() -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first = columba.nn.RGCNConv(4, 4, RELATIONS)
+            self.second = columba.nn.RGCNConv(4, 4, RELATIONS)
+            self.double()
+
+        def forward(self, x: Tensor, g: columba.Graph, other: columba.Graph) -> Tensor:
+            return self.second(self.first(x, g).cumsum(0).relu(), other)
+
+    plain = Two()
+    counter = CompileCounterWithBackend("aot_eager")
+    whole = torch.compile(columba.compile(plain, backend="torch"), fullgraph=True, backend=counter)
+    for nodes in (5, 7):
+        check(whole, plain, features(nodes), graph(nodes), graph(nodes, 20), weights=plain.parameters())
+    assert operators(counter) == [CALL]
+
+
 def test_autocast() -> None:
     model = columba.compile(Net().float(), backend="torch")
     g, x = graph(), torch.randn(5, 4)
