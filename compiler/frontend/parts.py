@@ -34,11 +34,13 @@ class Stretch:
         graph: along which graph.
         records: what is computed, operands first.
         wanted: those of them that are asked for from outside.
+        lifts: those that stand in several stretches, since nothing is computed.
     """
 
     graph: int
     records: list[Record] = field(default_factory=list)
     wanted: list[Record] = field(default_factory=list)
+    lifts: set[Record] = field(default_factory=set)
 
 
 def cut(
@@ -56,7 +58,7 @@ def cut(
     if len(graphs) <= 1 and not any(r in in_pytorch or chooses_rows(r) for r in records):
         return [Stretch(min(graphs, default=0), list(records), wanted)]
     needed = _reached(wanted)
-    places = _Places([r for r in records if r in needed], in_pytorch)
+    places = _places([r for r in records if r in needed], wanted, in_pytorch)
     stretches = [Stretch(graph) for graph in places.graphs]
     between = []
     asked = set(wanted)
@@ -66,8 +68,14 @@ def cut(
             if record.source is None:
                 between.append(record)
             continue
+        users = places.users.get(record, ())
+        if record in places.weights:  # it is computed nowhere, and stands in each part that uses it
+            for other in dict.fromkeys(places.slot[user] for user in users):
+                stretches[other].records.append(record)
+                stretches[other].lifts.add(record)
+            continue
         stretches[slot].records.append(record)
-        if record in asked or any(places.slot.get(user) != slot for user in places.users.get(record, ())):
+        if record in asked or any(places.slot.get(user) != slot for user in users):
             stretches[slot].wanted.append(record)
     steps: list[Stretch | Record] = []
     for slot, stretch in enumerate(stretches):
@@ -89,6 +97,17 @@ def _reached(wanted: Iterable[Record]) -> set[Record]:
     return found
 
 
+def _places(records: Sequence[Record], wanted: Iterable[Record], in_pytorch: Container[Record]) -> _Places:
+    """Where each record is computed."""
+    computed: set[Record] = set(wanted)
+    while True:
+        places = _Places(records, in_pytorch, computed)
+        lifts = {r for r in places.weights if not places.stands_with_its_users(r)}
+        if not lifts:
+            return places
+        computed |= lifts
+
+
 class _Places:
     """In which slot each record is computed; slots follow each other, and have a graph each.
 
@@ -96,15 +115,17 @@ class _Places:
         graphs: of each slot.
         slot: of each record that has one: PyTorch computes the others.
         least: the first slot in which a record can be used.
+        weights: lifts that only say which row of a weight belongs to each row, and that stand in each slot in which one is used.
     """
 
-    def __init__(self, records: Sequence[Record], in_pytorch: Container[Record]) -> None:
+    def __init__(self, records: Sequence[Record], in_pytorch: Container[Record], computed: Container[Record]) -> None:
         self.records = records
         self.in_pytorch = in_pytorch
         self.graphs: list[int] = []
         self.slot: dict[Record, int] = {}
         self.least: dict[Record, int] = {}
         self.users: dict[Record, list[Record]] = {}
+        self.weights = {r for r in records if _lifts_a_weight(r) and r not in computed}
         for record in records:
             for operand in record.operands:
                 self.users.setdefault(operand, []).append(record)
@@ -112,6 +133,17 @@ class _Places:
         for record in reversed(records):
             if record not in self.slot and record.source is None and not self._is_left(record):
                 self._place_by_use(record)
+        for record in records:
+            if record.op == "part":
+                whole = self.slot.get(record.operands[0])
+                self.slot.pop(record, None)
+                if whole is not None:
+                    self.slot[record] = whole
+
+    def stands_with_its_users(self, record: Record) -> bool:
+        """Whether a lift is used in programs over its graph alone."""
+        slots = [self.slot.get(user) for user in self.users.get(record, ())]
+        return bool(slots) and all(slot is not None and self.graphs[slot] == record.graph for slot in slots)
 
     def _is_left(self, record: Record) -> bool:
         whole = record.operands[0] if record.op == "part" else record
@@ -120,7 +152,7 @@ class _Places:
     def _place(self, record: Record) -> None:
         """By what a record is computed from."""
         least = max((self.least[o] for o in record.operands), default=-1)
-        if record.graph is not None and not (least < 0 and _lifts_a_weight(record)):
+        if record.graph is not None and record not in self.weights:
             slots = range(max(least, 0), len(self.graphs))
             found = next((s for s in slots if self.graphs[s] == record.graph), None)
             if found is None:
@@ -138,21 +170,10 @@ class _Places:
     def _place_by_use(self, record: Record) -> None:
         """Where it is first used, unless PyTorch needs it, which may be before."""
         users = self.users.get(record, ())
-        slots = [self.slot.get(user, self.least[user] - 1) for user in users]  # the last in which it may be computed
-        if record.graph is not None:
-            fitting = [s for s in range(min(slots, default=-1) + 1) if self.graphs[s] == record.graph]
-            if not fitting:
-                self._add_first(record.graph)
-            self.slot[record] = max(fitting, default=0)
-        elif users and all(user in self.slot for user in users):
-            self.slot[record] = min(slots)
-
-    def _add_first(self, graph: int) -> None:
-        self.graphs.insert(0, graph)
-        self.slot = {record: slot + 1 for record, slot in self.slot.items()}
-        self.least = {record: least + (least >= 0) for record, least in self.least.items()}
+        if users and all(user in self.slot for user in users):
+            self.slot[record] = min(self.slot[user] for user in users)
 
 
 def _lifts_a_weight(record: Record) -> bool:
-    """Whether a record only says which row of a weight belongs to each row: it belongs where it is used."""
+    """Whether a record only says which row of a weight belongs to each row."""
     return record.op == "lift" and record.kwargs["via"].coarse in TYPE_SPACES

@@ -17,6 +17,7 @@ from columba.frontend.record import Record, Recorder, SymbolicTensor, meta_tenso
 from columba.frontend.sources import Source
 from columba.frontend.trees import mapped
 from columba.ir.spaces import NODE_SPACES, IndexMap, Space, index_map
+from columba.runtime.eager.lifted import Lifted
 from columba.runtime.eager.views import EdgeView, GraphView, NodeView, linear, only_end
 from columba.runtime.graphs.convert import cat_nodes, nodes_of_type, slices_of
 from columba.runtime.graphs.from_tensors import as_graph
@@ -402,7 +403,16 @@ def _trace_linear(recorder: Recorder, x: Any, w: Any) -> Tensor:
             f"{location()}: linear(x, w) expects one dtype, got x: {x.meta.dtype} and w: {w.meta.dtype}; convert one with .to(...)"
         )
     meta = meta_tensor((*x.meta.shape[:-1], *features[1:]), x.meta.dtype)
-    return recorder.add(Record("typed_linear", (x, w), {}, meta, location(), linear))
+    return recorder.add(Record("typed_linear", (x, w), {}, meta, location(), _linear_of_rows if lifted else linear))
+
+
+def _linear_of_rows(x: Tensor, w: Tensor) -> Tensor:
+    """The product of each row ``[r, *lead, i]`` with a matrix of its own, ``[r, i, *out]``, in plain PyTorch."""
+    if isinstance(w, Lifted):
+        return linear(x, w)
+    lead, out = x.shape[1:-1], w.shape[2:]
+    rows = x.reshape(x.shape[0], lead.numel(), x.shape[-1]) @ w.reshape(*w.shape[:2], out.numel())
+    return rows.reshape(x.shape[0], *lead, *out)
 
 
 def _trace_as_graph(

@@ -231,7 +231,7 @@ def _parts(recorder: Recorder, name: str, wanted: Sequence[Record], lacking: dic
             steps.append(Part(converted, spaces, stretch.graph, given))
         else:  # all of it is plain
             steps += converted.prelude
-        done.update(stretch.records)
+        done.update(r for r in stretch.records if r not in stretch.lifts)
     return tuple(steps)
 
 

@@ -14,7 +14,7 @@ from columba.frontend.batch_norm import store
 from columba.frontend.counts import RealGraph, RowCount, Rows
 from columba.frontend.errors import TraceError
 from columba.frontend.guards import Guards, TensorGuard, found
-from columba.frontend.infer import Spaces
+from columba.frontend.infer import Spaces, row_carriers
 from columba.frontend.record import Record
 from columba.frontend.sources import Arguments, Seed, walk
 from columba.frontend.symbolic import BuiltGraph, GraphSource
@@ -237,10 +237,35 @@ class Trace:
                 return int(values[of].shape[0])
             rows = self.rows.get(of)
             if rows is None or rows.space is Space.ONE or not graphs:
-                return int(of.meta.shape[0])  # of features, or of a tensor whose shape is guarded
+                return self._rows_of_operands(of, graphs, values)
             of = rows
         assert isinstance(of, Rows)
         return graphs[of.graph].count(of.space)
+
+    def _rows_of_operands(self, record: Record, graphs: Sequence[Graph], values: dict[Record, Any]) -> int:
+        """How many rows PyTorch will give a record that it has yet to compute."""
+
+        def rows(x: Record) -> int:
+            return self._rows(x, graphs, values)
+
+        carriers = row_carriers(record)
+        if record.op in ("cat", "concat", "concatenate") and len(carriers) == len(record.operands):
+            return sum(map(rows, carriers))
+        if record.op == "__getitem__" and carriers:
+            if len(carriers) > 1:
+                return rows(carriers[1])
+            index = record.args[1][0] if isinstance(record.args[1], tuple) else record.args[1]
+            taken = self.count(index, graphs, values) if isinstance(index, slice) else slice(None)
+            return len(range(*taken.indices(rows(carriers[0]))))
+        if record.op in ("nodes_of_type", "cat_nodes") and graphs:
+            graph: Graph = graphs[record.args[0].number]
+            part = (graph.node_slices or {}).get(record.args[-1]) if record.op == "nodes_of_type" else None
+            return graph.num_nodes if part is None else part.stop - part.start
+        if record.op == "index_select" and carriers:
+            return rows(carriers[-1])
+        if not carriers or record.meta.shape[0] != carriers[0].meta.shape[0]:
+            return int(record.meta.shape[0])  # of features, or of a tensor whose shape is guarded
+        return rows(carriers[0])
 
     def _counts_hold(self, graphs: Sequence[Graph], values: dict[Record, Any]) -> bool:
         fixed = all(self._rows(of, graphs, values) == n for of, n in self.fixed.items())

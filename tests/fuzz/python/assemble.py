@@ -66,11 +66,33 @@ def _of_graph(g: Grower) -> set[str]:
     return found
 
 
-def render(rng: random.Random, g: Grower, result: str) -> tuple[str, tuple[str, ...]]:
+BETWEEN = (
+    "torch.cumsum({}, 0)",
+    "{}.flip(0)",
+    "torch.roll({}, 1, 0)",
+    "{}[torch.arange({}.shape[0])]",
+    "torch.cat([{}[1:], {}[:1]])",
+)
+"""Functions that the language lacks, of a value with rows."""
+
+
+def divided(rng: random.Random, g: Grower) -> list[str]:
+    """The lines, over two graphs with the same edges, with functions between that PyTorch runs."""
+    kinds = {v.name: v.kind for v in g.values}
+    found = ["g, k = g"]
+    for line in g.lines:
+        found.append(re.sub(r"\bg\.", "k.", line) if rng.random() < 0.4 else line)
+        name = line.split(" = ", 1)[0]
+        if rng.random() < 0.15 and name in kinds and kinds[name].has_rows and not kinds[name].is_bool:
+            found.append(f"{name} = {rng.choice(BETWEEN).replace('{}', name)}")
+    return found
+
+
+def render(rng: random.Random, g: Grower, result: str, twin: bool = False) -> tuple[str, tuple[str, ...]]:
     """The source text, and the names of the inputs that are parameters of a module (none: the program is a function)."""
-    lines = list(g.lines)
+    lines = divided(rng, g) if twin else list(g.lines)
     helper = ""
-    if len(lines) > 4 and rng.random() < 0.25:
+    if len(lines) > 4 and not twin and rng.random() < 0.25:
         helper, lines = _outlined(rng, g, lines, result)
     parameters = tuple(v.name for v in g.inputs if v.is_weight) if rng.random() < 0.25 else ()
     arguments = ["g", *(v.name for v in g.inputs if v.name not in parameters)]
@@ -105,8 +127,10 @@ def _outlined(rng: random.Random, g: Grower, lines: list[str], result: str) -> t
     return text + "\n\n", [*lines[:start], call, *lines[stop:]]
 
 
-def random_source(rng: random.Random, square: bool) -> tuple[str, tuple[Value, ...], tuple[str, ...], list[str]]:
+def random_source(
+    rng: random.Random, square: bool, twin: bool = False
+) -> tuple[str, tuple[Value, ...], tuple[str, ...], list[str]]:
     """Source text, its inputs, those of them that are parameters, and the rules that made it."""
     g = grow(rng, square)
-    source, parameters = render(rng, g, returned(rng, g))
+    source, parameters = render(rng, g, returned(rng, g), twin)
     return source, tuple(g.inputs), parameters, g.used

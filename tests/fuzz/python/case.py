@@ -26,6 +26,7 @@ class Case:
 
     ``inputs`` are the program's inputs in order, ``parameters`` those that belong to the module that it is, ``grad`` those that want
     gradients. ``seed`` makes the numbers, ``special`` says which of them are special: a name of :data:`SPECIAL` and the inputs, or nothing.
+    With ``twin`` the graph is a pair of graphs with the same edges, which the program uses in turn, and PyTorch may run between.
     """
 
     source: str
@@ -40,6 +41,7 @@ class Case:
     variant: str = ""
     phases: tuple[str, ...] = ()
     backend: str = "plans"
+    twin: bool = False
 
     def __str__(self) -> str:
         lines = [
@@ -54,6 +56,7 @@ class Case:
             f"variant: {self.variant}",
             f"phases: {' '.join(self.phases)}",
             f"backend: {self.backend}",
+            *(["twin: yes"] if self.twin else []),
         ]
         return "\n".join(line.rstrip() for line in lines) + f"\n---\n{self.source}"
 
@@ -77,13 +80,15 @@ class Case:
             of["variant"],
             tuple(of["phases"].split()),
             of["backend"],
+            of.get("twin") == "yes",
         )
 
 
 def random_case(rng: random.Random) -> tuple[Case, list[str]]:
     """A case, and the names of the rules that made its source."""
     square = rng.random() < 0.75
-    source, inputs, parameters, used = random_source(rng, square)
+    twin = rng.random() < 0.15
+    source, inputs, parameters, used = random_source(rng, square, twin)
     graph = random_graph(rng, square)
     names = [v.name for v in inputs]
     grad = [n for n in names if rng.random() < 0.9] if rng.random() < 0.3 else names
@@ -103,6 +108,7 @@ def random_case(rng: random.Random) -> tuple[Case, list[str]]:
         special,
         rng.choice(VARIANTS) if rng.random() < 0.95 else "",
         tuple(p for p in PHASES if rng.random() < 0.35),
+        twin=twin,
     )
     return case, used
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import linecache
 from collections.abc import Callable
@@ -68,7 +69,7 @@ class Session:
         function = self._function(given)
         arguments = [given[v.name] for v in case.inputs if v.name not in case.parameters]
         with torch.set_grad_enabled(grad):
-            returned = function(graph, *arguments)
+            returned = function((graph, copy.copy(graph)) if case.twin else graph, *arguments)
         leaves: list[Any] = []
         structure = _walk(returned, leaves)
         gradients = _gradients(leaves, {n: given[n] for n in case.grad}, case.seed) if grad else {}
@@ -87,9 +88,13 @@ class Session:
 
 def _options(case: Case) -> dict[str, Any]:
     if case.backend == "torch":
-        return {"backend": "torch"}
+        return {"backend": "torch", "fullgraph": False if case.twin else None}
     backend = "triton" if case.backend == "triton" else "cpp"
-    return {"backend": backend, **({"recipe": recipes_for({})[case.variant]} if case.variant else {})}
+    return {
+        "backend": backend,
+        "fullgraph": False if case.twin else None,
+        **({"recipe": recipes_for({})[case.variant]} if case.variant else {}),
+    }
 
 
 def _walk(value: Any, leaves: list[Any]) -> str:
