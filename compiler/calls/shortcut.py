@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from columba.frontend.code import is_library_module
@@ -81,7 +82,7 @@ def shortcut_to(trace: Trace, bound: Bound, owner: nn.Module | None, runs: Seque
         owner: the module whose method was called, if it is one. The shortcut does not keep it alive, nor the graphs.
         runs: what has run each part of it.
     """
-    if trace.phases or trace.writes or any(isinstance(check, HookGuard) for check in trace.guards.checks):
+    if trace.phases or any(isinstance(check, HookGuard) for check in trace.guards.checks):
         return None
     if not any(run.runnable.planned.results for run in runs):
         return None
@@ -133,6 +134,9 @@ class Writer:
             else:
                 self.part(n, step, runs[n])
                 n += 1
+        if self.trace.writes:
+            pairs = "".join(f"({self.names[buffer]}, {self.names[value]}), " for buffer, value in self.trace.writes)
+            self.write(f"store({pairs})")
         self.write(f"return {self.tree(self.trace.output)}")
         if self.trace.device is not None:  # what autocast casts is part of the trace
             self.lines[checked:] = ["with autocast_disabled():", *(f"    {line}" for line in self.lines[checked:])]
@@ -160,7 +164,7 @@ class Writer:
         text = f"def make({parameters}):\n    def shortcut(owner, args, kwargs):\n{body}\n    return shortcut\n"
         names = {
             "environment": environment, "no_modes": no_modes, "snapshot": snapshot, "MISSED": MISSED, "MISSING": MISSING,
-            "NOT_THERE": NOT_THERE, "Tensor": Tensor, "TooLarge": TooLarge, "autocast_disabled": autocast.disabled,
+            "NOT_THERE": NOT_THERE, "Tensor": Tensor, "TooLarge": TooLarge, "autocast_disabled": autocast.disabled, "store": _store,
         }  # fmt: skip
         exec(_code(text), names)
         made: Shortcut = names["make"](**self.constants)  # type: ignore[operator]
@@ -478,6 +482,13 @@ def _is_frozen(value: Any) -> bool:
     return value is None or (
         isinstance(value, tuple) and all(isinstance(v, ATOMS) or is_compared_by_identity(v) for v in value)
     )
+
+
+def _store(*pairs: tuple[Tensor, Tensor]) -> None:
+    """Stores what a call has computed for buffers."""
+    with torch.no_grad():
+        for buffer, value in pairs:
+            buffer.copy_(value)
 
 
 @functools.lru_cache(maxsize=256)

@@ -407,3 +407,26 @@ def test_a_view_keeps_its_block() -> None:
     del view
     gc.collect()
     assert pool.kept > 0
+
+
+def test_batch_norm_in_training(long_ways: list[int]) -> None:
+    class Normed(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm = layer_of("rgat"), torch.nn.BatchNorm1d(6).double()
+
+        def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
+            return self.norm(self.conv(h, g))  # type: ignore[no-any-return]
+
+    eager = Normed()
+    model = columba.compile(copy.deepcopy(eager))
+    for step in range(8):
+        h = torch.randn(N, 4, dtype=torch.float64, requires_grad=True)
+        results = []
+        for one in (model, eager):
+            out = one(G, h)
+            results.append((out, torch.autograd.grad(out.square().sum(), h), dict(one.state_dict())))
+        torch.testing.assert_close(*results)
+        if step == 4:
+            long_ways.clear()
+    assert not long_ways
