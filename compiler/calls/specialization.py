@@ -214,7 +214,10 @@ class Kernels:
     def _choose(self, graph: Graph, variants: Variants, backend: Backend) -> str:
         """What was tuned for graphs of this size; else the only variant, or the one that the cost model finds cheapest."""
         if self.options.is_open:
-            recorded = self.recorded.setdefault((variants.key, backend.name), Recorded(variants, backend.name))
+            where = (variants.key, backend.name)
+            recorded = self.recorded.get(where)
+            if recorded is None:
+                recorded = self.recorded.setdefault(where, Recorded(variants, backend.name))
             name = recorded.choice(graph)
             if name is None and self.options.autotune:
                 from columba.tuning.search import tune_variants  # which most processes never need

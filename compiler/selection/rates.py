@@ -92,15 +92,22 @@ def rates_key(device: torch.device = CPU) -> str:
 _rates: dict[torch.device, Rates] = {}
 """What this process knows."""
 
+_unknown: set[torch.device] = set()
+"""The devices of which the cache folder knew none: it is not asked for every graph that comes."""
+
 
 def forget_rates() -> None:
     """They are looked up again: the cache folder, or the machine, is another one."""
     _rates.clear()
+    _unknown.clear()
 
 
 def known_rates(device: torch.device = CPU) -> Rates | None:
     """The rates of this machine, or of a GPU of it, if they were measured before, or are published."""
-    if device not in _rates and _chip(device) is None and find(rates_key(device), ".json") is None:
+    if device in _rates:
+        return _rates[device]
+    if device in _unknown or (_chip(device) is None and find(rates_key(device), ".json") is None):
+        _unknown.add(device)
         return None
     return machine_rates(device)
 

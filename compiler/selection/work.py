@@ -69,18 +69,22 @@ class WorkFormula:
     def at(self, counts: Counts, cache: float) -> Work:
         """On a graph with these counts; tables of up to ``cache`` bytes count as near."""
         near = far = 0.0
+        known = counts.by_space  # asked some thirty times, for every graph that comes
         for (table, size), rows in self.gathers.items():
-            moved = _total(rows, counts)
-            if counts[table] * size <= cache:
+            moved = _total(rows, known)
+            if known[table] * size <= cache:
                 near += moved
             else:
                 far += moved
-        products, pointwise = _total(self.products, counts), _total(self.pointwise, counts)
-        return Work(products, pointwise, _total(self.streamed, counts), near, far, self.kernels)
+        products, pointwise = _total(self.products, known), _total(self.pointwise, known)
+        return Work(products, pointwise, _total(self.streamed, known), near, far, self.kernels)
 
 
-def _total(rows: Rows, counts: Counts) -> float:
-    return sum(counts[space] * each for space, each in rows.items())
+def _total(rows: Rows, known: Mapping[Space, int]) -> float:
+    total = 0.0
+    for space, each in rows.items():
+        total += known[space] * each
+    return total
 
 
 def united(formulas: Iterable[WorkFormula]) -> WorkFormula:

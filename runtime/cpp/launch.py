@@ -90,6 +90,7 @@ class _PlanRunner:
         self.numbered = (*plan.inputs, *self.tensors)
         self.elements = _elements(plan)
         self.signatures: dict[tuple[Buffer, ...], _Signature] = {}
+        self.packables: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[Buffer, ...] | None] = {}
         self.graphs = 0
         self.roomy: dict[int, tuple[Counts, MemoryLayout]] = {}
 
@@ -110,6 +111,17 @@ class _PlanRunner:
             found = self.placement.roomy_layout(limits, threads)
             self.roomy[threads] = limits, found
         return found
+
+    def packable(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> tuple[Buffer, ...] | None:
+        """The buffers of these inputs, or of these outputs, if they can stand in one tensor, and there are several."""
+        key = inputs, outputs
+        if key not in self.packables:
+            plan = self.plan
+            buffers = (*(plan.inputs[n] for n in inputs), *(plan.outputs[n] for n in outputs))
+            own = {*(plan.inputs if inputs else self.tensors)}
+            fit = not self.from_host and not (inputs and outputs) and len({*buffers}) >= max(2, len(buffers))
+            self.packables[key] = buffers if fit and {*buffers} <= own else None
+        return self.packables[key]
 
     def signature(self, packing: Packing) -> _Signature:
         """What calls take and make, with these buffers packed."""
@@ -183,16 +195,22 @@ class CppLauncher(Launcher):
         counts: Sequence[int],
         host: HostRunner | None,
         packing: Packing | None = None,
+        other: CppLauncher | None = None,
     ) -> None:
         if host is None and runner.has_host_calls:
             raise ValueError(f"plan {runner.plan.name} has host calls; give run(host=...)")
         self.runner, self.host = runner, host
-        self.counts = Counts(counts)
+        self.counts: Counts = Counts(counts) if other is None else other.counts
         self.packing = packing = packing or Packing((), self.counts, ALIGNMENT)
         self.index = tuple(index)
-        lengths = [a.numel() for a in index]
-        self.arrays = (ctypes.c_void_p * max(1, len(index)))(*[a.data_ptr() for a in index])
-        self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[n // 3 for n in lengths])
+        if other is None:
+            lengths = [a.numel() for a in index]
+            self.arrays = (ctypes.c_void_p * max(1, len(index)))(*[a.data_ptr() for a in index])
+            self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[n // 3 for n in lengths])
+            # How much a call reads and writes, in elements.
+            self.is_small = sum(counts[place] * each for place, each in runner.elements) + sum(lengths) < SMALL
+        else:
+            self.arrays, self.sizes, self.is_small = other.arrays, other.sizes, other.is_small
         self.arrays_at, self.sizes_at = ctypes.addressof(self.arrays), ctypes.addressof(self.sizes)
         signature, packed = runner.signature(packing), packing.size
         self.checks = [(kind.name, kind.dtype, kind.shape(counts, packed)) for kind in signature.inputs]
@@ -203,8 +221,6 @@ class CppLauncher(Launcher):
         self.number, self.slots, self.first_slots = signature.number, signature.slots, signature.first_slots
         self.outputs, self.packed_at = signature.outputs, signature.packed
         self.layouts: dict[tuple[int, tuple[int, ...]], _PointerLayout] = {}
-        # How much a call reads and writes, in elements.
-        self.is_small = sum(counts[place] * each for place, each in runner.elements) + sum(lengths) < SMALL
 
     def _layout(self, threads: int, spare: tuple[int, ...]) -> _PointerLayout:
         found = self.runner.layout(self.counts, spare, threads)
@@ -235,16 +251,14 @@ class CppLauncher(Launcher):
 
         Where calls are small, making a tensor takes as long as a kernel; elsewhere each is better freed alone.
         """
-        plan = self.runner.plan
-        if not self.is_small or self.runner.from_host or (inputs and outputs):
+        if not self.is_small:
             return None
-        buffers = [*(plan.inputs[n] for n in inputs), *(plan.outputs[n] for n in outputs)]
-        if len(set(buffers)) < max(2, len(buffers)) or not set(buffers) <= {
-            *(plan.inputs if inputs else self.runner.tensors)
-        }:
+        runner, counts = self.runner, self.counts
+        buffers = runner.packable(tuple(inputs), tuple(outputs))
+        if buffers is None:
             return None
         return CppLauncher(
-            self.runner, self.index, self.counts.in_order, self.host, Packing(buffers, self.counts, ALIGNMENT)
+            runner, self.index, counts.in_order, self.host, Packing(buffers, counts, ALIGNMENT), other=self
         )
 
     def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Iterable, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -23,9 +24,6 @@ from columba.runtime.graphs.index_arrays import IndexArrays
 from columba.runtime.graphs.sorts import NativeSorts, Pairs
 from columba.runtime.modes import outside_modes
 from columba.runtime.structure import Topology
-
-ALIGNED = 16
-"""Integers: every array begins where a line of the cache does."""
 
 
 def prepare(structure: IndexArrays, arrays: Sequence[IndexArray]) -> list[Tensor]:
@@ -230,27 +228,30 @@ class Recipe:
         recorder = noted.recorder
         steps = sorted(recorder.steps, key=lambda step: step.stage)
         stages = [n for n, step in enumerate(steps) if not n or step.stage != steps[n - 1].stage]
+        made = {n: at for at, n in enumerate(n for step in steps for n in step.outputs)}
+        given = {n: at for at, n in enumerate(noted.inputs)}
+        places = {**given, **{n: len(given) + at for n, at in made.items()}, 0: 0}
         numbers = [
-            (step.operation, *_filled(step.operands, 2), *_filled(step.sizes, 2), *_filled(step.outputs, 5))
+            n
             for step in steps
+            for n in (
+                step.operation,
+                *_filled([places[n] for n in step.operands], 2),
+                *_filled(step.sizes, 2),
+                *_filled([places[n] for n in step.outputs], 5),
+            )
         ]
-        flat = [n for step in numbers for n in step]
-        self.steps = (ctypes.c_int64 * max(1, len(flat)))(*flat)
+        self.steps = (ctypes.c_int64 * max(1, len(numbers)))(*numbers)
         self.stages = (ctypes.c_int64 * (len(stages) + 1))(*stages, len(steps))
-        self.inputs = [(n, *what) for n, what in noted.inputs.items()]
-        self.made = [n for step in steps for n in step.outputs]
-        self.lengths = [recorder.lengths[n] for n in self.made]
-        self.tables = recorder.tables
+        self.inputs = list(noted.inputs.values())
+        self.lengths = [recorder.lengths[n] for n in made]
+        self.tables = [made[n] for n in recorder.tables]
         self.tiles = list(noted.tiles)
         used = {place for step in steps for place in step.sizes}.union(length.place for length in self.lengths)
         self.spaces = [space if place in used else None for space, place in _ROWS.items()]
-        made = {n: at for at, n in enumerate(self.made)}
-        self.built = [(array, made[n]) for array, n in noted.built.items() if n in made]  # type: ignore[index]
-        self.given = [
-            (array, *noted.inputs[n])  # type: ignore[index]
-            for array, n in noted.built.items()
-            if n not in made and array not in noted.known
-        ]
+        built: list[tuple[IndexArray, Any]] = [*noted.built.items()]
+        self.built = [(array, made[n]) for array, n in built if n in made]
+        self.given = [(array, given[n]) for array, n in built if n in given and array not in noted.known]
         self.pair_spaces = [
             (space, [made[vars(pairs)[part]] for part in PARTS])
             for space, pairs in noted.pair_spaces.items()
@@ -269,31 +270,27 @@ class Recipe:
     def follow(self, structure: IndexArrays, sizes: list[int], sorts: NativeSorts) -> None:
         """Makes the arrays for a graph. All of them stand in one piece of memory."""
         dtype = structure.dtype
+        inputs = [_input(structure, where, part) for where, part in self.inputs]
         lengths = [sizes[place] + more for place, more in self.lengths]
-        parts = [n for length in lengths for n in (length, -length % ALIGNED)]
-        memory = torch.empty(sum(parts), dtype=dtype)
-        arrays = memory.split_with_sizes(parts)[::2]
-        count = len(self.inputs) + len(lengths)
-        pointers, all_lengths = (ctypes.c_void_p * count)(), (ctypes.c_int64 * count)()
-        for n, where, part in self.inputs:
-            given = _input(structure, where, part)
-            pointers[n], all_lengths[n] = given.data_ptr(), len(given)
-        for n, fresh, length in zip(self.made, arrays, lengths, strict=True):
-            pointers[n], all_lengths[n] = fresh.data_ptr(), length
+        memory = torch.empty(sum(lengths), dtype=dtype)
+        begins = accumulate((length * dtype.itemsize for length in lengths[:-1]), initial=memory.data_ptr())
+        count = len(inputs) + len(lengths)
+        pointers = (ctypes.c_void_p * count)(*[x.data_ptr() for x in inputs], *begins)
+        all_lengths = (ctypes.c_int64 * count)(*map(len, inputs), *lengths)
         table = (ctypes.c_int64 * len(sizes))(*sizes)
         sorts.prepare(dtype, self.steps, self.stages, pointers, all_lengths, table, structure.topology.num_edges)
-        made = list(arrays)
+        made = list(memory.split_with_sizes(lengths))
         for n in self.tables:
-            at = self.made.index(n)
-            if all_lengths[n] < lengths[at]:
-                made[at] = made[at][: all_lengths[n]]
+            length = all_lengths[len(inputs) + n]
+            if length < lengths[n]:
+                made[n] = made[n][:length]
         built = structure.built
-        for known, where, part in self.given:
-            built.setdefault(known, _input(structure, where, part))
-        for array, at in self.built:
-            built.setdefault(array, made[at])
-        for space, parts_at in self.pair_spaces:
-            found = Pairs(sizes[_ROWS[space]], **{part: made[at] for part, at in zip(PARTS, parts_at, strict=True)})
+        for array, n in self.given:
+            built.setdefault(array, inputs[n])
+        for array, n in self.built:
+            built.setdefault(array, made[n])
+        for space, parts in self.pair_spaces:
+            found = Pairs(sizes[_ROWS[space]], **{part: made[n] for part, n in zip(PARTS, parts, strict=True)})
             structure.pair_spaces.setdefault(space, found)
 
 
