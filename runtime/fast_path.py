@@ -224,7 +224,7 @@ class FastPath(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         # Not saved: a change of these is no error where nobody differentiates twice.
         extra = [inputs[n] for n in pair.extra] if pair.extra else ()
-        ctx.extra = [(x, _version(x)) for x in extra] if extra and not hooked else ()
+        ctx.extra = None if hooked else [(x, _version(x)) for x in extra] if extra else ()
         kept = [*[inputs[n] for n in pair.inputs], *[outputs[n] for n in pair.outputs]]
         ctx.save_for_backward(*kept, *extra) if hooked else ctx.save_for_backward(*kept)
         results = outputs[: on_graph.program.results]
@@ -304,7 +304,7 @@ def _differentiably(
 def _extra(ctx: Any, kept: Sequence[Tensor]) -> Sequence[Tensor]:
     """The inputs that are kept for second derivatives alone."""
     pair: DirectionPair = ctx.pair
-    if pair.extra and not ctx.extra:  # hooks have them
+    if ctx.extra is None:  # hooks have them
         return kept[len(kept) - len(pair.extra) :]
     for x, seen in ctx.extra:
         if _version(x) != seen:

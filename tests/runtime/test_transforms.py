@@ -260,6 +260,22 @@ def test_a_change_of_such_an_input_is_an_error_of_the_second_derivative_alone() 
         torch.autograd.grad(changed.sum(), source, create_graph=True)
 
 
+@pytest.mark.filterwarnings("ignore:columba. there are no kernels")
+def test_where_nothing_else_is_saved() -> None:
+    @functools.partial(columba.compile, backend="cpp")
+    def stepped(g: columba.Graph, h: Tensor) -> Tensor:
+        x = g.edges.src(h)
+        return g.edges.sum(x.floor() + x)
+
+    h = leaf(N, 2)
+    y = stepped(G, h)
+    (first,) = torch.autograd.grad(y.sum(), h, create_graph=True)
+    assert not torch.autograd.grad(first.sum(), h)[0].any()
+    assert_equal(torch.autograd.grad(y.sum(), h), (first.detach(),))
+    with pytest.raises(RuntimeError, match="Trying to backward through the graph a second time"):
+        torch.autograd.grad(y.sum(), h, create_graph=True)
+
+
 def test_such_an_input_is_kept_no_longer_than_the_graph_of_autograd() -> None:
     x = leaf(N, 2) * 2
     alive = weakref.ref(x)
