@@ -9,7 +9,8 @@ backward direction, and forward-mode derivatives of either, are those of the tra
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -20,15 +21,34 @@ from columba.ir.spaces import Space
 from columba.ir.types import TensorType
 from columba.runtime import autocast, operators
 from columba.runtime.dtypes import torch_dtype
+from columba.runtime.operators import CompiledProgram
 from columba.runtime.reference import evaluate
 from columba.runtime.structure import Structure
 from columba.runtime.warn import warn_once
 
-if TYPE_CHECKING:
-    from columba.runtime.fast_path import ProgramOnGraph
+
+class OnGraph(Protocol):
+    """What is asked of a program on a graph: of a ``ProgramOnGraph`` of :mod:`columba.runtime.fast_path`."""
+
+    program: CompiledProgram
+    structure: Structure | None
+    index: list[Tensor]
+    counts: list[int]
+    inputs_kept: tuple[int, ...]
+
+    @property
+    def pair(self) -> Any: ...
+
+    def range(self, direction: str) -> AbstractContextManager[Any]: ...
+
+    def run_forward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]: ...
+
+    def run_backward(
+        self, inputs: Sequence[Tensor | None], values: Sequence[Tensor], grads: Sequence[Tensor | None]
+    ) -> Sequence[Tensor]: ...
 
 
-def run(on_graph: ProgramOnGraph, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
+def run(on_graph: OnGraph, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
     """The results of a call that a mode, a transform or a subclass of tensors looks at."""
     kinds = _transforms()
     is_functional = torch._C._functorch.TransformType.Functionalize in kinds  # which knows no autograd.Function
@@ -80,19 +100,19 @@ def _in_forward_mode(kinds: Sequence[Any], tensors: Sequence[Tensor | None]) -> 
 # ------------------------------------------------------------------------------------------------ by PyTorch's operators
 
 
-def _without_kernels(on_graph: ProgramOnGraph, inputs: Sequence[Tensor], what: str) -> list[Tensor]:
+def _without_kernels(on_graph: OnGraph, inputs: Sequence[Tensor], what: str) -> list[Tensor]:
     _say(on_graph, what)
     return [x.clone() for x in reference(on_graph, inputs)]  # what is an input, or a view of one, is the caller's own
 
 
-def _say(on_graph: ProgramOnGraph, what: str) -> None:
+def _say(on_graph: OnGraph, what: str) -> None:
     warn_once(
         f"columba: there are no kernels for {what} of {on_graph.program.name}: PyTorch's operators compute them, which is slower and takes "
         "more memory"
     )
 
 
-def reference(on_graph: ProgramOnGraph, inputs: Sequence[Tensor]) -> list[Tensor]:
+def reference(on_graph: OnGraph, inputs: Sequence[Tensor]) -> list[Tensor]:
     """What the forward kernels return as results, by PyTorch's operators."""
     program = on_graph.program
     if program.traced is None or on_graph.structure is None:
@@ -105,7 +125,7 @@ def reference(on_graph: ProgramOnGraph, inputs: Sequence[Tensor]) -> list[Tensor
 
 
 def reference_gradients(
-    on_graph: ProgramOnGraph, inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None]
+    on_graph: OnGraph, inputs: Sequence[Tensor | None], grads: Sequence[Tensor | None]
 ) -> list[Tensor]:
     """The gradients of the inputs that have one, by PyTorch's operators. An input may be None where no gradient depends on it."""
     program, structure = on_graph.program, on_graph.structure
@@ -141,7 +161,7 @@ def _present(values: Sequence[Any]) -> list[int]:
 
 
 def gradients(
-    on_graph: ProgramOnGraph,
+    on_graph: OnGraph,
     inputs: Sequence[Tensor | None],
     values: Sequence[Tensor],
     grads: Sequence[Tensor | None],
@@ -181,7 +201,7 @@ class Forward(torch.autograd.Function):
     """A program on a graph: its inputs to its results, and then what its gradient needs, of which nobody takes a gradient."""
 
     @staticmethod
-    def forward(on_graph: ProgramOnGraph, *inputs: Tensor) -> tuple[Tensor, ...]:
+    def forward(on_graph: OnGraph, *inputs: Tensor) -> tuple[Tensor, ...]:
         return tuple(on_graph.run_forward(inputs))
 
     @staticmethod
@@ -194,7 +214,7 @@ class Forward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *given: Tensor | None) -> tuple[Tensor | None, ...]:
-        on_graph: ProgramOnGraph = ctx.on_graph
+        on_graph: OnGraph = ctx.on_graph
         program = on_graph.program
         kept, grads = ctx.saved_tensors, given[: program.results]
         if all(g is None for g in grads):
@@ -205,7 +225,7 @@ class Forward(torch.autograd.Function):
         return None, *gradients(on_graph, inputs, kept[len(on_graph.inputs_kept) :], grads)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], on_graph: ProgramOnGraph, *inputs: Tensor) -> Any:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], on_graph: OnGraph, *inputs: Tensor) -> Any:
         types = on_graph.program.forward.outputs
         return _one_by_one(Forward.apply, info.batch_size, in_dims[1:], on_graph, inputs, types)
 
@@ -218,7 +238,7 @@ class Gradient(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(on_graph: ProgramOnGraph, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+    def forward(on_graph: OnGraph, *tensors: Tensor | None) -> tuple[Tensor, ...]:
         inputs, values, grads = _split(on_graph, tensors)
         return tuple(on_graph.run_backward(inputs, values, grads))
 
@@ -232,7 +252,7 @@ class Gradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *seconds: Tensor) -> tuple[Tensor | None, ...]:
-        on_graph: ProgramOnGraph = ctx.on_graph
+        on_graph: OnGraph = ctx.on_graph
         _say(on_graph, "second derivatives")
         count = len(on_graph.program.gradients)
         inputs, grads = list(ctx.saved_tensors[:count]), list(ctx.saved_tensors[count:])
@@ -250,7 +270,7 @@ class Gradient(torch.autograd.Function):
         return None, *_with(none[0], changed, of_inputs), *[None] * ctx.values, *_with(none[1], used, of_grads)
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple[int | None, ...], on_graph: ProgramOnGraph, *tensors: Tensor | None) -> Any:
+    def vmap(info: Any, in_dims: tuple[int | None, ...], on_graph: OnGraph, *tensors: Tensor | None) -> Any:
         traced, wanted = on_graph.program.traced, _present(on_graph.program.gradients)
         types = () if traced is None else tuple(traced.inputs[n].type for n in wanted)
         return _one_by_one(Gradient.apply, info.batch_size, in_dims[1:], on_graph, tensors, types)
@@ -264,7 +284,7 @@ def _with(values: Sequence[Tensor | None], at: Sequence[int], changed: Sequence[
 
 
 def _split(
-    on_graph: ProgramOnGraph, tensors: Sequence[Tensor | None]
+    on_graph: OnGraph, tensors: Sequence[Tensor | None]
 ) -> tuple[Sequence[Tensor | None], Sequence[Tensor], Sequence[Tensor | None]]:
     """Inputs, values and gradients, of what :class:`Gradient` takes."""
     inputs, results = len(on_graph.program.gradients), on_graph.program.results
@@ -275,7 +295,7 @@ def _one_by_one(
     apply: Callable[..., Any],
     batch: int,
     in_dims: Sequence[int | None],
-    on_graph: ProgramOnGraph,
+    on_graph: OnGraph,
     tensors: Sequence[Tensor | None],
     types: Sequence[TensorType],
 ) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
