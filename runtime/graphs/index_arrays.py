@@ -30,7 +30,7 @@ class IndexArrays:
         self.given_sorts = sorts
         self.built: dict[IndexArray, Tensor] = {}
         self.pair_spaces: dict[Space, Pairs] = {}
-        self.pair_counts: dict[Space, int] = {}
+        self.rows: dict[Space, int] = {}
         self.largest_degrees: dict[IndexMap, int] = {}
 
     @property
@@ -43,28 +43,28 @@ class IndexArrays:
 
     def count(self, space: Space) -> int:
         """Rows of a space."""
+        found = self.rows.get(space)
+        return self._count(space) if found is None else found
+
+    def _count(self, space: Space) -> int:
+        """The same where it is first asked for."""
+        if space in PAIR_SPACES:
+            return self._count_pairs(space)
         topology = self.topology
-        match space:
-            case Space.SRC:
-                return topology.num_src
-            case Space.DST:
-                return topology.num_dst
-            case Space.NODE:
-                if not topology.is_square:
-                    raise ValueError("a bipartite graph has no num_nodes; it has num_src and num_dst")
-                return topology.num_src
-            case Space.EDGE:
-                return topology.num_edges
-            case Space.REL:
-                return topology.num_relations
-            case Space.NTYPE:
-                return topology.num_node_types
-            case Space.GRAPH:
-                return topology.num_graphs
-            case Space.ONE:
-                return 1
-            case Space.SRC_REL | Space.DST_REL:
-                return self._count_pairs(space)
+        if space is Space.NODE and not topology.is_square:
+            raise ValueError("a bipartite graph has no num_nodes; it has num_src and num_dst")
+        self.rows |= {
+            Space.SRC: topology.num_src,
+            Space.DST: topology.num_dst,
+            Space.EDGE: topology.num_edges,
+            Space.REL: topology.num_relations,
+            Space.NTYPE: topology.num_node_types,
+            Space.GRAPH: topology.num_graphs,
+            Space.ONE: 1,
+        }
+        if topology.is_square:
+            self.rows[Space.NODE] = topology.num_src
+        return self.rows[space]
 
     def index(self, array: IndexArray) -> Tensor:
         """An index array, built on the first request: the tensor that kernels read, which nobody writes to."""
@@ -79,19 +79,16 @@ class IndexArrays:
 
     def known_pairs(self, space: Space) -> int | None:
         """How many pairs there are, if that is known."""
-        return self.pair_counts.get(space)
+        return self.rows.get(space)
 
     def _count_pairs(self, space: Space) -> int:
-        found = self.pair_counts.get(space)
-        if found is not None:
-            return found
         with self.lock:
-            if space not in self.pair_counts:
+            if space not in self.rows:
                 sorts, count = self.sorts, None
                 if isinstance(sorts, NativeSorts):
                     count = sorts.count_pairs(*self._ends_of_pairs(space))
-                self.pair_counts[space] = self.pairs(space).count if count is None else count
-            return self.pair_counts[space]
+                self.rows[space] = self.pairs(space).count if count is None else count
+            return self.rows[space]
 
     def pairs(self, space: Space) -> Pairs:
         found = self.pair_spaces.get(space)
@@ -101,7 +98,7 @@ class IndexArrays:
             if space not in self.pair_spaces:
                 with outside_modes():
                     self.pair_spaces[space] = found = self.sorts.pairs(*self._ends_of_pairs(space))
-                    self.pair_counts[space] = found.count
+                    self.rows[space] = found.count
             return self.pair_spaces[space]
 
     def largest_degree(self, map: IndexMap) -> int:
