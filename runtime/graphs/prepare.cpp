@@ -124,6 +124,12 @@ int64_t count_pairs(const I* node, const I* relation, int64_t n, int64_t nodes, 
   return found;
 }
 
+// `out[i] = table[at(i)]`, where `out` is no other array.
+template <class I, class At>
+inline void gather(const I* __restrict table, int64_t n, I* __restrict out, At at) {
+  for (int64_t i = 0; i < n; ++i) out[i] = table[at(i)];
+}
+
 // The pairs by a table of all that there may be. Which of them occur no processor can guess, so nothing branches on it.
 template <class I>
 int64_t dense_pairs(const I* node, const I* relation, int64_t n, int64_t nodes, int64_t relations, I* of_edge, I* order, I* pair_node,
@@ -153,11 +159,9 @@ int64_t dense_pairs(const I* node, const I* relation, int64_t n, int64_t nodes, 
   std::memcpy(pair_node, found, sizeof(I) * pair);
   std::memcpy(segments, next, sizeof(I) * pair);
   segments[pair] = at;
-  for (int64_t i = 0; i < n; ++i) {
-    const I mine = table[static_cast<int64_t>(relation[i]) * nodes + node[i]];
-    of_edge[i] = mine;
-    order[next[mine]++] = static_cast<I>(i);
-  }
+  // Two loops: in one, what is written to one array might be what the next edge reads of another, for all that the compiler knows.
+  gather(table, n, of_edge, [=](int64_t i) { return static_cast<int64_t>(relation[i]) * nodes + node[i]; });
+  for (int64_t i = 0; i < n; ++i) order[next[of_edge[i]]++] = static_cast<I>(i);
   return pair;
 }
 
