@@ -209,7 +209,7 @@ class Graph(Conversions):
         """Rows of every space that the graph has. Counting pairs builds them, on the first call."""
         nodes = (Space.NODE,) if self.is_square else (Space.SRC, Space.DST)
         spaces = (*nodes, Space.EDGE, Space.REL, Space.NTYPE, Space.SRC_REL, Space.DST_REL, Space.GRAPH, Space.ONE)
-        return self.keep("counts", lambda: Counts({space: self.count(space) for space in spaces}))
+        return self.keep("counts", lambda: Counts({space: self._arrays.count(space) for space in spaces}))
 
     def counts_and_degrees(self) -> Counts:
         """The same, with the largest degree, which is found on the first call: a GPU is waited for."""

@@ -15,7 +15,7 @@ inline int useful_threads(int threads, int64_t rows) { return rows < kSerialRows
 inline int64_t block_start(int64_t rows, int block, int blocks) { return rows * block / blocks; }
 
 // Memory of one thread between two calls: fresh pages cost more than the sort of a small graph. What is large goes back to the system.
-constexpr size_t kKeptBytes = size_t{1} << 25;
+constexpr size_t kKeptBytes = size_t{1} << 22;
 
 enum Purpose { kCounts, kFirst, kSecond, kThird, kBlocks, kPurposes };
 
