@@ -412,10 +412,13 @@ def check_training(model: Model, backend: str, steps: int) -> None:
     compiled.eval(), eager.eval()
     with torch.no_grad():
         torch.testing.assert_close(tensors_of(compiled(*batch)), tensors_of(eager(*batch)), rtol=1e-6, atol=1e-6)
-    explanation = columba.explain(compiled, *batch)
-    assert len(explanation.regions) == model.programs
-    assert len(explanation.breaks) == len(model.breaks)
-    assert all(why in one.reason for why, one in zip(model.breaks, explanation.breaks, strict=True))
+    reasons = [why for _, why in traced.trace.breaks]
+    if backend == "cpp":  # to show the sources of all kernels takes a while
+        explanation = columba.explain(compiled, *batch)
+        assert len(explanation.regions) == model.programs
+        reasons = [one.reason for one in explanation.breaks]
+    assert len(reasons) == len(model.breaks)
+    assert all(why in reason for why, reason in zip(model.breaks, reasons, strict=True))
 
 
 def test_dropout_has_the_distribution_of_pytorch() -> None:
@@ -429,9 +432,9 @@ def test_dropout_has_the_distribution_of_pytorch() -> None:
     compiled = columba.compile(copy.deepcopy(eager), backend="torch", fullgraph=True)
     batch = dagnn_batch(0)
     with torch.no_grad():
-        draws = [torch.stack([model(*batch) for _ in range(600)]) for model in (compiled, eager)]
+        draws = [torch.stack([model(*batch) for _ in range(300)]) for model in (compiled, eager)]
     (mean, spread), (expected, wanted) = ((d.mean(0), d.std(0)) for d in draws)
-    error = wanted / 600**0.5
+    error = wanted / 300**0.5
     assert ((mean - expected).abs() < 6 * error + 1e-9).all()
     torch.testing.assert_close(spread, wanted, rtol=0.25, atol=1e-3)
     torch.manual_seed(1)
@@ -440,6 +443,7 @@ def test_dropout_has_the_distribution_of_pytorch() -> None:
     assert torch.equal(compiled(*batch), first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_loss_falls(name: str) -> None:
     model = MODELS[name]
