@@ -188,7 +188,10 @@ class Writer:
 
     def weakly(self, value: Any) -> str:
         """An expression for an object that is compared by identity, and that the shortcut does not keep alive."""
-        return f"{self.constant(weakref.ref(value))}()"
+        try:
+            return f"{self.constant(weakref.ref(value))}()"
+        except TypeError:  # of a class whose objects cannot be referred to weakly
+            raise LongWay from None
 
     def unchanged(self, expression: str, value: Any, seen: Any) -> str:
         """The condition that ``snapshot(expression)`` is still ``seen``; ``value`` is what it gave before."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import gc
 import threading
@@ -430,3 +431,16 @@ def test_batch_norm_in_training(long_ways: list[int]) -> None:
         if step == 4:
             long_ways.clear()
     assert not long_ways
+
+
+def test_what_cannot_be_referred_to_weakly() -> None:
+    pair = collections.namedtuple("pair", "a b")
+
+    @columba.compile(backend="cpp")
+    def both(g: columba.Graph, h: Tensor) -> Any:
+        found = pair(g.edges.sum(g.edges.src(h)), h)
+        return found.a * 2
+
+    h = torch.randn(N, 4, dtype=torch.float64)
+    for _ in range(4):
+        torch.testing.assert_close(both(G, h), both.fn(G, h))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import random
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -74,11 +75,12 @@ def some_batch(seed: int, molecules: int) -> tuple[Graph, Tensor, Tensor]:
     return columba.batch(graphs), ids, torch.tensor(targets, dtype=torch.float64)
 
 
-def test_it_trains_as_eager_code_does_with_another_batch_at_every_step() -> None:
+@pytest.mark.parametrize("backend", ["torch", pytest.param("cpp", marks=pytest.mark.slow)])
+def test_it_trains_as_eager_code_does_with_another_batch_at_every_step(backend: str) -> None:
     torch.manual_seed(0)
     eager = Molecules().double()
     model = copy.deepcopy(eager)
-    compiled = columba.compile(model, backend="cpp", fullgraph=True)
+    compiled = columba.compile(model, backend=backend, fullgraph=True)
     optimizers = [torch.optim.Adam(m.parameters(), lr=0.02) for m in (eager, model)]
     losses: list[float] = []
     for step in range(80):
@@ -110,6 +112,7 @@ def _compare(model: nn.Module, eager: nn.Module, losses: list[Tensor]) -> None:
         torch.testing.assert_close(found, wanted, msg=lambda m, name=name: f"{name}: {m}")
 
 
+@pytest.mark.slow
 def test_layers_and_readouts_store_no_more_than_they_must() -> None:
     """Nothing has a row per bond, and each readout is one kernel, which reads one row per atom."""
     graph, atoms, _ = some_batch(0, molecules=4)

@@ -37,13 +37,14 @@ def compiled(backend: str) -> None:
     COMPILE,
     '`torch.compile` around compiled functions, layers and models, `fullgraph=True`, `backend="aot_eager"`',
     note="each is one operator of its graph; graphs of other sizes cost one more compilation at most",
+    slow=True,
 )
 def torch_compile_aot() -> None:
     compiled("eager")
     compiled("aot_eager")
 
 
-@case(COMPILE, '`torch.compile`, `backend="inductor"`')
+@case(COMPILE, '`torch.compile`, `backend="inductor"`', slow=True)
 def torch_compile_inductor() -> None:
     compiled("inductor")
 
@@ -125,7 +126,7 @@ def torch_export() -> None:
     assert_equal(torch.export.load(file).module()(*other), plain(*other))
 
 
-@case(COMPILE, "`torch.export.export(strict=True)`", note="in its own process only")
+@case(COMPILE, "`torch.export.export(strict=True)`", note="in its own process only", slow=True)
 def strict_export() -> None:
     plain, args = layer_and_tensors()
     program = torch.export.export(columba.compile(plain), args, dynamic_shapes=ROWS, strict=True)

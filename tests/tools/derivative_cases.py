@@ -19,7 +19,7 @@ def loss(call: Call) -> Call:
     return lambda h: call(h).square().sum()
 
 
-@case(SECTION, "`Tensor.backward`, `torch.autograd.grad`, `torch.autograd.functional.jacobian`")
+@case(SECTION, "`Tensor.backward`, `torch.autograd.grad`, `torch.autograd.functional.jacobian`", slow=True)
 def jacobian() -> None:
     agree(lambda call: torch.autograd.functional.jacobian(call, X.detach()))
 

@@ -53,6 +53,7 @@ def _went_well(job: str) -> None:
     SECTION,
     "`DistributedDataParallel`",
     note="around a compiled model, or compiled itself; relations may be missing on a rank",
+    slow=True,
 )
 def data_parallel() -> None:
     _went_well("data_parallel")
@@ -72,12 +73,17 @@ def wrappers_in_functions() -> None:
     columba.compile(lambda g, h: wrapped(g, h))(G, X)
 
 
-@case(SECTION, "FSDP2: `torch.distributed.fsdp.fully_shard`", note="before or after the model is compiled")
+@case(SECTION, "FSDP2: `torch.distributed.fsdp.fully_shard`", note="before or after the model is compiled", slow=True)
 def fully_sharded() -> None:
     _went_well("fully_sharded")
 
 
-@case(SECTION, "processes that start with an empty cache", note="each kernel library is built once on a machine")
+@case(
+    SECTION,
+    "processes that start with an empty cache",
+    note="each kernel library is built once on a machine",
+    slow=True,
+)
 def builds_once() -> None:
     built = _ran()["compiled"].split()
     assert len(built) > 1

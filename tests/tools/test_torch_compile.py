@@ -214,6 +214,7 @@ def test_a_graph_made_inside_is_a_break_that_says_why() -> None:
     check(torch.compile(step, backend="eager"), step, features(5))
 
 
+@pytest.mark.slow
 def test_what_a_trace_depends_on_is_guarded() -> None:
     model = columba.compile(Net(0.5), backend="torch").eval()
     g, x = graph(), features(5)
@@ -272,6 +273,7 @@ def test_objects_among_the_arguments() -> None:
         assert_same(whole(g, h, settings, names), scaled(g, h, settings, names))
 
 
+@pytest.mark.slow
 def test_attributes_that_the_same_code_has_set() -> None:
     """Dynamo has read the assignment; Python has not run it yet."""
     model, g, x = columba.compile(Net(0.5), backend="torch"), graph(), features(5)
@@ -306,6 +308,7 @@ def test_several_programs_and_graphs() -> None:
     assert operators(counter) == [CALL]
 
 
+@pytest.mark.slow
 def test_autocast() -> None:
     model = columba.compile(Net().float(), backend="torch")
     g, x = graph(), torch.randn(5, 4)

@@ -100,7 +100,7 @@ def saving() -> None:
     assert_equal(gradients(other), gradients(eager))
 
 
-@case(TRAINING, "`torch.nn.utils.parametrize`, `parametrizations.weight_norm`")
+@case(TRAINING, "`torch.nn.utils.parametrize`, `parametrizations.weight_norm`", slow=True)
 def parametrizations() -> None:
     for make in (
         lambda m: nn.utils.parametrizations.weight_norm(m.second, "weight"),
@@ -130,6 +130,7 @@ def parametrizations() -> None:
     message="torch.nn.utils.weight_norm sets 'weight' of this RGCNConv in a hook, which a compiled function cannot; use "
     "torch.nn.utils.parametrizations.weight_norm",
     note="A compiled model runs such a module in Python",
+    slow=True,
 )
 def old_weight_norm() -> None:
     eager = model()
@@ -169,7 +170,7 @@ def hooks() -> None:
 # ------------------------------------------------------------------------------------------------ precision and memory
 
 
-@case(MEMORY, "`torch.utils.checkpoint`, around and inside compiled modules, either `use_reentrant`")
+@case(MEMORY, "`torch.utils.checkpoint`, around and inside compiled modules, either `use_reentrant`", slow=True)
 def checkpoints() -> None:
     class Outer(nn.Module):
         def __init__(self, inner: nn.Module, reentrant: bool) -> None:
