@@ -136,7 +136,7 @@ MUTANTS = (
     Mutant("codegen.cpp.slots", "later = any(self._read_in(u) > self.of[v] for u in readers)", "later = False", build=True),
     Mutant("codegen.cpp.places", "        if self._is_stored_along(order):", "        if True:", build=True),
     Mutant("codegen.cpp.places", "Order(self.walk, order)", "Order(self.walk)", build=True),
-    Mutant("runtime.graphs.index_arrays", "places = self._sorts.invert(self.index(Order(within)))", "places = self.index(Order(within))", build=True),
+    Mutant("runtime.graphs.index_arrays", "places = self.sorts.invert(self.index(Order(within)))", "places = self.index(Order(within))", build=True),
     Mutant("codegen.cpp.places", "along = self.walk if in_walk and not self.sorted else None", "along = self.walk if in_walk else None", build=True),
     Mutant("codegen.cpp.gemm", '"transposed": "true" if product.transpose else "false"', '"transposed": "false"', build=True),
     Mutant("codegen.cpp.gemm", '"matrices": 1 if kernel.shared else lead', '"matrices": 1', build=True),

@@ -24,7 +24,7 @@ def jacobian() -> None:
     agree(lambda call: torch.autograd.functional.jacobian(call, X.detach()))
 
 
-@case(SECTION, "`torch.autograd.gradcheck`")
+@case(SECTION, "`torch.autograd.gradcheck`", slow=True)
 def gradcheck() -> None:
     for compiled, _, _ in pairs().values():
         assert torch.autograd.gradcheck(compiled, X, fast_mode=True)

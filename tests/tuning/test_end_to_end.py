@@ -167,6 +167,7 @@ def test_records_are_found_again_in_a_new_process(place: Place) -> None:
     assert "chosen by a tuning record of" in said
 
 
+@pytest.mark.slow
 def test_tuned_programs_compute_the_same_and_records_that_cannot_be_trusted_are_ignored(place: Place) -> None:
     said = place.python("planted", "ignored")
     assert "the same, by tuned: aggregate_first,-sink_lifts; a saved byte costs 4; pieces=7 for 1 kernel" in said

@@ -106,9 +106,10 @@ for folder, commands in eval(sys.stdin.read()):
 
 @pytest.mark.parametrize(
     "trees",
-    [(TITLES,), pytest.param(tuple((title,) for title in TITLES), marks=pytest.mark.slow)],
+    [(TITLES,), tuple((title,) for title in TITLES)],
     ids=("in one tree", "each in its own"),
 )
+@pytest.mark.slow
 def test_walkthroughs(trees: tuple[tuple[str, ...], ...], tmp_path: Path) -> None:
     jobs = []
     for n, titles in enumerate(trees):

@@ -211,7 +211,7 @@ SCALES = (1.0, 1e2, 1e4, 1e6, 1e8, 1e15)
         pytest.param("cpp", torch.float32, {}, marks=pytest.mark.slow),
         pytest.param("cpp", torch.float32, {"memory_budget": 0}, marks=pytest.mark.slow),
         ("cpp", torch.float32, {"passes": "-fuse_traversals,-compact_materialization", "memory_budget": 0}),
-        ("cpp", torch.bfloat16, {"memory_budget": 0}),
+        pytest.param("cpp", torch.bfloat16, {"memory_budget": 0}, marks=pytest.mark.slow),
         pytest.param("triton", torch.float32, {}, marks=pytest.mark.slow),
         pytest.param("cpp", torch.float64, {}, marks=pytest.mark.slow),
         pytest.param(

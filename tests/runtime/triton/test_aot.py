@@ -270,6 +270,7 @@ def test_descriptors_reach_the_tensor_memory_accelerator(target: str) -> None:
     check_spills(binary)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["sm_90", *(pytest.param(t, marks=pytest.mark.slow) for t in ("sm_80", "sm_100"))])
 def test_members_of_several_steps_are_under_way(target: str) -> None:
     """Copies to shared memory, of 16 bytes each, where a schedule says so; the functions for hubs stay as they are."""
@@ -301,6 +302,7 @@ def test_functions_for_hubs_fit(name: str, target: str) -> None:
             assert binary.shared <= limits_of(target).shared, binary
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reduction", [pytest.param("sum", marks=pytest.mark.slow), "max"])
 def test_sums_of_products_that_are_compared_are_rounded(reduction: str) -> None:
     """A maximum's gradient compares members with it, which are computed in two kernels: both have to give the same numbers."""

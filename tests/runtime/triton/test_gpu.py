@@ -96,6 +96,7 @@ def test_one_compilation_serves_all_graphs_and_alignments(
             assert address % 16 == 0, launched
 
 
+@pytest.mark.slow
 def test_a_graph_that_comes_back_is_launched_with_the_same_grids(seen: gpu_stand_in.Seen) -> None:
     layer, graph = columba.compile(RGCNConv(16, 16, 3), backend="triton", passes=PASSES), random_graph(30, 90)
     x = torch.randn(30, 16, requires_grad=True)

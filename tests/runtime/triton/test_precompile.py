@@ -28,6 +28,7 @@ def layer():
 """
 
 
+@pytest.mark.slow
 def test_a_shipped_cache_has_all_that_calls_ask_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "shipped_model.py").write_text(MODEL)
     monkeypatch.chdir(tmp_path)
