@@ -23,7 +23,7 @@ from columba.frontend.rules import RULES
 from columba.frontend.snapshot import Same, TooLarge, snapshot
 from columba.frontend.sources import Argument, Source, walk
 from columba.frontend.symbolic import LANGUAGE, TracedGraph
-from columba.frontend.traced import Part, Step, Trace, wrong_rows
+from columba.frontend.traced import Part, Step, Trace, replayed, wrong_rows
 from columba.frontend.translate import translate
 from columba.frontend.trees import mapped
 from columba.ir.spaces import WEIGHT_SPACES, Space
@@ -393,9 +393,9 @@ def _diagnose(recorder: Recorder, fn: Callable[..., Any], failed: Record) -> Non
 def _carried(recorder: Recorder, steps: Sequence[Step], rows: Mapping[Record, Rows]) -> tuple[set[Record], set[Record]]:
     """Plain tensors that were passed in, and may have any number of rows: all that is made of them are rows of a space, of results, or of
     what PyTorch computes between programs. Those of the second set must have several: one row could stand for all of another tensor."""
-    replayed = dict.fromkeys(_replayed(steps))
+    computed = dict.fromkeys(replayed(steps))
     users: dict[Record, list[Record]] = {}
-    for record in replayed:
+    for record in computed:
         for operand in record.operands:
             users.setdefault(operand, []).append(record)
     weights = {
@@ -407,7 +407,7 @@ def _carried(recorder: Recorder, steps: Sequence[Step], rows: Mapping[Record, Ro
     }
     free: set[Record] = set()
     broadcast: set[Record] = set()
-    for record in (*reversed(replayed), *(r for r in recorder.records if r.source is not None)):
+    for record in (*reversed(computed), *(r for r in recorder.records if r.source is not None)):
         uses = users.get(record, ())
         if any(user in broadcast or (user.op not in JOINS and len(row_carriers(user)) > 1) for user in uses):
             broadcast.add(record)
@@ -417,14 +417,6 @@ def _carried(recorder: Recorder, steps: Sequence[Step], rows: Mapping[Record, Ro
     found = {r for r in free if r.source is not None and r in users and r not in rows}
     found -= {r for r in found & broadcast if r.meta.shape[0] == 1}
     return found, found & broadcast
-
-
-def _replayed(steps: Sequence[Step]) -> list[Record]:
-    """What PyTorch computes."""
-    found: list[Record] = []
-    for step in steps:
-        found += [step] if isinstance(step, Record) else [*step.converted.prelude, *step.converted.postlude]
-    return found
 
 
 def _counted(recorder: Recorder, rows: Mapping[Record, Rows]) -> set[Record]:
@@ -443,7 +435,7 @@ def _tensor_guards(
     recorder: Recorder, steps: Sequence[Step], rows: Mapping[Record, Rows], carried: Container[Record]
 ) -> tuple[tuple[Record, TensorGuard], ...]:
     """Guards of the tensors that the trace read, or whose sizes it asked for."""
-    needed = {o for r in _replayed(steps) for o in r.operands} | _counted(recorder, rows)
+    needed = {o for r in replayed(steps) for o in r.operands} | _counted(recorder, rows)
     needed |= {r for step in steps if isinstance(step, Part) for r, _ in step.converted.inputs if r is not None}
     guards = []
     for record in recorder.records:

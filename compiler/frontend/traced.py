@@ -120,10 +120,7 @@ class Trace:
     @property
     def replayed(self) -> list[Record]:
         """All that PyTorch computes."""
-        found: list[Record] = []
-        for step in self.steps:
-            found += [step] if isinstance(step, Record) else [*step.converted.prelude, *step.converted.postlude]
-        return found
+        return replayed(self.steps)
 
     # -------------------------------------------------------------------------------------------- calls
 
@@ -367,6 +364,14 @@ class Trace:
                 f"it runs only after the program has: {reason}. Return what it computes, or compute it in forward, or in a hook of the "
                 "compiled module itself"
             )
+
+
+def replayed(steps: Sequence[Step]) -> list[Record]:
+    """What PyTorch computes, in order."""
+    found: list[Record] = []
+    for step in steps:
+        found += [step] if isinstance(step, Record) else [*step.converted.prelude, *step.converted.postlude]
+    return found
 
 
 _DECLARED = {
