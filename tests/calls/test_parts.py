@@ -69,7 +69,7 @@ def test_sampled_blocks_are_traced_once() -> None:
 
 
 def test_a_list_of_graphs_is_looked_at() -> None:
-    function = columba.compile(lambda graphs, h: graphs[0].edges.sum(graphs[0].edges.src(h)), backend="torch")
+    function = columba.compile(lambda graphs, h: graphs[0].edges.sum(graphs[0].edges.src(h)), backend="cpp")
     h, other = leaf(5, 2), columba.Graph(torch.tensor([[4], [4]]), num_nodes=5)
     for _ in range(4):
         function([SQUARE], h)
