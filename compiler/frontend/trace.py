@@ -175,6 +175,7 @@ def _finished(
         for record in part.spaces.ones:
             one_row = Rows(part.spaces.of[record], part.graph)
             recorder.fixed[one_row] = graphs[part.graph].count(one_row.space)
+    _fix_rows_that_become_features(recorder, steps, rows)
     checks, variables = (*observer.checks(), *recorder.hook_guards), tuple(observer.variables.items())
     fixed_graphs, aliases = _fixed_graphs(observer, recorder), _aliases(observer, recorder)
     guards = Guards(arguments, modes, checks, variables, aliases, fixed_graphs)
@@ -388,6 +389,19 @@ def _diagnose(recorder: Recorder, fn: Callable[..., Any], failed: Record) -> Non
         for record, space in spaces.of.items():
             if record.source is not None and space is not Space.ONE and record.meta.shape[:1] != (graph.count(space),):
                 raise wrong_rows(record, record.meta.shape, space, graph, spaces.why.get(record, ""))
+
+
+def _fix_rows_that_become_features(recorder: Recorder, steps: Sequence[Step], rows: Mapping[Record, Rows]) -> None:
+    """The trace depends on how many rows of a space a tensor has of which PyTorch may make features, as ``x.t()`` does."""
+    vary = {record for record, of in rows.items() if of.space not in WEIGHT_SPACES}
+    for record in replayed(steps):
+        carriers = row_carriers(record)
+        if vary.intersection(carriers):
+            vary.add(record)
+        for operand in vary.intersection(record.operands).difference(carriers):
+            count = operand.meta.shape[0]
+            if not count or any(n and n % count == 0 for n in record.meta.shape):
+                recorder.fixed[operand] = count
 
 
 def _carried(recorder: Recorder, steps: Sequence[Step], rows: Mapping[Record, Rows]) -> tuple[set[Record], set[Record]]:

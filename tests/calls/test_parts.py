@@ -145,6 +145,23 @@ def test_torch_functions_between_programs(recwarn: pytest.WarningsRecorder) -> N
     assert not recwarn.list
 
 
+class Transposed(nn.Module):
+    """PyTorch makes features out of rows, between two programs."""
+
+    def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
+        h = g.edges.sum(g.edges.src(h))
+        alike = torch.tanh(h @ torch.cumsum(h, 0).t())
+        return g.edges.mean(g.edges.src(alike)).sum(-1)
+
+
+def test_features_that_were_rows() -> None:
+    model = columba.compile(Transposed(), backend="torch")
+    for n in (5, 4, 5, 6, 4):
+        graph = columba.Graph(torch.stack([torch.arange(n), torch.arange(n).flip(0)]))
+        assert_same(model, Transposed(), (graph, leaf(n, 3)))
+    assert len(traces_of(model, model)) == 3
+
+
 def test_kernels_and_gradients_of_several_programs() -> None:
     eager = randomized(Split(), torch.float64)
     model = columba.compile(eager, backend="cpp")
