@@ -23,7 +23,7 @@ from columba.calls.regions import Break, Failure, Failures, Regions, Seen
 from columba.calls.rollback import State
 from columba.calls.shortcut import MISSED
 from columba.calls.specialization import Specialization
-from columba.frontend import Attempt, Bound, NothingToCompile, TraceError, hooks, is_tracing, trace, trace_error_in
+from columba.frontend import Attempt, Bound, NothingToCompile, TraceError, hooks, is_tracing, pyg, trace, trace_error_in
 from columba.runtime.logs import logger
 from columba.runtime.modes import skipped_by_dynamo, without_transforms
 from columba.runtime.warn import warn_once
@@ -380,7 +380,7 @@ class CompiledFunction:
     def _traced(
         self, owner: nn.Module | None, rest: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Specialization, Bound]:
-        fn = self.current() if owner is None else types.MethodType(self.current(), owner)
+        fn = self.current() if owner is None else types.MethodType(pyg.lowered(owner, self.current()), owner)
         # In the second run there is what the first only sets up: a cache, a module that is built late.
         for is_last in (False, True):
             with without_transforms():  # a trace serves calls outside of them too

@@ -25,6 +25,7 @@ _PLACES = (
     *(str(Path(str(m.__file__)).parent) + "/" for m in (torch, runtime, ir, codegen, np)),
 )
 _OWN = tuple(str(Path(str(m.__file__)).parent) + "/" for m in (runtime, errors))
+_LOWERINGS = str(Path(errors.__file__).parent / "pyg") + "/"
 _STANDARD = tuple({sysconfig.get_path("stdlib") + "/", sysconfig.get_path("platstdlib") + "/"})
 _ACCOUNTS = {
     "/torch/nn/parallel/distributed.py": "DistributedDataParallel",
@@ -81,7 +82,9 @@ def is_library(filename: str) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def is_own(filename: str) -> bool:
-    """Whether code of a file is Columba's, calls no code of a user's, and is not what observes."""
+    """Whether code of a file is Columba's, calls no code of a user's, and is not what observes. Lowerings read modules as users do."""
+    if filename.startswith(_LOWERINGS):
+        return False
     return filename.startswith(_OWN) and not filename.endswith(
         ("/frontend/observe.py", "/frontend/patches.py", "/frontend/hooks.py")
     )

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
+from columba.frontend import pyg
 from columba.frontend.counts import RealGraph
 from columba.frontend.effects import hooked
 from columba.frontend.errors import TraceError, fail, location
@@ -281,9 +282,10 @@ def call_module(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             with _hooks_noted(self):
                 return _original(self, *args, **kwargs)
         return _original(self, *args, **kwargs) if _state.take is None else _state.take(self, args, kwargs)
-    if not any(_registered(self, name) for name in FORWARD):
-        return _original(self, *args, **kwargs)
-    if torch.is_grad_enabled() and any(getattr(self, n) or _globals[f"_global{n}"] for n in _BACKWARD):
+    forward = pyg.forward_of(self)
+    if not any(_registered(self, name) for name in FORWARD) and (forward is None or not _has_backward_hooks(self)):
+        return _original(self, *args, **kwargs) if forward is None else forward(*args, **kwargs)
+    if torch.is_grad_enabled() and _has_backward_hooks(self):
         raise fail(
             f"{hooked(self)} is called inside a compiled function, where no gradient of its own passes through it; hook the compiled "
             "module itself, or its results (out.register_hook(...)), or leave columba.compile away while hooking"
@@ -317,7 +319,7 @@ def call_module(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
         elif changed is not None:
             args = changed if isinstance(changed, tuple) else (changed,)
     _add(recorder, phase)
-    result = self.forward(*args, **kwargs)
+    result = self.forward(*args, **kwargs) if forward is None else forward(*args, **kwargs)
     phase = Phase(Same(self))
     with_kwargs = _attributes(self)["_forward_hooks_with_kwargs"] | _globals["_global_forward_hooks_with_kwargs"]
     for number, hook in [*_globals[FORWARD[2]].items(), *_attributes(self)[FORWARD[3]].items()]:
@@ -327,6 +329,10 @@ def call_module(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             result = result if changed is None else changed
     _add(recorder, phase)
     return result
+
+
+def _has_backward_hooks(module: nn.Module) -> bool:
+    return any(getattr(module, n) or _globals[f"_global{n}"] for n in _BACKWARD)
 
 
 def _add(recorder: Recorder, phase: Phase) -> None:
