@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from columba.frontend.pyg.lowerings import rgcn_conv
+from columba.frontend.pyg.lowerings import rgat_conv, rgcn_conv
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,16 @@ LOWERINGS = (
         "FastRGCNConv",
         "torch_geometric.nn.conv.rgcn_conv",
         rgcn_conv.fast_rgcn_conv,
-        "as RGCNConv; `aggr` sum, mean",
+        "as RGCNConv, but for ids of nodes; `aggr` sum, mean",
+        "ids of nodes, in whose place it takes the positions of nodes",
+    ),
+    Lowering(
+        "RGATConv",
+        "torch_geometric.nn.conv.rgat_conv",
+        rgat_conv.rgat_conv,
+        "all decompositions, `mod`, attention modes and mechanisms, `edge_attr`, dropout, attention weights; pairs; "
+        "`aggr` sum, mean, max, min",
+        "`size=`",
     ),
 )
 """All lowerings, in the order of documents."""

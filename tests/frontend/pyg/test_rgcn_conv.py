@@ -105,6 +105,7 @@ def test_refused() -> None:
         torch.testing.assert_close(columba.compile(conv)(x, edges, types), conv(x, edges, types))
 
 
+@pytest.mark.unoptimized
 def test_kernels() -> None:
     conv = drawn(RGCNConv(6, 4, R, num_bases=2))
     compare(conv, *((floats(N, 6), *graph) for graph in GRAPHS), backend="cpp")
