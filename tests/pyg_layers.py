@@ -83,3 +83,12 @@ def compare(module: Any, *calls: Sequence[Any], backend: str = "torch", toleranc
 def traces(compiled: nn.Module) -> list[Any]:
     """The specializations of a compiled module."""
     return list(vars(type(compiled))["forward"]._of_modules.get(compiled, ()))
+
+
+def typed_edges(names: Sequence[Any], sizes: dict[str, int], count: int) -> dict[Any, Tensor]:
+    """``count`` edges of each type."""
+    generator = torch.Generator().manual_seed(count)
+    return {
+        name: torch.stack([torch.randint(sizes[end], (count,), generator=generator) for end in (name[0], name[-1])])
+        for name in names
+    }

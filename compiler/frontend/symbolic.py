@@ -30,6 +30,7 @@ class BuiltGraph:
 
     tensors: tuple[Any, ...]
     sizes: tuple[tuple[str, Any], ...]
+    make: Callable[..., Graph] = as_graph
 
     def __str__(self) -> str:
         return "as_graph(...)"
@@ -442,7 +443,7 @@ def _trace_as_graph(
         return int.__int__(n) if isinstance(n, RowCount) else n
 
     plain = {k: number(v) for k, v in sizes.items()}
-    sizes = {k: _of_inputs(recorder, v) for k, v in sizes.items()}
+    sizes = {k: size_of_inputs(recorder, v) for k, v in sizes.items()}
     types = tuple(real[2:]) if pair else real[2]
     with torch._C.DisableTorchFunction():
         graph = as_graph(real[0], real[1], types, **plain)  # type: ignore[arg-type]
@@ -454,10 +455,10 @@ def _trace_as_graph(
     return before[0] if before else traced
 
 
-def _of_inputs(recorder: Recorder, n: Any) -> Any:
+def size_of_inputs(recorder: Recorder, n: Any) -> Any:
     """A size as rows of what is passed in, where it is rows of what is computed from that, or on a graph that is built so."""
     if isinstance(n, tuple):
-        return tuple(_of_inputs(recorder, part) for part in n)
+        return tuple(size_of_inputs(recorder, part) for part in n)
     if not isinstance(n, RowCount) or not isinstance(n.of, Record):
         return n
     origin = origin_of_rows(n.of)

@@ -22,10 +22,11 @@ from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTen
 from columba.frontend.rules import RULES
 from columba.frontend.snapshot import Same, TooLarge, snapshot
 from columba.frontend.sources import Argument, Source, walk
-from columba.frontend.symbolic import LANGUAGE, TracedGraph
+from columba.frontend.symbolic import TracedGraph
 from columba.frontend.traced import Part, Step, Trace, replayed, wrong_rows
 from columba.frontend.translate import translate
 from columba.frontend.trees import mapped
+from columba.frontend.typed_graphs import LANGUAGE
 from columba.ir.spaces import WEIGHT_SPACES, Space
 from columba.runtime import autocast
 from columba.runtime.graphs.graph import Graph, substituting

@@ -215,7 +215,7 @@ class Trace:
             return None if s is None else tuple(map(fetch, s)) if isinstance(s, tuple) else s.fetch(call)
 
         sizes = {name: mapped(lambda n: self.count(n, (), values), size) for name, size in source.sizes}
-        return as_graph(*(fetch(s) for s in source.tensors), **sizes)
+        return source.make(*(fetch(s) for s in source.tensors), **sizes)
 
     def count(self, count: Any, graphs: Sequence[Graph], values: dict[Record, Any]) -> Any:
         """A number of rows, a slice up to one, or a graph, as it is in this call; anything else as it is."""

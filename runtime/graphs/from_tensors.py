@@ -7,7 +7,7 @@ import ctypes
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.compiler import is_dynamo_compiling
 from torch.overrides import handle_torch_function, has_torch_function
 
+from columba.runtime.graphs.convert import heterogeneous
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.graphs.names import TypeNames
 from columba.runtime.graphs.sorts import checksum_of
@@ -231,6 +232,49 @@ def as_graph(
     for name, tensor in zip(("edge_index", "edge_type or node_type", "node_type", "node_type"), tensors, strict=False):
         required_real(name, tensor)
     return _recent.get(tensors, key, build)
+
+
+def typed_graph(
+    edges: Mapping[Any, Tensor],
+    num_nodes: Mapping[Any, int],
+    *,
+    relations: Sequence[Any],
+) -> Graph:
+    """One graph of all node types from what PyG's heterogeneous layers take: an ``edge_index`` for each (source, relation, destination).
+
+    Nodes of a type are a range of ids, types in the order of ``num_nodes``. As with :func:`as_graph` the same tensors give the same graph.
+
+    Args:
+        edges: ``[2, E]`` each, with ids within the types of both ends.
+        num_nodes: of each type.
+        relations: the names of all relations, by id; those that have no edges may be missing in ``edges``.
+    """
+    tensors = tuple(edges.values())
+    if has_torch_function(tensors):
+        return handle_torch_function(typed_graph, tensors, edges, num_nodes, relations=relations)  # type: ignore[no-any-return]
+    counts = tuple(num_nodes.values())
+    return typed_graph_of(
+        tensors, edge_types=tuple(edges), node_types=tuple(num_nodes), num_nodes=counts, relations=tuple(relations)
+    )
+
+
+def typed_graph_of(
+    tensors: tuple[Tensor, ...],
+    *,
+    edge_types: tuple[Any, ...],
+    node_types: tuple[Any, ...],
+    num_nodes: tuple[int, ...],
+    relations: tuple[Any, ...],
+) -> Graph:
+    """As :func:`typed_graph`, of tables that are taken apart."""
+    sizes, edges = dict(zip(node_types, num_nodes, strict=True)), dict(zip(edge_types, tensors, strict=True))
+    for name, tensor in edges.items():
+        required_real(f"edge_index of {name}", tensor)
+
+    def build() -> Graph:
+        return heterogeneous(Graph, sizes, edges, relations=relations, node_types=node_types)
+
+    return _recent.get(tensors, ("typed", edge_types, node_types, num_nodes, relations), build)
 
 
 def _flat(value: Any) -> tuple[Any, ...]:

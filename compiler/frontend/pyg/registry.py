@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from columba.frontend.pyg.lowerings import rgat_conv, rgcn_conv
+from columba.frontend.pyg.lowerings import hgt_conv, rgat_conv, rgcn_conv
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,15 @@ LOWERINGS = (
         "all decompositions, `mod`, attention modes and mechanisms, `edge_attr`, dropout, attention weights; pairs; "
         "`aggr` sum, mean, max, min",
         "`size=`",
+    ),
+    Lowering(
+        "HGTConv",
+        "torch_geometric.nn.conv.hgt_conv",
+        hgt_conv.hgt_conv,
+        "all options; edge types in any order, and without edges",
+        "SparseTensor edges of a type",
+        "edge types have the weights of their names in whatever order `edge_index_dict` has them, where PyG takes the order for that of "
+        "the metadata",
     ),
 )
 """All lowerings, in the order of documents."""
