@@ -89,6 +89,8 @@ def typed_edges(names: Sequence[Any], sizes: dict[str, int], count: int) -> dict
     """``count`` edges of each type."""
     generator = torch.Generator().manual_seed(count)
     return {
-        name: torch.stack([torch.randint(sizes[end], (count,), generator=generator) for end in (name[0], name[-1])])
+        name: torch.stack(
+            [torch.randint(max(sizes[end], 1), (count,), generator=generator) for end in (name[0], name[-1])]
+        )
         for name in names
     }

@@ -94,14 +94,16 @@ def check_floating(**tensors: Any) -> None:
             raise NotLowered(f"{name} is no tensor of floating point numbers")
 
 
-def is_plain_linear(module: Any) -> bool:
-    """Whether a module is ``x @ weight.t() + bias`` and nothing else, so that its weight may be used by parts."""
-    if type(module).__name__ != "Linear" or not type(module).__module__.startswith(("torch.nn.", "torch_geometric.")):
+def is_plain(module: Any, kind: str = "Linear") -> bool:
+    """Whether a module is PyTorch's or PyG's of a kind and nothing else, so that its weight may be used by parts."""
+    if type(module).__name__ != kind or not type(module).__module__.startswith(("torch.nn.", "torch_geometric.")):
         return False
-    hooks = (
-        module._forward_hooks,
-        module._forward_pre_hooks,
-        module._backward_hooks,
-        module._backward_pre_hooks,
-    )
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return not any(hooks) and not isinstance(module.weight, nn.parameter.UninitializedParameter)
+
+
+def check_plain(conv: Any, **kinds: str) -> None:
+    """NotLowered unless modules of a layer, by their names, are of these kinds and nothing else."""
+    for name, kind in kinds.items():
+        if not is_plain(getattr(conv, name), kind):
+            raise NotLowered(f"its module {name} has hooks, another class, or sizes that are not known yet")

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from columba.frontend.pyg.lowerings import hgt_conv, rgat_conv, rgcn_conv
+from columba.frontend.pyg.lowerings import film_conv, han_conv, heat_conv, hgt_conv, rgat_conv, rgcn_conv
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,28 @@ LOWERINGS = (
         "SparseTensor edges of a type",
         "edge types have the weights of their names in whatever order `edge_index_dict` has them, where PyG takes the order for that of "
         "the metadata",
+    ),
+    Lowering(
+        "FiLMConv",
+        "torch_geometric.nn.conv.film_conv",
+        film_conv.film_conv,
+        "any `nn` and `act` that can be traced; pairs; `aggr` sum, mean, max, min",
+        "other aggregations",
+        "an edge type that the layer has no weights for is an error, and not left out",
+    ),
+    Lowering(
+        "HEATConv",
+        "torch_geometric.nn.conv.heat_conv",
+        heat_conv.heat_conv,
+        "all options, dropout",
+        "hooks on the layer's inner modules",
+    ),
+    Lowering(
+        "HANConv",
+        "torch_geometric.nn.conv.han_conv",
+        han_conv.han_conv,
+        "all options, dropout, semantic attention weights; a program for each edge type",
+        "SparseTensor edges of a type",
     ),
 )
 """All lowerings, in the order of documents."""

@@ -16,7 +16,7 @@ from columba.frontend.pyg.cases import (
     check_edges,
     check_floating,
     check_messages,
-    is_plain_linear,
+    is_plain,
     reduction,
 )
 from columba.runtime.eager.views import linear
@@ -91,7 +91,7 @@ def _transformed(conv: Any, rows: Tensor, weight: Tensor) -> Tensor:
 def _of_edges(conv: Any, e: Any, edge_attr: Tensor) -> Tensor:
     """``[E, heads * dim]``: what the features of an edge add to its scores."""
     rows = e(edge_attr.unsqueeze(-1) if edge_attr.dim() == 1 else edge_attr)
-    if is_plain_linear(conv.lin_edge):
+    if is_plain(conv.lin_edge):
         return rows @ (conv.lin_edge.weight.t() @ conv.e)  # type: ignore[no-any-return]
     return conv.lin_edge(rows) @ conv.e  # type: ignore[no-any-return]
 
