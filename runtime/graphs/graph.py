@@ -207,9 +207,12 @@ class Graph(Conversions):
 
     def counts(self) -> Counts:
         """Rows of every space that the graph has. Counting pairs builds them, on the first call."""
-        nodes = (Space.NODE,) if self.is_square else (Space.SRC, Space.DST)
-        spaces = (*nodes, Space.EDGE, Space.REL, Space.NTYPE, Space.SRC_REL, Space.DST_REL, Space.GRAPH, Space.ONE)
-        return self.keep("counts", lambda: Counts({space: self._arrays.count(space) for space in spaces}))
+
+        def counted() -> Counts:
+            self._arrays.count_pairs()
+            return Counts({space: self._arrays.count(space) for space in _COUNTED[self.is_square]})
+
+        return self.keep("counts", counted)
 
     def counts_and_degrees(self) -> Counts:
         """The same, with the largest degree, which is found on the first call: a GPU is waited for."""
@@ -361,6 +364,16 @@ class Graph(Conversions):
         if self.device.type != "cpu":
             parts.append(f"device={self.device}")
         return f"Graph({', '.join(parts)})"
+
+
+_COUNTED = {
+    is_square: (
+        *((Space.NODE,) if is_square else (Space.SRC, Space.DST)),
+        *(Space.EDGE, Space.REL, Space.NTYPE, Space.SRC_REL, Space.DST_REL, Space.GRAPH, Space.ONE),
+    )
+    for is_square in (True, False)
+}
+"""The spaces that graphs have."""
 
 
 def _copies(ids: Tensor | tuple[Tensor, Tensor] | None) -> Any:

@@ -17,6 +17,8 @@ from columba.runtime.graphs.sorts import NativeSorts, Pairs, Sorts, sorts_for
 from columba.runtime.modes import outside_modes
 from columba.runtime.structure import Topology
 
+_PAIR_SPACES = frozenset(PAIR_SPACES)
+
 
 class IndexArrays:
     """The structure of one graph, with its index arrays. Safe to ask from several threads.
@@ -90,6 +92,14 @@ class IndexArrays:
                 self.rows[space] = self.pairs(space).count if count is None else count
             return self.rows[space]
 
+    def count_pairs(self) -> None:
+        """Counts the pairs of both ends: together, where C++ does it."""
+        sorts = self.sorts
+        if isinstance(sorts, NativeSorts) and not self.rows.keys() & _PAIR_SPACES:
+            with self.lock:
+                counts = zip(PAIR_SPACES, sorts.count_both_pairs(self.topology), strict=True)
+                self.rows |= {space: n for space, n in counts if n is not None}
+
     def pairs(self, space: Space) -> Pairs:
         found = self.pair_spaces.get(space)
         if found is not None:
@@ -129,9 +139,11 @@ class IndexArrays:
 
     def _ends_of_pairs(self, space: Space) -> tuple[Tensor, Tensor, int, int]:
         """Node and relation of every edge, and how many of either there are."""
-        end = "src" if space is Space.SRC_REL else "dst"
-        nodes = self.count(Space.NODE if self.topology.is_square else Space(end))
-        return self._edge_lookup(end), self._edge_lookup("rel"), nodes, self.count(Space.REL)
+        topology = self.topology
+        of_source = space is Space.SRC_REL
+        nodes = self.count(Space.NODE if topology.is_square else Space.SRC if of_source else Space.DST)
+        ids = topology.source if of_source else topology.destination
+        return ids, topology.relation, nodes, self.count(Space.REL)
 
     def _build(self, array: IndexArray) -> Tensor:
         match array:

@@ -124,6 +124,16 @@ int64_t count_pairs(const I* node, const I* relation, int64_t n, int64_t nodes, 
   return found;
 }
 
+// The same of both ends of the edges, each on a thread of its own where that is worth it.
+template <class I>
+void count_both(const I* source, const I* destination, const I* relation, int64_t n, int64_t sources, int64_t destinations,
+                int64_t relations, int threads, int64_t* found) {
+#pragma omp parallel for num_threads(2) schedule(static, 1) if (useful_threads(threads, n) > 1)
+  for (int end = 0; end < 2; ++end)
+    found[end] = end == 0 ? count_pairs<I>(source, relation, n, sources, relations)
+                          : count_pairs<I>(destination, relation, n, destinations, relations);
+}
+
 // `out[i] = table[at(i)]`, where `out` is no other array.
 template <class I, class At>
 inline void gather(const I* __restrict table, int64_t n, I* __restrict out, At at) {
@@ -397,6 +407,10 @@ uint64_t checksum_of(const char* data, int64_t size, int threads) {
   }                                                                                                                              \
   extern "C" int64_t count_pairs_##SUFFIX(const I* node, const I* relation, int64_t n, int64_t nodes, int64_t relations) {         \
     return count_pairs<I>(node, relation, n, nodes, relations);                                                                  \
+  }                                                                                                                              \
+  extern "C" void count_both_##SUFFIX(const I* source, const I* destination, const I* relation, int64_t n, int64_t sources,      \
+                                      int64_t destinations, int64_t relations, int threads, int64_t* found) {                    \
+    count_both<I>(source, destination, relation, n, sources, destinations, relations, threads, found);                           \
   }                                                                                                                              \
   extern "C" int prepare_##SUFFIX(const Step* steps, const int64_t* stages, int64_t count, I* const* arrays, int64_t* lengths,   \
                                   const int64_t* sizes, int64_t edges, int threads) {                                            \

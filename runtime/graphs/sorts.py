@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from columba.runtime.build import BuildError, CompilerNotFound, build, is_built
+from columba.runtime.structure import Topology
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,17 @@ class NativeSorts(_InPyTorch):
         count = self._call("count_pairs", node, relation, len(node), nodes, relations)
         return count if count >= 0 else None
 
+    def count_both_pairs(self, topology: Topology) -> tuple[int | None, int | None]:
+        """The same of both ends of the edges of a graph, by one call."""
+        found = (ctypes.c_int64 * 2)()
+        t = topology
+        self.library["count_both", t.dtype](
+            t.source.data_ptr(), t.destination.data_ptr(), t.relation.data_ptr(), t.num_edges, t.num_src, t.num_dst, t.num_relations,
+            torch.get_num_threads(), ctypes.addressof(found),
+        )  # fmt: skip
+        src, dst = found
+        return src if src >= 0 else None, dst if dst >= 0 else None
+
     def pairs(self, node: Tensor, relation: Tensor, nodes: int, relations: int) -> Pairs:
         n = len(node)
         of_edge, order = torch.empty_like(node), torch.empty_like(node)
@@ -260,6 +272,7 @@ _SIGNATURES: dict[str, tuple[Any, str]] = {
     "count": (None, "pnnp"),
     "pairs": (ctypes.c_int64, "ppnnntppppp"),
     "count_pairs": (ctypes.c_int64, "ppnnn"),
+    "count_both": (None, "pppnnnntp"),
     "prepare": (ctypes.c_int, "ppnpppnt"),
     "take": (None, "ppntp"),
     "invert": (None, "pntp"),

@@ -160,6 +160,27 @@ def test_counting_pairs_makes_none() -> None:
     assert isinstance(many.pair_spaces[Space.SRC_REL], Pairs)
 
 
+@pytest.mark.parametrize("edges", [0, 3, 40_000])
+def test_pairs_of_both_ends_are_counted_together(edges: int) -> None:
+    """By one call, of which each end may say that it would have to sort; what is known is not counted again."""
+    generator = torch.Generator().manual_seed(edges)
+    ends = torch.stack([torch.randint(n, (edges,), generator=generator) for n in (700_000, 9)])
+    relation = torch.randint(4, (edges,), generator=generator)
+    topology = columba.Graph(ends, relation, num_nodes=(700_000, 9), num_relations=5).structure.topology
+    wanted = [len(set(zip(ids.tolist(), relation.tolist(), strict=True))) for ids in ends]
+    assert native().count_both_pairs(topology) == (None, wanted[1]), (
+        "700,000 nodes of 5 relations are many for so few edges"
+    )
+    structure = IndexArrays(topology, native())
+    structure.count_pairs()
+    assert structure.known_pairs(Space.SRC_REL) is None
+    assert [structure.count(space) for space in PAIR_SPACES] == wanted
+    structure.count_pairs()
+    small = columba.Graph(ends % 9, relation, num_nodes=9, num_relations=5)
+    oracle = IndexArrays(small.structure.topology, TorchSorts())
+    assert [small.counts()[space] for space in PAIR_SPACES] == [oracle.count(space) for space in PAIR_SPACES]
+
+
 def test_no_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     found = native()
     monkeypatch.setattr(found, "library", {**found.library, ("prepare", torch.int32): lambda *args: 1})
