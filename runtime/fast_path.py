@@ -100,7 +100,7 @@ class ProgramOnGraph:
     ) -> None:
         self.program = program
         self.structure = structure
-        self.index, self.counts = list(index), list(counts)
+        self.index, self.counts = index, list(counts)
         self.forward = operators.bind(program.forward, index, counts)
         self.gradients = bool(program.gradients)
         self.wirings = _wirings(program.key)
@@ -152,7 +152,7 @@ class ProgramOnGraph:
     def run_forward(self, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         """All outputs of the forward direction, without a gradient: by the operator where modes look at operators."""
         if not is_plain(inputs):
-            return operators.forward(self.program.key, list(inputs), self.index, self.counts)
+            return operators.forward(self.program.key, list(inputs), list(self.index), self.counts)
         self.forward.check(inputs)
         with self.range("forward"):
             return self.forward.run(inputs)
@@ -170,7 +170,7 @@ class ProgramOnGraph:
         tensors = [places[place][n] for place, n in program.sources]
         found: Sequence[Tensor] = ()
         if self.backward is not None and not is_plain(tensors):
-            found = operators.backward(program.key, tensors, self.index, self.counts)
+            found = operators.backward(program.key, tensors, list(self.index), self.counts)
         elif self.backward is not None:
             self.backward.check(tensors)
             with self.range("backward"):

@@ -24,6 +24,7 @@ from columba.ir.program.program import Program
 from columba.ir.types import TensorType
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.executable import Launcher
+from columba.runtime.structure import taken
 
 
 class Binder(Protocol):
@@ -97,7 +98,7 @@ def _empty(outputs: Sequence[TensorType], counts: Sequence[int], device: torch.d
 
 def bind(direction: Direction, index: Sequence[Tensor], counts: Sequence[int]) -> Launcher:
     """A direction prepared for a graph: ``index`` are the index arrays of the program."""
-    return direction.bind([index[n] for n in direction.index], counts)
+    return direction.bind(taken(index, direction.index), counts)
 
 
 def _run(

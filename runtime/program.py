@@ -18,7 +18,7 @@ from columba.runtime.backends import CPP, Backend
 from columba.runtime.executable import Launcher
 from columba.runtime.fast_path import ProgramOnGraph
 from columba.runtime.graphs.graph import Graph
-from columba.runtime.graphs.recipes import prepare
+from columba.runtime.graphs.recipes import Preparation
 from columba.runtime.host import run_host_program
 from columba.runtime.logs import logger
 from columba.runtime.operators import CompiledProgram, Direction
@@ -41,6 +41,7 @@ class Runnable:
         self.executable = backend.executable(planned, index_dtype)
         plans = self.executable.plans
         self.arrays = tuple(dict.fromkeys(a for plan in plans for a in self.executable.index_arrays(plan)))
+        self.preparation = Preparation(self.arrays)
         self._lock = threading.Lock()
         self._on: weakref.WeakKeyDictionary[Graph, ProgramOnGraph] = weakref.WeakKeyDictionary()
         self.spaces = {space for plan in plans for space in spaces_of(plan)}
@@ -74,7 +75,7 @@ class Runnable:
             return self._on[graph]
 
     def _prepare(self, graph: Graph) -> ProgramOnGraph:
-        index = prepare(graph.structure, self.arrays)
+        index = self.preparation(graph.structure)
         counts = [graph.count(space) if space in self.spaces else 0 for space in SPACES]
         if LOG.isEnabledFor(logging.INFO):
             rows, outputs = Counts(counts), self.program.forward.outputs

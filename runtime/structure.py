@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -24,6 +24,62 @@ class Structure(Protocol):
 
     def index(self, array: IndexArray) -> Tensor:
         """An index array: the one that kernels read."""
+
+
+class ArraysInPlace(Sequence[Tensor]):
+    """Index arrays of a graph, of which it is known where they stand: each becomes a tensor when somebody asks for it.
+
+    Kernels are given addresses and lengths, and a tensor takes longer to make than most of the arrays of a small graph. ``memory`` is what
+    they stand in.
+    """
+
+    __slots__ = ("addresses", "arrays", "lengths", "memory", "structure")
+
+    def __init__(
+        self,
+        structure: Structure,
+        arrays: Sequence[IndexArray],
+        addresses: Sequence[int],
+        lengths: Sequence[int],
+        memory: tuple[Tensor, ...],
+    ) -> None:
+        self.structure, self.arrays, self.memory = structure, arrays, memory
+        self.addresses, self.lengths = addresses, lengths
+
+    @overload
+    def __getitem__(self, n: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, n: slice) -> list[Tensor]: ...
+
+    def __getitem__(self, n: int | slice) -> Tensor | list[Tensor]:
+        if isinstance(n, slice):
+            return [self.structure.index(array) for array in self.arrays[n]]
+        return self.structure.index(self.arrays[n])
+
+    def __len__(self) -> int:
+        return len(self.arrays)
+
+
+def taken(index: Sequence[Tensor], places: Sequence[int]) -> Sequence[Tensor]:
+    """The index arrays at these places."""
+    if not isinstance(index, ArraysInPlace):
+        return [index[n] for n in places]
+    arrays, addresses, lengths = index.arrays, index.addresses, index.lengths
+    return ArraysInPlace(
+        index.structure,
+        [arrays[n] for n in places],
+        [addresses[n] for n in places],
+        [lengths[n] for n in places],
+        index.memory,
+    )
+
+
+def located(index: Sequence[Tensor]) -> tuple[Sequence[int], Sequence[int]]:
+    """Where index arrays stand, and how long they are."""
+    if isinstance(index, ArraysInPlace):
+        return index.addresses, index.lengths
+    return [x.data_ptr() for x in index], [x.numel() for x in index]
 
 
 class GraphLike(Structure, Protocol):

@@ -32,7 +32,7 @@ class OnGraph(Protocol):
 
     program: CompiledProgram
     structure: Structure | None
-    index: list[Tensor]
+    index: Sequence[Tensor]
     counts: list[int]
     inputs_kept: tuple[int, ...]
 
@@ -58,7 +58,7 @@ def run(on_graph: OnGraph, inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         or (is_functional and len(kinds) == 1)
     ):
         program = on_graph.program
-        return operators.forward(program.key, list(inputs), on_graph.index, on_graph.counts)[: program.results]
+        return operators.forward(program.key, list(inputs), list(on_graph.index), on_graph.counts)[: program.results]
     if _in_forward_mode(kinds, inputs):
         return _without_kernels(on_graph, inputs, "forward-mode derivatives")
     if is_functional:

@@ -24,6 +24,7 @@ from columba.runtime.cpp.placement import MemoryLayout, Placement
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.executable import Executable, HostRunner, Launcher, check_inputs, collecting
 from columba.runtime.packing import Packing
+from columba.runtime.structure import located
 
 SMALL = 2**17
 """Calls that touch fewer elements than this run on one thread: waking another costs more than it does."""
@@ -202,10 +203,10 @@ class CppLauncher(Launcher):
         self.runner, self.host = runner, host
         self.counts: Counts = Counts(counts) if other is None else other.counts
         self.packing = packing = packing or Packing((), self.counts, ALIGNMENT)
-        self.index = tuple(index)
+        self.index = index
         if other is None:
-            lengths = [a.numel() for a in index]
-            self.arrays = (ctypes.c_void_p * max(1, len(index)))(*[a.data_ptr() for a in index])
+            addresses, lengths = located(index)
+            self.arrays = (ctypes.c_void_p * max(1, len(index)))(*addresses)
             self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[n // 3 for n in lengths])
             # How much a call reads and writes, in elements.
             self.is_small = sum(counts[place] * each for place, each in runner.elements) + sum(lengths) < SMALL

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from columba.ir.indices import Hubs, IndexArray, Lookup, Order, Segments, Tiles, TileStarts
 from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, IndexMap, Space
+from columba.runtime.graphs.prepared import Prepared
 from columba.runtime.graphs.sorts import NativeSorts, Pairs, Sorts, sorts_for
 from columba.runtime.modes import outside_modes
 from columba.runtime.structure import Topology
@@ -30,10 +31,36 @@ class IndexArrays:
         self.topology = topology
         self.lock = threading.RLock()
         self.given_sorts = sorts
-        self.built: dict[IndexArray, Tensor] = {}
-        self.pair_spaces: dict[Space, Pairs] = {}
+        self._built: dict[IndexArray, Tensor] = {}
+        self._pair_spaces: dict[Space, Pairs] = {}
+        self.prepared: list[Prepared] = []
+        self.is_prepared = True  # all index arrays are of those, and pair spaces but for pairs_alone
+        self.pairs_alone: tuple[Space, ...] = ()
         self.rows: dict[Space, int] = {}
         self.largest_degrees: dict[IndexMap, int] = {}
+
+    @property
+    def built(self) -> dict[IndexArray, Tensor]:
+        """All index arrays that there are."""
+        self._settle()
+        return self._built
+
+    @property
+    def pair_spaces(self) -> dict[Space, Pairs]:
+        """All pair spaces that there are."""
+        self._settle()
+        return self._pair_spaces
+
+    def _settle(self) -> None:
+        """Makes tensors of all that was prepared."""
+        with self.lock, outside_modes():
+            for prepared in self.prepared:
+                for array in prepared.arrays:
+                    if array not in self._built:
+                        self._built[array] = prepared.array(array)
+                for space in prepared.spaces:
+                    if space not in self._pair_spaces:
+                        self._pair_spaces[space] = prepared.pairs(space, self.rows[space])
 
     @property
     def dtype(self) -> torch.dtype:
@@ -70,14 +97,17 @@ class IndexArrays:
 
     def index(self, array: IndexArray) -> Tensor:
         """An index array, built on the first request: the tensor that kernels read, which nobody writes to."""
-        found = self.built.get(array)
+        found = self._built.get(array)
         if found is not None:
             return found
         with self.lock:
-            if array not in self.built:
+            if array not in self._built:
                 with outside_modes():
-                    self.built[array] = self._build(array)
-            return self.built[array]
+                    prepared = next((p for p in self.prepared if array in p.arrays), None)
+                    if prepared is None and not isinstance(array, Hubs):
+                        self.is_prepared = False
+                    self._built[array] = self._build(array) if prepared is None else prepared.array(array)
+            return self._built[array]
 
     def known_pairs(self, space: Space) -> int | None:
         """How many pairs there are, if that is known."""
@@ -101,15 +131,20 @@ class IndexArrays:
                 self.rows |= {space: n for space, n in counts if n is not None}
 
     def pairs(self, space: Space) -> Pairs:
-        found = self.pair_spaces.get(space)
+        found = self._pair_spaces.get(space)
         if found is not None:
             return found
         with self.lock:
-            if space not in self.pair_spaces:
+            if space not in self._pair_spaces:
                 with outside_modes():
-                    self.pair_spaces[space] = found = self.sorts.pairs(*self._ends_of_pairs(space))
-                    self.rows[space] = found.count
-            return self.pair_spaces[space]
+                    prepared = next((p for p in self.prepared if space in p.spaces), None)
+                    if prepared is None:
+                        self.pairs_alone += (space,)
+                        found = self.sorts.pairs(*self._ends_of_pairs(space))
+                    else:
+                        found = prepared.pairs(space, self.rows[space])
+                    self._pair_spaces[space], self.rows[space] = found, found.count
+            return self._pair_spaces[space]
 
     def largest_degree(self, map: IndexMap) -> int:
         """The most fine rows that lead to one coarse row. The device is waited for when a map is first asked about."""
@@ -192,7 +227,7 @@ class IndexArrays:
             space = Space.NODE if topology.is_square else Space(name)
             key = Lookup(IndexMap(name, Space.EDGE, space))
             ids = topology.source if name == "src" else topology.destination
-        return self.built.setdefault(key, ids)
+        return self._built.setdefault(key, ids)
 
     def _through_node(self, name: str, map: IndexMap, end: str) -> Tensor:
         """What the node at an end of every edge, or pair, maps to."""
@@ -219,7 +254,7 @@ class IndexArrays:
         if self._is_whole(map) or (map.fine in PAIR_SPACES and map.name == "rel"):
             return self.sorts.numbers(self.count(map.fine), self.topology.source)
         order, segments = self.sorts.sort(self.index(Lookup(map)), self.count(map.coarse))
-        self.built.setdefault(Segments(map), segments)
+        self._built.setdefault(Segments(map), segments)
         return order
 
     def _segments(self, map: IndexMap) -> Tensor:

@@ -11,41 +11,107 @@ from __future__ import annotations
 import ctypes
 import functools
 from collections.abc import Iterable, Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from columba.ir.counts import SPACES
-from columba.ir.indices import Hubs, IndexArray, Segments, Tiles
+from columba.ir.indices import Hubs, IndexArray, Order, Segments, Tiles
 from columba.ir.spaces import Space
 from columba.runtime.graphs.index_arrays import IndexArrays
+from columba.runtime.graphs.prepared import PARTS, Prepared
 from columba.runtime.graphs.sorts import NativeSorts, Pairs
-from columba.runtime.modes import outside_modes
-from columba.runtime.structure import Topology
+from columba.runtime.modes import any_modes, outside_modes
+from columba.runtime.structure import ArraysInPlace, Topology
 
 
 def prepare(structure: IndexArrays, arrays: Sequence[IndexArray]) -> list[Tensor]:
     """Several index arrays of a graph: those that it lacks are made together, where there is C++ for it."""
-    sorts = structure.sorts
-    if isinstance(sorts, NativeSorts):
-        with structure.lock, outside_modes():
-            missing = tuple(a for a in arrays if a not in structure.built and not isinstance(a, Hubs))
-            if missing:
-                _make(structure, missing, sorts)
-    return [structure.index(array) for array in arrays]
+    return list(Preparation(arrays)(structure))
 
 
-def _make(structure: IndexArrays, missing: tuple[IndexArray, ...], sorts: NativeSorts) -> None:
-    kind = _kind(structure.topology)
-    while True:
-        spaces = tuple(structure.pair_spaces)
-        recipe = _recipe(missing, kind, (tuple(structure.built), spaces))
-        sizes = recipe.sizes(structure)
-        if tuple(structure.pair_spaces) == spaces:  # else the pairs have been found where they were to be counted
-            recipe.follow(structure, sizes, sorts)
-            return
+class _Way(NamedTuple):
+    """How a program's index arrays are made where others are there already, if any is missing; and where each then stands: the number of
+    the recipe that made it among those that the graph has followed, and its place there."""
+
+    recipe: Recipe | None
+    places: list[tuple[int, int]]
+
+
+MOST_WAYS = 64
+"""Ways that a program keeps."""
+
+
+class Preparation:
+    """Makes the index arrays that a program reads, of all graphs that come."""
+
+    def __init__(self, arrays: Sequence[IndexArray]) -> None:
+        self.arrays = tuple(arrays)
+        self.has_hubs = any(isinstance(a, Hubs) for a in arrays)
+        self.ways: dict[Any, _Way] = {}
+
+    def __call__(self, structure: IndexArrays) -> Sequence[Tensor]:
+        sorts = structure.sorts
+        if not isinstance(sorts, NativeSorts):
+            return [structure.index(array) for array in self.arrays]
+        with structure.lock:
+            if any_modes():
+                with outside_modes():
+                    return self._prepared(structure, sorts)
+            return self._prepared(structure, sorts)
+
+    def _prepared(self, structure: IndexArrays, sorts: NativeSorts) -> Sequence[Tensor]:
+        kind = _kind(structure.topology)
+        if self.has_hubs or not structure.is_prepared:
+            self._make_missing(structure, kind, sorts)
+            return [structure.index(array) for array in self.arrays]
+        prepared = structure.prepared
+        while True:
+            alone = structure.pairs_alone
+            key = (
+                kind,
+                alone,
+                *[p.recipe for p in prepared],
+            )  # recipes are found by identity, index arrays by hashing them
+            way = self.ways.get(key)
+            if way is None:
+                if len(self.ways) >= MOST_WAYS:
+                    self.ways.clear()
+                way = self.ways[key] = self._way(structure, kind)
+            if way.recipe is None:
+                break
+            sizes = way.recipe.sizes(structure)
+            if structure.pairs_alone is alone:  # else pairs have been found where they were to be counted
+                prepared.append(way.recipe.follow(structure, sizes, sorts))
+                break
+        return ArraysInPlace(
+            structure,
+            self.arrays,
+            [prepared[made].addresses[n] for made, n in way.places],
+            [prepared[made].lengths[n] for made, n in way.places],
+            tuple([p.memory for p in prepared]),
+        )
+
+    def _way(self, structure: IndexArrays, kind: _Kind) -> _Way:
+        before = structure.prepared
+        known = dict.fromkeys(a for p in before for a in p.arrays)
+        spaces = tuple(dict.fromkeys((*(s for p in before for s in p.spaces), *structure.pairs_alone)))
+        missing = tuple(a for a in self.arrays if a not in known)
+        recipe = _recipe(missing, kind, (tuple(known), spaces)) if missing else None
+        arrays = [p.arrays for p in before] + ([] if recipe is None else [recipe.arrays])
+        return _Way(recipe, [next((n, made[a]) for n, made in enumerate(arrays) if a in made) for a in self.arrays])
+
+    def _make_missing(self, structure: IndexArrays, kind: _Kind, sorts: NativeSorts) -> None:
+        """Makes what is missing where some have been made by themselves."""
+        missing = tuple(a for a in self.arrays if a not in structure.built and not isinstance(a, Hubs))
+        while missing:
+            spaces = tuple(structure.pair_spaces)
+            recipe = _recipe(missing, kind, (tuple(structure.built), spaces))
+            sizes = recipe.sizes(structure)
+            if tuple(structure.pair_spaces) == spaces:
+                structure.prepared.append(recipe.follow(structure, sizes, sorts))
+                return
 
 
 _Kind = tuple[bool, int, int, bool]
@@ -66,7 +132,7 @@ def _parts(ids: Any) -> int:
 @functools.lru_cache(maxsize=256)
 def _recipe(wanted: tuple[IndexArray, ...], kind: _Kind, known: _Known) -> Recipe:
     recorded = _Recorded(kind, known)
-    for array in wanted:
+    for array in sorted(wanted, key=lambda array: not isinstance(array, Order)):  # sorting counts too
         recorded.index(array)
     return Recipe(recorded)
 
@@ -75,9 +141,6 @@ def _recipe(wanted: tuple[IndexArray, ...], kind: _Kind, known: _Known) -> Recip
 
 OPERATIONS = ("sort", "count", "pairs", "take", "invert", "tiles", "tile_starts", "zeros", "numbers", "whole")
 """As ``prepare.cpp`` numbers them."""
-
-PARTS = ("of_edge", "order", "node", "relation", "segments")
-"""The arrays of a pair space, in the order in which that step gives them."""
 
 _ROWS = {space: place for place, space in enumerate(SPACES)}
 """Where the rows of each space stand in the table of sizes. After them, for each table of tiles: the rows of a tile, and the most integers
@@ -193,17 +256,17 @@ class _Recorded(IndexArrays):
         return len(SPACES) + 2 * self.tiles.setdefault(tiles, len(self.tiles))
 
     def index(self, array: IndexArray) -> Any:
-        if array in self.known and array not in self.built:
+        if array in self.known and array not in self._built:
             space, more = (array.map.coarse, 1) if isinstance(array, Segments) else (array.map.fine, 0)
-            self.built[array] = self.given(("built", array), _Length(_ROWS[space], more))
+            self._built[array] = self.given(("built", array), _Length(_ROWS[space], more))
         return super().index(array)
 
     def pairs(self, space: Space) -> Pairs:
-        if space not in self.pair_spaces:
-            self.pair_spaces[space] = self._known_pairs(space) or self.recorder.pairs(
+        if space not in self._pair_spaces:
+            self._pair_spaces[space] = self._known_pairs(space) or self.recorder.pairs(
                 space, *self._ends_of_pairs(space)
             )  # type: ignore[arg-type]
-        return self.pair_spaces[space]
+        return self._pair_spaces[space]
 
     def _known_pairs(self, space: Space) -> Pairs | None:
         if space not in self.known_spaces:
@@ -245,18 +308,21 @@ class Recipe:
         self.stages = (ctypes.c_int64 * (len(stages) + 1))(*stages, len(steps))
         self.inputs = list(noted.inputs.values())
         self.lengths = [recorder.lengths[n] for n in made]
-        self.tables = [made[n] for n in recorder.tables]
         self.tiles = list(noted.tiles)
         used = {place for step in steps for place in step.sizes}.union(length.place for length in self.lengths)
         self.spaces = [space if place in used else None for space, place in _ROWS.items()]
-        built: list[tuple[IndexArray, Any]] = [*noted.built.items()]
-        self.built = [(array, made[n]) for array, n in built if n in made]
-        self.given = [(array, given[n]) for array, n in built if n in given and array not in noted.known]
-        self.pair_spaces = [
-            (space, [made[vars(pairs)[part]] for part in PARTS])
+        found: Any = noted
+        self.arrays: dict[IndexArray, int] = {
+            array: places[n] for array, n in found.built.items() if n in made or array not in noted.known
+        }
+        self.pair_spaces: dict[Space, list[int]] = {
+            space: [places[vars(pairs)[part]] for part in PARTS]
             for space, pairs in noted.pair_spaces.items()
             if pairs.order in made
-        ]
+        }
+        count = len(given) + len(made)
+        self.pointers, self.counts = ctypes.c_void_p * count, ctypes.c_int64 * count
+        self.table = ctypes.c_int64 * (len(SPACES) + 2 * len(self.tiles))
 
     def sizes(self, structure: IndexArrays) -> list[int]:
         """The table of sizes. Counting pairs may build them."""
@@ -267,31 +333,21 @@ class Recipe:
             counts += (rows, tiles.columns * (fine // rows + min(fine, coarse)))
         return counts
 
-    def follow(self, structure: IndexArrays, sizes: list[int], sorts: NativeSorts) -> None:
+    def follow(self, structure: IndexArrays, sizes: list[int], sorts: NativeSorts) -> Prepared:
         """Makes the arrays for a graph. All of them stand in one piece of memory."""
         dtype = structure.dtype
         inputs = [_input(structure, where, part) for where, part in self.inputs]
         lengths = [sizes[place] + more for place, more in self.lengths]
         memory = torch.empty(sum(lengths), dtype=dtype)
-        begins = accumulate((length * dtype.itemsize for length in lengths[:-1]), initial=memory.data_ptr())
-        count = len(inputs) + len(lengths)
-        pointers = (ctypes.c_void_p * count)(*[x.data_ptr() for x in inputs], *begins)
-        all_lengths = (ctypes.c_int64 * count)(*map(len, inputs), *lengths)
-        table = (ctypes.c_int64 * len(sizes))(*sizes)
-        sorts.prepare(dtype, self.steps, self.stages, pointers, all_lengths, table, structure.topology.num_edges)
-        made = list(memory.split_with_sizes(lengths))
-        for n in self.tables:
-            length = all_lengths[len(inputs) + n]
-            if length < lengths[n]:
-                made[n] = made[n][:length]
-        built = structure.built
-        for array, n in self.given:
-            built.setdefault(array, inputs[n])
-        for array, n in self.built:
-            built.setdefault(array, made[n])
-        for space, parts in self.pair_spaces:
-            found = Pairs(sizes[_ROWS[space]], **{part: made[n] for part, n in zip(PARTS, parts, strict=True)})
-            structure.pair_spaces.setdefault(space, found)
+        size, at = dtype.itemsize, memory.data_ptr()
+        addresses = [x.data_ptr() for x in inputs]
+        for length in lengths:
+            addresses.append(at)
+            at += length * size
+        all_lengths = self.counts(*map(len, inputs), *lengths)
+        edges = structure.topology.num_edges
+        sorts.prepare(dtype, self.steps, self.stages, self.pointers(*addresses), all_lengths, self.table(*sizes), edges)
+        return Prepared(self, self.arrays, self.pair_spaces, inputs, memory, addresses, all_lengths[:])
 
 
 def _filled(numbers: Sequence[int], count: int) -> tuple[int, ...]:
@@ -301,8 +357,8 @@ def _filled(numbers: Sequence[int], count: int) -> tuple[int, ...]:
 def _input(structure: IndexArrays, where: Any, part: Any) -> Tensor:
     """A tensor that a graph has: a part of its topology, an index array, or a part of a pair space."""
     if isinstance(where, Space):
-        return vars(structure.pair_spaces[where])[part]
+        return vars(structure.pairs(where))[part]
     if where == "built":
-        return structure.built[part]
+        return structure.index(part)
     found = getattr(structure.topology, where)
     return found if part is None else found[part]
