@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
 import functools
 import math
+import operator
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
@@ -22,8 +24,8 @@ from columba.runtime.build import BuildError, build_emitted
 from columba.runtime.cpp.memory import ALIGNMENT, Pooled, pooled, scratch
 from columba.runtime.cpp.placement import MemoryLayout, Placement
 from columba.runtime.dtypes import torch_dtype
-from columba.runtime.executable import Executable, HostRunner, Launcher, check_inputs, collecting
-from columba.runtime.packing import Packing
+from columba.runtime.executable import Executable, Expected, HostRunner, Launcher, check_inputs, collecting
+from columba.runtime.offsets import aligned
 from columba.runtime.structure import located
 
 SMALL = 2**17
@@ -90,45 +92,39 @@ class _PlanRunner:
         self.from_host = placement.from_host
         self.numbered = (*plan.inputs, *self.tensors)
         self.elements = _elements(plan)
-        self.signatures: dict[tuple[Buffer, ...], _Signature] = {}
-        self.packables: dict[tuple[tuple[int, ...], tuple[int, ...]], tuple[Buffer, ...] | None] = {}
+        self.signature = _Signature(self, ())
+        self.packed: dict[tuple[tuple[int, ...], tuple[int, ...]], _Signature | None] = {}
         self.graphs = 0
-        self.roomy: dict[int, tuple[Counts, MemoryLayout]] = {}
+        self.roomy: dict[int, tuple[Sequence[int], MemoryLayout]] = {}
 
-    def layout(self, counts: Counts, spare: tuple[int, ...], threads: int) -> MemoryLayout:
-        """Where buffers stand on a graph with these counts: for the first graphs as densely as they can, then mostly where they stood."""
+    def layout(self, rows: Sequence[int], spare: tuple[int, ...], threads: int) -> MemoryLayout:
+        """Where buffers stand on a graph with these rows: for the first graphs as densely as they can, then mostly where they stood."""
         self.graphs += 1
         if self.graphs > FEW_GRAPHS:
-            roomy = self._roomy(counts, threads)
+            roomy = self._roomy(rows, threads)
             if roomy.size <= ROOMY:
                 return roomy
-        return self.placement.layout(counts, spare, threads)
+        return self.placement.layout(Counts(rows), spare, threads)
 
-    def _roomy(self, counts: Counts, threads: int) -> MemoryLayout:
+    def _roomy(self, rows: Sequence[int], threads: int) -> MemoryLayout:
         """The layout of the last graphs if there is room in it for this one; or one with room for all of them, and a quarter more."""
-        limits, found = self.roomy.get(threads, (counts, None))
-        if found is None or any(rows > limits[space] for space, rows in counts.items()):
-            limits = Counts({space: max(limits[space], rows + rows // 4) for space, rows in counts.items()})
-            found = self.placement.roomy_layout(limits, threads)
+        limits, found = self.roomy.get(threads, (rows, None))
+        if found is None or any(map(operator.gt, rows, limits)):
+            limits = [max(limit, n + n // 4) for limit, n in zip(limits, rows, strict=True)]
+            found = self.placement.roomy_layout(Counts(limits), threads)
             self.roomy[threads] = limits, found
         return found
 
-    def packable(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> tuple[Buffer, ...] | None:
-        """The buffers of these inputs, or of these outputs, if they can stand in one tensor, and there are several."""
+    def packed_signature(self, inputs: tuple[int, ...], outputs: tuple[int, ...]) -> _Signature | None:
+        """What calls take and make with these inputs, or these outputs, in one tensor, if they can be, and there are several."""
         key = inputs, outputs
-        if key not in self.packables:
+        if key not in self.packed:
             plan = self.plan
             buffers = (*(plan.inputs[n] for n in inputs), *(plan.outputs[n] for n in outputs))
             own = {*(plan.inputs if inputs else self.tensors)}
             fit = not self.from_host and not (inputs and outputs) and len({*buffers}) >= max(2, len(buffers))
-            self.packables[key] = buffers if fit and {*buffers} <= own else None
-        return self.packables[key]
-
-    def signature(self, packing: Packing) -> _Signature:
-        """What calls take and make, with these buffers packed."""
-        key = tuple(packing.offsets)
-        found = self.signatures.get(key)
-        return self.signatures.setdefault(key, _Signature(self, packing)) if found is None else found
+            self.packed[key] = _Signature(self, buffers) if fit and {*buffers} <= own else None
+        return self.packed[key]
 
 
 def _elements(plan: Plan) -> list[tuple[int, int]]:
@@ -170,23 +166,46 @@ class _Kind(NamedTuple):
 
 
 class _Signature:
-    """What calls of a plan take and make, and where pointers to it stand: all that does not depend on the graph."""
+    """What calls of a plan take and make, and where pointers to it stand, on any graph.
 
-    def __init__(self, runner: _PlanRunner, packing: Packing) -> None:
+    Buffers that are ``packed`` stand in one tensor of bytes, one after the other, which comes last.
+    """
+
+    def __init__(self, runner: _PlanRunner, packed: tuple[Buffer, ...]) -> None:
         plan = runner.plan
-        inputs, made = packing.unpacked(plan.inputs), packing.unpacked(runner.tensors)
+        inputs, made, outputs = (_unpacked(b, packed) for b in (plan.inputs, runner.tensors, plan.outputs))
         self.inputs, self.made = [_Kind.of(b) for b in inputs], [_Kind.of(b) for b in made]
-        self.number = {b: n for n, b in enumerate((*inputs, *made, *runner.from_host))}
-        self.slots = [runner.position[packing.first_of(b)] for b in (*inputs, *made)]
+        number = {b: n for n, b in enumerate((*inputs, *made, *runner.from_host))}
+        self.number = number
+        self.slots = [runner.position[packed[0] if b is None else b] for b in (*inputs, *made)]
         self.first_slots = len(self.slots) if self.slots == list(range(len(self.slots))) else 0
-        self.outputs = [self.number[b] for b in packing.unpacked(plan.outputs)]
-        self.packed = [(runner.position[b], b) for b in packing.offsets if b is not packing.first_of(None)]
+        self.outputs = [number[b] for b in outputs]
+        self.packed = [_Kind.of(b) for b in packed]
+        self.packed_slots = [runner.position[b] for b in packed[1:]]
+        self.layouts: dict[int, _PointerLayout] = {}  # the last one, for each number of threads
+        order = {b: n for n, b in enumerate(packed)}
+        self.places = [(number[None], order[b]) if b in order else (number[b], None) for b in runner.numbered]
+
+    def offsets(self, rows: Sequence[int]) -> list[int]:
+        """Where in their tensor packed buffers begin, and how large it is."""
+        found, at = [], 0
+        for kind in self.packed:
+            found.append(at)
+            at += aligned(kind.size if kind.space is None else kind.size * rows[kind.space], ALIGNMENT)
+        return [*found, at]
+
+
+def _unpacked(buffers: Sequence[Buffer], packed: Sequence[Buffer]) -> list[Buffer | None]:
+    """The buffers that are not packed, and None for the tensor of those that are, if any is."""
+    found: list[Buffer | None] = [b for b in buffers if b not in packed]
+    return found if len(found) == len(buffers) else [*found, None]
 
 
 class CppLauncher(Launcher):
     """A plan on one graph: all that does not change from call to call is in place. Calls may overlap, from several threads.
 
-    Call it with tensors for ``plan.inputs``; it returns those of ``plan.outputs``.
+    Call it with tensors for ``plan.inputs``; it returns those of ``plan.outputs``. What only some launchers are asked for is made when they
+    are: of the two that a direction has where it packs saved values, one checks inputs and the other runs.
     """
 
     def __init__(
@@ -195,57 +214,41 @@ class CppLauncher(Launcher):
         index: Sequence[Tensor],
         counts: Sequence[int],
         host: HostRunner | None,
-        packing: Packing | None = None,
+        signature: _Signature | None = None,
         other: CppLauncher | None = None,
     ) -> None:
         if host is None and runner.has_host_calls:
             raise ValueError(f"plan {runner.plan.name} has host calls; give run(host=...)")
-        self.runner, self.host = runner, host
-        self.counts: Counts = Counts(counts) if other is None else other.counts
-        self.packing = packing = packing or Packing((), self.counts, ALIGNMENT)
-        self.index = index
+        self.runner, self.host, self.rows, self.index = runner, host, counts, index
+        self.signature = signature = runner.signature if signature is None else signature
+        self.offsets = signature.offsets(counts) if signature.packed else _NOTHING_PACKED
         if other is None:
             addresses, lengths = located(index)
             self.arrays = (ctypes.c_void_p * max(1, len(index)))(*addresses)
             self.sizes = (ctypes.c_int64 * (len(counts) + len(index)))(*counts, *[n // 3 for n in lengths])
             # How much a call reads and writes, in elements.
-            self.is_small = sum(counts[place] * each for place, each in runner.elements) + sum(lengths) < SMALL
+            self.is_small = sum([counts[place] * each for place, each in runner.elements]) + sum(lengths) < SMALL
         else:
             self.arrays, self.sizes, self.is_small = other.arrays, other.sizes, other.is_small
         self.arrays_at, self.sizes_at = ctypes.addressof(self.arrays), ctypes.addressof(self.sizes)
-        signature, packed = runner.signature(packing), packing.size
-        self.checks = [(kind.name, kind.dtype, kind.shape(counts, packed)) for kind in signature.inputs]
-        self.made = [kind.allocation(counts, packed) for kind in signature.made]
-        self.makes_small = all(allocation.size < Pooled.SMALL for allocation in self.made)
+        self.checks: list[Expected] | None = None
+        self.made: list[_Allocation] | None = None
         self.has_run = False
         self.patterns: list[Tensor] = []
-        self.number, self.slots, self.first_slots = signature.number, signature.slots, signature.first_slots
-        self.outputs, self.packed_at = signature.outputs, signature.packed
+        self.slots, self.first_slots, self.outputs = signature.slots, signature.first_slots, signature.outputs
         self.layouts: dict[tuple[int, tuple[int, ...]], _PointerLayout] = {}
 
     def _layout(self, threads: int, spare: tuple[int, ...]) -> _PointerLayout:
-        found = self.runner.layout(self.counts, spare, threads)
-        in_block = []
-        in_tensors = [(n, *self._place(b)) for n, b in self.packed_at]
-        for n, (room, offset) in zip(self.runner.temporaries, found.places, strict=True):
-            if room is None:
-                in_block.append((n, offset))
-            else:
-                tensor, begin = self._place(self.runner.numbered[room])
-                in_tensors.append((n, tensor, begin + offset))
-        inputs = len(self.runner.plan.inputs)
-        made = (
-            [(allocation, found.reused.get(inputs + n)) for n, allocation in enumerate(self.made)]
-            if found.reused
-            else []
-        )
-        return self.layouts.setdefault((threads, spare), _PointerLayout(found.size, in_block, in_tensors, made))
-
-    def _place(self, buffer: Buffer) -> tuple[int, int]:
-        """The tensor that a buffer stands in, by its number, and at which byte."""
-        if buffer in self.packing.offsets:
-            return self.number[None], self.packing.offsets[buffer]
-        return self.number[buffer], 0
+        signature, offsets = self.signature, self.offsets
+        if self.made is None:
+            self.made = [kind.allocation(self.rows, offsets[-1]) for kind in signature.made]
+        memory = self.runner.layout(self.rows, spare, threads)
+        found = signature.layouts.get(threads)
+        if found is None or found.memory is not memory:
+            found = signature.layouts[threads] = _PointerLayout(self.runner, signature, memory)
+        if signature.packed or memory.reused:
+            found = found.on(offsets, self.made)
+        return self.layouts.setdefault((threads, spare), found)
 
     def packed(self, *, inputs: Sequence[int] = (), outputs: Sequence[int] = ()) -> CppLauncher | None:
         """See :meth:`Launcher.packed`.
@@ -254,27 +257,21 @@ class CppLauncher(Launcher):
         """
         if not self.is_small:
             return None
-        runner, counts = self.runner, self.counts
-        buffers = runner.packable(tuple(inputs), tuple(outputs))
-        if buffers is None:
+        signature = self.runner.packed_signature(tuple(inputs), tuple(outputs))
+        if signature is None:
             return None
-        return CppLauncher(
-            runner, self.index, counts.in_order, self.host, Packing(buffers, counts, ALIGNMENT), other=self
-        )
+        return CppLauncher(self.runner, self.index, self.rows, self.host, signature, other=self)
 
     def unpacked(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """See :meth:`Launcher.unpacked`."""
         found = []
-        rows = self.counts.in_order
-        for b in self.runner.plan.inputs:
-            tensor, begin = self._place(b)
-            if b in self.packing.offsets:
-                allocation = _Kind.of(b).allocation(rows, 0)
-                found.append(
-                    inputs[tensor][begin : begin + allocation.size].view(allocation.dtype).view(allocation.shape)
-                )
-            else:
-                found.append(inputs[tensor])
+        for (n, part), b in zip(self.signature.places, self.runner.plan.inputs, strict=False):
+            if part is None:
+                found.append(inputs[n])
+                continue
+            begin, allocation = self.offsets[part], _Kind.of(b).allocation(self.rows, 0)
+            piece = inputs[n][begin : begin + allocation.size]
+            found.append(piece.view(allocation.dtype).view(allocation.shape))
         return found
 
     def run(self, inputs: Sequence[Tensor], spare: tuple[int, ...] = ()) -> list[Tensor]:
@@ -296,10 +293,7 @@ class CppLauncher(Launcher):
             elif self.patterns:
                 tensors += map(torch.empty_like, self.patterns)
             else:
-                tensors += map(_empty, self.made)
-                if self.makes_small and self.has_run:  # from now on: two thirds of the time of torch.empty
-                    self.patterns = [_pattern(allocation.shape, allocation.dtype) for allocation in self.made]
-                self.has_run = True
+                tensors += self._empty_tensors()
             try:
                 frame = layout.frames.pop()
             except IndexError:
@@ -338,17 +332,31 @@ class CppLauncher(Launcher):
             if block is not None:
                 scratch.give(block)
 
+    def _empty_tensors(self) -> list[Tensor]:
+        """The tensors that a call makes; the second one makes patterns, from which later ones do in two thirds of the time."""
+        made = self.made or []
+        if self.has_run and all(allocation.size < Pooled.SMALL for allocation in made):
+            self.patterns = [_pattern(allocation.shape, allocation.dtype) for allocation in made]
+        self.has_run = True
+        return [_empty(allocation) for allocation in made]
+
     def _host(self, step: HostCall, tensors: list[Tensor], pointers: ctypes.Array[ctypes.c_void_p]) -> None:
         """Runs a host call and appends its results to ``tensors``."""
         assert self.host is not None
-        results = self.host(step.program, [tensors[self.number[b]] for b in step.args])
+        results = self.host(step.program, [tensors[self.signature.number[b]] for b in step.args])
         for buffer, result in zip(step.results, results, strict=True):
             tensors.append(result)
             pointers[self.runner.position[buffer]] = result.data_ptr()  # type: ignore[call-overload]
 
     def check(self, inputs: Sequence[Tensor]) -> None:
         """ValueError if an input has another dtype or shape than the kernels expect."""
+        if self.checks is None:
+            rows, packed = self.rows, self.offsets[-1]
+            self.checks = [(kind.name, kind.dtype, kind.shape(rows, packed)) for kind in self.signature.inputs]
         check_inputs(self.runner.plan.name, inputs, self.checks)
+
+
+_NOTHING_PACKED = [0]
 
 
 class _Allocation(NamedTuple):
@@ -367,18 +375,36 @@ def _pattern(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 class _PointerLayout:
     """Where the temporaries stand: at offsets in a block of ``size`` bytes, or in the memory of tensors; and frames not in use.
 
+    Graphs share it as long as they share the layout of memory, but for what stands in packed tensors, or takes over another's memory.
     ``made`` says of the tensors to make which input each takes over the memory of, if any does.
     """
 
-    def __init__(
-        self,
-        size: int,
-        in_block: list[tuple[int, int]],
-        in_tensors: list[tuple[int, int, int]],
-        made: list[tuple[_Allocation, int | None]],
-    ) -> None:
-        self.size, self.in_block, self.in_tensors, self.made = size, in_block, in_tensors, made
+    def __init__(self, runner: _PlanRunner, signature: _Signature, memory: MemoryLayout) -> None:
+        self.signature, self.memory, self.size = signature, memory, memory.size
+        self.in_block: list[tuple[int, int]] = []
+        self.rooms: list[tuple[int, int, int | None, int]] = []
+        for n, (room, offset) in zip(runner.temporaries, memory.places, strict=True):
+            if room is None:
+                self.in_block.append((n, offset))
+            else:
+                self.rooms.append((n, *signature.places[room], offset))
+        self.in_tensors = [(n, tensor, offset) for n, tensor, _, offset in self.rooms]
+        self.inputs = len(runner.plan.inputs)
+        self.made: list[tuple[_Allocation, int | None]] = []
         self.frames: list[_Frame] = []
+
+    def on(self, offsets: Sequence[int], made: Sequence[_Allocation]) -> _PointerLayout:
+        """The same where packed buffers begin at these offsets, and these tensors are made."""
+        found, signature = copy.copy(self), self.signature
+        if signature.packed:
+            tensor = signature.number[None]
+            found.in_tensors = [
+                *((n, tensor, begin) for n, begin in zip(signature.packed_slots, offsets[1:], strict=False)),
+                *((n, room, at if part is None else at + offsets[part]) for n, room, part, at in self.rooms),
+            ]
+        if self.memory.reused:
+            found.made = [(one, self.memory.reused.get(self.inputs + n)) for n, one in enumerate(made)]
+        return found
 
 
 def _empty(allocation: _Allocation) -> Tensor:
