@@ -315,7 +315,7 @@ class CompiledFunction:
         with self._lock:
             known = self._own if owner is None else self._of_modules.setdefault(owner, [])
             for n, candidate in enumerate(known):
-                bound = candidate.trace.match(rest, kwargs)
+                bound = candidate.match(owner, rest, kwargs)
                 if bound is not None:
                     if n:
                         known.insert(0, known.pop(n))

@@ -1,4 +1,7 @@
-"""Recognizing calls whose trace has failed before, by straight-line Python: see :mod:`columba.calls.shortcut`."""
+"""Recognizing calls by their guards alone, in straight-line Python: those whose trace has failed before, and those on new graphs.
+
+See :mod:`columba.calls.shortcut`, which recognizes calls on a graph that comes back.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from columba.calls.shortcut import MISSED, LongWay, Shortcut, Writer
-from columba.frontend import Attempt
+from columba.frontend import Attempt, Bound, Trace
 from columba.frontend.guards import Guards, environment, found
 from columba.frontend.hooks import HookGuard
 from columba.frontend.snapshot import ATOMS, Same, is_compared_by_identity, snapshot
@@ -21,28 +24,63 @@ from columba.runtime.graphs.graph import Graph
 _RAREST = 256
 
 
+class _GuardCode:
+    """Code made of guards, for calls like the last that they held for, whatever graphs and tensors these have."""
+
+    def __init__(self, guards: Guards, wait: int) -> None:
+        self.guards = guards
+        self._code: Shortcut | None = None
+        self._missed, self._wait = 0, wait
+
+    def knows(self, owner: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the guards hold, as far as the code says: where it does not, they may."""
+        code = self._code
+        return code is not None and code(owner, args, kwargs) is not MISSED
+
+    def held(self, owner: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Is told of a call that the code did not know. Each time that it misses some, it is made more rarely."""
+        self._missed += 1
+        if self._missed > self._wait:
+            self._missed, self._wait = 0, min(2 * self._wait + 1, _RAREST)
+            try:
+                self._code = _GuardWriter(self.guards, (args, kwargs), owner).code()
+            except LongWay:
+                self._code = None
+
+
 class Recognizer:
     """Says whether a call would fail as an attempt did: by its guards, or, for calls like the last, by code that was made of them."""
 
     def __init__(self, attempt: Attempt) -> None:
         self.attempt = attempt
-        self._code: Shortcut | None = None
-        self._missed, self._wait = 0, 0
+        self._guards = _GuardCode(attempt.guards, 0)
 
     def __call__(self, owner: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-        code = self._code
-        if code is not None and code(owner, args, kwargs) is not MISSED:
+        if self._guards.knows(owner, args, kwargs):
             return True
         if not self.attempt.would_fail((args, kwargs)):
             return False
-        self._missed += 1
-        if self._missed > self._wait:  # each time that the code then misses, it is made more rarely
-            self._missed, self._wait = 0, min(2 * self._wait + 1, _RAREST)
-            try:
-                self._code = _GuardWriter(self.attempt.guards, (args, kwargs), owner).code()
-            except LongWay:
-                self._code = None
+        self._guards.held(owner, args, kwargs)
         return True
+
+
+class Matcher:
+    """Binds calls that a trace holds for: as :meth:`Trace.match` does, or, for calls like the last, with code in place of the guards.
+
+    Where each call has a new graph, guards would be interpreted each time. A call that has a shortcut comes here twice or thrice only.
+    """
+
+    def __init__(self, trace: Trace) -> None:
+        self.trace = trace
+        self._guards = _GuardCode(trace.guards, 2)
+
+    def __call__(self, owner: nn.Module | None, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound | None:
+        if self._guards.knows(owner, args, kwargs):
+            return self.trace.bind(args, kwargs)
+        bound = self.trace.match(args, kwargs)
+        if bound is not None:
+            self._guards.held(owner, args, kwargs)
+        return bound
 
 
 class _GuardWriter(Writer):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from columba.calls.options import Options
+from columba.calls.recognize import Matcher
 from columba.calls.shortcut import PartRun, Shortcut, shortcut_to
 from columba.frontend import Bound, Trace
 from columba.gradient.distinct import shares_memory
@@ -41,6 +42,7 @@ class Specialization:
 
     def __init__(self, traced: Trace, options: Options) -> None:
         self.trace = traced
+        self.match = Matcher(traced)
         self.options = options
         self.kernels = tuple(Kernels(part.program, options) for part in traced.parts)
         self.shortcut: Shortcut | None = None

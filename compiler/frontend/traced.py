@@ -130,9 +130,11 @@ class Trace:
         Raises:
             ValueError: something that PyTorch computed for this call does not have a row per row of its space.
         """
+        return None if next(self.guards.mismatches((args, kwargs)), None) is not None else self.bind(args, kwargs)
+
+    def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Bound | None:
+        """The same for a call that the guards hold for."""
         call = args, kwargs
-        if next(self.guards.mismatches(call), None) is not None:
-            return None
         values: dict[Record, Any] = {}
         fetched: list[tuple[Tensor, int]] = []
         for record, guard in self.tensors:
@@ -298,20 +300,24 @@ class Trace:
         """The inputs of a part's program, for which PyTorch computes what it must; None where their features are not those of the trace."""
         self.compute(part.converted.prelude, bound)
         graph = bound.graphs[part.graph]
+        device = graph.device
         inputs: list[Any] = []
         for (record, space), wanted in zip(part.converted.inputs, part.program.inputs, strict=True):
             if record is None:
                 inputs.append(None)
                 continue
             tensor = bound.values[record]
-            features = tensor.shape if space is Space.ONE else tensor.shape[1:]
-            if tuple(features) != wanted.shape or tensor.dim() < (space is not Space.ONE):
+            shape = tensor.shape
+            if space is Space.ONE:
+                if shape != wanted.shape:
+                    return None
+            elif shape[1:] != wanted.shape or not shape:
                 return None
-            if space is not Space.ONE and tensor.shape[0] != graph.count(space):
-                raise wrong_rows(record, tensor.shape, space, graph)
-            if tensor.device != graph.device:
+            elif shape[0] != graph.count(space):
+                raise wrong_rows(record, shape, space, graph)
+            if tensor.device != device:
                 raise ValueError(
-                    f"{record} is on {tensor.device}, the graph on {graph.device}; move one of them: graph.to({str(tensor.device)!r})"
+                    f"{record} is on {tensor.device}, the graph on {device}; move one of them: graph.to({str(tensor.device)!r})"
                 )
             inputs.append(tensor)
         # A call that does not match draws no seeds.

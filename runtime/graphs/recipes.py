@@ -344,7 +344,7 @@ class Recipe:
         for length in lengths:
             addresses.append(at)
             at += length * size
-        all_lengths = self.counts(*map(len, inputs), *lengths)
+        all_lengths = self.counts(*[x.numel() for x in inputs], *lengths)
         edges = structure.topology.num_edges
         sorts.prepare(dtype, self.steps, self.stages, self.pointers(*addresses), all_lengths, self.table(*sizes), edges)
         return Prepared(self, self.arrays, self.pair_spaces, inputs, memory, addresses, all_lengths[:])

@@ -14,8 +14,9 @@ from columba.ir.indices import Hubs, IndexArray, Lookup, Order, Segments, Tiles,
 from columba.ir.spaces import PAIR_SPACES, Space, index_map, maps_from
 from columba.runtime.graphs import recipes, sorts
 from columba.runtime.graphs.index_arrays import IndexArrays
-from columba.runtime.graphs.recipes import prepare
+from columba.runtime.graphs.recipes import Preparation, prepare
 from columba.runtime.graphs.sorts import NativeSorts, Pairs, TorchSorts
+from columba.runtime.structure import ArraysInPlace, located, taken
 
 FIELDS = ("node", "relation", "of_edge", "order", "segments")
 
@@ -133,6 +134,39 @@ def test_one_call_makes_them_and_a_kind_of_graphs_is_noted_once(monkeypatch: pyt
         )
         calls.clear()
     assert recipes._recipe.cache_info().misses == 1
+
+
+def test_arrays_are_known_by_place_until_somebody_asks_for_tensors() -> None:
+    """Of one program, of another that reads some of the same arrays, and of one that finds all of its own there."""
+    by_dst, by_src, pair = (index_map(name, Space.EDGE) for name in ("dst", "src", "src_rel"))
+    first = Preparation([Order(by_dst), Tiles(by_dst, 2), Lookup(pair, by_dst), Lookup(by_src)])
+    second = Preparation([Segments(by_src), Lookup(pair, by_dst), Segments(by_dst), Lookup(pair)])
+    third = Preparation([Lookup(pair), Order(by_dst)])
+    for nodes, is_dense in ((5, True), (7, True), (2_000, False), (2_001, False)):
+        relation = torch.tensor([0, 2, 0, 0])
+        graph = columba.Graph(torch.tensor([[0, 1, 1, 1], [1, 2, 4, 4]]), relation, num_nodes=nodes, num_relations=3)
+        structure = IndexArrays(graph.structure.topology, native())
+        oracle = IndexArrays(graph.structure.topology, TorchSorts())
+        made = [preparation(structure) for preparation in (first, second, third, first)]
+        assert set(structure._built) == {Lookup(by_src)}, "the sources, which the second follows from"
+        assert list(structure._pair_spaces) == ([] if is_dense else [Space.SRC_REL])
+        assert len(structure.prepared) == 2, "what is there already is not made again"
+        for index, preparation in zip(made, (first, second, third, first), strict=True):
+            assert isinstance(index, ArraysInPlace)
+            places, lengths = located(index)
+            for n, array in enumerate(preparation.arrays):
+                assert_same(index[n], oracle.index(array), array)
+                assert (places[n], lengths[n]) == (index[n].data_ptr(), index[n].numel())
+            some = taken(index, (1, 0))
+            assert located(some) == ([places[1], places[0]], [lengths[1], lengths[0]])
+            assert [x.data_ptr() for x in some] == [places[1], places[0]]
+            assert [x.data_ptr() for x in index[:2]] == list(places[:2])
+        for name in FIELDS:
+            assert_same(getattr(structure.pairs(Space.SRC_REL), name), getattr(oracle.pairs(Space.SRC_REL), name), name)
+        assert {Segments(by_dst), Order(by_dst), Tiles(by_dst, 2)} < set(structure.built)
+    assert [len(p.ways) for p in (first, second, third)] == [4, 2, 2], (
+        "as many as there are states of a graph to begin with"
+    )
 
 
 def test_only_what_is_asked_for_and_what_it_follows_from_is_made() -> None:
