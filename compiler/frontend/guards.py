@@ -17,18 +17,21 @@ from columba.runtime import autocast
 
 @dataclass(frozen=True)
 class TensorGuard:
-    """A tensor's dtype and those of its sizes that matter (None: any)."""
+    """A tensor's dtype and layout, and those of its sizes that matter (None: any)."""
 
     source: Source
     dtype: torch.dtype
     shape: tuple[int | None, ...] | None
     requires_grad: bool | None = None
+    layout: torch.layout = torch.strided
 
     def mismatch(self, tensor: Any) -> str | None:
         if not isinstance(tensor, Tensor):
             return f"{self.source} is no tensor any more"
         if tensor.dtype != self.dtype:
             return f"{self.source} has dtype {tensor.dtype}, was traced with {self.dtype}"
+        if tensor.layout != self.layout:
+            return f"{self.source} has layout {tensor.layout}, was traced with {self.layout}"
         if self.requires_grad is not None and tensor.requires_grad is not self.requires_grad:
             return f"{self.source}.requires_grad has changed"
         if self.shape is None:

@@ -464,5 +464,6 @@ def _tensor_guards(
         if record in recorder.exact:
             shape = tuple(record.meta.shape)
         gradients = recorder.gradients.get(record)
-        guards.append((record, TensorGuard(record.source, record.meta.dtype, shape, gradients)))
+        layout = recorder.real[record].layout
+        guards.append((record, TensorGuard(record.source, record.meta.dtype, shape, gradients, layout)))
     return tuple(guards)

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from columba.frontend.errors import TraceError
+from columba.frontend.errors import TraceError, fail
 from columba.frontend.pyg.cases import NotLowered
 from columba.frontend.pyg.registry import Lowering, lowering_of
 
@@ -53,5 +53,9 @@ def _either(lowering: Lowering, forward: Callable[..., Any]) -> Callable[..., An
         except TraceError as e:
             e.args = (f"{e} (this {lowering.name} is not lowered: {why})",)
             raise
+        except (ValueError, TypeError, LookupError) as e:  # of symbols, perhaps: that shows when it runs in Python
+            raise fail(
+                f"{type(e).__name__} in its own forward: {e} (this {lowering.name} is not lowered: {why})"
+            ) from e
 
     return run

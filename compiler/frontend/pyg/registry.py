@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from columba.frontend.pyg.lowerings import film_conv, han_conv, heat_conv, hgt_conv, rgat_conv, rgcn_conv
+from columba.frontend.pyg.lowerings import film_conv, han_conv, heat_conv, hetero_conv, hgt_conv, rgat_conv, rgcn_conv
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,12 @@ LOWERINGS = (
         han_conv.han_conv,
         "all options, dropout, semantic attention weights; a program for each edge type",
         "SparseTensor edges of a type",
+    ),
+    Lowering(
+        "HeteroConv",
+        "torch_geometric.nn.conv.hetero_conv",
+        hetero_conv.hetero_conv,
+        "`aggr` sum, mean, min, max, cat, None; a program for each of its layers that is compiled, by whatever route",
     ),
 )
 """All lowerings, in the order of documents."""

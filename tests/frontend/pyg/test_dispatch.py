@@ -171,7 +171,7 @@ def test_sparse_after_dense() -> None:
     conv, (x, edges, types) = drawn(RGCNConv(6, 4, R)), calls()[0]
     compiled = columba.compile(conv, backend="torch")
     torch.testing.assert_close(compiled(x, edges, types), conv(x, edges, types))
-    adjacency = torch.sparse_coo_tensor(edges, torch.ones(edges.shape[1]), (N, N)).coalesce()
+    adjacency = torch.sparse_coo_tensor(edges, torch.ones(edges.shape[1]), (N, N), check_invariants=True).coalesce()
     with pytest.raises(NotImplementedError):
         conv(x, adjacency, types)
     with pytest.raises(NotImplementedError):

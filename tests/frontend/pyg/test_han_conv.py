@@ -71,3 +71,20 @@ def test_kernels() -> None:
     tables, edges = call(9)
     args: Any = ({k: tables[k] for k in two[0]}, {k: edges[k] for k in two[1]})
     compare(drawn(HANConv({k: FEATURES[k] for k in two[0]}, 8, two, heads=2)), args, backend="cpp")
+
+
+def test_sparse_edges() -> None:
+    """Run as the layer does, also where the same layer had dense ones before."""
+    conv = drawn(HANConv(FEATURES, 8, METADATA))
+    compiled = columba.compile(conv, backend="torch")
+    tables, edges = call(0)
+    torch.testing.assert_close(compiled(tables, edges), conv(tables, edges))
+    sizes = {name: (SIZES[name[2]], SIZES[name[0]]) for name in edges}
+    ones = torch.ones(2, dtype=torch.float64)
+    adjacent = {
+        name: torch.sparse_coo_tensor(torch.tensor([[0, 1], [1, 0]]), ones, size, check_invariants=True).coalesce()
+        for name, size in sizes.items()
+    }
+    torch.testing.assert_close(compiled(tables, adjacent), conv(tables, adjacent))
+    with pytest.raises(columba.TraceError, match="this HANConv is not lowered: edge_index is a sparse tensor"):
+        columba.compile(conv, fullgraph=True)(tables, adjacent)
