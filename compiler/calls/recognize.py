@@ -87,7 +87,7 @@ class _GuardWriter(Writer):
     """Checks guards only: any graph will do, and any tensor."""
 
     def __init__(self, guards: Guards, call: Arguments, owner: nn.Module | None) -> None:
-        nothing: Any = SimpleNamespace(guards=guards, tensors=(), graphs=(), parts=())
+        nothing: Any = SimpleNamespace(guards=guards, tensors=(), graphs=(), parts=(), read=())
         bound: Any = SimpleNamespace(call=call, graphs=())
         super().__init__(nothing, bound, owner)
 

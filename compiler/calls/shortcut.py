@@ -25,6 +25,7 @@ from columba.frontend.code import is_library_module
 from columba.frontend.counts import RealGraph, RowCount
 from columba.frontend.guards import FunctionGuard, Inherited, OfType, Read, environment, found
 from columba.frontend.hooks import HookGuard
+from columba.frontend.preparation import Preparation, is_as_seen
 from columba.frontend.record import Record
 from columba.frontend.snapshot import (
     ATOMS,
@@ -44,6 +45,7 @@ from columba.frontend.sources import (
     Member,
     Object,
     OfClass,
+    Prepared,
     Registered,
     Seed,
     Source,
@@ -53,7 +55,7 @@ from columba.frontend.traced import Bound, Part, Trace
 from columba.ir.plan.planned import copied
 from columba.runtime import autocast
 from columba.runtime.fast_path import PLAIN, no_modes
-from columba.runtime.graphs.from_tensors import seen_tensors
+from columba.runtime.graphs.from_tensors import Seen, seen_tensors
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.program import Runnable
 
@@ -109,6 +111,7 @@ class Writer:
         self.temporaries = 0
         self.owners: dict[int, str] = {}
         self.dictionaries: dict[int, str] = {}
+        self.preparations: dict[Preparation, str] = {}
 
     def shortcut(self, runs: Sequence[PartRun]) -> Shortcut:
         graphs, parts = self.bound.graphs, self.trace.parts
@@ -297,6 +300,9 @@ class Writer:
             kind = _plain_type(value)
             name = self.names[record] = f"t{record.number}"
             self.write(f"    {name} = {self.fetch(guard.source)}")
+            if isinstance(guard.source, Prepared):  # which nobody else has, and nobody changes
+                self.unless(f"{name} is {self.weakly(value)}", "    ")
+                continue
             condition = f"type({name}) is {self.constant(kind)} and {name}.dtype is {self.constant(value.dtype)}"
             if guard.shape is not None or record in needed:
                 condition += f" and {name}.shape == {self.constant(value.shape)}"
@@ -304,6 +310,12 @@ class Writer:
                 condition += f" and {name}.requires_grad is {guard.requires_grad}"
             where = "is_cpu" if value.is_cpu else f"device == {self.constant(value.device)}"
             self.unless(f"{condition} and {name}.{where}", "    ")
+        for source, before in self.trace.read:
+            if isinstance(source, Prepared):
+                self.unless(f"{self.constant(is_as_seen)}({self.fetch(source)}, {self.constant(before)})", "    ")
+            else:
+                still = Seen(source.fetch(self.bound.call)).is_still
+                self.unless(f"{self.constant(still)}({self.fetch(source)})", "    ")
         for sources, graph in zip(self.trace.graphs, self.bound.graphs, strict=True):
             for graph_source in sources:
                 if isinstance(graph_source, BuiltGraph):
@@ -395,9 +407,20 @@ class Writer:
                 return f"{self.fetch(base)}.{name}"
             case Item(base, key):
                 return f"{self.fetch(base)}[{self.constant(key)}]"
+            case Prepared(preparation, step):
+                return f"{self.prepared(preparation)}[{step}]"
             case Seed():
                 raise LongWay
         return f"{self.constant(source)}.fetch((args, kwargs))"
+
+    def prepared(self, preparation: Preparation) -> str:
+        """The name of what a preparation gives."""
+        if preparation not in self.preparations:
+            tensors = "".join(f"{self.fetch(source)}, " for source in preparation.tensors)
+            counts = "".join(f"{self.fetch(count.source)}.shape[{count.dim}], " for count in preparation.counts)
+            name = self.preparations[preparation] = f"p{len(self.preparations)}"
+            self.write(f"    {name} = {self.constant(preparation)}(({tensors}), ({counts}))")
+        return self.preparations[preparation]
 
     def tensor_of(self, owner: Any, name: str) -> str:
         """A parameter, buffer or attribute, where :meth:`Attribute.fetch` finds it."""
@@ -419,12 +442,16 @@ class Writer:
             return [] if s is None else [t for part in s for t in tensors(part)] if isinstance(s, tuple) else [s]
 
         parts = [(part, part.fetch(self.bound.call)) for part in tensors(source.tensors)]
+        for part, value in parts:
+            if isinstance(part, Prepared):
+                self.unless(f"{self.fetch(part)} is {self.weakly(value)}", "    ")
         given = [(part, value) for part, value in parts if value is not None]
         seen = seen_tensors([value for _, value in given], graph)
         if seen is None:
             raise LongWay
         for (part, _), known in zip(given, seen, strict=True):
-            self.unless(f"{self.constant(known.is_still)}({self.fetch(part)})", "    ")
+            if not isinstance(part, Prepared):
+                self.unless(f"{self.constant(known.is_still)}({self.fetch(part)})", "    ")
 
     # -------------------------------------------------------------------------------------------- values
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from columba.frontend.errors import fail, location
+from columba.frontend.in_place import change
 from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, in_place, meta_tensor
 from columba.frontend.sources import Attribute, Registered
 
@@ -134,7 +135,9 @@ def _write(recorder: Recorder, buffer: Tensor, value: Any) -> None:
 
 def trace_add(recorder: Recorder, input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
     """``buffer.add_(number)``, as batch norm counts its calls; everything else is not done in place."""
-    source = None if isinstance(input, SymbolicTensor) else recorder.sources.get(id(input))
+    if isinstance(input, SymbolicTensor):
+        return change(recorder, Tensor.add_, "add_", (input, other), {"alpha": alpha} if alpha != 1 else {})
+    source = recorder.sources.get(id(input))
     if not isinstance(source, (Attribute, Registered)) or isinstance(other, Tensor) or input.requires_grad:
         raise in_place("add_")
     with RecordingMode(recorder):

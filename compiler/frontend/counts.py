@@ -24,10 +24,26 @@ class RealGraph:
     number: int
 
 
+@dataclass(frozen=True)
+class Extent:
+    """A size of a tensor that is not the first: of ``edge_index``, the number of edges."""
+
+    record: Any
+    dim: int
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """The number that a tensor of integers holds."""
+
+    record: Any
+
+
 class RowCount(int):
     """A number of rows. In views it stands for whatever the count is; in arithmetic it is the number, which is then guarded.
 
-    ``of`` is what has so many: :class:`Rows`, a record, or ``(record, "numel")`` for all numbers of one.
+    ``of`` is what has so many: :class:`Rows`, a record, ``(record, "numel")`` for all numbers of one, :class:`Extent`, or :class:`Scalar`.
+    Of a count that is compared with 0 the trace depends on whether there is any; of counts that are compared, on their being equal.
     """
 
     of: Any
@@ -43,12 +59,25 @@ class RowCount(int):
         return int, (int(self),)
 
 
+_ANY = {
+    *(("__bool__", None), ("__gt__", 0), ("__ge__", 1), ("__eq__", 0), ("__ne__", 0)),
+    *(("__lt__", 1), ("__le__", 0), ("__ge__", 0), ("__lt__", 0)),
+}
+"""Comparisons that only ask whether there are any rows."""
+
+
 def _guarded(name: str) -> Callable[..., Any]:
     plain = getattr(int, name)
 
     def method(self: RowCount, *args: Any) -> Any:
-        if args and isinstance(args[0], RowCount) and args[0].of is self.of and name in ("__eq__", "__ne__"):
+        other = args[0] if args else None
+        if isinstance(other, RowCount) and name in ("__eq__", "__ne__"):
+            return self.recorder.compare_counts(self, other) is (name == "__eq__")
+        if type(other) in (int, type(None)) and int.__gt__(self, 0) and (name, other) in _ANY:
+            self.recorder.positive.add(self.of)
             return plain(self, *args)
+        if (made := self.recorder.structure.arithmetic(self.recorder, name, self, other)) is not None:
+            return made
         self.recorder.fix_count(self)
         for other in args:
             if isinstance(other, RowCount):

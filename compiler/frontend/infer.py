@@ -193,12 +193,12 @@ def _backward(found: Spaces, record: Record) -> bool:
     space = found.of.get(record)
     if space is None or space is Space.ONE:
         return False
-    for operand in _row_operands(found, record):
+    for operand in row_operands(found, record):
         changed |= _set(found, operand, space, f"used with rows of it by {record.op} at {record.where}")
     return changed
 
 
-def _row_operands(found: Spaces, record: Record) -> list[Record]:
+def row_operands(found: Spaces, record: Record) -> list[Record]:
     """The plain operands that must have a row per row of the result."""
     plain = [o for o in record.operands if o not in found.of]
     if not plain or not record.meta.dim():
@@ -235,7 +235,7 @@ def row_carriers(record: Record) -> list[Record]:
     match record.op:
         case "cat" | "concat" | "concatenate":
             dim = record.kwargs.get("dim", record.kwargs.get("axis", args[1] if len(args) > 1 else 0))
-            return list(operands) if dim == 0 else _row_operands(Spaces(), record)
+            return list(operands) if dim == 0 else row_operands(Spaces(), record)
         case "__getitem__":
             index = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
             rows = [operands[0]] if isinstance(index, (Record, slice)) or index is Ellipsis else []
@@ -246,16 +246,14 @@ def row_carriers(record: Record) -> list[Record]:
             return list(operands)
         case "embedding" | "one_hot" | "cumsum" | "cumprod" | "sort" | "argsort" | "flip":
             return [operands[0]]
-    return _row_operands(Spaces(), record)
+    return row_operands(Spaces(), record)
 
 
 def origin_of_rows(record: Record) -> Record:
     """The furthest of what a record is computed from that has as many rows, as far as that is known before spaces are."""
     while record.source is None and record.op not in GRAPH_OPERATIONS and record.meta.dim():
         rows = record.meta.shape[0]
-        operands = (
-            _row_operands(Spaces(), record) if keeps_rows(record) else record.operands[: record.op in _KEEP_COUNT]
-        )
+        operands = row_operands(Spaces(), record) if keeps_rows(record) else record.operands[: record.op in _KEEP_COUNT]
         found = [o for o in operands if o.meta.dim() and o.meta.shape[0] == rows > 1]
         if not found:
             break

@@ -38,6 +38,7 @@ from columba.frontend.code import (
 from columba.frontend.errors import TraceError, fail
 from columba.frontend.guards import FunctionGuard, Inherited, OfType, Original, Read
 from columba.frontend.patches import Patches
+from columba.frontend.record import SymbolicTensor
 from columba.frontend.snapshot import (
     MISSING,
     MOST_PARTS,
@@ -320,6 +321,8 @@ class Observer:
         base = self._of_arguments.get(id(owner))
         if base is not None:
             return self.meet(value, Member(base, name), f"{base}.{name}", by_value=True)
+        if isinstance(value, SymbolicTensor):  # which the function has put there itself
+            return None
         path = self._paths.get(id(owner), "")
         path = f"{path}.{name}" if path else name
         if static is MISSING and name not in own and not is_library_module(type(owner).__module__, classes=True):

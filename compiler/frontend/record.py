@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import operator
 import sys
 import threading
 import weakref
@@ -15,59 +15,19 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from columba.frontend.counts import RowCount
+from columba.frontend.counts import Extent, RowCount
 from columba.frontend.decompositions import DECOMPOSITIONS
 from columba.frontend.effects import check_no_legacy_hooks, needs_values, without_gradient
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
 from columba.frontend.metadata import infer
+from columba.frontend.recorded import Record as Record
+from columba.frontend.recorded import meta_tensor as meta_tensor
 from columba.frontend.sources import Source
+from columba.frontend.structure import GIVE_NUMBERS, Call, Structure, numbers_of
 from columba.frontend.trees import leaves, mapped
 from columba.runtime import autocast
 from columba.runtime.autocast import Autocast
 from columba.runtime.modes import disguise
-
-
-@dataclass(eq=False, repr=False)
-class Record:
-    """One recorded value: an input (with a ``source``), or the result of calling ``op`` on ``args``.
-
-    ``meta`` is a meta tensor of its shape and dtype as they were when traced. ``function`` is what replays the call in plain PyTorch;
-    None for what only a compiled program can do. ``graph`` is the number of the graph along which data moves, for what is of the language.
-    """
-
-    op: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    meta: Tensor
-    where: str
-    function: Callable[..., Any] | None = None
-    source: Source | None = None
-    number: int = 0
-    graph: int | None = None
-
-    @functools.cached_property
-    def operands(self) -> tuple[Record, ...]:
-        """The records among the arguments, in order."""
-        return tuple(x for x in leaves((self.args, self.kwargs)) if isinstance(x, Record))
-
-    def __str__(self) -> str:
-        if self.source is not None:
-            return str(self.source)
-        return f"{self.op}({', '.join(_shown(a) for a in (*self.args, *self.kwargs.values()))})"
-
-
-def _shown(value: Any) -> str:
-    if isinstance(value, Record):
-        return str(value.source) if value.source is not None else f"%{value.number}"
-    if isinstance(value, (list, tuple)):
-        return "[" + ", ".join(map(_shown, value)) + "]"
-    return str(value)
-
-
-def meta_tensor(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """A tensor without data; making it is not recorded."""
-    with torch._C.DisableTorchFunction():
-        return torch.empty(tuple(map(int.__int__, shape)), dtype=dtype, device="meta")
 
 
 class SymbolicTensor(Tensor):
@@ -160,8 +120,15 @@ class Recorder:
     several: list[Record] = field(default_factory=list)
     casts: dict[tuple[Record, torch.dtype], Record] = field(default_factory=dict)
     hook_guards: list[Any] = field(default_factory=list)
+    structure: Structure = field(default_factory=Structure)
+    stale: dict[Record, str] = field(default_factory=dict)
+    positive: set[Any] = field(default_factory=set)
+    between: set[Record] = field(default_factory=set)
+    copies: set[Record] = field(default_factory=set)
+    same: dict[tuple[Any, Any], None] = field(default_factory=dict)
     device: str | None = None
     known: Container[str] = ()
+    change: Callable[..., Any] = lambda recorder, func, name, args, kwargs: _refuse(name)
     diagnose: Callable[[Record], None] = lambda record: None
     grad: bool = field(default_factory=torch.is_grad_enabled)
 
@@ -173,6 +140,7 @@ class Recorder:
         self.real.clear()
         self.casts.clear()
         self.symbols.clear()
+        self.structure.clear()
         self.diagnose = lambda record: None
 
     def number(self, graph: Any) -> int:
@@ -183,6 +151,16 @@ class Recorder:
     def fix_count(self, count: RowCount) -> None:
         """The trace depends on this count's value."""
         self.fixed[count.of] = int.__int__(count)
+
+    def compare_counts(self, a: RowCount, b: RowCount) -> bool:
+        """Whether two counts are equal, on which the trace then depends."""
+        equal = int.__int__(a) == int.__int__(b)
+        if equal and a.of != b.of:
+            self.same[a.of, b.of] = None
+        elif not equal:
+            self.fix_count(a)
+            self.fix_count(b)
+        return equal
 
     # -------------------------------------------------------------------------------------------- values
 
@@ -222,11 +200,22 @@ class Recorder:
         record = Record("input", (), {}, meta, location(), source=source)
         self.add(record)
         self.real[record] = tensor
+        self.structure.meet(record, tensor)
+        return record
+
+    def structural(self, call: Call, name: str) -> Record:
+        """The record of a call on structure, which is carried out."""
+        value = self.structure.run(call)
+        record = Record(name, call.args, call.kwargs, meta_tensor(value.shape, value.dtype), location(), call.function)
+        self.structure.values[record], self.structure.calls[record] = value, call
+        self.add(record)
         return record
 
     def operand(self, x: Any) -> Any:
         """An argument as it is recorded: tensors become records."""
         if isinstance(x, SymbolicTensor):
+            if x.record in self.stale:
+                raise changed_since(self.stale[x.record])
             return x.record
         if isinstance(x, Tensor):
             return self.input(x)
@@ -263,7 +252,10 @@ class Recorder:
             return getattr(symbolic[0].record.meta, name)(*args[1:], **kwargs)
         if name in ("size", "numel", "nelement") and symbolic:
             return self._size(name, symbolic[0].record, *args[1:], **kwargs)
-        if name in _NEEDS_VALUES and symbolic:
+        if name in GIVE_NUMBERS and symbolic and symbolic[0].record in self.structure.values:
+            others = mapped(self.operand, (args[1:], kwargs))
+            return self.structure.number(self, name, symbolic[0].record, *others)
+        if name in _NEEDS_VALUES and symbolic and not all(x.record in self.structure.values for x in symbolic):
             raise needs_values(name)
         if name in _HOOKS and symbolic:
             raise fail(
@@ -271,7 +263,7 @@ class Recorder:
                 f"return it, and call {name} on the result"
             )
         if self._mutates(name, kwargs) and any(isinstance(x, Tensor) for x in leaves((args, kwargs))):
-            raise in_place(name)
+            return self.change(self, func, name, args, kwargs)
         if torch.is_grad_enabled() != self.grad and symbolic:
             raise fail(without_gradient())
         return self._record(func, name, args, kwargs)
@@ -336,9 +328,11 @@ class Recorder:
         sizes: list[int] = list(record.meta.shape)
         if sizes:
             sizes[0] = RowCount(sizes[0], record, self)
+        if len(sizes) == 2 and record in self.structure.values:  # edges side by side, or integers that are features
+            sizes[1] = RowCount(sizes[1], Extent(record, 1), self)
         if name != "size":
             total = record.meta.numel()
-            return RowCount(total, (record, "numel"), self) if sizes else total
+            return RowCount(total, record if len(sizes) == 1 else (record, "numel"), self) if sizes else total
         return (
             torch.Size(sizes)
             if dim is None and not any(isinstance(n, RowCount) for n in sizes)
@@ -359,8 +353,16 @@ class Recorder:
                         self.fix_count(bound)
         args, kwargs = mapped(self.operand, (args, kwargs))
         func, args, kwargs = self._autocast(func, name, args, kwargs)
+        if name in ("__getitem__", "set_items"):
+            args = self._chosen(args)
+        call = self.structure.call(self, func, name, args, kwargs)
+        self.structure.check_index(name, args)
         try:
-            meta = self._meta(func, name, args, kwargs)
+            if call is not None:
+                value = self.structure.run(call)
+                meta = mapped(lambda x: meta_tensor(x.shape, x.dtype) if isinstance(x, Tensor) else x, value)
+            else:
+                meta = self._meta(func, name, args, kwargs)
         except (TraceError, NotImplementedError):
             raise
         except (RuntimeError, TypeError, IndexError, ValueError) as e:
@@ -370,16 +372,38 @@ class Recorder:
             raise type(e)(f"{location()}: {e}") from e
         where = location()
         if isinstance(meta, Tensor):
-            return self.add(Record(name, args, kwargs, meta, where, func))
+            record = Record(name, args, kwargs, meta, where, func)
+            if call is not None:
+                self.structure.values[record], self.structure.calls[record] = value, call
+            return self.add(record)
         if isinstance(meta, (tuple, list)) and meta and all(isinstance(m, Tensor) for m in meta):
             whole = Record(name, args, kwargs, meta[0], where, func)
             self.add(whole)
-            parts = [self.add(Record("part", (whole, n), {}, m, where, lambda x, i: x[i])) for n, m in enumerate(meta)]
+            parts = [self.add(Record("part", (whole, n), {}, m, where, operator.getitem)) for n, m in enumerate(meta)]
+            if call is not None:
+                self.structure.values[whole], self.structure.calls[whole] = value, call
+                for n, part in enumerate(parts):
+                    self.structure.values[part.record] = value[n]
+                    self.structure.calls[part.record] = Call(operator.getitem, (whole, n), {})
             return type(meta)(parts) if type(meta) in (tuple, list) else _namedtuple(meta, parts)
         for operand in leaves((args, kwargs)):
             if isinstance(operand, Record):
                 self._fix_shape(operand)
         return meta
+
+    def _chosen(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """An index with the rows that a mask of structure chooses by their numbers: how many they are is then known."""
+        table, index = args[0], args[1]
+        first = index[0] if isinstance(index, tuple) and index else index
+        values = self.structure.values
+        mask = values.get(first) if isinstance(first, Record) else None
+        if mask is None or mask.dtype is not torch.bool or mask.dim() != 1 or table in values:
+            return args
+        if mask.shape[0] != table.meta.shape[0]:
+            raise IndexError(f"the mask has {mask.shape[0]} rows, what it is of {table.meta.shape[0]}")
+        rows = self.structural(Call(numbers_of, (first,), {}), "nonzero")
+        self.structure.depends_on_data = True
+        return table, (rows, *index[1:]) if isinstance(index, tuple) else rows, *args[2:]
 
     # -------------------------------------------------------------------------------------------- autocast
 
@@ -520,6 +544,18 @@ def in_place(name: str) -> TraceError:
     return fail(
         f"{name} changes a tensor in place, which a compiled function cannot; use the form that returns a new one"
     )
+
+
+def changed_since(name: str) -> TraceError:
+    """The error for the use of a view whose memory has been changed."""
+    return fail(
+        f"{name} has changed a tensor in place that shares memory with the one which is used here; inside a compiled function, use the "
+        "form that returns a new tensor"
+    )
+
+
+def _refuse(name: str) -> Any:
+    raise in_place(name)
 
 
 class RecordingMode(TorchFunctionMode):

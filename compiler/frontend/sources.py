@@ -201,6 +201,21 @@ class Seed:
         return "seed"
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A result of a :class:`columba.frontend.preparation.Preparation`."""
+
+    preparation: Any
+    step: int
+
+    def fetch(self, call: Arguments) -> Any:
+        return self.preparation.fetch(call)[self.step]
+
+    def __str__(self) -> str:
+        function = self.preparation.steps[self.step].function
+        return f"{getattr(function, '__name__', 'value')}(...)"
+
+
 Source = (
     Argument
     | Attribute
@@ -214,6 +229,7 @@ Source = (
     | Global
     | Closure
     | Seed
+    | Prepared
 )
 
 NOT_THERE = (AttributeError, KeyError, IndexError, TypeError, ValueError)

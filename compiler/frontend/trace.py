@@ -15,9 +15,12 @@ from columba.frontend.effects import check_nothing_escaped, no_printing
 from columba.frontend.errors import NothingToCompile, TraceError, UnsupportedOperation, defined, fail
 from columba.frontend.failed import keep_attempt
 from columba.frontend.guards import Guards, TensorGuard, environment
+from columba.frontend.in_place import change
 from columba.frontend.infer import JOINS, infer, row_carriers
 from columba.frontend.observe import Observer
 from columba.frontend.parts import cut
+from columba.frontend.preparation import seen
+from columba.frontend.prepare import raise_indices
 from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, is_tracing
 from columba.frontend.rules import RULES
 from columba.frontend.snapshot import Same, TooLarge, snapshot
@@ -62,7 +65,7 @@ def trace(
     """
     device = _device_of(owner, args, kwargs) if autocast.state() else None
     while True:
-        recorder = Recorder(LANGUAGE, device=device, known=RULES)
+        recorder = Recorder(LANGUAGE, device=device, known=RULES, change=change)
         try:
             traced, device = _traced(recorder, fn, owner, args, kwargs, following, splits)
         finally:  # however it ends
@@ -155,12 +158,16 @@ def _finished(
     """The trace of a function that has run."""
     check_nothing_escaped(recorder.alive)
 
-    graphs = _graphs(recorder, fn)
+    returned: list[Record] = []
+    walk(output, (), lambda x, path: returned.append(x) if isinstance(x, Record) else None)
     wanted: list[Record] = list(recorder.writes.values())
-    walk(output, (), lambda x, path: wanted.append(x) if isinstance(x, Record) else None)
     for phase in recorder.phases:
         for one in phase.hooks:
             mapped(lambda x: wanted.append(x) if isinstance(x, Record) else None, one.args)
+    copies = raise_indices(recorder, returned, wanted)
+    output = walk(output, (), lambda x, path: copies.get(x, x) if isinstance(x, Record) else x)
+    wanted += [copies.get(record, record) for record in returned]
+    graphs = _graphs(recorder, fn)
     steps, breaks = _steps(recorder, _name(fn, owner), wanted, splits)
     parts = [step for step in steps if isinstance(step, Part)]
     if not any(part.converted.results or part.converted.postlude for part in parts):
@@ -198,6 +205,9 @@ def _finished(
         tuple(recorder.several),
         frozenset(broadcast),
         tuple(breaks.items()),
+        frozenset(recorder.positive),
+        tuple(recorder.same),
+        tuple((record.source, seen(value)) for record, value in recorder.structure.read.items() if record.source),
     )
     return traced, graphs[parts[0].graph].device.type
 
@@ -220,7 +230,7 @@ def _steps(
 def _parts(recorder: Recorder, name: str, wanted: Sequence[Record], lacking: dict[Record, str]) -> tuple[Step, ...]:
     steps: list[Step] = []
     done: set[Record] = set()
-    stretches = cut(recorder.records, wanted, lacking)
+    stretches = cut(recorder.records, wanted, {*lacking, *recorder.between})
     for stretch in stretches:
         if isinstance(stretch, Record):
             steps.append(stretch)
@@ -450,14 +460,16 @@ def _tensor_guards(
     recorder: Recorder, steps: Sequence[Step], rows: Mapping[Record, Rows], carried: Container[Record]
 ) -> tuple[tuple[Record, TensorGuard], ...]:
     """Guards of the tensors that the trace read, or whose sizes it asked for."""
-    needed = {o for r in replayed(steps) for o in r.operands} | _counted(recorder, rows)
+    needed = {o for r in replayed(steps) if r not in recorder.copies for o in r.operands} | _counted(recorder, rows)
     needed |= {r for step in steps if isinstance(step, Part) for r, _ in step.converted.inputs if r is not None}
     guards = []
     for record in recorder.records:
         if record.source is None:
             continue
         shape: tuple[int | None, ...] | None = None
-        if record in needed or record in recorder.measured:
+        if record in recorder.structure.values and record not in needed:
+            shape = (None,) * record.meta.dim()
+        elif record in needed or record in recorder.measured:
             shape = tuple(record.meta.shape)
             if shape and (record in rows or record in carried or record not in needed):
                 shape = (None, *shape[1:])

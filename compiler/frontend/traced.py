@@ -11,12 +11,14 @@ from torch import Tensor
 
 from columba.frontend import hooks
 from columba.frontend.batch_norm import store
-from columba.frontend.counts import RealGraph, RowCount, Rows
+from columba.frontend.counts import Extent, RealGraph, RowCount, Rows, Scalar
 from columba.frontend.errors import TraceError
 from columba.frontend.guards import Guards, TensorGuard, found
 from columba.frontend.infer import Spaces, row_carriers
+from columba.frontend.preparation import Preparation, is_as_seen
 from columba.frontend.record import Record
-from columba.frontend.sources import Arguments, Seed, walk
+from columba.frontend.snapshot import MISSING
+from columba.frontend.sources import NOT_THERE, Arguments, Prepared, Seed, Source, walk
 from columba.frontend.symbolic import BuiltGraph, GraphSource
 from columba.frontend.translate import Translated
 from columba.frontend.trees import mapped
@@ -87,6 +89,9 @@ class Trace:
         phases: the hooks that run after all.
         device: the kind of device that autocast was looked up for, where it is active for any: its casts are part of the trace.
         breaks: what the language lacks, and PyTorch therefore runs, with the reasons.
+        positive: numbers of rows that must not be 0.
+        same: those that must be equal.
+        read: what Python asked for of the structure, and got.
     """
 
     steps: tuple[Step, ...]
@@ -105,6 +110,9 @@ class Trace:
     several: tuple[Record, ...] = ()
     several_rows: frozenset[Record] = frozenset()
     breaks: tuple[tuple[Record, str], ...] = ()
+    positive: frozenset[Any] = frozenset()
+    same: tuple[tuple[Any, Any], ...] = ()
+    read: tuple[tuple[Source, Any], ...] = ()
 
     def __post_init__(self) -> None:
         self.parts = tuple(step for step in self.steps if isinstance(step, Part))
@@ -137,8 +145,9 @@ class Trace:
         call = args, kwargs
         values: dict[Record, Any] = {}
         fetched: list[tuple[Tensor, int]] = []
+        prepared: dict[Preparation, tuple[Any, ...]] = {}
         for record, guard in self.tensors:
-            tensor = found(guard.source, call)
+            tensor = fetched_once(guard.source, call, prepared)
             if self.phases and isinstance(tensor, Tensor):
                 fetched.append((tensor, hooks.version(tensor)))
             if guard.mismatch(tensor) is not None:
@@ -146,7 +155,9 @@ class Trace:
             if record in self.several_rows and tensor.shape[0] == 1:  # which could stand for as many as there are
                 return None
             values[record] = tensor
-        graphs = self._graphs(call, values)
+        if not all(is_as_seen(fetched_once(source, call, prepared), value) for source, value in self.read):
+            return None
+        graphs = self._graphs(call, values, prepared)
         if graphs is None or not self._counts_hold(graphs, values):
             return None
         bound = Bound(graphs, values, call, fetched, first=self.parts[0].graph)
@@ -191,12 +202,18 @@ class Trace:
         """A context in which PyTorch casts nothing: what autocast casts is part of the trace."""
         return contextlib.nullcontext() if self.device is None else autocast.disabled()
 
-    def _graphs(self, call: Arguments, values: dict[Record, Any]) -> tuple[Graph, ...] | None:
+    def _graphs(
+        self, call: Arguments, values: dict[Record, Any], prepared: dict[Preparation, tuple[Any, ...]]
+    ) -> tuple[Graph, ...] | None:
         graphs: list[Graph] = []
         for sources, is_square in zip(self.graphs, self.square, strict=True):
             only: Graph | None = None
             for source in sources:
-                graph = self._built(source, call, values) if isinstance(source, BuiltGraph) else found(source, call)
+                graph = (
+                    self._built(source, call, values, prepared, graphs)
+                    if isinstance(source, BuiltGraph)
+                    else found(source, call)
+                )
                 if not isinstance(graph, Graph) or graph.is_square != is_square:
                     return None
                 if only is not None and graph is not only:
@@ -212,11 +229,18 @@ class Trace:
             as_graph(graphs[number], **sizes)
         return tuple(graphs)
 
-    def _built(self, source: BuiltGraph, call: Arguments, values: dict[Record, Any]) -> Graph:
+    def _built(
+        self,
+        source: BuiltGraph,
+        call: Arguments,
+        values: dict[Record, Any],
+        prepared: dict[Preparation, tuple[Any, ...]],
+        graphs: Sequence[Graph],
+    ) -> Graph:
         def fetch(s: Any) -> Any:
-            return None if s is None else tuple(map(fetch, s)) if isinstance(s, tuple) else s.fetch(call)
+            return None if s is None else tuple(map(fetch, s)) if isinstance(s, tuple) else of_call(s, call, prepared)
 
-        sizes = {name: mapped(lambda n: self.count(n, (), values), size) for name, size in source.sizes}
+        sizes = {name: mapped(lambda n: self.count(n, graphs, values), size) for name, size in source.sizes}
         return source.make(*(fetch(s) for s in source.tensors), **sizes)
 
     def count(self, count: Any, graphs: Sequence[Graph], values: dict[Record, Any]) -> Any:
@@ -228,14 +252,20 @@ class Trace:
         return self._rows(count.of, graphs, values) if isinstance(count, RowCount) else count
 
     def _rows(self, of: Any, graphs: Sequence[Graph], values: dict[Record, Any]) -> int:
+        if isinstance(of, Scalar):
+            return int(values[of.record])
+        if isinstance(of, Extent):
+            return int(values[of.record].shape[of.dim])
         if isinstance(of, tuple):
             record: Record = of[0]
+            if record in values:
+                return int(values[record].numel())
             return self._rows(record, graphs, values) * record.meta.shape[1:].numel()
         if isinstance(of, Record):
             if of in values:
                 return int(values[of].shape[0])
             rows = self.rows.get(of)
-            if rows is None or rows.space is Space.ONE or not graphs:
+            if rows is None or rows.space is Space.ONE or rows.graph >= len(graphs):
                 return self._rows_of_operands(of, graphs, values)
             of = rows
         assert isinstance(of, Rows)
@@ -269,6 +299,10 @@ class Trace:
     def _counts_hold(self, graphs: Sequence[Graph], values: dict[Record, Any]) -> bool:
         fixed = all(self._rows(of, graphs, values) == n for of, n in self.fixed.items())
         if not fixed or any(self._rows(of, graphs, values) == 1 for of in self.several):
+            return False
+        if not all(self._rows(of, graphs, values) > 0 for of in self.positive):
+            return False
+        if any(self._rows(a, graphs, values) != self._rows(b, graphs, values) for a, b in self.same):
             return False
         return all(
             values[record].shape[0] == graphs[part.graph].count(space)
@@ -370,6 +404,25 @@ class Trace:
                 f"it runs only after the program has: {reason}. Return what it computes, or compute it in forward, or in a hook of the "
                 "compiled module itself"
             )
+
+
+def of_call(source: Any, call: Arguments, prepared: dict[Preparation, tuple[Any, ...]]) -> Any:
+    """What a source gives for a call, of which each preparation runs once."""
+    if not isinstance(source, Prepared):
+        return source.fetch(call)
+    if source.preparation not in prepared:
+        prepared[source.preparation] = source.preparation.fetch(call)
+    return prepared[source.preparation][source.step]
+
+
+def fetched_once(source: Any, call: Arguments, prepared: dict[Preparation, tuple[Any, ...]]) -> Any:
+    """As :func:`of_call`; MISSING where the way to a value has changed."""
+    if not isinstance(source, Prepared):
+        return found(source, call)
+    try:
+        return of_call(source, call, prepared)
+    except (*NOT_THERE, RuntimeError):  # the trace of this call says what is wrong
+        return MISSING
 
 
 def replayed(steps: Sequence[Step]) -> list[Record]:

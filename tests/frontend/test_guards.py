@@ -340,9 +340,8 @@ def _two_spaces(g: columba.Graph, h: Tensor) -> Tensor:
 
 
 def _in_place(g: columba.Graph, h: Tensor) -> Tensor:
-    m = g.edges.src(h)
-    m += 1
-    return g.edges.sum(m)
+    h += 1
+    return g.edges.sum(g.edges.src(h))
 
 
 def _detached(g: columba.Graph, h: Tensor) -> Tensor:

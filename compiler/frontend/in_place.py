@@ -1,0 +1,83 @@
+"""Functionalization: a function that changes a tensor in place is recorded as the one that gives a new tensor.
+
+Whoever holds the tensor sees the new value from then on. Who holds a view of the same memory would see it, too; such a view counts as
+*stale*, and using one afterwards is an error. Only what the traced function has computed is changed so: a call's tensors belong to others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, in_place
+from columba.frontend.views import viewed
+
+
+def change(
+    recorder: Recorder, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Tensor:
+    """Records a call that changes its first argument, which stands for the new value afterwards.
+
+    Raises:
+        TraceError: the tensor is not one that the function has computed, or its shape would change.
+    """
+    target = args[0] if args else kwargs.get("input")
+    if not isinstance(target, SymbolicTensor) or kwargs.get("out") is not None:
+        raise in_place(name)
+    old = target.record
+    shared = _shared(recorder, old)
+    if any(record.source is not None for record in shared):
+        raise in_place(name)
+    with RecordingMode(recorder):
+        new = _new_value(func, name, target, args, kwargs)
+        if not isinstance(new, SymbolicTensor) or new.record.meta.shape != old.meta.shape:
+            raise in_place(name)
+        if new.record.meta.dtype is not old.meta.dtype:
+            new = new.to(old.meta.dtype)
+    for record in shared:
+        recorder.stale[record] = name
+    target.record = new.record
+    return target
+
+
+def _new_value(
+    func: Callable[..., Any], name: str, target: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    if kwargs.get("inplace"):
+        return func(*args, **{**kwargs, "inplace": False})
+    if name == "__setitem__":
+        return set_items(*args)
+    plain = getattr(Tensor, name[:-1], None)
+    if name == "copy_":
+        return torch.zeros_like(target) + args[1]
+    if name in ("zero_", "fill_"):
+        return torch.full_like(target, args[1] if len(args) > 1 else 0)
+    if plain is None or name.startswith("__"):
+        raise in_place(name)
+    return plain(*args, **kwargs)
+
+
+def set_items(x: Tensor, index: Any, value: Any) -> Tensor:
+    """``x`` with other items at an index."""
+    if torch.overrides.has_torch_function((x,)):
+        return torch.overrides.handle_torch_function(set_items, (x,), x, index, value)  # type: ignore[no-any-return]
+    result = x.clone()
+    result[index] = value
+    return result
+
+
+def _shared(recorder: Recorder, record: Record) -> list[Record]:
+    """What may share memory with a value, and it."""
+    base = _base(record)
+    return [
+        other for other in recorder.records if other is base or (viewed(other) is not None and _base(other) is base)
+    ]
+
+
+def _base(record: Record) -> Record:
+    while (x := viewed(record)) is not None:
+        record = record.operands[0] if record.op == "part" else x
+    return record

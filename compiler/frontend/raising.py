@@ -1,0 +1,462 @@
+"""Raising of indices: rows that are chosen and summed by integer tensors move along a graph that those tensors are.
+
+``x.index_select(0, edge_index[0])`` gives each edge the row of its source, ``out.scatter_add_(0, edge_index[1], message)`` sums the rows of
+each destination's edges: a lift and a reduction, without the words of the language. What a traced function does so is found once it
+has run. Integers that choose rows of the same *edges* (two rows of one ``edge_index``, or what meets row by row) make one graph: what is
+summed by is a destination, ``edge_index[0]`` a source, and a choice among rows of parameters a relation. What does not fit stays PyTorch's.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from columba.frontend.counts import Extent, RowCount, Scalar
+from columba.frontend.infer import Spaces, keeps_rows, row_operands
+from columba.frontend.record import Recorder
+from columba.frontend.recorded import Record
+from columba.frontend.sources import Attribute, Registered
+from columba.frontend.structure import Call, Structure
+from columba.frontend.symbolic import BuiltGraph, TracedGraph
+from columba.ir.spaces import Space, index_map
+from columba.runtime.graphs.from_tensors import as_graph
+
+
+@dataclass(eq=False)
+class Gather:
+    """``record`` has, for each integer of ``index``, that row of ``table``."""
+
+    record: Record
+    table: Record
+    index: Record
+
+
+@dataclass(eq=False)
+class Scatter:
+    """``record`` has in each row those rows of ``source`` put together for which ``index`` says it; ``count`` is how many rows it has."""
+
+    record: Record
+    source: Record
+    index: Record
+    count: Any
+    kind: str
+
+
+Move = Gather | Scatter
+
+
+# ------------------------------------------------------------------------------------------------ what moves rows
+
+
+def find_moves(records: Iterable[Record], structure: Structure) -> list[Move]:
+    """The gathers and scatters among records that are not of structure alone."""
+    found: list[Move] = []
+    for record in records:
+        if record in structure.values or record.source is not None or not record.operands:
+            continue
+        move = _gather(record, structure) or _scatter(record, structure)
+        if move is not None:
+            found.append(move)
+    return found
+
+
+def _gather(record: Record, structure: Structure) -> Gather | None:
+    args = record.args
+    if record.op == "index_select" and len(args) == 3 and not record.kwargs:
+        table, dim, index = args
+        if not isinstance(dim, int) or not isinstance(table, Record) or dim % max(table.meta.dim(), 1):
+            return None
+    elif record.op == "__getitem__":
+        table, index = args
+        if isinstance(index, tuple) and index and all(_is_all(i) for i in index[1:]):
+            index = index[0]
+    else:
+        return None
+    if not isinstance(index, Record) or not structure.is_index(index) or not table.meta.dtype.is_floating_point:
+        return None
+    value = structure.values[index]
+    if value.dtype is torch.uint8 or (value.numel() and int(value.min()) < 0):
+        return None
+    return Gather(record, table, index)
+
+
+def _is_all(index: Any) -> bool:
+    return index is Ellipsis or (
+        isinstance(index, slice) and (index.start, index.stop, index.step) == (None, None, None)
+    )
+
+
+_KINDS = {"sum": "sum", "amax": "max", "amin": "min"}
+
+
+def _scatter(record: Record, structure: Structure) -> Scatter | None:
+    args, kwargs = record.args, record.kwargs
+    kind = "sum"
+    if (record.op == "scatter_add" and len(args) == 4) or (
+        record.op == "index_add" and len(args) == 4 and kwargs.get("alpha", 1) == 1
+    ):
+        base, dim, places, source = args
+    elif record.op == "scatter_reduce" and len(args) >= 4:
+        base, dim, places, source = args[:4]
+        reduce = kwargs.get("reduce", args[4] if len(args) > 4 else None)
+        if reduce not in _KINDS or (reduce != "sum" and kwargs.get("include_self", True)):
+            return None
+        kind = _KINDS[reduce]
+    else:
+        return None
+    if not all(isinstance(x, Record) for x in (base, places, source)) or not isinstance(dim, int):
+        return None
+    call = structure.calls.get(base)
+    index = places if record.op == "index_add" else _expanded(places, structure)
+    if call is None or call.function is not torch.zeros or index is None or not structure.is_index(index):
+        return None
+    if dim % max(base.meta.dim(), 1) or source.meta.shape[1:] != base.meta.shape[1:]:
+        return None
+    if not source.meta.dtype.is_floating_point or places.meta.shape[0] != source.meta.shape[0]:
+        return None
+    size = call.args[0]
+    count = size[0] if isinstance(size, (tuple, list)) else size
+    return Scatter(record, source, index, count, kind)
+
+
+def _expanded(record: Record, structure: Structure) -> Record | None:
+    """The integers, one a row, that were expanded over features."""
+    while record.meta.dim() > 1 or record.op in _SPREADS:
+        if (
+            record.op not in _SPREADS
+            or not record.operands
+            or record.operands[0].meta.shape[:1] != record.meta.shape[:1]
+        ):
+            return None
+        record = record.operands[0]
+    return record
+
+
+_SPREADS = ("view", "reshape", "unsqueeze", "expand", "expand_as", "broadcast_to")
+
+
+# ------------------------------------------------------------------------------------------------ what has the same rows
+
+
+class RowClasses:
+    """Which values have the same rows: a partition of records, of counts, and of index matrices."""
+
+    def __init__(self) -> None:
+        self._parent: dict[Hashable, Hashable] = {}
+        self._ages: dict[Hashable, int] = {}
+
+    def find(self, x: Hashable) -> Hashable:
+        root = x
+        while (parent := self._parent.get(root, root)) != root:
+            root = parent
+        while (parent := self._parent.get(x, x)) != root:
+            self._parent[x] = root
+            x = parent
+        return root
+
+    def unite(self, a: Hashable, b: Hashable) -> None:
+        a, b = sorted((self.find(a), self.find(b)), key=self._age)
+        if a != b:
+            self._parent[b] = a
+
+    def _age(self, x: Hashable) -> int:
+        return self._ages.setdefault(x, len(self._ages))
+
+
+@dataclass(frozen=True)
+class RowOf:
+    """The integers that a record of structure is: a row of a matrix, or itself."""
+
+    record: Record
+    row: int | None
+
+    @property
+    def key(self) -> Hashable:
+        return ("edges", self.record)
+
+
+def row_of(index: Record) -> RowOf:
+    """Where integers stand: in a matrix with two rows, or by themselves."""
+    record = index
+    while record.op in ("contiguous", "clone", "long", "detach") and record.operands:
+        record = record.operands[0]
+    if record.op in ("__getitem__", "select", "part") and record.operands:
+        base, place = record.operands[0], record.args[-1]
+        if record.op == "part":
+            base = base.operands[0] if base.op == "unbind" and base.args[1:] in ((), (0,)) and not base.kwargs else base
+        if record.op == "select" and record.args[1:2] != (0,):
+            return RowOf(record, None)
+        if isinstance(place, int) and base.meta.dim() == 2 and base.meta.shape[0] == 2:
+            return RowOf(base, place % 2)
+    return RowOf(record, None)
+
+
+class Raising:
+    """Finds the graphs of a trace, and rewrites what moves along them.
+
+    Args:
+        recorder: of the function that has run.
+        canonical: of records of structure, the one that computes the same.
+    """
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder, self.structure = recorder, recorder.structure
+        self.classes = RowClasses()
+        self.moves = find_moves(recorder.records, self.structure)
+        self.made: list[tuple[TracedGraph, Record, Record | None, dict[str, Any]]] = []
+        self._equal: dict[Record, Record] = {}
+        self._known: dict[Hashable, Record] = {}
+        self._unite_rows()
+
+    def canonical(self, record: Record) -> Record:
+        """Of records of structure that compute the same, the first."""
+        return self._equal.get(record, record)
+
+    def index_of(self, move: Move) -> RowOf:
+        found = row_of(move.index)
+        return RowOf(self.canonical(found.record), found.row)
+
+    def _unite_rows(self) -> None:
+        """Finds what has the same rows, and which records of structure are equal."""
+        unite = self.classes.unite
+        by_record = {move.record: move for move in self.moves}
+        for a, b in self.recorder.same:
+            if not any(isinstance(x, (Scalar, Extent)) for x in (a, b)):
+                unite(a, b)
+        for record in self.recorder.records:
+            if record in self.structure.calls:
+                key = self._key(self.structure.calls[record])
+                self._equal[record] = self._known.setdefault(key, record)
+            move = by_record.get(record)
+            if move is not None:
+                index = self.index_of(move)
+                unite(index.key, move.record if isinstance(move, Gather) else move.source)
+                unite(("nodes", index), move.table if isinstance(move, Gather) else move.record)
+                if isinstance(move, Scatter):
+                    self._unite_count(move.record, move.count)
+            elif record.meta.dim() and record.meta.shape[0] != 1 and keeps_rows(record):
+                for operand in row_operands(Spaces(), record):
+                    if operand.meta.shape[:1] == record.meta.shape[:1]:
+                        unite(self.canonical(operand), self.canonical(record))
+        for a, b in self.recorder.same:
+            unite(self.count_key(a), self.count_key(b))
+
+    def _key(self, call: Call) -> Hashable:
+        """What is equal for calls that compute the same."""
+
+        def key(x: Any) -> Any:
+            if isinstance(x, RowCount):
+                return "count", self.classes.find(self.count_key(x.of))
+            if isinstance(x, Record):
+                return self.canonical(x)
+            if isinstance(x, (tuple, list)):
+                return tuple(map(key, x))
+            if isinstance(x, dict):
+                return tuple((k, key(v)) for k, v in x.items())
+            if isinstance(x, slice):
+                return "slice", key(x.start), key(x.stop), key(x.step)
+            return type(x), x
+
+        return call.function, key(call.args), key(call.kwargs)
+
+    def _unite_count(self, record: Record, count: Any) -> None:
+        key = self.count_key(count.of) if isinstance(count, RowCount) else ("number", int(count))
+        self.classes.unite(record, key)
+
+    def count_key(self, of: Any) -> Hashable:
+        if isinstance(of, Scalar):
+            return Scalar(self.canonical(of.record))
+        if isinstance(of, Extent):
+            record = self.canonical(of.record)
+            return ("edges", record) if of.dim == 1 and record.meta.shape[0] == 2 else Extent(record, of.dim)
+        return of  # type: ignore[no-any-return]
+
+    # -------------------------------------------------------------------------------------------- graphs
+
+    def raise_all(self) -> bool:
+        """Rewrites what moves along a graph; whether there is any."""
+        if not self.moves:
+            return False
+        groups: dict[Hashable, list[Move]] = {}
+        for move in self.moves:
+            groups.setdefault(self.classes.find(self.index_of(move).key), []).append(move)
+        found = False
+        for moves in groups.values():
+            found |= self._raise(moves)
+        if found:
+            raise_softmax(self.recorder.records)
+        return found
+
+    def _raise(self, moves: Sequence[Move]) -> bool:
+        by_index: dict[RowOf, list[Move]] = {}
+        for move in moves:
+            by_index.setdefault(self.index_of(move), []).append(move)
+        if not any(isinstance(move, Scatter) for move in moves) and len(by_index) < 2:
+            return False  # PyTorch chooses rows as well
+        relations = [key for key, some in by_index.items() if key.row is None and self._chooses_parameters(some)]
+        nodes = sorted(
+            (key for key in by_index if key not in relations), key=lambda key: _preference(key, by_index[key])
+        )
+        if not nodes:
+            return False
+        src, dst = self._roles(nodes)
+        relation = relations[0] if relations else None
+        graph = self._graph(src, dst, relation, by_index)
+        for key, some in by_index.items():
+            name = "rel" if key == relation else "src" if key == src else "dst" if key == dst else None
+            if key == src == dst:
+                name = "dst"
+            if name is not None:
+                for move in some:
+                    _rewrite(move, graph, name)
+        return True
+
+    def _chooses_parameters(self, moves: Sequence[Move]) -> bool:
+        """Whether rows are chosen among those of what the model has learnt alone."""
+        return all(isinstance(move, Gather) and self._is_learnt(move.table) for move in moves)
+
+    def _is_learnt(self, record: Record) -> bool:
+        if record.source is not None:
+            return isinstance(record.source, (Attribute, Registered))
+        return bool(record.operands) and all(self._is_learnt(o) for o in record.operands)
+
+    def _roles(self, nodes: Sequence[RowOf]) -> tuple[RowOf, RowOf]:
+        """Which integers are sources and which destinations."""
+        matrices = {key.record for key in nodes if key.row is not None}
+        if len(nodes) == 1:
+            return nodes[0], nodes[0]
+        if len(matrices) == 1 and len(nodes) == 2 and all(key.row is not None for key in nodes):
+            matrix = matrices.pop()
+            return RowOf(matrix, 0), RowOf(matrix, 1)
+        first, second = nodes[:2]  # what rows are put together by comes first
+        if (first.row, second.row) == (0, 1):
+            return first, second
+        return second, first
+
+    def _graph(self, src: RowOf, dst: RowOf, relation: RowOf | None, by_index: dict[RowOf, list[Move]]) -> TracedGraph:
+        """The graph of this call, and how those of others are made."""
+        counts = {key: self._count(key, by_index[key]) for key in (src, dst)}
+        square = src == dst or self._same_rows(src, dst)
+        sizes: dict[str, Any] = {"num_nodes": counts[dst] if square else (counts[src], counts[dst])}
+        if relation is not None:
+            sizes["num_relations"] = self._count(relation, by_index[relation])
+        matrix = self._matrix(src, dst)
+        types = None if relation is None else self._vector(relation)
+        values = self.structure.values
+        plain: dict[str, Any] = {
+            k: tuple(map(int.__int__, v)) if isinstance(v, tuple) else int.__int__(v) for k, v in sizes.items()
+        }
+        with torch._C.DisableTorchFunction():
+            real = as_graph(values[matrix], None if types is None else values[types], **plain)
+        found = TracedGraph(real, BuiltGraph((), ()), self.recorder)
+        self.made.append((found, matrix, types, sizes))
+        self.recorder.graphs.append(found)
+        return found
+
+    def _same_rows(self, src: RowOf, dst: RowOf) -> bool:
+        return self.classes.find(("nodes", src)) == self.classes.find(("nodes", dst))
+
+    def _count(self, key: RowOf, moves: Sequence[Move]) -> Any:
+        """The number of rows of the tables of an index."""
+        found = self.passed_in(("nodes", key))
+        if found is not None:
+            return RowCount(found.meta.shape[0], found, self.recorder)
+        root = self.classes.find(("nodes", key))
+        for move in self.moves:
+            if isinstance(move, Scatter) and self.classes.find(move.record) == root:
+                return move.count
+        table = next(move.table for move in moves if isinstance(move, Gather))
+        return RowCount(table.meta.shape[0], table, self.recorder)
+
+    def passed_in(self, key: Hashable) -> Record | None:
+        """What is passed in and has the rows of a class, if anything is."""
+        root = self.classes.find(key)
+        for record in self.recorder.records:
+            if record.source is not None and record.meta.dim() and self.classes.find(record) == root:
+                return record
+        return None
+
+    def _matrix(self, src: RowOf, dst: RowOf) -> Record:
+        if src.record is dst.record and (src.row, dst.row) == (0, 1):
+            return src.record
+        pair = (self._vector(src), self._vector(dst))
+        return self.recorder.structural(Call(torch.stack, (pair,), {}), "stack")
+
+    def _vector(self, key: RowOf) -> Record:
+        if key.row is None:
+            return key.record
+        return self.recorder.structural(Call(operator.getitem, (key.record, key.row), {}), "__getitem__")
+
+
+def _preference(key: RowOf, moves: Sequence[Move]) -> tuple[int, int]:
+    return -any(isinstance(move, Scatter) for move in moves), -len(moves)
+
+
+def _rewrite(move: Move, graph: TracedGraph, name: str) -> None:
+    record = move.record
+    via = index_map(name, Space.EDGE, square=graph.is_square)
+    operand = move.table if isinstance(move, Gather) else move.source
+    record.op = "lift" if isinstance(move, Gather) else "reduce"
+    record.args, record.kwargs, record.function, record.graph = (operand,), {"via": via}, None, graph.number
+    if isinstance(move, Scatter):
+        record.kwargs["kind"] = move.kind
+    record.__dict__.pop("operands", None)
+
+
+# ------------------------------------------------------------------------------------------------ softmax
+
+
+def raise_softmax(records: Sequence[Record]) -> None:
+    """Rewrites a quotient of exponentials and their sums, from which the maximum was taken first, as the softmax that it is."""
+    for record in records:
+        found = _softmax(record)
+        if found is not None:
+            operand, via, graph = found
+            record.op, record.args, record.kwargs = "segment_softmax", (operand,), {"via": via}
+            record.function, record.graph = None, graph
+            record.__dict__.pop("operands", None)
+
+
+def _softmax(record: Record) -> tuple[Record, Any, int] | None:
+    exponential, total = _pair(record, "div", "true_divide")
+    if exponential is None or exponential.op != "exp":
+        return None
+    total, least = _along(total), None
+    if total is not None and total[0].op == "add" and len(total[0].operands) == 1:
+        least = total[0].args[1]
+    if total is None or not (least is None or (isinstance(least, float) and 0 <= least <= _NOTHING)):
+        return None
+    summed = total[0].operands[0] if least is not None else total[0]
+    if summed.op != "reduce" or summed.kwargs["kind"] != "sum" or summed.operands[0] is not exponential:
+        return None
+    x, shift = _pair(exponential.operands[0], "sub", "subtract")
+    largest = _along(shift)
+    if x is None or largest is None or largest[0].op != "reduce" or largest[0].kwargs["kind"] != "max":
+        return None
+    of = largest[0].operands[0]
+    if of is not x and not (of.op == "detach" and of.operands[0] is x):
+        return None
+    ways = {(r.kwargs["via"], r.graph) for r in (summed, largest[0])} | {total[1], largest[1]}
+    return (x, *ways.pop()) if len(ways) == 1 else None  # type: ignore[return-value]
+
+
+_NOTHING = 1e-15
+"""What may be added to a sum of which one term is 1, so that it is not 0, without a difference in 64 bits that anybody sees."""
+
+
+def _pair(record: Record | None, *names: str) -> tuple[Record | None, Record | None]:
+    if record is None or record.op not in names or len(record.args) != 2 or record.kwargs:
+        return None, None
+    a, b = record.args
+    return (a, b) if isinstance(a, Record) and isinstance(b, Record) else (None, None)
+
+
+def _along(record: Record | None) -> Any:
+    """Of what is lifted: of what, and along which map of which graph."""
+    if record is None or record.op != "lift":
+        return None
+    return record.operands[0], (record.kwargs["via"], record.graph)
