@@ -51,9 +51,18 @@ class PeerSlow(PeerFailed):
 class Peer:
     """A worker process. Its first answer, :attr:`about`, is waited for by :meth:`ready`."""
 
-    def __init__(self, name: str, case: Case, *, keep: bool, python: str = sys.executable, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        name: str,
+        case: Any,
+        *,
+        keep: bool,
+        python: str = sys.executable,
+        device: str = "cpu",
+        worker: str = "benchmarks.worker",
+    ) -> None:
         self.about: dict[str, Any] = {}
-        command = [python, "-m", "benchmarks.worker", name, json.dumps(asdict(case)), *(["--keep"] if keep else [])]
+        command = [python, "-m", worker, name, json.dumps(asdict(case)), *(["--keep"] if keep else [])]
         command += ["--device", device]
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed with the process
         self.process = subprocess.Popen(
@@ -68,8 +77,8 @@ class Peer:
         self._lines: queue.Queue[str | None] = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
 
-    def ready(self) -> None:
-        self.about = self._answer(START)
+    def ready(self, patience: float = START) -> None:
+        self.about = self._answer(patience)
 
     def ask(self, do: str, patience: float = PATIENCE, **how: int) -> dict[str, Any]:
         try:

@@ -10,6 +10,7 @@ A section stands between ``<!-- begin NAME -->`` and ``<!-- end -->``; ``SECTION
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import inspect
 import re
@@ -20,6 +21,7 @@ from pathlib import Path
 import columba
 from columba.driver import Compilation
 from columba.frontend.decompositions import DECOMPOSITIONS
+from columba.frontend.pyg.registry import ALWAYS, LOWERINGS
 from columba.frontend.rules import RULES
 from columba.ir.plan.kernels import writes
 from columba.ir.program.program import Program
@@ -31,7 +33,7 @@ from columba.runtime.logs import LOGS
 
 DOCS = Path(__file__).parent
 ROOT = DOCS.parent
-DOCUMENTS = ("architecture.md", "extending.md", "language.md", "pytorch.md")
+DOCUMENTS = ("architecture.md", "extending.md", "language.md", "pyg.md", "pytorch.md")
 SECTION = re.compile(r"(?P<begin><!-- begin (?P<name>[\w ]+) -->\n).*?(?P<end><!-- end -->\n)", re.DOTALL)
 FOLDERS = ("ir", "codegen", "runtime", "compiler")
 
@@ -180,17 +182,50 @@ def logs() -> str:
     )
 
 
-def tools() -> str:
-    """What the cases of ``tests/tools`` expect of the tools of PyTorch."""
-    added = [str(ROOT), str(ROOT / "tests")]
+@contextlib.contextmanager
+def _importing(*folders: Path) -> Iterator[None]:
+    """Within, what lies in these folders can be imported."""
+    added = [str(folder) for folder in folders]
     sys.path[:0] = added
     try:
-        from tests.tools.cases import table
-
-        return table()
+        yield
     finally:
         for path in added:
             sys.path.remove(path)
+
+
+def tools() -> str:
+    """What the cases of ``tests/tools`` expect of the tools of PyTorch."""
+    with _importing(ROOT, ROOT / "tests"):
+        from tests.tools.cases import table
+
+        return table()
+
+
+def pyg_table(name: str) -> str:
+    """What the cases of ``tests/frontend/pyg`` expect of PyG's classes."""
+    with _importing(ROOT, ROOT / "tests"):
+        from tests.frontend.pyg.coverage import table
+
+        return table(name)
+
+
+def pyg_lowerings() -> str:
+    """The layers that have a lowering."""
+    rows = ["| layer | takes | what runs as it was | computes otherwise |", "|---|---|---|---|"]
+    rows += [f"| `{one.name}` | {one.covers} | {one.refuses} | {one.differs} |" for one in LOWERINGS]
+    return "\n".join(rows) + f"\n\nNone of them takes {ALWAYS}.\n"
+
+
+def pyg_refused() -> str:
+    """The tests of PyG's own that fail with Columba."""
+    with _importing(ROOT / "tools"):
+        from pyg_suite import REFUSED
+
+    if not REFUSED:
+        return "All tests that pass without Columba pass with it.\n"
+    rows = ["| tests that fail with Columba | because |", "|---|---|"]
+    return "\n".join([*rows, *(f"| `{pattern}` | {why} |" for pattern, why in REFUSED.items())]) + "\n"
 
 
 SECTIONS: dict[str, Callable[[], str]] = {
@@ -208,6 +243,10 @@ SECTIONS: dict[str, Callable[[], str]] = {
     "settings": settings,
     "logs": logs,
     "tools": tools,
+    "pyg layers": lambda: pyg_table("layers"),
+    "pyg others": lambda: pyg_table("others"),
+    "pyg lowerings": pyg_lowerings,
+    "pyg refused": pyg_refused,
 }
 
 

@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedTensorMixin
 
+from columba.frontend import TraceError
+
 Compile = Callable[[nn.Module], nn.Module]
 
 RELATIVE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 3e-2, torch.float16: 5e-3}
@@ -81,6 +83,30 @@ def _compare(
     restore(states)
     found = Outcome.of(other, args, kwargs)
     return Comparison(False, list(differences(expected, found)), other, *found.given)
+
+
+COMPILED, IN_PART, NOT_COMPILED = "compiled", "in part", "not compiled"
+
+
+def what_runs(compiled: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str]:
+    """What is compiled of a call, and why the rest is not: as ``columba.explain`` finds it, without costs and sources."""
+    regions: list[Any] = []
+    reasons: list[str] = []
+
+    def seen(module: Any, function: Any, specialization: Any, bound: Any) -> None:
+        regions.append(module)
+        reasons.extend(reason for _, reason in specialization.trace.breaks)
+
+    states = random_states()
+    try:
+        reasons += map(str, type(compiled).forward.explained(seen, compiled, *args, **kwargs))  # type: ignore[attr-defined]
+    except TraceError as e:
+        return NOT_COMPILED, str(e)
+    finally:
+        restore(states)
+    if not reasons:
+        return COMPILED, ""
+    return IN_PART if regions else NOT_COMPILED, "; ".join(reasons)
 
 
 def is_lazy(module: nn.Module) -> bool:

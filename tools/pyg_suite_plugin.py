@@ -6,10 +6,10 @@ with the compiled result, so that what it asserts is asserted of that. ``--colum
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import threading
-import weakref
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,8 +21,7 @@ from torch import nn, overrides
 from torch_geometric.nn import MessagePassing
 
 import columba
-from columba.frontend import TraceError
-from tests.compared import EagerError, compare
+from tests.compared import COMPILED, EagerError, compare, what_runs
 
 
 @dataclass
@@ -31,7 +30,7 @@ class Call:
 
     Attributes:
         kind: the layer's class.
-        outcome: ``compiled``, ``in part``, ``not compiled``; ``failed``: it raised, or its results differ.
+        outcome: what :func:`tests.compared.what_runs` gives; ``failed``: it raised, or its results differ.
         why: what was not compiled, or how it failed.
         checked: ``compared``, or why it was not.
     """
@@ -53,7 +52,6 @@ class Suite:
         self.messages: dict[str, str] = {}
         self.test = ""
         self._running = threading.local()
-        self._compiled: weakref.WeakKeyDictionary[nn.Module, nn.Module] = weakref.WeakKeyDictionary()
 
     def __enter__(self) -> None:
         self._original: Any = nn.Module.__call__
@@ -91,13 +89,12 @@ class Suite:
 
     def run(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The call compiled, after it was compared with the one uncompiled."""
-        call = Call(self.test, type(module).__name__, "compiled")
+        call = Call(self.test, type(module).__name__, COMPILED)
         self.calls.append(call)
         try:
             self.check(call, module, args, kwargs)
-            if module not in self._compiled:
-                self._compiled[module] = self.compiled(module)
-            return self._original(self._compiled[module], *args, **kwargs)
+            with _of_class(module, type(self.compiled(module))):
+                return self._original(module, *args, **kwargs)
         except Exception as e:
             if not call.checked.startswith("raises"):
                 call.outcome, call.why = "failed", f"{type(e).__name__}: {e}"
@@ -124,7 +121,7 @@ class Suite:
         if found.is_random:
             call.checked = "random"
         elif found.compiled is not None:
-            call.outcome, call.why = outcome_of(found.compiled, found.args, found.kwargs)
+            call.outcome, call.why = what_runs(found.compiled, found.args, found.kwargs)
 
     # ------------------------------------------------------------------------------------------------ pytest
 
@@ -151,23 +148,16 @@ class Plain(Suite):
     def __exit__(self, *_: object) -> None: ...
 
 
-def outcome_of(compiled: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str, str]:
-    """What is compiled of a call, and why the rest is not; as ``columba.explain`` finds it, without the costs and sources."""
-    regions: list[Any] = []
-    reasons: list[str] = []
-
-    def seen(module: Any, function: Any, specialization: Any, bound: Any) -> None:
-        regions.append(module)
-        reasons.extend(reason for _, reason in specialization.trace.breaks)
-
+@contextlib.contextmanager
+def _of_class(module: nn.Module, kind: type) -> Iterator[None]:
+    """Within, a module is of another class: hooks are handed the module that the test has."""
+    original = type(module)
+    module.__class__ = kind
     try:
-        breaks = type(compiled).forward.explained(seen, compiled, *args, **kwargs)  # type: ignore[attr-defined]
-    except TraceError as e:
-        return "not compiled", str(e)
-    reasons += map(str, breaks)
-    if not reasons:
-        return "compiled", ""
-    return ("in part" if regions else "not compiled"), "; ".join(reasons)
+        yield
+    finally:
+        if type(module) is kind:
+            module.__class__ = original
 
 
 def _is_layer(kind: type) -> bool:

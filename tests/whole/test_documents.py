@@ -60,7 +60,17 @@ def test_language_examples() -> None:
         "README.md",
         *(
             f"docs/{n}.md"
-            for n in ("architecture", "extending", "gpu", "index", "language", "performance", "pytorch", "tuning")
+            for n in (
+                "architecture",
+                "extending",
+                "gpu",
+                "index",
+                "language",
+                "performance",
+                "pyg",
+                "pytorch",
+                "tuning",
+            )
         ),
     ],
 )
