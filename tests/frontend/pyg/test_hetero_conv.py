@@ -36,7 +36,9 @@ def call(edges: int, sizes: dict[str, int] = SIZES) -> tuple[Tables, Tables]:
     return tables, typed_edges(NAMES, sizes, edges)
 
 
-@pytest.mark.parametrize("aggr", ["sum", "mean", "min", "max", "cat", None])
+@pytest.mark.parametrize(
+    "aggr", ["sum", "max", "cat", None, *(pytest.param(a, marks=pytest.mark.slow) for a in ("mean", "min"))]
+)
 def test_aggregations(aggr: str | None) -> None:
     compiled = compare(drawn(HeteroConv(layers(), aggr=aggr)), call(9), call(20, {"author": 7, "paper": 5}))
     assert len(traces(compiled)) == 1
