@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from columba.calls.built_sizes import built_sizes, joined
 from columba.calls.flat import Made, NotFlat, interpret, rows_of_trace
 from columba.calls.portable import rows_in, text_of
 from columba.calls.region_code import largest_guess, stand_in
@@ -151,6 +152,13 @@ class _Call:
         for source in sources:
             if isinstance(source, BuiltGraph):
                 tensors = mapped(lambda s: None if s is None else found(s, self.call), source.tensors)
+                known = built_sizes(self.trace, number, self.size)
+                if known is not None and known.node_slices is not None:
+                    options = ("num_nodes", known.num_nodes), ("num_relations", known.num_relations)
+                    return joined(source, tensors[0], known.node_slices), (
+                        *options,
+                        ("num_node_types", known.num_node_types),
+                    )
                 sizes = {name: mapped(self.size, size) for name, size in source.sizes}
                 return (*tensors, *(None,) * (3 - len(tensors))), _all_sizes(sizes)
         return _tensors_of(self.graphs[number])

@@ -16,8 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from columba.calls.built_sizes import built_sizes
 from columba.calls.shortcut import MISSED
 from columba.calls.specialization import Specialization
+from columba.frontend.counts import RealGraph
 from columba.frontend.guards import Guards
 from columba.frontend.record import Record, RowCount
 from columba.frontend.snapshot import snapshot
@@ -184,6 +186,8 @@ class FlatCall:
             position = self.dimensions.get((graph, space))
             if position is not None:
                 return tensors[position].shape[0]
+            if (built := self._rows_of_built(graph, space, values)) is not None:
+                return built
             if (graph, space) not in self.needed:
                 raise NotFlat(f"the number of rows of space {space} is not known")
             return sizes[self.offset + self.needed.index((graph, space))]
@@ -201,12 +205,25 @@ class FlatCall:
             position = self.dimensions.get((graph, space))
             if position is not None:
                 return int(tensors[position].shape[0])
+            if (built := self._rows_of_built(graph, space, values)) is not None:
+                return int(built)
             if (graph, space) not in self.needed:
                 self.needed.append((graph, space))
             return sizes(graph, space)
 
         values = {r: tensors[n] for (r, _), n in zip(self.original.tensors, self.positions, strict=True)}
         interpret(self.original, values, count, lambda part, inputs: self._empty(part, count))
+
+    def _rows_of_built(self, graph: int, space: Space, values: dict[Record, Any]) -> Any:
+        """The rows of a graph that the trace makes of what it reads; None where those do not say it."""
+
+        def now(n: Any) -> Any:
+            if not isinstance(n, RowCount):
+                return n
+            return values[n.of].shape[0] if isinstance(n.of, Record) and n.of in values else None
+
+        sizes = built_sizes(self.original, graph, now)
+        return None if sizes is None else sizes.rows(space)
 
     def _empty(self, part: Part, count: Callable[[int, Space], int]) -> list[Tensor]:
         found = []
@@ -254,6 +271,11 @@ def interpret(
             return values[x]
         if isinstance(x, slice):
             return slice(actual(x.start), actual(x.stop), actual(x.step))
+        if isinstance(x, RealGraph):
+            sizes = built_sizes(trace, x.number, actual)
+            if sizes is None or sizes.node_slices is None:
+                raise NotFlat("tables are taken apart by the node types of a graph that is passed in")
+            return sizes
         return rows_of(x.of) if isinstance(x, RowCount) else x
 
     def compute(records: Sequence[Record]) -> None:

@@ -283,7 +283,7 @@ class RegionCode:
         operators = torch.ops.columba
         operator = self.constant((operators.random_call if flat.is_random else operators.call).default)
         key = f"c{len(self.constants)}"
-        self.constants[key] = None
+        self.constants[key] = _NOT_YET  # nothing that the function may return
         on = f"{self.inputs[flat.on]}, " if flat.is_random else ""
         arguments = f"[{', '.join(self.inputs)}], [{', '.join(self.sizes)}], {list(wanted)!r}"
         lines.append(f"r = {operator}({on}{key}, {arguments})")
@@ -310,6 +310,9 @@ class RegionCode:
             regions.kept.append((flat, list(self.constants.values())))
         self.frame.guard("regions", f"{name}_holds", "still")
         return name
+
+
+_NOT_YET = object()
 
 
 def new_regions() -> SimpleNamespace:

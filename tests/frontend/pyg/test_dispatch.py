@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 import torch
-from pyg_layers import compare, drawn, floats, relational_graphs, traces
+from pyg_layers import compare, drawn, floats, relational_graphs, traces, typed_edges
 from torch import Tensor, nn
-from torch_geometric.nn import RGCNConv
+from torch_geometric.nn import HANConv, HGTConv, RGCNConv
 
 import columba
 from columba.frontend.pyg import LOWERINGS, lowering_of
@@ -178,8 +178,42 @@ def test_sparse_after_dense() -> None:
         compiled(x, adjacency, types)
 
 
-def test_within_torch_compile() -> None:
-    conv, (x, edges, types) = drawn(RGCNConv(6, 4, R)), calls()[0]
-    compiled = columba.compile(conv, backend="torch", fullgraph=True)
-    around = torch.compile(lambda x: compiled(x.relu(), edges, types) * 2, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(around(x), conv(x.relu(), edges, types) * 2)
+class Around(nn.Module):
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = columba.compile(inner, backend="torch", fullgraph=True)
+
+    def forward(self, *args: Any) -> Any:
+        return self.inner(*args)
+
+
+TYPES = ["author", "paper", "term"], [("author", "writes", "paper"), ("paper", "by", "author")]
+SIZES = {"author": 4, "paper": 6, "term": 2}
+TABLES = {kind: floats(n, 5) for kind, n in SIZES.items()}, typed_edges(TYPES[1], SIZES, 9)
+
+
+@pytest.mark.parametrize(
+    ("layer", "args"),
+    [
+        (RGCNConv(6, 4, R), calls()[0]),
+        (RGCNConv(N, 4, R), (torch.arange(N), *GRAPHS[0])),
+        (HGTConv(5, 4, TYPES), TABLES),
+        (HANConv(5, 4, TYPES), TABLES),
+    ],
+    ids=["features", "ids", "one typed graph", "graphs"],
+)
+def test_within_torch_compile(layer: nn.Module, args: Any) -> None:
+    """One operator of PyTorch's graph; results that are None (a type that nothing leads to) stay so."""
+    module = Around(drawn(layer))
+    around = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(around(*args), layer(*args))
+    torch.testing.assert_close(torch.export.export(module, args).module()(*args), layer(*args))
+
+
+def test_exported_for_all_sizes() -> None:
+    module, dynamic = Around(drawn(HGTConv(5, 4, TYPES))), torch.export.Dim.DYNAMIC
+    shapes = {kind: {0: dynamic} for kind in SIZES}, {name: {1: dynamic} for name in TYPES[1]}
+    program = torch.export.export(module, TABLES, dynamic_shapes=(shapes,)).module()
+    sizes = {"author": 7, "paper": 3, "term": 5}
+    other = {kind: floats(n, 5) for kind, n in sizes.items()}, typed_edges(TYPES[1], sizes, 11)
+    torch.testing.assert_close(program(*other), module.inner(*other))
