@@ -19,7 +19,7 @@ from columba.passes.program.merge_linears import MergeLinears
 from columba.passes.recipes import LEVEL_1, LEVEL_2, Recipe
 from columba.runtime.logs import logger
 from columba.selection import plan_cache
-from columba.selection.cost import LinearCost
+from columba.selection.cost import LinearCosts
 from columba.selection.rates import CPU, Rates, known_rates, machine_rates, rates_key, typical_rates
 from columba.selection.work import plan_formula, united
 
@@ -108,7 +108,7 @@ class Variants:
     has_chosen: bool = False
     key: str = field(default_factory=lambda: f"variant of program {next(_numbers)}")
     origins: dict[str, str] = field(default_factory=dict)
-    costed: dict[Rates, dict[str, LinearCost]] = field(default_factory=dict)
+    costed: dict[Rates, LinearCosts] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         TRACES.debug("with gradients of %s:\n%s", ", ".join(self.wrt) or "nothing", self.program)
@@ -170,10 +170,9 @@ class Variants:
         """Predicted seconds, forward and backward together."""
         found = self.costed.get(rates)
         if found is None:
-            found = self.costed[rates] = {
-                name: LinearCost(united(map(plan_formula, self.planned(name).plans)), rates) for name in self.names()
-            }
-        return {name: cost.seconds(counts) for name, cost in found.items()}
+            formulas = {name: united(map(plan_formula, self.planned(name).plans)) for name in self.names()}
+            found = self.costed[rates] = LinearCosts(formulas, rates)
+        return found.seconds(counts)
 
     def choose(self, counts: Counts, device: torch.device = CPU) -> str:
         """The best variant on this machine, or on a GPU of it. The first choice is kept in the plan cache, for graphs of the same counts.

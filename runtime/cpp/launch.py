@@ -287,7 +287,9 @@ class CppLauncher(Launcher):
             tensors = [x if x.is_contiguous() else x.contiguous() for x in inputs]
             if layout.made:
                 tensors += [
-                    _empty(allocation) if n is None else _reused_output(tensors[n], allocation)
+                    pooled.empty(allocation.shape, allocation.dtype)
+                    if n is None
+                    else _reused_output(tensors[n], allocation)
                     for allocation, n in layout.made
                 ]
             elif self.patterns:
@@ -338,7 +340,11 @@ class CppLauncher(Launcher):
         if self.has_run and all(allocation.size < Pooled.SMALL for allocation in made):
             self.patterns = [_pattern(allocation.shape, allocation.dtype) for allocation in made]
         self.has_run = True
-        return [_empty(allocation) for allocation in made]
+        small = Pooled.SMALL
+        return [
+            torch.empty(a.shape, dtype=a.dtype, device=CPU) if a.size < small else pooled.empty(a.shape, a.dtype)
+            for a in made
+        ]
 
     def _host(self, step: HostCall, tensors: list[Tensor], pointers: ctypes.Array[ctypes.c_void_p]) -> None:
         """Runs a host call and appends its results to ``tensors``."""
@@ -405,10 +411,6 @@ class _PointerLayout:
         if self.memory.reused:
             found.made = [(one, self.memory.reused.get(self.inputs + n)) for n, one in enumerate(made)]
         return found
-
-
-def _empty(allocation: _Allocation) -> Tensor:
-    return pooled.empty(allocation.shape, allocation.dtype)
 
 
 def _reused_output(giver: Tensor, allocation: _Allocation) -> Tensor:

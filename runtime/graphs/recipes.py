@@ -69,11 +69,8 @@ class Preparation:
         prepared = structure.prepared
         while True:
             alone = structure.pairs_alone
-            key = (
-                kind,
-                alone,
-                *[p.recipe for p in prepared],
-            )  # recipes are found by identity, index arrays by hashing them
+            # Recipes are hashed by identity, the arrays that they make by what these are.
+            key = kind, alone, tuple([p.recipe for p in prepared])
             way = self.ways.get(key)
             if way is None:
                 if len(self.ways) >= MOST_WAYS:
@@ -326,7 +323,8 @@ class Recipe:
 
     def sizes(self, structure: IndexArrays) -> list[int]:
         """The table of sizes. Counting pairs may build them."""
-        counts = [0 if space is None else structure.count(space) for space in self.spaces]
+        known = structure.rows
+        counts = [0 if s is None else n if (n := known.get(s)) is not None else structure.count(s) for s in self.spaces]
         for tiles in self.tiles:
             fine, coarse = structure.count(tiles.map.fine), structure.count(tiles.map.coarse)
             rows = tiles.most(fine)

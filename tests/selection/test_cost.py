@@ -22,7 +22,7 @@ from columba.runtime import cache
 from columba.selection import rates as rates_module
 from columba.selection import variants as variants_module
 from columba.selection.chips import CHIPS, chip_of
-from columba.selection.cost import LinearCost, formula_seconds, plan_seconds
+from columba.selection.cost import LinearCosts, formula_seconds, plan_seconds
 from columba.selection.rates import Rates, forget_rates, known_rates, machine_rates, rates_of
 from columba.selection.variants import Variants, parse_choices, recipe_of, recipes_for
 from columba.selection.work import WorkFormula, kernel_work
@@ -70,15 +70,21 @@ def test_a_sum_for_each_set_of_near_tables_is_the_formula() -> None:
     formula = WorkFormula(
         {edge: 64.0}, {node: 3.0}, {edge: 8.0}, {(node, 256): {edge: 256.0}, (pair, 64): {edge: 64.0}}, 7
     )
-    cost, each = LinearCost(formula, RATES), [2**14, 2**16, 2**16 + 1, 2**18, 2**18 + 1, 2**14]
+    less = WorkFormula({}, {pair: 2.0}, {}, {(pair, 64): {node: 64.0}}, 1)
+    costs, each = (
+        LinearCosts({"more": formula, "less": less}, RATES),
+        [2**14, 2**16, 2**16 + 1, 2**18, 2**18 + 1, 2**14],
+    )
     for nodes in each:
         for pairs in each:
             counts = Counts({node: nodes, pair: pairs, edge: 10**6})
             wanted = 6.4e7 / 1e11 + 3 * nodes / 1e10 + 8e6 / 3e10 + 7e-5
             wanted += 2.56e8 / (6e10 if nodes <= 2**16 else 2e10) + 6.4e7 / (6e10 if pairs <= 2**18 else 2e10)
-            assert cost.seconds(counts) == pytest.approx(wanted, rel=1e-12)
+            other = 2 * pairs / 1e10 + 64 * nodes / (6e10 if pairs <= 2**18 else 2e10) + 1e-5
+            assert costs.seconds(counts) == pytest.approx({"more": wanted, "less": other}, rel=1e-12)
             assert formula_seconds(formula, counts, RATES) == pytest.approx(wanted, rel=1e-12)
-    assert len(cost.regimes) == 4
+            assert formula_seconds(less, counts, RATES) == pytest.approx(other, rel=1e-12)
+    assert len(costs.regimes) == 4
 
 
 def variants(layer: Any, g: columba.Graph) -> Variants:
