@@ -139,6 +139,9 @@ def _recipe(wanted: tuple[IndexArray, ...], kind: _Kind, known: _Known) -> Recip
 OPERATIONS = ("sort", "count", "pairs", "take", "invert", "tiles", "tile_starts", "zeros", "numbers", "whole")
 """As ``prepare.cpp`` numbers them."""
 
+LONGEST_FIRST = ("pairs", "sort", "take", "invert", "count")
+"""In which order the steps of a stage are handed to threads: a long one that came last would run alone. Others take no time."""
+
 _ROWS = {space: place for place, space in enumerate(SPACES)}
 """Where the rows of each space stand in the table of sizes. After them, for each table of tiles: the rows of a tile, and the most integers
 that the table may have."""
@@ -286,7 +289,8 @@ class Recipe:
 
     def __init__(self, noted: _Recorded) -> None:
         recorder = noted.recorder
-        steps = sorted(recorder.steps, key=lambda step: step.stage)
+        rank = {OPERATIONS.index(name): n for n, name in enumerate(LONGEST_FIRST)}
+        steps = sorted(recorder.steps, key=lambda step: (step.stage, rank.get(step.operation, len(rank))))
         stages = [n for n, step in enumerate(steps) if not n or step.stage != steps[n - 1].stage]
         made = {n: at for at, n in enumerate(n for step in steps for n in step.outputs)}
         given = {n: at for at, n in enumerate(noted.inputs)}
