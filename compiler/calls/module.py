@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copyreg
+import copy
 import functools
 import types
 import weakref
@@ -82,7 +82,14 @@ def _compiled_type(original: Any, options: Options) -> type[nn.Module]:
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
     }
+    if hasattr(original, "__deepcopy__"):
+        members["__deepcopy__"] = _deep_copied
     return type(original.__name__, (CompiledModule, original), members)
+
+
+def _deep_copied(self: Any, memo: dict[int, Any]) -> nn.Module:
+    """As the original class copies its modules, which may look at their class."""
+    return compiled_module(copy.deepcopy(plain_module(self), memo), self.options)
 
 
 def compiled_module(module: M, options: Options) -> M:
@@ -91,15 +98,18 @@ def compiled_module(module: M, options: Options) -> M:
         raise TypeError(
             f"columba.compile: this {type(module).__name__} has a forward of its own, set on the instance; compile the class, or remove it"
         )
-    compiled = copyreg.__newobj__(_compiled_type(_original_type(module), options))  # type: ignore[attr-defined, arg-type]
+    kind: Any = _compiled_type(_original_type(module), options)  # type: ignore[arg-type]
+    compiled: Any = object.__new__(
+        kind
+    )  # that of a class itself may do more: torch.fx.GraphModule's makes another class
     compiled.__dict__ = module.__dict__
     _originals[compiled] = weakref.ref(module)
-    return compiled
+    return compiled  # type: ignore[no-any-return]
 
 
 def plain_module(compiled: Any) -> nn.Module:
     """A module of the original class that shares a compiled one's state."""
-    plain: nn.Module = copyreg.__newobj__(_original_type(compiled))  # type: ignore[attr-defined]
+    plain = object.__new__(_original_type(compiled))
     plain.__dict__ = compiled.__dict__
     return plain
 
