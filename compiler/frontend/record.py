@@ -85,6 +85,9 @@ _QUERIES = {
     "dtype", "device", "requires_grad", "is_leaf", "layout", "is_cuda", "is_cpu", "is_sparse", "is_quantized", "is_meta", "grad_fn",
     "ndim", "itemsize", "is_nested", "is_mkldnn", "is_xpu", "is_mps", "grad",
 }  # fmt: skip
+_LAYOUT = {"layout", "is_sparse"}
+"""Of an input these are its own, which is guarded; of a result they are those of a tensor that is not sparse."""
+
 _SAME = {
     "is_floating_point", "is_complex", "element_size", "get_device", "is_signed", "is_contiguous", "dim", "ndimension", "storage_offset",
 }  # fmt: skip
@@ -302,7 +305,7 @@ class Recorder:
             raise fail(".data bypasses gradients; use the tensor itself")
         if attribute in _QUERIES:
             self.measured.add(x.record)
-            return getattr(x.record.meta, attribute)
+            return getattr(self.real.get(x.record, x.record.meta) if attribute in _LAYOUT else x.record.meta, attribute)
         raise UnsupportedOperation(f"{location()}: attribute {attribute!r} of a traced tensor")
 
     def _property_of_real(self, func: Any, attribute: str, x: Tensor) -> Any:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from columba.frontend.errors import fail
 from columba.frontend.record import current
 from columba.runtime.graphs.graph import Graph
 
@@ -26,6 +27,7 @@ HOOKS = (
     "_aggregate_forward_pre_hooks", "_aggregate_forward_hooks", "_message_and_aggregate_forward_pre_hooks",
     "_message_and_aggregate_forward_hooks",
 )  # fmt: skip
+ALL_HOOKS = (*HOOKS, "_edge_update_forward_pre_hooks", "_edge_update_forward_hooks")
 METHODS = ("message", "aggregate", "update", "message_and_aggregate")
 """What a layer's message passing is made of, beside ``propagate``, which PyG generates for each class."""
 
@@ -59,6 +61,17 @@ def check_messages(conv: Any, node_dim: tuple[int, ...] = (0, -2)) -> None:
         method = getattr(conv, name)  # noted: where the layer, or its class, gets another one, it is traced again
         if name in own or not method.__module__.startswith("torch_geometric."):
             raise NotLowered(f"this layer has a {name} that is not PyG's")
+
+
+def check_no_hooks(module: nn.Module) -> None:
+    """TraceError for a layer with hooks on its message passing: they belong to each call, and only tracing it would call them."""
+    own = object.__getattribute__(module, "__dict__")
+    for name in ALL_HOOKS:
+        if own.get(name):
+            raise fail(
+                f"this {type(module).__name__} has hooks on its message passing ({name[1:]}), which a compiled function does not "
+                "call: with them it runs as it is"
+            )
 
 
 def reduction(conv: Any) -> str:

@@ -9,12 +9,13 @@ from typing import Any
 from torch import nn
 
 from columba.frontend.errors import TraceError, fail
-from columba.frontend.pyg.cases import NotLowered
+from columba.frontend.pyg.cases import NotLowered, check_no_hooks
 from columba.frontend.pyg.registry import Lowering, lowering_of
 
 
 def lowered(owner: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
     """What is traced of a module's ``forward``: where the module has a lowering, that, with ``forward`` for what it does not cover."""
+    check_no_hooks(owner)
     lowering = lowering_of(getattr(type(owner), "original_type", type(owner)))
     if lowering is None or not lowering.is_of(forward):
         return forward
@@ -26,6 +27,7 @@ def forward_of(module: nn.Module) -> Callable[..., Any] | None:
 
     What the module would be called by is read from it, and so are its hooks: a trace depends on both.
     """
+    check_no_hooks(module)
     lowering = lowering_of(getattr(type(module), "original_type", type(module)))
     if lowering is None:
         return None
