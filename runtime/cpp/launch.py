@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import functools
 import math
@@ -182,7 +181,7 @@ class _Signature:
         self.outputs = [number[b] for b in outputs]
         self.packed = [_Kind.of(b) for b in packed]
         self.packed_slots = [runner.position[b] for b in packed[1:]]
-        self.layouts: dict[int, _PointerLayout] = {}  # the last one, for each number of threads
+        self.layouts: dict[int, _SharedLayout] = {}  # the last one, for each number of threads
         order = {b: n for n, b in enumerate(packed)}
         self.places = [(number[None], order[b]) if b in order else (number[b], None) for b in runner.numbered]
 
@@ -245,10 +244,8 @@ class CppLauncher(Launcher):
         memory = self.runner.layout(self.rows, spare, threads)
         found = signature.layouts.get(threads)
         if found is None or found.memory is not memory:
-            found = signature.layouts[threads] = _PointerLayout(self.runner, signature, memory)
-        if signature.packed or memory.reused:
-            found = found.on(offsets, self.made)
-        return self.layouts.setdefault((threads, spare), found)
+            found = signature.layouts[threads] = _SharedLayout(self.runner, signature, memory)
+        return self.layouts.setdefault((threads, spare), found.on(offsets, self.made))
 
     def packed(self, *, inputs: Sequence[int] = (), outputs: Sequence[int] = ()) -> CppLauncher | None:
         """See :meth:`Launcher.packed`.
@@ -381,12 +378,28 @@ def _pattern(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
 class _PointerLayout:
     """Where the temporaries stand: at offsets in a block of ``size`` bytes, or in the memory of tensors; and frames not in use.
 
-    Graphs share it as long as they share the layout of memory, but for what stands in packed tensors, or takes over another's memory.
     ``made`` says of the tensors to make which input each takes over the memory of, if any does.
     """
 
+    __slots__ = ("frames", "in_block", "in_tensors", "made", "size")
+
+    def __init__(
+        self,
+        size: int,
+        in_block: list[tuple[int, int]],
+        in_tensors: list[tuple[int, int, int]],
+        made: list[tuple[_Allocation, int | None]],
+        frames: list[_Frame],
+    ) -> None:
+        self.size, self.in_block, self.in_tensors, self.made, self.frames = size, in_block, in_tensors, made, frames
+
+
+class _SharedLayout:
+    """What of it graphs share as long as they share the layout of memory: all but what stands in packed tensors, or takes over another's
+    memory."""
+
     def __init__(self, runner: _PlanRunner, signature: _Signature, memory: MemoryLayout) -> None:
-        self.signature, self.memory, self.size = signature, memory, memory.size
+        self.signature, self.memory = signature, memory
         self.in_block: list[tuple[int, int]] = []
         self.rooms: list[tuple[int, int, int | None, int]] = []
         for n, (room, offset) in zip(runner.temporaries, memory.places, strict=True):
@@ -394,23 +407,24 @@ class _PointerLayout:
                 self.in_block.append((n, offset))
             else:
                 self.rooms.append((n, *signature.places[room], offset))
-        self.in_tensors = [(n, tensor, offset) for n, tensor, _, offset in self.rooms]
         self.inputs = len(runner.plan.inputs)
-        self.made: list[tuple[_Allocation, int | None]] = []
         self.frames: list[_Frame] = []
+        varies = signature.packed or memory.reused
+        self.same = None if varies else self._on([0], [])
 
     def on(self, offsets: Sequence[int], made: Sequence[_Allocation]) -> _PointerLayout:
-        """The same where packed buffers begin at these offsets, and these tensors are made."""
-        found, signature = copy.copy(self), self.signature
+        """Where packed buffers begin at these offsets, and these tensors are made."""
+        return self.same or self._on(offsets, made)
+
+    def _on(self, offsets: Sequence[int], made: Sequence[_Allocation]) -> _PointerLayout:
+        signature, reused = self.signature, self.memory.reused
+        in_tensors = [(n, room, at if part is None else at + offsets[part]) for n, room, part, at in self.rooms]
         if signature.packed:
-            tensor = signature.number[None]
-            found.in_tensors = [
-                *((n, tensor, begin) for n, begin in zip(signature.packed_slots, offsets[1:], strict=False)),
-                *((n, room, at if part is None else at + offsets[part]) for n, room, part, at in self.rooms),
-            ]
-        if self.memory.reused:
-            found.made = [(one, self.memory.reused.get(self.inputs + n)) for n, one in enumerate(made)]
-        return found
+            packed = signature.number[None]
+            begins = zip(signature.packed_slots, offsets[1:], strict=False)
+            in_tensors = [*((n, packed, begin) for n, begin in begins), *in_tensors]
+        taken_over = [(one, reused.get(self.inputs + n)) for n, one in enumerate(made)] if reused else []
+        return _PointerLayout(self.memory.size, self.in_block, in_tensors, taken_over, self.frames)
 
 
 def _reused_output(giver: Tensor, allocation: _Allocation) -> Tensor:
@@ -424,6 +438,8 @@ def _reused_output(giver: Tensor, allocation: _Allocation) -> Tensor:
 
 class _Frame:
     """The pointers of one call under way. ``base`` is the block that the pointers of temporaries are into."""
+
+    __slots__ = ("address", "base", "pointers")
 
     def __init__(self, buffers: int) -> None:
         self.pointers = (ctypes.c_void_p * max(1, buffers))()
