@@ -208,7 +208,12 @@ class Writer:
             return f"type({expression}) is {self.constant(type(value))} and not {expression}"
         if type(value) is types.MethodType:
             return self.same_method(expression, value)
-        return f"snapshot({expression}) == {self.constant(seen)}"
+        condition = f"snapshot({expression}) == {self.constant(seen)}"
+        if type(value) is tuple and all(
+            isinstance(part, ATOMS) for part in value
+        ):  # which cannot change: most are the same one
+            return f"({expression} is {self.constant(value)} or {condition})"
+        return condition
 
     def same_method(self, expression: str, method: types.MethodType) -> str:
         name = self.temporary(expression)

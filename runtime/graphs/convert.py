@@ -186,9 +186,12 @@ def _batch_of_types(
 
 def _check_ends(index: Tensor, sources: int, targets: int, name: Any) -> None:
     """Before ids are shifted into ranges: an id too large would silently become a node of another type."""
+    if not index.numel():
+        return
+    lowest, highest = (found.tolist() for found in index.aminmax(dim=1))
     for row, (limit, end) in enumerate(((sources, "source"), (targets, "destination"))):
-        ids = index[row]
-        if ids.numel() and (int(ids.min()) < 0 or int(ids.max()) >= limit):
+        if lowest[row] < 0 or highest[row] >= limit:
+            ids = index[row]
             bad = int(((ids < 0) | (ids >= limit)).nonzero()[0])
             raise ValueError(
                 f"edge_index[{row}] of {name} holds {int(ids[bad])} at edge {bad}, but there are {limit} {end} nodes"

@@ -34,6 +34,15 @@ def test_against_pyg(heads: int) -> None:
     assert len(traces(compiled)) == 1
 
 
+def test_unsorted_names() -> None:
+    """PyTorch sorts the names of parameters; each type has a skip connection of its own all the same."""
+    names = ["c", "a", "b"]
+    metadata = names, [("c", "x", "a"), ("a", "y", "c"), ("b", "z", "b"), ("a", "b", "a")]
+    tables = {name: floats(n, 8, seed=n) for n, name in enumerate(names, 3)}
+    sizes = {name: len(x) for name, x in tables.items()}
+    compare(drawn(HGTConv(8, 8, metadata)), (tables, typed_edges(metadata[1], sizes, 7)))
+
+
 def test_types() -> None:
     """What is no destination of any edge type ("term") has no result; edge types may be missing, and have a result all the same."""
     conv = drawn(HGTConv(FEATURES, 8, METADATA))
