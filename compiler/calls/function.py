@@ -197,7 +197,7 @@ class CompiledFunction:
         owner, _ = self._split(args)
         try:
             if found is not None:
-                found[0].trace.check_unchanged(found[1])
+                found[0].trace.check_unchanged(found[1], has_stored=True)
             self.specialize(*args, **kwargs)  # what cannot be compiled is an error at this call, not at the next
         except Exception as e:
             if self._break(e if found is None else _late(e, found), owner) is None:

@@ -390,12 +390,19 @@ class Trace:
 
         return walk(self.output, (), leaf)
 
-    def check_unchanged(self, bound: Bound) -> None:
-        """TraceError if hooks have changed what the trace reads, for which they come too late."""
+    def check_unchanged(self, bound: Bound, has_stored: bool = False) -> None:
+        """TraceError if hooks have changed what the trace reads, for which they come too late.
+
+        Args:
+            bound: the call.
+            has_stored: whether the call has stored its buffers, which are then no others for that.
+        """
+        stored = {target for target, _ in self.writes} if has_stored else set()
         reason = next(self.guards.mismatches(bound.call, but=hooks.HookGuard), None)
         if reason is None:
-            for (_, guard), (tensor, version) in zip(self.tensors, bound.fetched, strict=True):
-                if found(guard.source, bound.call) is not tensor or hooks.version(tensor) != version:
+            for (record, guard), (tensor, version) in zip(self.tensors, bound.fetched, strict=True):
+                is_as_it_was = record in stored or hooks.version(tensor) == version
+                if found(guard.source, bound.call) is not tensor or not is_as_it_was:
                     reason = f"{guard.source} has changed"
         if reason is not None:
             names = {hooks.name_of(one.hook.value): None for phase in self.phases for one in phase.hooks}

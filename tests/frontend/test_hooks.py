@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from compiled import assert_same, leaf
 from torch import Tensor, nn
 from torch.nn.modules import module as all_modules
@@ -302,3 +303,28 @@ def test_lazy_modules(net: Net) -> None:
     out = compiled(G, h := leaf(4, 3))
     torch.testing.assert_close(out, net(G, h))
     assert_same(compiled, net, [G, h])
+
+
+def test_buffers_that_the_first_call_stores() -> None:
+    """The call that shows what a hook returns runs as it is, and stores what a BatchNorm counts: no hook has changed that."""
+
+    class Normed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 3, dtype=torch.float64)
+            self.norm = nn.BatchNorm1d(3, dtype=torch.float64)
+
+        def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
+            return g.edges.sum(g.edges.src(self.norm(self.linear(h))))
+
+    model, seen = Normed(), []
+    model.linear.register_forward_hook(lambda module, args, out: seen.append(out.detach().clone()))
+    compiled = columba.compile(model, backend="torch", fullgraph=True)
+    for n in range(3):
+        h = torch.arange(12.0, dtype=torch.float64).view(4, 3) * (n + 1)
+        before = model.norm.running_mean.clone()
+        compiled(G, h)
+        assert len(seen) == n + 1
+        torch.testing.assert_close(seen[n], F.linear(h, model.linear.weight, model.linear.bias))
+        torch.testing.assert_close(model.norm.running_mean, 0.9 * before + 0.1 * seen[n].mean(0))
+        assert model.norm.num_batches_tracked.item() == n + 1
