@@ -191,6 +191,8 @@ class Writer:
 
     def weakly(self, value: Any) -> str:
         """An expression for an object that is compared by identity, and that the shortcut does not keep alive."""
+        if isinstance(value, (staticmethod, classmethod, property)):  # of a class, which lives as long as its module
+            return self.constant(value)
         try:
             return f"{self.constant(weakref.ref(value))}()"
         except TypeError:  # of a class whose objects cannot be referred to weakly

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dis
 import functools
+import importlib.util
+import re
 import sys
 import sysconfig
 import types
@@ -16,7 +18,7 @@ import torch
 from columba import codegen, ir, runtime
 from columba.frontend import errors
 
-_LIBRARIES = ("torch", "columba", "numpy", "builtins")
+_LIBRARIES = ("torch", "torch_geometric", "columba", "numpy", "builtins")
 _DATA = ("argparse", "types", "collections", "configparser", "string", "optparse")
 """Modules of the standard library with classes whose objects hold what a program puts there."""
 
@@ -24,6 +26,8 @@ _PLACES = (
     str(Path(errors.__file__).parent.parent) + "/",
     *(str(Path(str(m.__file__)).parent) + "/" for m in (torch, runtime, ir, codegen, np)),
 )
+_PYG = importlib.util.find_spec("torch_geometric")
+_PLACES += tuple(f"{folder}/" for folder in ((_PYG and _PYG.submodule_search_locations) or ()))
 _OWN = tuple(str(Path(str(m.__file__)).parent) + "/" for m in (runtime, errors))
 _LOWERINGS = str(Path(errors.__file__).parent / "pyg") + "/"
 _STANDARD = tuple({sysconfig.get_path("stdlib") + "/", sysconfig.get_path("platstdlib") + "/"})
@@ -33,6 +37,9 @@ _ACCOUNTS = {
     "/torch/distributed/fsdp/": "torch.distributed.fsdp",
 }
 _GENERATED = ("<frozen ", "<columba ", "<__array_function__ ", "<torch")
+
+_MESSAGE_PASSING = re.compile(r"[/\\\\][\w.]+_(propagate|edge_updater)_\w+\.py$")
+"""Files that PyG writes for classes of layers, programs' own among them: how arguments go to ``message``, ``aggregate`` and ``update``."""
 
 
 @dataclass(frozen=True)
@@ -74,8 +81,8 @@ def start_of(code: types.CodeType) -> int:
 
 @functools.lru_cache(maxsize=4096)
 def is_library(filename: str) -> bool:
-    """Whether code of a file is PyTorch's, NumPy's, Columba's or the standard library's."""
-    if filename.startswith((*_PLACES, *_GENERATED)):
+    """Whether code of a file is PyTorch's, PyG's, NumPy's, Columba's or the standard library's."""
+    if filename.startswith((*_PLACES, *_GENERATED)) or _MESSAGE_PASSING.search(filename):
         return True
     return filename.startswith(_STANDARD) and "-packages/" not in filename
 
@@ -113,8 +120,9 @@ def is_of_torch_compile(code: types.CodeType) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def is_library_module(name: str | None, classes: bool = False) -> bool:
-    """Whether a module belongs to a library; of the standard library's ``classes``, those that only hold data do not count."""
+    """Whether a module belongs to a library; of ``classes``, PyG's, whose methods
+    programs replace, and those of the standard library that only hold data, do not count."""
     root = (name or "").split(".")[0]
     if root in _LIBRARIES:
-        return True
+        return not (classes and root == "torch_geometric")
     return root in sys.stdlib_module_names and not (root == "__main__" or (classes and root in _DATA))

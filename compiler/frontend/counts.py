@@ -43,7 +43,7 @@ class RowCount(int):
     """A number of rows. In views it stands for whatever the count is; in arithmetic it is the number, which is then guarded.
 
     ``of`` is what has so many: :class:`Rows`, a record, ``(record, "numel")`` for all numbers of one, :class:`Extent`, or :class:`Scalar`.
-    Of a count that is compared with 0 the trace depends on whether there is any; of counts that are compared, on their being equal.
+    Of a count that is compared with 0 the trace depends on whether there is any; of counts that are compared, on which is larger.
     """
 
     of: Any
@@ -59,6 +59,7 @@ class RowCount(int):
         return int, (int(self),)
 
 
+_COMPARISONS = ("__eq__", "__ne__", "__lt__", "__le__", "__gt__", "__ge__")
 _ANY = {
     *(("__bool__", None), ("__gt__", 0), ("__ge__", 1), ("__eq__", 0), ("__ne__", 0)),
     *(("__lt__", 1), ("__le__", 0), ("__ge__", 0), ("__lt__", 0)),
@@ -71,8 +72,9 @@ def _guarded(name: str) -> Callable[..., Any]:
 
     def method(self: RowCount, *args: Any) -> Any:
         other = args[0] if args else None
-        if isinstance(other, RowCount) and name in ("__eq__", "__ne__"):
-            return self.recorder.compare_counts(self, other) is (name == "__eq__")
+        if isinstance(other, RowCount) and name in _COMPARISONS:
+            self.recorder.compare_counts(self, other)
+            return plain(int.__int__(self), int.__int__(other))
         if type(other) in (int, type(None)) and int.__gt__(self, 0) and (name, other) in _ANY:
             self.recorder.positive.add(self.of)
             return plain(self, *args)

@@ -310,6 +310,9 @@ def keeps_rows(record: Record) -> bool:
             index[0] if len(index) else slice(None)
         )  # whose bounds are not to be compared: they may be numbers of rows
         return isinstance(rows, slice) and rows.start is None and rows.stop is None and rows.step is None
+    if name == "repeat":
+        times = args[1] if len(args) == 2 and isinstance(args[1], (tuple, list)) else args[1:]
+        return len(times) == rank > 0 and type(times[0]) is int and times[0] == 1
     if name in ("pad", "constant_pad_nd"):
         padded = kwargs.get("pad", args[1] if len(args) > 1 else ())
         return len(padded) // 2 < rank or not any(padded[2 * rank - 2 :])

@@ -537,9 +537,16 @@ _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 _GENERATOR = 0x20 | 0x200
 
 
+_OPEN = (
+    *("forward", "propagate", "edge_updater", "collect", "edge_collect"),
+    *("message", "aggregate", "update", "edge_update", "message_and_aggregate"),
+)
+"""Methods that programs replace, those of PyG's layers among them."""
+
+
 def _is_fixed(method: types.FunctionType, name: str) -> bool:
-    """Whether a method is of a library that a program does not change; it may ``forward`` of any module, and the methods of layers."""
-    is_open = name == "forward" or method.__module__.startswith("columba.nn")
+    """Whether a method is of a library that a program does not change; it may those of ``_OPEN``, and the methods of layers."""
+    is_open = name in _OPEN or method.__module__.startswith("columba.nn")
     return not is_open and is_library(method.__code__.co_filename)
 
 

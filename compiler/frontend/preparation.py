@@ -85,6 +85,10 @@ class CountOf:
         return int(self.source.fetch(call).shape[self.dim])
 
 
+class NotPrepared(IndexError):
+    """A step fails for a call: so does the code that was traced, or the trace does not hold."""
+
+
 @dataclass(eq=False)
 class Preparation:
     """What is computed of some tensors of integers, and of numbers of rows.
@@ -93,14 +97,16 @@ class Preparation:
         tensors: where they are found.
         counts: likewise.
         steps: what is computed, in order.
+        device: where, if of no tensor.
     """
 
     tensors: tuple[Source, ...]
     counts: tuple[CountOf, ...]
     steps: tuple[Step, ...]
+    device: torch.device
 
     def __post_init__(self) -> None:
-        self.key = tuple(step.key() for step in self.steps)
+        self.key = (*(step.key() for step in self.steps), None if self.tensors else self.device)
 
     def fetch(self, call: Arguments) -> tuple[Any, ...]:
         """All results for a call, computed or remembered."""
@@ -128,11 +134,14 @@ class Preparation:
                     return slice(actual(x.start), actual(x.stop), actual(x.step))
             return x
 
-        with outside_modes(), torch.no_grad(), torch.device(tensors[0].device):
+        with outside_modes(), torch.no_grad(), torch.device(tensors[0].device if tensors else self.device):
             for step in self.steps:
                 args, kwargs = mapped(actual, (step.args, step.kwargs))
                 kwargs.pop("device", None)
-                values.append(step.function(*args, **kwargs))
+                try:
+                    values.append(step.function(*args, **kwargs))
+                except (RuntimeError, ValueError, TypeError, IndexError) as e:
+                    raise NotPrepared(str(e)) from e
         return tuple(values[len(tensors) :])
 
 

@@ -53,6 +53,8 @@ class _Conversion:
         self.structure = recorder.structure
         self.drafts: dict[frozenset[Record], _Draft] = {}
         self.depends: dict[Record, frozenset[Record]] = {}
+        made = [r for _, matrix, types, _ in raising.made for r in (matrix, types) if r is not None]
+        self.indices = {raising.canonical(record) for record in made}
 
     def run(self, returned: Sequence[Record], others: Sequence[Record]) -> dict[Record, Record]:
         recorder, canonical = self.recorder, self.raising.canonical
@@ -81,15 +83,22 @@ class _Conversion:
                 dict.fromkeys(self._counted(n.of for n in leaves(list(sizes.values())) if isinstance(n, RowCount)))
             )
         numbers = [n.of for record in kept for n in _numbers((record.args, record.kwargs))]
-        asked = [*recorder.fixed, *recorder.positive, *(x for pair in recorder.same for x in pair), *numbers]
+        asked = [
+            *recorder.fixed,
+            *recorder.positive,
+            *(x for pair in (*recorder.same, *recorder.less) for x in pair),
+            *numbers,
+        ]
         needed.update(dict.fromkeys(self._counted(asked)))
         needed.update(dict.fromkeys(canonical(r) for r in self.structure.read if self._is_computed(r)))
-        sources = {record: self._prepared(record) for record in needed if self._leaves(record)}
+        sources = {record: self._prepared(record) for record in needed}
         self._finish(sources, kept)
         return copies
 
     def _is_computed(self, record: Record) -> bool:
-        return record in self.structure.calls and bool(self._leaves(record))
+        if record not in self.structure.calls:
+            return False
+        return bool(self._leaves(record)) or self.raising.canonical(record) in self.indices
 
     def _counted(self, counts: Iterable[Any]) -> list[Record]:
         """The records of structure that counts are of."""
@@ -129,7 +138,7 @@ class _Conversion:
         found = self.raising.passed_in(self.raising.count_key(of))
         if found is not None:
             return Extent(found, 0) if found in self.structure.values else found
-        return None
+        return self.raising.size_of(self.raising.count_key(of))
 
     # -------------------------------------------------------------------------------------------- preparations
 
@@ -175,7 +184,7 @@ class _Conversion:
         for draft in self.drafts.values():
             sources = tuple(leaf.source for leaf in draft.leaves)
             assert all(source is not None for source in sources)
-            made[id(draft)] = Preparation(sources, tuple(draft.counts), tuple(draft.steps))  # type: ignore[arg-type]
+            made[id(draft)] = Preparation(sources, tuple(draft.counts), tuple(draft.steps), self._device())  # type: ignore[arg-type]
         for record, (draft, value) in wanted.items():
             record.op, record.args, record.kwargs, record.function = "input", (), {}, None
             record.__dict__.pop("operands", None)
@@ -187,7 +196,18 @@ class _Conversion:
             graph._set(_source=BuiltGraph(tensors, tuple(sorted(sizes.items()))))
         recorder.fixed = {self._canonical_count(of): n for of, n in recorder.fixed.items()}
         recorder.positive = {self._canonical_count(of) for of in recorder.positive}
-        recorder.same = {(self._canonical_count(a), self._canonical_count(b)): None for a, b in recorder.same}
+        for pairs in (recorder.same, recorder.less):
+            found = {(self._canonical_count(a), self._canonical_count(b)): None for a, b in pairs}
+            pairs.clear()
+            pairs.update(found)
+        for record in kept:
+            call = structure.calls.get(record)
+            if call is not None and record.op.startswith(
+                "new_"
+            ):  # it asks another tensor for its dtype, and where it is
+                record.op, record.function, record.args = record.op[4:], call.function, call.args
+                record.kwargs = {"device": self._device(), **call.kwargs}
+                record.__dict__.pop("operands", None)
         for number in [n for r in kept for n in _numbers((r.args, r.kwargs))] + [
             n for _, _, _, sizes in self.raising.made for n in _numbers(list(sizes.values()))
         ]:
@@ -214,6 +234,10 @@ class _Conversion:
                 if dim == 0:
                     found.add(record)
         return found
+
+    def _device(self) -> torch.device:
+        """Where what follows from numbers of rows alone is made."""
+        return next((t.device for t in self.recorder.real.values() if t.dim()), torch.device("cpu"))
 
     def _canonical_count(self, of: Any) -> Any:
         canonical = self.raising.canonical

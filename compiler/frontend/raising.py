@@ -150,6 +150,8 @@ class RowClasses:
         self._ages: dict[Hashable, int] = {}
 
     def find(self, x: Hashable) -> Hashable:
+        """What stands for the class of ``x``: the first that was asked for."""
+        self._age(x)
         root = x
         while (parent := self._parent.get(root, root)) != root:
             root = parent
@@ -378,6 +380,15 @@ class Raising:
         for record in self.recorder.records:
             if record.source is not None and record.meta.dim() and self.classes.find(record) == root:
                 return record
+        return None
+
+    def size_of(self, key: Hashable) -> Extent | None:
+        """The number of edges, as a size of the integers that they are, where it is that of a class."""
+        root = self.classes.find(key)
+        for move in self.moves:
+            index = self.index_of(move)
+            if self.classes.find(index.key) == root:
+                return Extent(index.record, 0 if index.row is None else 1)
         return None
 
     def _matrix(self, src: RowOf, dst: RowOf) -> Record:

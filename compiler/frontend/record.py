@@ -21,6 +21,7 @@ from columba.frontend.effects import check_no_legacy_hooks, needs_values, withou
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
 from columba.frontend.metadata import infer
 from columba.frontend.recorded import Record as Record
+from columba.frontend.recorded import Symbol
 from columba.frontend.recorded import meta_tensor as meta_tensor
 from columba.frontend.sources import Source
 from columba.frontend.structure import GIVE_NUMBERS, Call, Structure, numbers_of
@@ -30,10 +31,8 @@ from columba.runtime.autocast import Autocast
 from columba.runtime.modes import disguise
 
 
-class SymbolicTensor(Tensor):
+class SymbolicTensor(Symbol):
     """Stands for a tensor while a function is traced."""
-
-    record: Record
 
     @staticmethod
     def __new__(cls, record: Record) -> SymbolicTensor:
@@ -129,6 +128,7 @@ class Recorder:
     between: set[Record] = field(default_factory=set)
     copies: set[Record] = field(default_factory=set)
     same: dict[tuple[Any, Any], None] = field(default_factory=dict)
+    less: dict[tuple[Any, Any], None] = field(default_factory=dict)
     device: str | None = None
     known: Container[str] = ()
     change: Callable[..., Any] = lambda recorder, func, name, args, kwargs: _refuse(name)
@@ -155,15 +155,15 @@ class Recorder:
         """The trace depends on this count's value."""
         self.fixed[count.of] = int.__int__(count)
 
-    def compare_counts(self, a: RowCount, b: RowCount) -> bool:
-        """Whether two counts are equal, on which the trace then depends."""
-        equal = int.__int__(a) == int.__int__(b)
-        if equal and a.of != b.of:
+    def compare_counts(self, a: RowCount, b: RowCount) -> None:
+        """The trace depends on which of two counts is larger, or on their being equal."""
+        if a.of == b.of:
+            return
+        first, second = int.__int__(a), int.__int__(b)
+        if first == second:
             self.same[a.of, b.of] = None
-        elif not equal:
-            self.fix_count(a)
-            self.fix_count(b)
-        return equal
+        else:
+            self.less[(a.of, b.of) if first < second else (b.of, a.of)] = None
 
     # -------------------------------------------------------------------------------------------- values
 

@@ -55,3 +55,13 @@ def meta_tensor(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
     """A tensor without data; making it is not recorded."""
     with torch._C.DisableTorchFunction():
         return torch.empty(tuple(map(int.__int__, shape)), dtype=dtype, device="meta")
+
+
+class Symbol(Tensor):
+    """What stands for a tensor while a function is traced, as far as others need to know it."""
+
+    record: Record
+
+
+def is_symbol(value: Any) -> bool:
+    return isinstance(value, Symbol)

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from columba.frontend import hooks
@@ -21,6 +22,7 @@ from columba.frontend.observe import Observer
 from columba.frontend.parts import cut
 from columba.frontend.preparation import seen
 from columba.frontend.prepare import raise_indices
+from columba.frontend.pyg import numbers
 from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, is_tracing
 from columba.frontend.rules import RULES
 from columba.frontend.snapshot import Same, TooLarge, snapshot
@@ -136,6 +138,7 @@ def _run(
             substituting(held),
             no_printing(is_tracing),
             hooks.intercepting(),
+            numbers.kept(),
             RecordingMode(recorder),
         ):
             output = fn(*symbolic[0], **symbolic[1])
@@ -207,6 +210,7 @@ def _finished(
         tuple(breaks.items()),
         frozenset(recorder.positive),
         tuple(recorder.same),
+        tuple(recorder.less),
         tuple((record.source, seen(value)) for record, value in recorder.structure.read.items() if record.source),
     )
     return traced, graphs[parts[0].graph].device.type
@@ -334,6 +338,11 @@ def _argument(path: tuple[Any, ...], parameters: Sequence[str]) -> Argument:
 
 def _symbolic(recorder: Recorder, value: Any, source: Argument) -> Any:
     if isinstance(value, Tensor):
+        if value.layout is not torch.strided:
+            raise TraceError(
+                f"{source} is a sparse tensor ({value.layout}), which compiled code does not take; pass edge_index, and edge weights "
+                "beside it"
+            )
         return SymbolicTensor(recorder.new_input(value, source))
     if isinstance(value, Graph):
         traced = TracedGraph(value, source, recorder)

@@ -90,7 +90,7 @@ class Trace:
         device: the kind of device that autocast was looked up for, where it is active for any: its casts are part of the trace.
         breaks: what the language lacks, and PyTorch therefore runs, with the reasons.
         positive: numbers of rows that must not be 0.
-        same: those that must be equal.
+        same: those that must be equal; ``less`` those of which the first must be the smaller one.
         read: what Python asked for of the structure, and got.
     """
 
@@ -112,6 +112,7 @@ class Trace:
     breaks: tuple[tuple[Record, str], ...] = ()
     positive: frozenset[Any] = frozenset()
     same: tuple[tuple[Any, Any], ...] = ()
+    less: tuple[tuple[Any, Any], ...] = ()
     read: tuple[tuple[Source, Any], ...] = ()
 
     def __post_init__(self) -> None:
@@ -304,6 +305,8 @@ class Trace:
             return False
         if any(self._rows(a, graphs, values) != self._rows(b, graphs, values) for a, b in self.same):
             return False
+        if any(self._rows(a, graphs, values) >= self._rows(b, graphs, values) for a, b in self.less):
+            return False
         return all(
             values[record].shape[0] == graphs[part.graph].count(space)
             for part in self.parts
@@ -428,7 +431,7 @@ def fetched_once(source: Any, call: Arguments, prepared: dict[Preparation, tuple
         return found(source, call)
     try:
         return of_call(source, call, prepared)
-    except (*NOT_THERE, RuntimeError):  # the trace of this call says what is wrong
+    except NOT_THERE:  # a trace of this call says what is wrong
         return MISSING
 
 

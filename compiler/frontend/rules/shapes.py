@@ -117,6 +117,21 @@ def _expand(call: Call, input: Any, *args: Any) -> Value:
     return on_weights(lambda v: b.expand(v, shape), input.value)
 
 
+@rule("repeat")
+def _repeat(call: Call, input: Any, *args: Any) -> Value:
+    """Copies side by side: each dimension that is repeated is one of copies and one of what is copied, laid out as one."""
+    call.value(input)
+    times = list(args[0] if len(args) == 1 and isinstance(args[0], (tuple, list)) else args)
+    if not input.has_rows or len(times) != input.rank or times[0] != 1:
+        raise mixes(f"repeat of {times}", input, call.where)
+    value = input.value
+    sizes = value.shape
+    apart = tuple(n for size in sizes for n in (1, size))
+    wide = tuple(n for count, size in zip(times[1:], sizes, strict=True) for n in (int(count), size))
+    together = tuple(t * n for t, n in zip(times[1:], sizes, strict=True))
+    return b.reshape(b.expand(b.reshape(value, apart), wide), together)
+
+
 @rule("clone", "contiguous")
 def _same(call: Call, input: Any, *args: Any, **kwargs: Any) -> Value:
     return call.value(input)

@@ -335,8 +335,6 @@ model(
     aggregators=["mean", "max"],
     scalers=["identity"],
     deg=torch.tensor([1, 2, 3, 2]),
-    expected=PARTLY,
-    reason="`repeat` of features",
 )
 model("EdgeCNN")
 
