@@ -34,9 +34,9 @@ class TensorGuard:
             return f"{self.source} has layout {tensor.layout}, was traced with {self.layout}"
         if self.requires_grad is not None and tensor.requires_grad is not self.requires_grad:
             return f"{self.source}.requires_grad has changed"
-        if self.shape is None:
-            return None
         shape = tensor.shape
+        if self.shape is None or shape == self.shape:  # most are parameters, of which all sizes matter
+            return None
         if len(shape) != len(self.shape) or any(
             a is not None and a != n for a, n in zip(self.shape, shape, strict=True)
         ):

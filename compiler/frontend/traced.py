@@ -386,7 +386,8 @@ class Trace:
                 self.inner,
             )
             self.check_unchanged(bound)
-        store(self.writes, values)
+        if self.writes:
+            store(self.writes, values)
 
         def leaf(x: Any, path: Any) -> Any:
             return values[x] if isinstance(x, Record) else self.count(x, bound.graphs, values)
