@@ -82,6 +82,7 @@ class Worker:
             self.call = columba.compile(self.layer)
         elif peer == "torch.compile":
             self.call = torch.compile(self.layer)
+        self.infer()
         out = self.train()
         self.about = {"prepare": time.perf_counter() - start, "comparable": True, "elements": out.numel()}
         if peer == "columba":

@@ -86,6 +86,39 @@ def test_molecules_are_learned() -> None:
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("example", "epochs"),
+    [("gcn", 60), ("gat", 60), ("hgt", 20), ("hetero_conv", 20), ("to_hetero", 10), ("han", 20), ("mutag_gin", 8)],
+)
+def test_pyg_examples_reach_the_same_accuracy(example: str, epochs: int) -> None:
+    out = run("examples/pyg/compare.py", example, "--", "--epochs", str(epochs))
+    theirs, ours = map(float, re.search(rf"^{example} +(\d\.\d+) +(\d\.\d+) ", out, re.MULTILINE).groups())
+    assert ours == pytest.approx(theirs, abs=0.08)
+    assert ours > 0.5
+
+
+def test_pyg_examples_have_data() -> None:
+    """With features and neighbours that tell of classes, splits that are apart, and edges that lead somewhere."""
+    sys.path.insert(0, str(ROOT / "examples" / "pyg"))
+    try:
+        import planted
+    finally:
+        sys.path.remove(str(ROOT / "examples" / "pyg"))
+    for data, target in ((planted.dblp(60), "author"), (planted.imdb(60), "movie"), (planted.mag(), "paper")):
+        data.validate()
+        assert all(edges.shape[1] for edges in data.edge_index_dict.values())
+        masks = torch.stack([data[target][name] for name in ("train_mask", "val_mask", "test_mask")])
+        assert masks.sum(0).tolist() == [1] * data[target].num_nodes
+        assert data[target].y.unique().numel() >= 3
+    cora = planted.cora(100)
+    alike = (cora.y[cora.edge_index[0]] == cora.y[cora.edge_index[1]]).double().mean()
+    assert alike > 0.7
+    molecules = planted.molecules(40)
+    assert {int(m.y) for m in molecules} == {0, 1}
+    assert all((m.num_edges // 2 - m.num_nodes + 1 > 1) == bool(m.y) for m in molecules)
+
+
 def test_sampled_blocks_are_parts_of_the_graph() -> None:
     example = sampled()
     torch.manual_seed(0)
