@@ -19,10 +19,12 @@ from columba.calls.built_sizes import built_sizes, joined
 from columba.calls.flat import Made, NotFlat, interpret, rows_of_trace
 from columba.calls.portable import rows_in, text_of
 from columba.calls.region_code import largest_guess, stand_in
+from columba.frontend.counts import Extent, Scalar
 from columba.frontend.errors import location
 from columba.frontend.guards import found
+from columba.frontend.preparation import Preparation
 from columba.frontend.record import Record, RowCount
-from columba.frontend.sources import walk
+from columba.frontend.sources import Prepared, walk
 from columba.frontend.symbolic import BuiltGraph
 from columba.frontend.trees import mapped
 from columba.ir.spaces import Space
@@ -91,14 +93,28 @@ class _Call:
         self.options = specialization.options
         self.graphs, self.trace, self.rows = bound.graphs, trace, rows_of_trace(trace)
         given = rest, kwargs
-        self.values: dict[Record, Any] = {r: found(guard.source, given) for r, guard in trace.tensors}
         self.call = given
+        self.prepared: dict[Preparation, tuple[Any, ...]] = {}
+        if trace.read:
+            raise NotFlat("Python asks for values of its tensors, on which it depends")
+        self.values: dict[Record, Any] = {r: self.found(guard.source) for r, guard in trace.tensors}
         self.made = [self.graph(n, sources) for n, sources in enumerate(trace.graphs)]
         self.check_fixed()
         interpret(trace, self.values, self.count, self.run)
         for target, value in trace.writes:  # neither has a gradient
             self.values[target].copy_(self.values[value])
         self.result = walk(trace.output, (), lambda x, path: self.leaf(x))
+
+    def found(self, source: Any) -> Any:
+        """What a source gives; what follows from integers is computed by operators as all else, and recorded."""
+        if not isinstance(source, Prepared):
+            return found(source, self.call)
+        preparation = source.preparation
+        if preparation not in self.prepared:
+            tensors = [self.found(s) for s in preparation.tensors]
+            counts = [self.found(count.source).shape[count.dim] for count in preparation.counts]
+            self.prepared[preparation] = preparation.compute(tensors, counts)
+        return self.prepared[preparation][source.step]
 
     # -------------------------------------------------------------------------------------------- the trace
 
@@ -151,7 +167,7 @@ class _Call:
         """The tensors that a graph is made of, and its sizes by name."""
         for source in sources:
             if isinstance(source, BuiltGraph):
-                tensors = mapped(lambda s: None if s is None else found(s, self.call), source.tensors)
+                tensors = mapped(lambda s: None if s is None else self.found(s), source.tensors)
                 known = built_sizes(self.trace, number, self.size)
                 if known is not None and known.node_slices is not None:
                     options = ("num_nodes", known.num_nodes), ("num_relations", known.num_relations)
@@ -164,6 +180,10 @@ class _Call:
         return _tensors_of(self.graphs[number])
 
     def size(self, n: Any) -> Any:
+        if isinstance(n, RowCount) and isinstance(n.of, Extent):
+            return self.values[n.of.record].shape[n.of.dim]
+        if isinstance(n, RowCount) and isinstance(n.of, Scalar):
+            return self.values[n.of.record].item()
         if isinstance(n, RowCount):
             of = n.of[0] if isinstance(n.of, tuple) else n.of
             rows = self.values[of].shape[0] if isinstance(of, Record) and of in self.values else int(n)
@@ -192,7 +212,9 @@ class _Call:
     def check_fixed(self) -> None:
         """Where the trace depends on numbers of rows, symbolic ones become fixed."""
         for of, n in self.trace.fixed.items():
-            if isinstance(of, Record):
+            if isinstance(of, (Extent, Scalar)):
+                now = self.size(RowCount(n, of, None))
+            elif isinstance(of, Record):
                 known = self.rows.get(of)
                 now = self.values[of].shape[0] if of in self.values else n if known is None else self.count(*known)
             else:

@@ -23,7 +23,7 @@ from columba.frontend.counts import RealGraph
 from columba.frontend.guards import Guards
 from columba.frontend.record import Record, RowCount
 from columba.frontend.snapshot import snapshot
-from columba.frontend.sources import Argument, walk
+from columba.frontend.sources import Argument, Prepared, walk
 from columba.frontend.symbolic import BuiltGraph
 from columba.frontend.traced import Part, Trace
 from columba.frontend.trees import mapped
@@ -112,12 +112,14 @@ class FlatCall:
         self.original, self.positions, self.makers, self.device = trace, tuple(tensors), tuple(graphs), device
         self.number = next(_numbers)
         returned = dict.fromkeys(x for x in _leaves(trace.output) if isinstance(x, Record))
+        if trace.read:
+            raise NotFlat("Python asks for values of its tensors, on which it depends")
         sources = {record for record, _ in trace.tensors}
         self.results = [r for r in returned if r not in sources]
         self.results += [value for _, value in trace.writes if value not in returned and value not in sources]
         self.rows = rows_of_trace(trace)
         self.dimensions: dict[tuple[int, Space], int] = {}
-        for (record, _), position in zip(trace.tensors, self.positions, strict=True):
+        for (record, _), position in zip(trace.given, self.positions, strict=True):
             if (found := self.rows.get(record)) is not None and found[1] is not Space.ONE:
                 self.dimensions.setdefault(found, position)
         self.needed: list[tuple[int, Space]] = []
@@ -127,18 +129,27 @@ class FlatCall:
 
     def _flat(self, specialization: Specialization, training: bool) -> Specialization:
         trace = self.original
-        where = {id(r): n for n, (r, _) in enumerate(trace.tensors)}
-        by_source = {guard.source: n for n, (_, guard) in enumerate(trace.tensors)}
-        count = len(trace.tensors)
+        where = {id(r): n for n, (r, _) in enumerate(trace.given)}
+        by_source = {guard.source: n for n, (_, guard) in enumerate(trace.given)}
+        count = len(trace.given)
+        preparations: dict[Any, Any] = {}
 
         def position(source: Any) -> Any:
             if source is None or isinstance(source, tuple):
                 return None if source is None else tuple(map(position, source))
+            if isinstance(source, Prepared):
+                known = source.preparation
+                if known not in preparations:
+                    preparations[known] = known.moved(position)
+                return Prepared(preparations[known], source.step)
             if source not in by_source:
                 raise NotFlat(f"its graph is made of {source}, which it does not read otherwise")
             return _argument(by_source[source])
 
-        guards = tuple((r, replace(guard, source=_argument(where[id(r)]))) for r, guard in trace.tensors)
+        guards = tuple(
+            (r, replace(guard, source=_argument(where[id(r)]) if id(r) in where else position(guard.source)))
+            for r, guard in trace.tensors
+        )
         made: list[Any] = []
         for n, sources in enumerate(trace.graphs):
             source = sources[0]
@@ -192,9 +203,17 @@ class FlatCall:
                 raise NotFlat(f"the number of rows of space {space} is not known")
             return sizes[self.offset + self.needed.index((graph, space))]
 
-        values = {r: tensors[n] for (r, _), n in zip(self.original.tensors, self.positions, strict=True)}
+        values = self._values(tensors)
         interpret(self.original, values, count, lambda part, inputs: self._empty(part, count))
         return [_dense(values[r]) for r in self.results]
+
+    def _values(self, tensors: Sequence[Tensor]) -> dict[Record, Any]:
+        """Of what the trace reads. What is prepared stands for itself with the sizes that it had: none of a result follows from them."""
+        found = {r: tensors[n] for (r, _), n in zip(self.original.given, self.positions, strict=True)}
+        for record, guard in self.original.tensors:
+            if isinstance(guard.source, Prepared):
+                found[record] = torch.empty(record.meta.shape, dtype=record.meta.dtype, device=self.device)
+        return found
 
     def find_needed(self, tensors: Sequence[Tensor], sizes: Callable[[int, Space], int]) -> None:
         """Finds out which numbers of rows the shapes depend on, for tensors of any sizes."""
@@ -211,7 +230,7 @@ class FlatCall:
                 self.needed.append((graph, space))
             return sizes(graph, space)
 
-        values = {r: tensors[n] for (r, _), n in zip(self.original.tensors, self.positions, strict=True)}
+        values = self._values(tensors)
         interpret(self.original, values, count, lambda part, inputs: self._empty(part, count))
 
     def _rows_of_built(self, graph: int, space: Space, values: dict[Record, Any]) -> Any:

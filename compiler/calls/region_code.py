@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from columba.calls.flat import A_GRAPH, SIZES, FlatCall, GraphMaker, Made, NotFlat, Token, register
 from columba.calls.recognize import Holds
-from columba.frontend.record import Record, RowCount
-from columba.frontend.sources import Argument, Attribute, Registered, Source
+from columba.frontend.counts import Extent, RowCount, Rows
+from columba.frontend.record import Record
+from columba.frontend.sources import Argument, Attribute, Prepared, Registered, Source
 from columba.frontend.symbolic import BuiltGraph
 from columba.frontend.trees import mapped
 from columba.ir.spaces import Space
@@ -76,17 +77,15 @@ class RegionCode:
         self.shift = 0 if self.owner is None else 1
         self.owners = _paths(self.owner)
         training = torch.is_grad_enabled()
-        tensors = [self.fetch(guard.source, bound.values[record]) for record, guard in trace.tensors]
+        tensors = [self.fetch(guard.source, bound.values[record]) for record, guard in trace.given]
         positions = [self.input(text) for text in tensors]
-        wanted = [n for n, (record, guard) in enumerate(trace.tensors) if training and _wants(bound.values[record])]
-        self.names = {record: text for (record, _), text in zip(trace.tensors, tensors, strict=True)}
+        wanted = [n for n, (record, guard) in enumerate(trace.given) if training and _wants(bound.values[record])]
+        self.names = {record: text for (record, _), text in zip(trace.given, tensors, strict=True)}
         graphs = bound.graphs
         self.graphs: list[str | None] = []
         makers = [self.graph(s, g) for s, g in zip(trace.graphs, graphs, strict=True)]
         flat = FlatCall(specialization, positions, makers, graphs[0].device, bool(wanted))
-        flat.on = next(
-            (n for n, x in enumerate(bound.values[r] for r, _ in trace.tensors) if x.device == flat.device), 0
-        )
+        flat.on = next((n for n, x in enumerate(bound.values[r] for r, _ in trace.given) if x.device == flat.device), 0)
         self.checks = self.fixed(trace, bound)
         _find_needed(flat, [self.standing(n, trace, bound) for n in range(len(self.inputs))], graphs)
         flat.offset = len(self.sizes)
@@ -141,8 +140,8 @@ class RegionCode:
 
     def standing(self, position: int, trace: Any, bound: Any) -> Tensor:
         """Any tensor of the sizes and dtype of an input."""
-        if position < len(trace.tensors):
-            value: Tensor = bound.values[trace.tensors[position][0]]
+        if position < len(trace.given):
+            value: Tensor = bound.values[trace.given[position][0]]
             return value
         return torch.zeros((), dtype=torch.int64)
 
@@ -241,13 +240,18 @@ class RegionCode:
     def fixed(self, trace: Any, bound: Any) -> list[str]:
         """Conditions for numbers of rows that the trace depends on."""
         checks = []
+        prepared = {r for r, guard in trace.tensors if isinstance(guard.source, Prepared)}
+
+        def is_seen(*counts: Any) -> bool:
+            """Whether the code around has what has so many rows; of what is prepared, the call itself looks."""
+            return not any(getattr(of, "record", of) in prepared for of in counts if not isinstance(of, tuple))
+
         for of, n in trace.fixed.items():
-            if isinstance(of, Record):
-                if of not in self.names:
-                    raise NotFlat(f"it depends on the number of rows of {of}, which is computed inside")
-                checks.append(f"{self.names[of]}.shape[0] == {int(n)}")
-            else:
-                checks.append(f"{self.size(of.graph, of.space)} == {int(n)}")
+            if is_seen(of):
+                checks.append(f"{self.rows(of)} == {int(n)}")
+        for pairs, relation in ((trace.same, "=="), (trace.less, "<")):
+            checks += [f"{self.rows(a)} {relation} {self.rows(b)}" for a, b in pairs if is_seen(a, b)]
+        checks += [f"{self.rows(of)} > 0" for of in trace.positive if is_seen(of)]
         for text, square in zip(self.graphs, trace.square, strict=True):
             if text is not None:
                 checks.append(f"{text}.is_square is {square}")
@@ -272,9 +276,11 @@ class RegionCode:
     def rows(self, of: Any) -> str:
         if isinstance(of, Record) and of in self.names:
             return f"{self.names[of]}.shape[0]"
-        if not isinstance(of, (Record, tuple)):
+        if isinstance(of, Extent) and of.record in self.names:
+            return f"{self.names[of.record]}.shape[{of.dim}]"
+        if isinstance(of, Rows):
             return self.size(of.graph, of.space)
-        raise NotFlat("it returns a number of rows that is computed inside")
+        raise NotFlat("it returns, or depends on, a number of rows that is computed inside")
 
     def kept(self, flat: FlatCall, trace: Any, wanted: Sequence[int], call_made: Any) -> str:
         """Writes the function, and keeps it with the compiled function, under a name."""

@@ -117,7 +117,21 @@ class Preparation:
     def __call__(self, tensors: tuple[Tensor, ...], counts: tuple[int, ...]) -> tuple[Any, ...]:
         return _prepared.get(self.key, tensors, counts, lambda: self._run(tensors, counts))
 
+    def moved(self, place: Callable[[Source], Source]) -> Preparation:
+        """The same of what is found elsewhere."""
+        counts = tuple(CountOf(place(count.source), count.dim) for count in self.counts)
+        return Preparation(tuple(map(place, self.tensors)), counts, self.steps, self.device)
+
     def _run(self, tensors: Sequence[Tensor], counts: Sequence[int]) -> tuple[Any, ...]:
+        with outside_modes(), torch.no_grad():
+            return self.compute(tensors, counts)
+
+    def compute(self, tensors: Sequence[Tensor], counts: Sequence[Any]) -> tuple[Any, ...]:
+        """All results, under whatever modes there are.
+
+        Raises:
+            NotPrepared: a step fails.
+        """
         values: list[Any] = list(tensors)
 
         def actual(x: Any) -> Any:
@@ -134,7 +148,7 @@ class Preparation:
                     return slice(actual(x.start), actual(x.stop), actual(x.step))
             return x
 
-        with outside_modes(), torch.no_grad(), torch.device(tensors[0].device if tensors else self.device):
+        with torch.device(tensors[0].device if tensors else self.device):
             for step in self.steps:
                 args, kwargs = mapped(actual, (step.args, step.kwargs))
                 kwargs.pop("device", None)

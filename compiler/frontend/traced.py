@@ -117,6 +117,8 @@ class Trace:
 
     def __post_init__(self) -> None:
         self.parts = tuple(step for step in self.steps if isinstance(step, Part))
+        self.given = tuple((r, guard) for r, guard in self.tensors if not isinstance(guard.source, Prepared))
+        """Of what it reads, that which follows from nothing else."""
         self.inner = frozenset().union(*(part.converted.inner for part in self.parts))
         self._computes = any(part.converted.prelude for part in self.parts[:1]) or isinstance(self.steps[0], Record)
 
