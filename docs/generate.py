@@ -158,9 +158,14 @@ def functions() -> str:
     for name in sorted(RULES.keys() - {"detach", "typed_linear"}):
         if not name.startswith("_"):
             names[kind_of[RULES[name].__module__.rpartition(".")[2]]].append(f"`{name}`")
-    cells = ", ".join(f"`{name}`" for name in sorted(DECOMPOSITIONS))
+    for name in sorted(DECOMPOSITIONS):
+        kind = "Recurrent cells" if name.endswith("_cell") else "Products"
+        names.setdefault(kind, []).append(f"`{name}`")
     return (
-        "\n\n".join(f"*{kind}*: {', '.join(found)}." for kind, found in (*names.items(), ("Recurrent cells", [cells])))
+        "\n\n".join(
+            f"*{kind}*: {', '.join(sorted(found, key=lambda name: name.strip(chr(96))))}."
+            for kind, found in names.items()
+        )
         + "\n"
     )
 

@@ -66,10 +66,20 @@ def _rnn_cell(activation: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
     return cell
 
 
+def _cross(input: Tensor, other: Tensor, dim: int | None = None) -> Tensor:
+    if dim is None:
+        dim = next((d for d, n in enumerate(input.shape) if n == 3), -1)
+    if input.shape[dim] != 3 or other.shape[dim] != 3:
+        raise RuntimeError(f"cross: dimension {dim} of both operands must have 3 elements")
+    return input.roll(-1, dim) * other.roll(-2, dim) - input.roll(-2, dim) * other.roll(-1, dim)
+
+
 DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = {
     "gru_cell": _gru_cell,
     "lstm_cell": _lstm_cell,
     "rnn_tanh_cell": _rnn_cell(torch.tanh),
     "rnn_relu_cell": _rnn_cell(torch.relu),
+    "cross": _cross,
+    "linalg_cross": lambda input, other, *, dim=-1: _cross(input, other, dim),
 }
 """By the names that they have in PyTorch."""

@@ -50,6 +50,27 @@ def test_recurrent_cells_under_autocast() -> None:
         torch.testing.assert_close(g, w, atol=0.05, rtol=0.05)
 
 
+def test_cross_products() -> None:
+    def products(g: columba.Graph, x: Tensor, y: Tensor, axis: Tensor) -> tuple[Tensor, ...]:
+        a, b = g.edges.src(x), g.edges.dst(y)
+        each = (
+            torch.cross(a, b, dim=1),
+            torch.linalg.cross(a, b),
+            a.cross(b, -1),
+            torch.linalg.cross(a.unsqueeze(-1) * axis, b.unsqueeze(-1), dim=1).sum(-1),
+            torch.linalg.cross(a, axis.expand_as(a)),
+        )
+        return tuple(g.edges.sum(c) for c in each)
+
+    args = [GRAPH, leaf(N, 3), leaf(N, 3, seed=1), leaf(3, seed=2)]
+    assert_same(columba.compile(products, backend="torch"), products, args, [])
+    x = leaf(N, 4)
+    with pytest.raises(Exception, match="must have 3 elements"):
+        columba.compile(lambda g, x: g.edges.sum(torch.linalg.cross(g.edges.src(x), g.edges.dst(x))), backend="torch")(
+            GRAPH, x
+        )
+
+
 def functions(x: Tensor, y: Tensor) -> list[Tensor]:
     """Of rows of 6 features."""
     cube = x.view(-1, 2, 3)

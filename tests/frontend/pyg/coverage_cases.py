@@ -145,7 +145,7 @@ not_run("DynamicEdgeConv", "torch-cluster or pyg-lib for its nearest neighbours"
 not_run("XConv", "torch-cluster or pyg-lib for its nearest neighbours")
 
 
-@case("PPFConv", PARTLY, "`torch.cross` of rows is PyTorch's")
+@case("PPFConv", GENERIC)
 def _(s: Inputs) -> Call:
     from torch_geometric.nn import PPFConv
 
@@ -329,7 +329,7 @@ def model(
 model("GCN", norm="batch", jk="cat", takes=("edge_weight",))
 model("GraphSAGE", norm="layer", expected=PARTLY, reason="`LayerNorm` over all nodes")
 model("GAT", heads=2, v2=True)
-model("GIN", norm="batch", jk="max")
+model("GIN", norm="graph", jk="max")
 model(
     "PNA",
     aggregators=["mean", "max"],
