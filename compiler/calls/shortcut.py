@@ -196,6 +196,8 @@ class Writer:
         try:
             return f"{self.constant(weakref.ref(value))}()"
         except TypeError:  # of a class whose objects cannot be referred to weakly
+            if isinstance(value, (staticmethod, classmethod, property)):  # which hold a function of a class
+                return self.constant(value)
             raise LongWay from None
 
     def unchanged(self, expression: str, value: Any, seen: Any) -> str:
@@ -391,7 +393,7 @@ class Writer:
         match source:
             case Argument(path):
                 which, *keys = path
-                if not all(isinstance(k, (int, str)) for k in keys):
+                if not all(map(_is_spelled, keys)):
                     raise LongWay
                 return ("kwargs" if which else "args") + "".join(f"[{k!r}]" for k in keys)
             case Attribute(owner, name):
@@ -509,6 +511,11 @@ class Writer:
             case dict() if type(value) is dict:
                 return "{" + ", ".join(f"{self.constant(k)}: {self.tree(v)}" for k, v in value.items()) + "}"
         return self.constant(value)
+
+
+def _is_spelled(key: Any) -> bool:
+    """Whether a key is what its text is the expression for."""
+    return all(map(_is_spelled, key)) if type(key) is tuple else isinstance(key, (int, str))
 
 
 _EMPTY = (list, dict, set, OrderedDict)

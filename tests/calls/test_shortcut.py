@@ -8,7 +8,7 @@ import gc
 import threading
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -444,3 +444,28 @@ def test_what_cannot_be_referred_to_weakly() -> None:
     h = torch.randn(N, 4, dtype=torch.float64)
     for _ in range(4):
         torch.testing.assert_close(both(G, h), both.fn(G, h))
+
+
+def test_class_members_and_keys_of_typed_tables() -> None:
+    """A static method that a class gives away by calling it, and tables whose keys are tuples, as those of edge types are."""
+
+    class Collected(NamedTuple):
+        first: Tensor
+        second: Tensor
+
+    @columba.compile(backend="cpp")
+    def both(g: columba.Graph, tables: dict[Any, Tensor]) -> Any:
+        found = Collected(g.edges.sum(g.edges.src(tables["a", "to", "b"])), tables["b", "to", "a"])
+        return found.first * found.second
+
+    tables = {
+        ("a", "to", "b"): torch.randn(N, 4, dtype=torch.float64),
+        ("b", "to", "a"): torch.randn(N, 4, dtype=torch.float64),
+    }
+    for _ in range(4):
+        torch.testing.assert_close(both(G, tables), both.fn(G, tables))
+    assert both._own[0].shortcut is not None
+    other = {key: x + 1 for key, x in tables.items()}
+    torch.testing.assert_close(both(G, other), both.fn(G, other))
+    Collected.__new__ = staticmethod(lambda cls, first, second: tuple.__new__(cls, (first, first)))
+    torch.testing.assert_close(both(G, tables), both.fn(G, tables))
