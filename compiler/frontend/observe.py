@@ -429,6 +429,11 @@ class Observer:
                         continue  # guarded where they are called
                     self.variable(Global(vars(nn.modules.module), name))
             return
+        if code.co_flags & _GENERATOR:
+            if frame.f_lasti > start_of(code) and id(frame) not in self._frames:
+                self._resumed = frame  # to give something, or to be closed, wherever garbage is collected
+                return
+            self._frames[id(frame)] = frame
         first = frame.f_locals.get(code.co_varnames[0]) if code.co_argcount else None
         if isinstance(first, type):
             self._meet_class(first)
@@ -436,11 +441,6 @@ class Observer:
             self.meet(first, None, "")
             if not is_library_module(type(first).__module__, classes=True):
                 self._typed(first)
-        if code.co_flags & _GENERATOR:
-            if frame.f_lasti > start_of(code) and id(frame) not in self._frames:
-                self._resumed = frame  # to give something, or to be closed, wherever garbage is collected
-                return
-            self._frames[id(frame)] = frame
         key = id(code), id(frame.f_globals)
         if key in self._entered:
             return

@@ -469,3 +469,27 @@ def test_class_members_and_keys_of_typed_tables() -> None:
     torch.testing.assert_close(both(G, other), both.fn(G, other))
     Collected.__new__ = staticmethod(lambda cls, first, second: tuple.__new__(cls, (first, first)))
     torch.testing.assert_close(both(G, tables), both.fn(G, tables))
+
+
+def test_generators_that_are_collected_while_a_function_is_traced() -> None:
+    """A generator that nobody needs any more is closed in the midst of a trace, which does not depend on whose it was."""
+
+    class Reader:
+        __slots__ = ("lines",)
+
+        def read(self) -> Iterator[int]:
+            yield from range(3)
+
+    @columba.compile(backend="cpp")
+    def summed(g: columba.Graph, h: Tensor) -> Tensor:
+        gc.collect()
+        return g.edges.sum(g.edges.src(h))
+
+    lines = Reader().read()
+    next(lines)
+    circle: list[Any] = [lines]
+    circle.append(circle)
+    del lines, circle
+    for _ in range(4):
+        summed(G, torch.randn(N, 4, dtype=torch.float64))
+    assert summed._own[0].shortcut is not None
