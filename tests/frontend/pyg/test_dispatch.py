@@ -13,7 +13,7 @@ import pytest
 import torch
 from pyg_layers import compare, drawn, floats, relational_graphs, traces, typed_edges
 from torch import Tensor, nn
-from torch_geometric.nn import HANConv, HGTConv, RGCNConv
+from torch_geometric.nn import FiLMConv, HANConv, HGTConv, RGATConv, RGCNConv
 
 import columba
 from columba.frontend.pyg import LOWERINGS, lowering_of
@@ -78,6 +78,23 @@ def test_whole_model() -> None:
     compiled = compare(drawn(Model()), *calls())
     assert len(traces(compiled)) == 1
     assert len(columba.explain(compiled, *calls()[0]).regions) == 1
+
+
+class Sum(nn.Module):
+    """Layers of several kinds on one graph, and so one program."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kinds = RGCNConv(6, 4, R, num_bases=2), RGATConv(6, 2, R, heads=2), FiLMConv(6, 4, R)
+        self.layers = nn.ModuleList(kinds)
+
+    def forward(self, x: Tensor, edge_index: Tensor, edge_type: Tensor) -> Tensor:
+        return sum((layer(x, edge_index, edge_type) for layer in self.layers), torch.zeros(()))
+
+
+@pytest.mark.unoptimized
+def test_kernels() -> None:
+    compare(drawn(Sum()), *calls(), backend="cpp")
 
 
 def test_regions() -> None:
@@ -196,9 +213,9 @@ TABLES = {kind: floats(n, 5) for kind, n in SIZES.items()}, typed_edges(TYPES[1]
     ("layer", "args"),
     [
         (RGCNConv(6, 4, R), calls()[0]),
-        (RGCNConv(N, 4, R), (torch.arange(N), *GRAPHS[0])),
+        pytest.param(RGCNConv(N, 4, R), (torch.arange(N), *GRAPHS[0]), marks=pytest.mark.slow),
         (HGTConv(5, 4, TYPES), TABLES),
-        (HANConv(5, 4, TYPES), TABLES),
+        pytest.param(HANConv(5, 4, TYPES), TABLES, marks=pytest.mark.slow),
     ],
     ids=["features", "ids", "one typed graph", "graphs"],
 )

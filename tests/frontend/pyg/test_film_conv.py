@@ -63,6 +63,7 @@ def test_lazy_sizes() -> None:
     assert len(traces(compiled)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.unoptimized
 def test_kernels() -> None:
     compare(drawn(FiLMConv(6, 4, R)), *CALLS[:2], backend="cpp")

@@ -25,7 +25,7 @@ def call(edges: int, sizes: dict[str, int] = SIZES) -> tuple[dict[Any, Tensor], 
     return tables, typed_edges(METADATA[1], sizes, edges)
 
 
-@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("heads", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_against_pyg(heads: int) -> None:
     """Three meta-paths to one type, one to another, and none to a third, whose result is None."""
     conv = drawn(HANConv(FEATURES, 8, METADATA, heads=heads, negative_slope=0.4))
@@ -65,6 +65,7 @@ def test_lazy_sizes() -> None:
     assert len(traces(compiled)) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.unoptimized
 def test_kernels() -> None:
     two = (["movie", "actor"], METADATA[1][1:3])

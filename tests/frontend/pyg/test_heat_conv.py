@@ -22,10 +22,10 @@ CALLS: list[Any] = [
 @pytest.mark.parametrize(
     "options",
     [
-        {"heads": 2},
+        pytest.param({"heads": 2}, marks=pytest.mark.slow),
         {"heads": 2, "concat": False, "bias": False},
         {"root_weight": False, "negative_slope": 0.6},
-        {"aggr": "max", "concat": False, "root_weight": False},
+        pytest.param({"aggr": "max", "concat": False, "root_weight": False}, marks=pytest.mark.slow),
     ],
     ids=str,
 )
@@ -58,6 +58,7 @@ def test_lazy_sizes_and_hooks() -> None:
         torch.testing.assert_close(compiled(*call), conv(*call))
 
 
+@pytest.mark.slow
 @pytest.mark.unoptimized
 def test_kernels() -> None:
     compare(drawn(HEATConv(6, 4, **SIZES, heads=2)), *CALLS[:2], backend="cpp")

@@ -82,6 +82,7 @@ def test_a_layer_that_breaks() -> None:
     compare(conv, args, fullgraph=False)
 
 
+@pytest.mark.slow
 @pytest.mark.unoptimized
 def test_kernels() -> None:
     tables, edges = call(9)

@@ -26,7 +26,7 @@ def call(edges: int, sizes: dict[str, int] = SIZES) -> tuple[Tables, Tables]:
     return tables, typed_edges(METADATA[1], sizes, edges)
 
 
-@pytest.mark.parametrize("heads", [1, 2])
+@pytest.mark.parametrize("heads", [2, pytest.param(1, marks=pytest.mark.slow)])
 def test_against_pyg(heads: int) -> None:
     """Types with features of their own, of which one ("paper") has as many as the result, and so a skip connection."""
     other = {"author": 1, "paper": 9, "term": 2}

@@ -108,6 +108,7 @@ def test_what_is_not_lowered_is_the_layers_own_forward() -> None:
         torch.testing.assert_close(found, conv(x, edges, types))
 
 
+@pytest.mark.slow
 @pytest.mark.unoptimized
 def test_kernels() -> None:
     conv = drawn(RGCNConv(6, 4, R, num_bases=2))
