@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.fx import _symbolic_trace
 
 from columba.calls.built_sizes import built_sizes, joined
 from columba.calls.flat import Made, NotFlat, interpret, rows_of_trace
@@ -72,18 +73,29 @@ def _unrecorded() -> Iterator[None]:
         kept = [m for m in modes if not type(m).__module__.startswith(("torch.fx.", "torch.export.", "torch._export."))]
         for mode in reversed(kept):
             torch._C._push_on_torch_function_stack(mode)
+        getting = nn.Module.__getattr__
         try:
+            nn.Module.__getattr__ = _symbolic_trace._orig_module_getattr  # type: ignore[method-assign]
             yield
         finally:
+            nn.Module.__getattr__ = getting  # type: ignore[method-assign]
             for _ in kept:
                 torch._C._pop_torch_function_stack()
             for mode in reversed(modes):
                 torch._C._push_on_torch_function_stack(mode)
 
 
+def _behind_proxy(x: Any) -> Any:
+    """The module that torch.export hands out a proxy of, a new one at each access, to know by which way a shared module was reached."""
+    from torch.fx.experimental import proxy_tensor  # which is there where something is exported
+
+    return x.get_base() if isinstance(x, proxy_tensor._AttrProxy) else x  # type: ignore[attr-defined]
+
+
 class _Call:
     def __init__(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self.function = function
+        args = tuple(map(_behind_proxy, args))
         self.owner, rest = function._split(args)
         self.memo: dict[int, tuple[Any, Tensor]] = {}
         specialization, bound = self.specialized(args, kwargs)

@@ -145,6 +145,38 @@ def test_a_graph_that_the_model_holds(tmp_path: Path) -> None:
         assert_same(loaded(x), plain(x))
 
 
+class Nested(nn.Module):
+    """Modules in a list, which share one: torch.export then gives a proxy of each module at each access."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        act = nn.ReLU()
+        self.blocks = nn.ModuleList(nn.Sequential(nn.Linear(4, 4, dtype=torch.float64), act) for _ in range(2))
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        e = columba.as_graph(edge_index, num_nodes=x.shape[0]).edges
+        for block in self.blocks:
+            x = e.sum(e.src(block(x)))
+        return x
+
+
+def test_shared_modules() -> None:
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = columba.compile(Nested(), backend="torch", fullgraph=True)
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            return self.inner(x, edge_index) * 2  # type: ignore[no-any-return]
+
+    model, getting = Around(), nn.Module.__getattr__
+    args = features(5), edges(5, 9)[0]
+    program = torch.export.export(model, args)
+    assert nn.Module.__getattr__ is getting
+    torch.testing.assert_close(program.module()(*args), model(*args))
+    assert len(program.state_dict) == len(model.state_dict())
+
+
 def test_dropout_is_drawn_at_every_call() -> None:
     model = columba.compile(Net(), backend="torch")
     args = features(5), *edges(5, 9)
