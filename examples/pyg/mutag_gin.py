@@ -53,7 +53,7 @@ for epoch in range(1, args.epochs + 1):
         loss.backward()
         optimizer.step()
         times.append(time.perf_counter() - start)
-        total += float(loss) * batch.num_graphs
+        total += loss.item() * batch.num_graphs
     if epoch == 1 or epoch % 10 == 0:
         print(f"epoch {epoch:3}: loss {total / len(train_loader.dataset):.4f}")
 

@@ -134,7 +134,7 @@ def _most(data: HeteroData, fields: Tensor, papers: int) -> Tensor:
     return votes.argmax(1)
 
 
-def molecules(count: int = 400) -> list[Data]:
+def molecules(count: int = 1000) -> list[Data]:
     """Chains of atoms with rings; the class says whether there are two rings or more."""
     rng = random.Random(0)
     found = []
