@@ -108,6 +108,31 @@ def test_differences_are_seen(kind: str, message: str) -> None:
     compare(lambda module: module, Layer(kind), x)
 
 
+class Cancelled(nn.Module):
+    """Terms of which little is left: the order in which they are added shows in float32, and not in float64."""
+
+    def __init__(self, order: int, off: float) -> None:
+        super().__init__()
+        self.order, self.off = order, off
+
+    def forward(self, x: Tensor) -> Tensor:
+        a, b = (x + 1e5) - 1e5, x
+        return (a if self.order else b) + self.off * self.order
+
+
+def test_rounding_is_told_from_errors() -> None:
+    def other(module: nn.Module) -> nn.Module:
+        module.order = 1
+        return module
+
+    x, _ = arguments()
+    assert compare(other, Cancelled(0, 0.0), 10 * x).tensors
+    with pytest.raises(Differs, match="result"):
+        compare(other, Cancelled(0, 3e-3), x)
+    with pytest.raises(Differs, match="result"):
+        compare(other, Cancelled(0, 0.0), x.bfloat16())
+
+
 def test_what_is_compared() -> None:
     x, edge_index = arguments()
     found = compare(COMPILE, SAGEConv(-1, 4), x, edge_index)  # draws its parameters at the first call
