@@ -34,7 +34,14 @@ class Twice(nn.Module):
         return self.second(self.first(x, adj_t).relu(), edge_index)
 
 
-@pytest.mark.parametrize("to_sparse", [to_torch_coo_tensor, to_torch_csc_tensor, to_torch_csr_tensor])
+@pytest.mark.parametrize(
+    "to_sparse",
+    [
+        to_torch_csc_tensor,
+        pytest.param(to_torch_coo_tensor, marks=pytest.mark.slow),
+        pytest.param(to_torch_csr_tensor, marks=pytest.mark.slow),
+    ],
+)
 def test_sparse_matrices(to_sparse: Any) -> None:
     adj = to_sparse(EDGES, torch.rand(6, dtype=torch.float64), size=(5, 5))
     for conv in (SAGEConv(4, 3), GraphConv(4, 3, aggr="max"), GraphConv(4, 3)):

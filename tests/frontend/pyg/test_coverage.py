@@ -9,12 +9,33 @@ import torch_geometric.nn.conv
 
 import columba
 from tests.compared import compare
-from tests.frontend.pyg.coverage import GENERIC, LAYERS, LOWERING, NOT_RUN, Case, all_cases, found, made
+from tests.frontend.pyg.coverage import GENERIC, LAYERS, LOWERING, NOT_RUN, OTHERS, Case, all_cases, found, made
 
 RUN = [one for one in all_cases() if one.expected != NOT_RUN]
 
 
-@pytest.mark.parametrize("case", [pytest.param(one, id=one.name) for one in RUN])
+def is_slow(case: Case) -> bool:
+    """Models and pooling are made of layers that are tried anyway, and so are some layers."""
+    return case.name not in QUICK if case.table == OTHERS else case.name in ALIKE
+
+
+QUICK = ("GCN", "GIN", "LightGCN", "GraphNorm", "global_max_pool")
+ALIKE = (
+    "SSGConv",
+    "SGConv",
+    "GCN2Conv",
+    "MixHopConv",
+    "FAConv",
+    "FastRGCNConv",
+    "GATv2Conv",
+    "PointGNNConv",
+    "DirGNNConv",
+)
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(one, id=one.name, marks=[pytest.mark.slow] * is_slow(one)) for one in RUN]
+)
 def test_case(case: Case) -> None:
     outcome, why = found(case)
     assert outcome == case.expected, why
