@@ -193,7 +193,7 @@ class _Conversion:
         canonical = self.raising.canonical
         for graph, matrix, types, sizes in self.raising.made:
             tensors = (canonical(matrix).source, None if types is None else canonical(types).source, None)
-            graph._set(_source=BuiltGraph(tensors, tuple(sorted(sizes.items()))))
+            graph._set(_source=BuiltGraph(tensors, tuple(sorted(sizes.items())), is_implied=True))
         recorder.fixed = {self._canonical_count(of): n for of, n in recorder.fixed.items()}
         recorder.positive = {self._canonical_count(of) for of in recorder.positive}
         for pairs in (recorder.same, recorder.less):

@@ -177,7 +177,8 @@ class Structure:
         if not isinstance(dim, int) or not -table.meta.dim() <= dim < table.meta.dim():
             return
         value, rows = self.values[index], table.meta.shape[dim]
-        if value.numel() and not (-rows <= int(value.min()) and int(value.max()) < rows):
+        least = 0 if name == "index_select" else -rows
+        if value.numel() and not (least <= int(value.min()) and int(value.max()) < rows):
             raise IndexError(f"index out of range: the tensor has {rows} rows")
 
 

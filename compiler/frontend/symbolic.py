@@ -26,11 +26,15 @@ from columba.runtime.graphs.graph import Graph, substituted
 
 @dataclass(frozen=True)
 class BuiltGraph:
-    """A graph that is built from tensors at every call, as :func:`columba.as_graph` does."""
+    """A graph that is built from tensors at every call, as :func:`columba.as_graph` does.
+
+    ``is_implied``: nobody has asked for a graph, so that ids out of range are an error of what the code does with them.
+    """
 
     tensors: tuple[Any, ...]
     sizes: tuple[tuple[str, Any], ...]
     make: Callable[..., Graph] = as_graph
+    is_implied: bool = False
 
     def __str__(self) -> str:
         return "as_graph(...)"

@@ -239,12 +239,17 @@ class Trace:
         values: dict[Record, Any],
         prepared: dict[Preparation, tuple[Any, ...]],
         graphs: Sequence[Graph],
-    ) -> Graph:
+    ) -> Graph | None:
         def fetch(s: Any) -> Any:
             return None if s is None else tuple(map(fetch, s)) if isinstance(s, tuple) else of_call(s, call, prepared)
 
         sizes = {name: mapped(lambda n: self.count(n, graphs, values), size) for name, size in source.sizes}
-        return source.make(*(fetch(s) for s in source.tensors), **sizes)
+        try:
+            return source.make(*(fetch(s) for s in source.tensors), **sizes)
+        except ValueError:
+            if source.is_implied:  # a trace of this call says what is wrong
+                return None
+            raise
 
     def count(self, count: Any, graphs: Sequence[Graph], values: dict[Record, Any]) -> Any:
         """A number of rows, a slice up to one, or a graph, as it is in this call; anything else as it is."""

@@ -216,12 +216,12 @@ def test_indices_out_of_range() -> None:
         function(leaf(3, 2), bad)
     for _ in range(2):
         assert_same(function, function.fn, (leaf(3, 2), good))
-        with pytest.raises((IndexError, ValueError), match="out of range|5"):
+        with pytest.raises(IndexError, match="out of range"):
             function(leaf(3, 2), bad)
     assert_same(function, function.fn, (leaf(6, 2), bad))
     negative = torch.tensor([[-1, 0], [0, 1]])
-    with pytest.raises((ValueError, columba.TraceError), match="-1|negative"):
-        function(leaf(3, 2), negative)
+    for index in (negative, good, negative):  # counted from the end
+        assert_same(function, function.fn, (leaf(3, 2), index))
 
 
 def test_ties_and_nothing_to_take_the_maximum_of() -> None:
