@@ -35,6 +35,7 @@ def compile(
     fp32_precision: str | None = ...,
     cuda_graphs: bool = ...,
     fullgraph: bool | None = ...,
+    strict: bool = ...,
     disable: bool = ...,
     dynamic: bool | None = ...,
     mode: str | None = ...,
@@ -51,6 +52,7 @@ def compile(
     fp32_precision: str | None = ...,
     cuda_graphs: bool = ...,
     fullgraph: bool | None = ...,
+    strict: bool = ...,
     disable: bool = ...,
     dynamic: bool | None = ...,
     mode: str | None = ...,
@@ -67,6 +69,7 @@ def compile(
     fp32_precision: str | None = ...,
     cuda_graphs: bool = ...,
     fullgraph: bool | None = ...,
+    strict: bool = ...,
     disable: bool = ...,
     dynamic: bool | None = ...,
     mode: str | None = ...,
@@ -84,6 +87,7 @@ def compile(
     fp32_precision: str | None = None,
     cuda_graphs: bool = False,
     fullgraph: bool | None = None,
+    strict: bool = False,
     disable: bool = False,
     dynamic: bool | None = None,
     mode: str | None = None,
@@ -119,6 +123,8 @@ def compile(
             modules that it calls are compiled by themselves, by the same rule: *regions*, with PyTorch between them. One message
             (logger ``columba.regions``, ``INFO``) says which and why. None: False for modules and module classes, True for
             functions and methods.
+        strict: whether it is an error that a layer of PyTorch Geometric's (a ``MessagePassing`` module) in the target runs in PyTorch. If
+            not, a warning of the logger ``columba.regions`` says so, once for each class. What is no such layer may break.
         disable: gives the target back as it is. So does the environment variable ``COLUMBA_DISABLE=1``.
         dynamic: None or True; here numbers of rows are always dynamic, and feature shapes never are.
         mode: ``"max-autotune"`` is ``autotune=True``, ``"reduce-overhead"`` is ``cuda_graphs=True``; ``"default"``, or None, neither.
@@ -148,7 +154,7 @@ def compile(
     """
     check_dynamic(dynamic)
     autotune, cuda_graphs = settings_of(mode, autotune, cuda_graphs)
-    options = Options(backend, passes, memory_budget, recipe, autotune, fp32_precision, cuda_graphs, fullgraph)
+    options = Options(backend, passes, memory_budget, recipe, autotune, fp32_precision, cuda_graphs, fullgraph, strict)
     make = uncompiled if disable or config.disable else functools.partial(compiled, options=options)
     return make if target is None else make(target)
 

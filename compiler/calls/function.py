@@ -244,6 +244,8 @@ class CompiledFunction:
     ) -> Any:
         """The call as it is, with the modules that it calls compiled."""
         root, name, around = self if owner is None else owner, self._name(owner), regions.current()
+        if pyg.is_layer(owner):
+            self._tell_layer(failure, owner)
         if around is not None and owner is not None and around.compiled(type(owner), around.options) is self:
             with around.in_python(root, name, failure):
                 return self.current()(*args, **kwargs)
@@ -254,6 +256,13 @@ class CompiledFunction:
             self._told.add(root)
             here.tell(root, name)
         return result
+
+    def _tell_layer(self, failure: Failure, owner: Any) -> None:
+        """An error, or a warning, about a layer of PyG's that does not run compiled."""
+        name = getattr(owner, "original_type", type(owner)).__name__
+        if self.options.strict:
+            raise TraceError(f"{name} runs in PyTorch, which strict=True makes an error: {failure.reason}")
+        regions.tell_layer(name, failure.reason)
 
     def _regions(self, owner: nn.Module | None, seen: Seen | None, collects: bool) -> Regions:
         root = self if owner is None else owner

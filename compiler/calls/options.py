@@ -48,6 +48,7 @@ class Options:
     fp32_precision: str | None = None
     cuda_graphs: bool = False
     fullgraph: bool | None = None
+    strict: bool = False
 
     def __post_init__(self) -> None:
         choice_named(self.backend)

@@ -240,6 +240,20 @@ def tell_split(what: str, programs: int, reasons: list[str]) -> None:
     )
 
 
+_told: set[str] = set()
+
+
+def tell_layer(kind: str, reason: str) -> None:
+    """One warning about a class of PyG's layers that run in PyTorch."""
+    if kind not in _told:
+        _told.add(kind)
+        LOG.warning(
+            "%s runs in PyTorch: %s (columba.explain says more; columba.compile(..., strict=True) makes it an error)",
+            kind,
+            reason,
+        )
+
+
 def named(root: Any) -> dict[int, str]:
     """The path of each module within another, by its identity."""
     if not isinstance(root, nn.Module):

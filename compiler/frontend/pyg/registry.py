@@ -6,6 +6,7 @@ PyG is named here, and never imported: whoever has one of its layers has importe
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -148,3 +149,9 @@ def _overrides(below: type, base: type) -> bool:
 @functools.lru_cache(maxsize=4096)
 def _is_method(base: type, name: str) -> bool:
     return callable(getattr(base, name, None))
+
+
+def is_layer(module: Any) -> bool:
+    """Whether a module is one of PyG's message passing."""
+    pyg = sys.modules.get("torch_geometric.nn.conv.message_passing")
+    return pyg is not None and isinstance(module, pyg.MessagePassing)

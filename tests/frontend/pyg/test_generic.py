@@ -156,3 +156,32 @@ def test_sparse_adjacencies_run_as_they_were() -> None:
     for _ in range(2):
         torch.testing.assert_close(model(x, adjacency), eager(x, index))
         torch.testing.assert_close(model(x, index), eager(x, index))
+
+
+def test_strict(caplog: pytest.LogCaptureFixture) -> None:
+    """A layer that runs in PyTorch is an error, what is no layer is not; without it there is one warning."""
+
+    class Model(nn.Module):
+        def __init__(self, layer: nn.Module) -> None:
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+            print(end="")
+            return self.layer(x, edge_index)
+
+    class Printing(pyg.SAGEConv):
+        def message(self, x_j: Tensor) -> Tensor:
+            print(end="")
+            return x_j
+
+    args = torch.randn(4, 4), edges(4, 9)
+    columba.compile(Model(pyg.SAGEConv(4, 3)), backend="torch", strict=True)(*args)
+    for model in (Model(Printing(4, 3)), Printing(4, 3)):
+        with pytest.raises(
+            columba.TraceError, match="Printing runs in PyTorch, which strict=True makes an error.*print"
+        ):
+            columba.compile(model, backend="torch", strict=True)(*args)
+        for _ in range(2):
+            columba.compile(model, backend="torch")(*args)
+    assert sum("Printing runs in PyTorch" in r.getMessage() for r in caplog.records) == 1
