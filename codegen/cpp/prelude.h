@@ -190,9 +190,33 @@ INLINE float cb_log(float x) {
   return x >= 0 ? finite : NAN;
 }
 INLINE double cb_log(double x) { return __builtin_log(x); }
-INLINE float cb_log1p(float x) { return __builtin_log1pf(x); }
+// log1p: the logarithm of u = 1 + x, times x / (u - 1), which undoes the rounding of that sum (Kahan). 3 ulp.
+INLINE float cb_log1p(float x) {
+  const float u = 1.f + x, d = u - 1.f;
+  const float y = cb_log(u) * (x / (d == 0 ? 1.f : d));
+  return d == 0 ? x : (x == INFINITY) | (u == 0) ? cb_log(u) : y;
+}
 INLINE double cb_log1p(double x) { return __builtin_log1p(x); }
-INLINE float cb_expm1(float x) { return __builtin_expm1f(x); }
+// expm1: x = n ln 2 + r, and 2^n expm1(r) + (2^n - 1), with a polynomial for expm1(r). 2 ulp.
+INLINE float cb_expm1(float x) {
+  float c = x < -18.f ? -18.f : x;
+  c = c > 60.f ? 60.f : c;
+  const float shift = 12582912.f;
+  const float n = (c * 1.44269504f + shift) - shift;
+  float r = c - n * 0.693359375f;
+  r = r + n * 2.12194440e-4f;
+  float p = 1.9875691500e-4f;
+  p = p * r + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + r;
+  const int32_t m = (int32_t)(n != n ? 0.f : n);
+  const float scale = __builtin_bit_cast(float, (m + 127) << 23);
+  const float y = n == 0 ? p : p * scale + (scale - 1.f);
+  return x == 0 ? x : x > 60.f ? cb_exp(x) : y;
+}
 INLINE double cb_expm1(double x) { return __builtin_expm1(x); }
 INLINE float cb_sqrt(float x) { return __builtin_sqrtf(x); }
 INLINE double cb_sqrt(double x) { return __builtin_sqrt(x); }
