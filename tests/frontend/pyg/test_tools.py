@@ -58,10 +58,11 @@ def test_exported() -> None:
         torch.testing.assert_close(exported(*args), Around(eager)(*args))
 
 
-def test_a_new_graph_at_every_step_is_one_trace() -> None:
+@pytest.mark.parametrize("steps", [30, pytest.param(200, marks=pytest.mark.slow)])
+def test_a_new_graph_at_every_step_is_one_trace(steps: int) -> None:
     eager = randomized(pyg.GAT(4, 4, 2, out_channels=3), torch.float32)
     model = columba.compile(eager, backend="cpp", fullgraph=True)
-    for step in range(200):
+    for step in range(steps):
         generator = torch.Generator().manual_seed(step)
         nodes, count = (int(torch.randint(5, 60, (), generator=generator)) for _ in range(2))
         x = torch.randn(nodes, 4, generator=generator)
