@@ -134,6 +134,7 @@ def test_explain_names_inputs_as_the_code_does() -> None:
         assert program.name == "Layer"
 
 
+@pytest.mark.slow
 def test_inspect_compiles_for_a_gpu_that_is_not_here(here: Callable[..., Result]) -> None:
     pytest.importorskip("triton")
     done = here("inspect", "my_model.py:layer", "--inference", "--json", "--target", "sm_80")

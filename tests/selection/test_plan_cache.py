@@ -213,6 +213,7 @@ def test_stored_variants_are_known() -> None:
     assert not Variants(program, wrt[:1], recipes).is_known
 
 
+@pytest.mark.slow
 def test_a_process_that_finds_everything_imports_little(tmp_path: Path) -> None:
     """The second process compiles, emits and measures nothing."""
     text = """

@@ -217,6 +217,7 @@ def test_two_tuners_at_once(place: Place) -> None:
     assert place.sql("select count(*) from records") == [(1,)]
 
 
+@pytest.mark.slow
 def test_autotune(place: Place) -> None:
     assert place.python("autotuned").startswith("tuned: ")
     assert place.sql("select count(*) from records") == [(1,)]

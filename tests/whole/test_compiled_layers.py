@@ -81,7 +81,15 @@ def check_on_all_graphs(name: str, dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=pytest.mark.unoptimized) if n == "rgat mean of heads" else n for n in DEFAULT]
+    "name",
+    [
+        pytest.param(n, marks=pytest.mark.unoptimized)
+        if n == "rgat mean of heads"
+        else pytest.param(n, marks=pytest.mark.slow)
+        if n == "hgt 3x7"
+        else n
+        for n in DEFAULT
+    ],
 )
 def test_layers_in_float64(name: str) -> None:
     check_on_all_graphs(name, torch.float64)

@@ -32,6 +32,7 @@ def run(*command: str) -> str:
     return result.stdout
 
 
+@pytest.mark.slow
 @pytest.mark.unoptimized
 def test_quickstart_learns() -> None:
     losses = [float(x) for x in re.findall(r"loss (\d+\.\d+)", run("examples/quickstart.py"))]

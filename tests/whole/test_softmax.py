@@ -270,6 +270,7 @@ def test_maximum_and_inverse_sum_are_saved() -> None:
     assert [str(r.type) for r in saved] == ["node[4] f32", "node[4] f32"]
 
 
+@pytest.mark.slow
 def test_hgt_with_large_features_is_as_near_to_float64_as_eager() -> None:
     torch.manual_seed(5)
     generator = torch.Generator().manual_seed(6)

@@ -212,7 +212,7 @@ TABLES = {kind: floats(n, 5) for kind, n in SIZES.items()}, typed_edges(TYPES[1]
 @pytest.mark.parametrize(
     ("layer", "args"),
     [
-        (RGCNConv(6, 4, R), calls()[0]),
+        pytest.param(RGCNConv(6, 4, R), calls()[0], marks=pytest.mark.slow),
         pytest.param(RGCNConv(N, 4, R), (torch.arange(N), *GRAPHS[0]), marks=pytest.mark.slow),
         (HGTConv(5, 4, TYPES), TABLES),
         pytest.param(HANConv(5, 4, TYPES), TABLES, marks=pytest.mark.slow),

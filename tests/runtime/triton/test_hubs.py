@@ -146,7 +146,7 @@ def variance(g: Graph, h: Tensor) -> Tensor:
         pytest.param(smallest, marks=pytest.mark.slow),
         pytest.param(attention, marks=pytest.mark.slow),
         pytest.param(weights, marks=pytest.mark.slow),
-        variance,
+        pytest.param(variance, marks=pytest.mark.slow),
     ],
 )
 def test_loops(function: Callable[..., Tensor], launched: dict[str, int]) -> None:

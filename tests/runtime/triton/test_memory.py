@@ -164,6 +164,7 @@ def test_wide_rows(program: str, guards: Guards) -> None:
     check_memory(guards, program, 100, 1, "default", ["random", "one_node", "no_edges", "hub"])
 
 
+@pytest.mark.slow
 def test_wide_rows_in_pieces(guards: Guards) -> None:
     """100 rows of a weight in two pieces of 64 lanes: the second piece goes past the end."""
     check_memory(guards, "source_attention", 100, 1, "rows in pieces", ["random"])

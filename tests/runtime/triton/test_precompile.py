@@ -81,7 +81,7 @@ def test_jobs_are_those_of_calls_with_gradients_and_without() -> None:
     [
         (1, "    nobody_knows_this(1)\n", "nobody_knows_this is not defined"),
         pytest.param(2, "    nobody_knows_this(1)\n", "nobody_knows_this is not defined", marks=pytest.mark.slow),
-        (2, None, "ended with status -6"),
+        pytest.param(2, None, "ended with status -6", marks=pytest.mark.slow),
     ],
     ids=("error here", "error", "crash"),
 )
