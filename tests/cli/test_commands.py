@@ -54,6 +54,7 @@ def here(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[...
     sys.modules.pop("my_model", None)
 
 
+@pytest.mark.slow
 def test_doctor_and_the_cache_of_what_it_built(folder: Path, here: Callable[..., Result]) -> None:
     result = run("doctor", folder=folder)
     assert result.returncode == 0, result.stderr

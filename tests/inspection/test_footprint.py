@@ -156,6 +156,7 @@ def most_held(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
 
 
 @pytest.mark.parametrize("layer", [n if n == "rgat" else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS])
+@pytest.mark.slow
 def test_cpp_allocates_what_is_predicted(layer: str, most_held: list[int]) -> None:
     """A training step, all that it makes and what it is given to begin with, within 3 %: pieces are of whole pages."""
     graph = typed_graph(nodes=2000, edges=20000)

@@ -99,6 +99,7 @@ def test_what_is_told_of_a_call(caplog: pytest.LogCaptureFixture, tmp_path: Path
     assert "told: " in text["variants"] or not text["variants"]
 
 
+@pytest.mark.slow
 def test_in_a_process_of_its_own() -> None:
     """Shown where the program has no handlers; an unknown name is an error of the import."""
     code = """

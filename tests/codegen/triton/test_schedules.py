@@ -183,6 +183,7 @@ def test_candidates_compute_the_same(name: str, number: int, scheduled: Callable
     assert used
 
 
+@pytest.mark.slow
 def test_candidates() -> None:
     """A few dozen for each kernel, each once, the default first and deterministic; all of them go through JSON."""
     for kernel in kernels_of(compilation_of("rgat", 64, 4)):

@@ -51,6 +51,7 @@ def test_right_kernels_pass() -> None:
     assert found.kernels > 4
 
 
+@pytest.mark.slow
 def test_a_crash_is_a_verdict_that_names_the_kernel(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Whatever lies beside the user's script, and whatever becomes of its warnings."""
     monkeypatch.setenv("PYTHONWARNINGS", "error")

@@ -95,7 +95,8 @@ PASSES = ("-aggregate_first,compact_materialization", "aggregate_first,-compact_
 
 
 @pytest.mark.parametrize("passes", [PASSES[0], pytest.param(PASSES[1], marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", [n if n == "rgat 4" else pytest.param(n, marks=pytest.mark.slow) for n in LAYERS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAYERS)
 def test_layers(name: str, passes: str, launched: dict[str, int]) -> None:
     """Hubs that edges lead to and hubs that they leave from, which the backward pass sums over."""
     torch.manual_seed(0)
