@@ -32,9 +32,7 @@ TESTS = (
     "test/nn/models/test_basic_gnn.py",
 )
 
-REFUSED: dict[str, str] = {
-    "test_my_conv_out_of_bounds": "ids out of range are an error with other words than PyG's",
-}
+REFUSED: dict[str, str] = {}
 """Tests of features that are refused, by a pattern of their names, with the reason; ``docs/pyg.md`` shows them."""
 
 Report = dict[str, Any]
