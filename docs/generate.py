@@ -228,7 +228,7 @@ def pyg_refused() -> str:
         from pyg_suite import REFUSED
 
     if not REFUSED:
-        return "All tests that pass without Columba pass with it.\n"
+        return "No test is known that passes without Columba and fails with it.\n"
     rows = ["| tests that fail with Columba | because |", "|---|---|"]
     return "\n".join([*rows, *(f"| `{pattern}` | {why} |" for pattern, why in REFUSED.items())]) + "\n"
 
