@@ -8,6 +8,7 @@ PyTorch runs of it is run, and so recorded by whoever records, and each program 
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -222,17 +223,29 @@ class _Call:
         return n
 
     def check_fixed(self) -> None:
-        """Where the trace depends on numbers of rows, symbolic ones become fixed."""
+        """Where the trace depends on numbers of rows, symbolic ones become fixed, or are held to what they were found to be."""
         for of, n in self.trace.fixed.items():
-            if isinstance(of, (Extent, Scalar)):
-                now = self.size(RowCount(n, of, None))
-            elif isinstance(of, Record):
-                known = self.rows.get(of)
-                now = self.values[of].shape[0] if of in self.values else n if known is None else self.count(*known)
-            else:
-                now = self.count(of.graph, of.space)
+            now = self.rows_of(of, n)
             if now != n:
                 raise NotFlat(f"it was traced for {n} rows, and has {now}")
+        for of in self.trace.positive:
+            torch._check(self.rows_of(of, 1) > 0)
+        for pairs, holds in ((self.trace.same, operator.eq), (self.trace.less, operator.lt)):
+            for pair in pairs:
+                first, second = (self.rows_of(of, -1) for of in pair)
+                if not any(
+                    isinstance(n, int) and n < 0 for n in (first, second)
+                ):  # of what is computed inside nobody says it
+                    torch._check(holds(first, second))
+
+    def rows_of(self, of: Any, otherwise: int) -> Any:
+        """How many rows something has, which may be symbolic; ``otherwise``, where nobody says it."""
+        if isinstance(of, (Extent, Scalar, tuple)):
+            return self.size(RowCount(otherwise, of, None))
+        if isinstance(of, Record):
+            known = self.rows.get(of)
+            return self.values[of].shape[0] if of in self.values else otherwise if known is None else self.count(*known)
+        return self.count(of.graph, of.space)
 
     # -------------------------------------------------------------------------------------------- values
 

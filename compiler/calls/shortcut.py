@@ -196,8 +196,6 @@ class Writer:
         try:
             return f"{self.constant(weakref.ref(value))}()"
         except TypeError:  # of a class whose objects cannot be referred to weakly
-            if isinstance(value, (staticmethod, classmethod, property)):  # which hold a function of a class
-                return self.constant(value)
             raise LongWay from None
 
     def unchanged(self, expression: str, value: Any, seen: Any) -> str:

@@ -134,7 +134,7 @@ def _write(recorder: Recorder, buffer: Tensor, value: Any) -> None:
 
 
 def trace_add(recorder: Recorder, input: Tensor, other: Any, *, alpha: Any = 1) -> Tensor:
-    """``buffer.add_(number)``, as batch norm counts its calls; everything else is not done in place."""
+    """``buffer.add_(number)``, as batch norm counts its calls; of what the function has computed, see :mod:`columba.frontend.in_place`."""
     if isinstance(input, SymbolicTensor):
         return change(recorder, Tensor.add_, "add_", (input, other), {"alpha": alpha} if alpha != 1 else {})
     source = recorder.sources.get(id(input))

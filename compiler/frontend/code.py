@@ -8,6 +8,7 @@ import importlib.util
 import re
 import sys
 import sysconfig
+import tempfile
 import types
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,7 @@ _ACCOUNTS = {
 }
 _GENERATED = ("<frozen ", "<columba ", "<__array_function__ ", "<torch")
 
-_MESSAGE_PASSING = re.compile(r"[/\\\\][\w.]+_(propagate|edge_updater)_\w+\.py$")
+_MESSAGE_PASSING = re.compile(re.escape(tempfile.gettempdir()) + r".*[/\\\\][\w.]+_(propagate|edge_updater)_\w+\.py$")
 """Files that PyG writes for classes of layers, programs' own among them: how arguments go to ``message``, ``aggregate`` and ``update``."""
 
 

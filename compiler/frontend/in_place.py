@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, in_place
+from columba.frontend.structure import RANDOM
 from columba.frontend.views import viewed
 
 
@@ -52,10 +53,10 @@ def _new_value(
         return set_items(*args)
     plain = getattr(Tensor, name[:-1], None)
     if name == "copy_":
-        return torch.zeros_like(target) + args[1]
+        return torch.where(torch.zeros_like(target) == 0, args[1], target)  # a sum would lose the sign of 0
     if name in ("zero_", "fill_"):
         return torch.full_like(target, args[1] if len(args) > 1 else 0)
-    if plain is None or name.startswith("__"):
+    if not callable(plain) or name.startswith("__") or name[:-1] in RANDOM:  # which draw from something else
         raise in_place(name)
     return plain(*args, **kwargs)
 

@@ -202,7 +202,6 @@ class Raising:
 
     Args:
         recorder: of the function that has run.
-        canonical: of records of structure, the one that computes the same.
     """
 
     def __init__(self, recorder: Recorder) -> None:

@@ -26,7 +26,7 @@ CREATION = {"arange", "eye", "full", "ones", "tensor", "zeros"}
 _NEW: dict[str, Callable[..., Tensor]] = {"new_zeros": torch.zeros, "new_ones": torch.ones, "new_full": torch.full}
 """Methods that ask a tensor for nothing but its dtype and its device."""
 
-_RANDOM = {
+RANDOM = {
     "bernoulli", "dropout", "multinomial", "normal", "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like",
     "randperm", "feature_dropout", "alpha_dropout",
 }  # fmt: skip
@@ -104,7 +104,7 @@ class Structure:
 
     def call(self, recorder: Any, function: Callable[..., Any], name: str, args: Any, kwargs: Any) -> Call | None:
         """The call, if it is one on structure alone."""
-        if name in _RANDOM:
+        if name in RANDOM:
             return None
         operands = _records((args, kwargs))
         if name == "zeros_like" and len(args) == 1 and operands[0] not in self.values and operands[0].meta.dim():

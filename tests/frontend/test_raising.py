@@ -258,6 +258,28 @@ def test_changes_of_computed_tensors() -> None:
         assert_same(columba.compile(changed, backend=backend), changed, (g, leaf(3, 2), leaf(2, seed=1)))
 
 
+def test_what_has_no_form_that_gives_a_new_tensor() -> None:
+    g = columba.Graph(torch.tensor([[0, 1, 2], [1, 1, 0]]))
+    for change in (lambda h: h.bernoulli_(0.5), lambda h: h.requires_grad_(), lambda h: h.uniform_()):
+
+        @columba.compile(backend="torch")
+        def function(g: columba.Graph, x: Tensor, change: Any = change) -> Tensor:
+            return change(g.edges.sum(g.edges.src(x)))
+
+        with pytest.raises(columba.TraceError, match="in place"):
+            function(g, leaf(3, 2))
+
+    def copied(g: columba.Graph, x: Tensor) -> Tensor:
+        h = g.edges.sum(g.edges.src(x))
+        h.copy_(x)
+        return h
+
+    x = torch.tensor([[-0.0, 0.0], [1.0, -2.0], [float("inf"), -3.0]], dtype=torch.float64, requires_grad=True)
+    found = columba.compile(copied, backend="torch")
+    assert_same(found, copied, (g, x))
+    assert torch.equal(found(g, x).signbit(), x.signbit())
+
+
 def test_views_of_what_is_changed() -> None:
     g = columba.Graph(torch.tensor([[0, 1, 2], [1, 1, 0]]))
 
