@@ -22,7 +22,7 @@ from torch import nn
 from columba.calls.module_call import call_with
 from columba.calls.options import Options
 from columba.calls.recognize import Recognizer
-from columba.frontend import Attempt, hooks
+from columba.frontend import Attempt, hooks, pyg
 from columba.frontend.code import disables
 from columba.runtime.graphs.graph import Graph, substituting
 from columba.runtime.logs import logger
@@ -41,11 +41,13 @@ class Break:
         name: its path from the model, as in ``named_modules``; the model itself is ``""``.
         kind: its class.
         reason: what is outside of the language: ``file:line: why``.
+        is_layer: whether it is one of PyG's layers.
     """
 
     name: str
     kind: str
     reason: str
+    is_layer: bool = False
 
     def __str__(self) -> str:
         return f"{called(self.name, self.kind)}: {self.reason}"
@@ -118,6 +120,7 @@ class _Met:
     kind: str
     failure: Failure | None = None
     reaches_graph: bool = True
+    is_layer: bool = False
 
 
 @dataclass(eq=False)
@@ -179,6 +182,8 @@ class Regions:
         """
         if failure.lacks_graph:  # nothing within has anything to gain
             self.met.pop(id(owner), None)
+            if self.collects and pyg.is_graph_layer(owner):  # but people ask for it
+                self.met[id(owner)] = _Met(name, failure, is_layer=True)
             with hooks.taking(None):
                 yield
             return
@@ -195,7 +200,7 @@ class Regions:
         if not self.collects:
             yield
             return
-        self.met[id(owner)] = met = _Met(name, failure, failure.met_graph)
+        self.met[id(owner)] = met = _Met(name, failure, failure.met_graph, pyg.is_graph_layer(owner))
         self.running.append(met)
         if met.reaches_graph:
             self._reach_graph()
@@ -206,11 +211,11 @@ class Regions:
             self.running.pop()
 
     def breaks(self, root: Any) -> list[Break]:
-        """The modules that reach a graph, and run in Python."""
+        """The modules that reach a graph, or are layers of PyG's, and run in Python."""
         return [
-            Break(name, met.kind, met.failure.reason)
+            Break(name, met.kind, met.failure.reason, met.is_layer)
             for name, met in self._named(root)
-            if met.failure is not None and met.reaches_graph
+            if met.failure is not None and (met.reaches_graph or met.is_layer)
         ]
 
     def names(self, root: Any) -> list[tuple[str, str]]:

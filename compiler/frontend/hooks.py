@@ -282,6 +282,15 @@ def call_module(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
             with _hooks_noted(self):
                 return _original(self, *args, **kwargs)
         return _original(self, *args, **kwargs) if _state.take is None else _state.take(self, args, kwargs)
+    call = recorder.modules.begin(self, pyg.is_graph_layer(self), len(recorder.records))
+    try:
+        return _call_traced(recorder, self, args, kwargs)
+    finally:
+        recorder.modules.finish(call, len(recorder.records))
+
+
+def _call_traced(recorder: Recorder, self: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """Calls a module while a function is traced."""
     forward = pyg.forward_of(self)
     if not any(_registered(self, name) for name in FORWARD) and (forward is None or not _has_backward_hooks(self)):
         return _original(self, *args, **kwargs) if forward is None else forward(*args, **kwargs)

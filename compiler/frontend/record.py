@@ -19,6 +19,7 @@ from columba.frontend.counts import Extent, RowCount
 from columba.frontend.decompositions import DECOMPOSITIONS
 from columba.frontend.effects import check_no_legacy_hooks, needs_values, without_gradient
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
+from columba.frontend.layers import ModuleCalls
 from columba.frontend.metadata import infer
 from columba.frontend.recorded import Record as Record
 from columba.frontend.recorded import Symbol
@@ -123,6 +124,7 @@ class Recorder:
     casts: dict[tuple[Record, torch.dtype], Record] = field(default_factory=dict)
     hook_guards: list[Any] = field(default_factory=list)
     structure: Structure = field(default_factory=Structure)
+    modules: ModuleCalls = field(default_factory=ModuleCalls)
     stale: dict[Record, str] = field(default_factory=dict)
     positive: set[Any] = field(default_factory=set)
     between: set[Record] = field(default_factory=set)
@@ -144,6 +146,7 @@ class Recorder:
         self.casts.clear()
         self.symbols.clear()
         self.structure.clear()
+        self.modules = ModuleCalls()
         self.diagnose = lambda record: None
 
     def number(self, graph: Any) -> int:

@@ -18,11 +18,12 @@ from columba.frontend.failed import keep_attempt
 from columba.frontend.guards import Guards, TensorGuard, environment
 from columba.frontend.in_place import change
 from columba.frontend.infer import JOINS, infer, row_carriers
+from columba.frontend.layers import traced_layers
 from columba.frontend.observe import Observer
 from columba.frontend.parts import cut
 from columba.frontend.preparation import seen
 from columba.frontend.prepare import raise_indices
-from columba.frontend.pyg import numbers
+from columba.frontend.pyg import is_graph_layer, numbers
 from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, is_tracing
 from columba.frontend.rules import RULES
 from columba.frontend.snapshot import Same, TooLarge, snapshot
@@ -106,7 +107,10 @@ def _traced(
         ) from e
     modes = environment()
     try:
+        call = None if owner is None else recorder.modules.begin(owner, is_graph_layer(owner), 0)
         output = _run(recorder, observer, fn, args, kwargs, following)
+        if call is not None:
+            recorder.modules.finish(call, len(recorder.records))
         return _finished(recorder, observer, fn, owner, arguments, modes, output, splits)
     except Exception as e:
         read = Guards(arguments, modes, observer.checks(), tuple(observer.variables.items()), (), ())
@@ -212,6 +216,7 @@ def _finished(
         tuple(recorder.same),
         tuple(recorder.less),
         tuple((record.source, seen(value)) for record, value in recorder.structure.read.items() if record.source),
+        traced_layers(recorder.modules, owner, [part.computed for part in parts], breaks),
     )
     return traced, graphs[parts[0].graph].device.type
 

@@ -15,6 +15,7 @@ from columba.frontend.counts import Extent, RealGraph, RowCount, Rows, Scalar
 from columba.frontend.errors import TraceError
 from columba.frontend.guards import Guards, TensorGuard, found
 from columba.frontend.infer import Spaces, row_carriers
+from columba.frontend.layers import TracedLayer
 from columba.frontend.preparation import Preparation, is_as_seen
 from columba.frontend.record import Record
 from columba.frontend.snapshot import MISSING
@@ -49,6 +50,11 @@ class Part:
     @property
     def program(self) -> Program:
         return self.converted.program
+
+    @property
+    def computed(self) -> frozenset[Record]:
+        """What the program computes."""
+        return self.converted.inner.union(self.converted.results)
 
 
 Step = Part | Record
@@ -92,6 +98,7 @@ class Trace:
         positive: numbers of rows that must not be 0.
         same: those that must be equal; ``less`` those of which the first must be the smaller one.
         read: what Python asked for of the structure, and got.
+        layers: which modules it is made of, and which programs compute them.
     """
 
     steps: tuple[Step, ...]
@@ -114,6 +121,7 @@ class Trace:
     same: tuple[tuple[Any, Any], ...] = ()
     less: tuple[tuple[Any, Any], ...] = ()
     read: tuple[tuple[Source, Any], ...] = ()
+    layers: tuple[TracedLayer, ...] = ()
 
     def __post_init__(self) -> None:
         self.parts = tuple(step for step in self.steps if isinstance(step, Part))

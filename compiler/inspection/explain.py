@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from columba.calls.specialization import Kernels, Specialization
 from columba.calls.specialize import compiled as compiled_as
 from columba.driver import Compilation
 from columba.frontend import Bound
+from columba.frontend.layers import TracedLayer
 from columba.inspection.prediction import predict
 from columba.inspection.resources import reports
 from columba.ir.plan.kernels import HostCall, Kernel
@@ -49,6 +50,35 @@ class Region:
 
 
 @dataclass(frozen=True)
+class Layer:
+    """A layer of a model, or another module without modules of its own, and what runs it.
+
+    Attributes:
+        name: its path from the model, as in ``named_modules``; the model itself is ``""``.
+        kind: its class.
+        runs: ``"compiled"``, ``"partly"`` where PyTorch runs some of it between programs, or ``"PyTorch"``.
+        route: how it was compiled: ``"generic"`` where its own ``forward`` was traced, ``"lowering"`` where the compiler has a form of its
+            own for the class; empty where PyTorch runs it.
+        programs: the numbers of the programs that compute it: positions in :attr:`Explanation.regions`.
+        reasons: why not, or not all of it, was compiled: ``file:line: why``; of a class that has a lowering, also why that was not used.
+    """
+
+    name: str
+    kind: str
+    runs: str
+    route: str
+    programs: tuple[int, ...] = ()
+    reasons: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        numbers = ", ".join(str(n + 1) for n in self.programs)
+        words = [self.runs, self.route, f"program{'s' if len(self.programs) > 1 else ''} {numbers}" if numbers else ""]
+        return f"{called(self.name, self.kind)}: {', '.join(word for word in words if word)}" + "".join(
+            f"\n    {reason}" for reason in self.reasons
+        )
+
+
+@dataclass(frozen=True)
 class Explanation:
     """A compiled model's stages as text.
 
@@ -57,6 +87,7 @@ class Explanation:
         prelude: plain PyTorch operations on weights that run before the kernels, with autograd.
         source: the source of all kernels: Triton where those run, which ``backend="auto"`` leaves to the graph's device, else C++.
         runs: what runs such a call: kernels of which backend, and what is known of them, or PyTorch, and why.
+        layers: what runs each layer of a model, in the order of ``named_modules``.
         precision: the ``fp32_precision`` that ``columba.compile`` was given.
     """
 
@@ -68,6 +99,7 @@ class Explanation:
     graph: Graph
     precision: str | None = None
     runs: str = ""
+    layers: tuple[Layer, ...] = ()
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -121,6 +153,7 @@ class Explanation:
     def __str__(self) -> str:
         host = "\n".join(self.host_calls) or "none"
         sections = [
+            *([("Layers", "\n".join(map(str, self.layers)))] if self.layers else []),
             ("What runs", self.runs),
             ("Level 1: programs", self.level1),
             ("Level 2: plans", self.level2),
@@ -140,12 +173,13 @@ class RegionsExplanation(Explanation):
     :class:`AmbiguousError`.
     """
 
-    def __init__(self, regions: tuple[Region, ...], breaks: tuple[Break, ...]) -> None:
+    def __init__(self, regions: tuple[Region, ...], breaks: tuple[Break, ...], layers: tuple[Layer, ...] = ()) -> None:
         self.__dict__.update(_regions=regions, _breaks=breaks)
         if len(regions) == 1:
             self.__dict__.update(regions[0].explanation.__dict__)
         else:
             self.__dict__.update({name: self._joined(name) for name in ("source", "costs", "runs")})
+        self.__dict__["layers"] = layers
 
     @property
     def regions(self) -> tuple[Region, ...]:
@@ -190,7 +224,8 @@ class RegionsExplanation(Explanation):
     def __str__(self) -> str:
         lines = [f"compiled: {region}" for region in self.regions]
         lines += [f"in Python: {one}" for one in self.breaks]
-        parts = ["=== Regions ===\n" + "\n".join(lines)]
+        parts = ["=== Layers ===\n" + "\n".join(map(str, self.layers))] if self.layers else []
+        parts += ["=== Regions ===\n" + "\n".join(lines)]
         parts += [f"##### {region} #####\n\n{region.explanation}" for region in self.regions]
         return "\n\n".join(parts)
 
@@ -217,7 +252,7 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
         lists them, and the breaks with their reasons.
     """
     compiled, owner = _compiled(target)
-    found: dict[int, tuple[Any, str, list[Explanation]]] = {}
+    found: dict[int, tuple[Any, str, list[Explanation], tuple[TracedLayer, ...]]] = {}
     lacking: dict[int, list[str]] = {}
 
     def seen(module: Any, function: CompiledFunction, specialization: Specialization, bound: Bound) -> None:
@@ -225,7 +260,8 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
             kind = (
                 type(module).__name__ if isinstance(module, nn.Module) else specialization.trace.parts[0].program.name
             )
-            found[id(module)] = module, kind, _explanations(function, specialization, bound)
+            explanations = _explanations(function, specialization, bound)
+            found[id(module)] = module, kind, explanations, specialization.trace.layers
             lacking[id(module)] = [reason for _, reason in specialization.trace.breaks]
 
     call_args = args if owner is None else (owner, *args)
@@ -235,15 +271,33 @@ def explain(target: Any, *args: Any, **kwargs: Any) -> Explanation:
     root = compiled if owner is None else owner
     names = named(root)
     regions: list[Region] = []
-    for i, (_, kind, explanations) in found.items():
+    layers = [_in_python(one) for one in breaks if one.is_layer]
+    for i, (_, kind, explanations, traced) in found.items():
         name = names.get(i, f"<{kind}>")
+        layers += [_layer(one, names.get(i), len(regions)) for one in traced]
         for n, explanation in enumerate(explanations, 1):
             what = kind if len(explanations) == 1 else f"{kind}, program {n} of {len(explanations)}"
             regions.append(Region(name, what, explanation))
         breaks += [Break(name, kind, reason) for reason in lacking[i]]
+    order = {name: n for n, name in enumerate(names.values())}
+    layers.sort(key=lambda layer: order.get(layer.name, len(order)))
     if len(regions) == 1 and not breaks:
-        return regions[0].explanation
-    return RegionsExplanation(tuple(regions), tuple(breaks))
+        return replace(regions[0].explanation, layers=tuple(layers))
+    return RegionsExplanation(tuple(regions), tuple(breaks), tuple(layers))
+
+
+def _layer(traced: TracedLayer, root: str | None, first: int) -> Layer:
+    """What a trace says of a layer; ``root`` is the path of what was traced, and ``first`` the number of its first program."""
+    name = f"<{traced.kind}>" if traced.path is None or root is None else ".".join(p for p in (root, traced.path) if p)
+    runs = "PyTorch" if not traced.parts else "partly" if traced.reasons else "compiled"
+    reasons = traced.reasons + ((f"not lowered: {traced.why}",) if traced.why else ())
+    return Layer(
+        name, traced.kind, runs, traced.route if traced.parts else "", tuple(first + n for n in traced.parts), reasons
+    )
+
+
+def _in_python(one: Break) -> Layer:
+    return Layer(one.name, one.kind, "PyTorch", "", (), (one.reason,))
 
 
 def _explanations(compiled: CompiledFunction, specialization: Specialization, bound: Bound) -> list[Explanation]:

@@ -11,6 +11,7 @@ from torch import nn
 from columba.frontend.errors import TraceError, fail
 from columba.frontend.pyg.cases import NotLowered, check_no_hooks
 from columba.frontend.pyg.registry import Lowering, lowering_of
+from columba.frontend.record import current
 
 
 def lowered(owner: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
@@ -46,10 +47,15 @@ def forward_of(module: nn.Module) -> Callable[..., Any] | None:
 def _either(lowering: Lowering, forward: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(forward)
     def run(conv: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder = current()
+        if recorder is not None:
+            recorder.modules.take(conv, "lowering")
         try:
             return lowering.function(conv, *args, **kwargs)
         except NotLowered as e:
             why = str(e)
+        if recorder is not None:
+            recorder.modules.take(conv, "generic", why)
         try:
             return forward(conv, *args, **kwargs)
         except TraceError as e:

@@ -155,3 +155,8 @@ def is_layer(module: Any) -> bool:
     """Whether a module is one of PyG's message passing."""
     pyg = sys.modules.get("torch_geometric.nn.conv.message_passing")
     return pyg is not None and isinstance(module, pyg.MessagePassing)
+
+
+def is_graph_layer(module: Any) -> bool:
+    """Whether a module is a layer of Columba's or of PyG's, or message passing that somebody has written."""
+    return type(module).__module__.startswith(("columba.nn.", "torch_geometric.nn.conv.")) or is_layer(module)
