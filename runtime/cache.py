@@ -106,7 +106,9 @@ def _keep(name: str, content: bytes) -> None:
         try:
             with cache_folder.opened(cache_dir(), create=True) as folder:
                 cache_folder.write(name, folder, content + _trailer(name, content))
-                _remove_stale(folder)
+                if cache_dir() not in _swept:
+                    _remove_stale(folder)
+                    _swept.add(cache_dir())
             return
         except OSError as e:
             if _is_gone(e) and attempt + 1 < ATTEMPTS:
@@ -129,6 +131,10 @@ def _trailer(name: str, content: bytes) -> bytes:
 
 TRAILER = len(_trailer("", b""))
 """Bytes of the last line of an entry."""
+
+
+_swept: set[Path] = set()
+"""Folders that this process has looked through for what others left: once, since that takes as long as there are entries."""
 
 
 def _remove_stale(folder: int) -> None:

@@ -3,53 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 from torch import nn
 
 from columba.frontend.recorded import Record
+from columba.frontend.snapshot import Same
 
 
-@dataclass(eq=False)
 class ModuleCall:
     """The call of a module while a function is traced.
 
     Attributes:
-        module: which.
+        module: which; it may be gone once the function has run.
+        kind: its class.
         is_layer: whether it is a graph layer, in which modules are a matter of its own.
+        is_leaf: whether it has no modules of its own.
         within: the call that it is part of.
         begin: how many records there were before it, ``end``: and after it.
         route: ``"lowering"`` where something else runs than its own ``forward``, ``"generic"`` where that is traced.
         why: for what reason its lowering does not cover the call.
     """
 
-    module: nn.Module
-    is_layer: bool
-    within: ModuleCall | None
-    begin: int
-    end: int = 0
-    route: str = "generic"
-    why: str = ""
+    def __init__(self, module: nn.Module, is_layer: bool, within: ModuleCall | None, begin: int) -> None:
+        children: dict[str, Any] = object.__getattribute__(module, "__dict__")["_modules"]  # not read by the function
+        self.module, self.kind = Same(module), type(module).__name__
+        self.is_layer, self.is_leaf, self.within = is_layer, not any(children.values()), within
+        self.begin, self.end = begin, begin
+        self.route, self.why = "generic", ""
 
     @property
     def is_shown(self) -> bool:
         """Whether it stands for itself in a list: layers do, and other modules without modules of their own, outside of layers."""
-        if self.is_layer:
-            return True
-        if any(child is not None for child in self.module._modules.values()):
-            return False
+        if self.is_layer or not self.is_leaf:
+            return self.is_layer
         outer = self.within
         while outer is not None and not outer.is_layer:
             outer = outer.within
         return outer is None
 
 
-@dataclass(eq=False)
 class ModuleCalls:
     """Those of one trace, in the order in which they began."""
 
-    calls: list[ModuleCall] = field(default_factory=list)
-    current: ModuleCall | None = None
+    def __init__(self) -> None:
+        self.calls: list[ModuleCall] = []
+        self.current: ModuleCall | None = None
 
     def begin(self, module: nn.Module, is_layer: bool, count: int) -> ModuleCall:
         self.current = call = ModuleCall(module, is_layer, self.current, count)
@@ -63,7 +63,7 @@ class ModuleCalls:
     def take(self, module: nn.Module, route: str, why: str = "") -> None:
         """Notes by which route a module goes whose call has begun."""
         call = self.current
-        if call is not None and call.module is module:
+        if call is not None and call.module.value is module:
             call.route, call.why, call.is_layer = route, why, True
 
 
@@ -106,8 +106,8 @@ def traced_layers(
     numbers = [sorted(record.number for record in part) for part in parts]
     by_module: dict[int, list[ModuleCall]] = {}
     for call in calls.calls:
-        if call.is_shown:
-            by_module.setdefault(id(call.module), []).append(call)
+        if call.is_shown and (module := call.module.value) is not None:
+            by_module.setdefault(id(module), []).append(call)
     found = []
     for i, of_module in by_module.items():
         spans = [(call.begin, call.end) for call in of_module]
@@ -117,8 +117,7 @@ def traced_layers(
         if first.is_layer and not computed:
             reasons = reasons or ("it computes nothing with features of nodes or edges, or nothing of that is used",)
         if computed or reasons:
-            kind = type(first.module).__name__
-            found.append(TracedLayer(paths.get(i), kind, first.route, first.why, computed, reasons))
+            found.append(TracedLayer(paths.get(i), first.kind, first.route, first.why, computed, reasons))
     return tuple(found)
 
 

@@ -403,6 +403,8 @@ class Observer:
 
     def _call(self, frame: types.FrameType) -> None:
         code = frame.f_code
+        if code.co_filename == "<string>" and is_library_module(frame.f_globals.get("__name__")):
+            return  # what dataclasses generates for a library's classes
         if is_library(code.co_filename):
             if code is impure.GET_ENVIRONMENT:
                 self.variable(Environment(frame.f_locals["key"]))

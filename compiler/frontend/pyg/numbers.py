@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import builtins
 import contextlib
+import functools
 import sys
 import threading
 from collections.abc import Iterator
@@ -41,6 +42,12 @@ _users = 0
 _changed: list[dict[str, Any]] = []
 
 
+@functools.lru_cache(maxsize=1)
+def _namespaces(count: int) -> tuple[dict[str, Any], ...]:
+    """Of PyG's modules, as long as there are so many modules: looking through all of them takes longer than many a trace."""
+    return tuple(module.__dict__ for name, module in list(sys.modules.items()) if name.startswith(_PARTS))
+
+
 @contextlib.contextmanager
 def kept() -> Iterator[None]:
     """Within, PyG's ``int`` keeps what stands for a number."""
@@ -48,10 +55,10 @@ def kept() -> Iterator[None]:
     with _lock:
         _users += 1
         if _users == 1 and "torch_geometric" in sys.modules:
-            for name, module in list(sys.modules.items()):
-                if name.startswith(_PARTS) and "int" not in module.__dict__:
-                    module.__dict__["int"] = _Int
-                    _changed.append(module.__dict__)
+            for names in _namespaces(len(sys.modules)):
+                if "int" not in names:
+                    names["int"] = _Int
+                    _changed.append(names)
     try:
         yield
     finally:
