@@ -1,7 +1,6 @@
-"""``F.batch_norm`` and the buffers that it writes: statistics of all rows, and running ones that are stored once a call has succeeded.
+"""``F.batch_norm``, ``F.instance_norm`` of one instance, and their buffers: running statistics are stored once a call has succeeded.
 
-In training a row is normalized by statistics of all rows of its space. Which space that is shows only when the whole function has run, so
-that the mean over rows is an operation of its own, ``_row_mean``, that space inference tells from those of single rows.
+In training a row is normalized by statistics of all rows of its space. Which space that is shows only when the whole function has run.
 """
 
 from __future__ import annotations
@@ -16,14 +15,9 @@ from torch import Tensor
 
 from columba.frontend.errors import fail, location
 from columba.frontend.in_place import change
+from columba.frontend.over_rows import adds_first, transposes
 from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, in_place, meta_tensor
 from columba.frontend.sources import Attribute, Registered
-
-
-def _mean(recorder: Recorder, x: Tensor) -> Tensor:
-    record = recorder.operand(x)
-    meta = meta_tensor(record.meta.shape[1:], record.meta.dtype)
-    return recorder.add(Record("_row_mean", (record,), {}, meta, location(), lambda x: x.mean(0)))
 
 
 def _rows(recorder: Recorder, x: Tensor) -> Tensor:
@@ -64,7 +58,7 @@ def trace_batch_norm(
         wide = x.float() if dtype in (torch.bfloat16, torch.float16) else x
         if training:
             _check_several(recorder, x.record, shape)
-            centred, variance, mean = _moments(recorder, wide, len(shape))
+            centred, variance, mean = _moments(wide, len(shape))
             _store(recorder, wide, shape, (running_mean, running_var), (mean, variance), momentum)
         else:
             if running_mean is None or running_var is None:
@@ -81,6 +75,28 @@ def trace_batch_norm(
         return result.to(dtype) if wide is not x else result
 
 
+def trace_instance_norm(
+    recorder: Recorder,
+    input: Tensor,
+    running_mean: Tensor | None = None,
+    running_var: Tensor | None = None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    use_input_stats: bool = True,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Records what ``F.instance_norm`` computes for ``x.t().unsqueeze(0)``, whose rows are one instance: a batch norm of them."""
+    options = (running_mean, running_var, weight, bias, use_input_stats, momentum, eps)
+    wide = recorder.operand(input)
+    flat = wide.operands[0] if adds_first(wide) else None
+    if flat is None or not transposes(flat):
+        return recorder.record(F.instance_norm, "instance_norm", (input, *options))
+    x = SymbolicTensor(flat.operands[0])
+    with RecordingMode(recorder):
+        return trace_batch_norm(recorder, x, *options).t().unsqueeze(0)
+
+
 def _check_several(recorder: Recorder, x: Record, shape: Sequence[int]) -> None:
     rest = math.prod(shape[2:])
     if shape[0] * rest == 1:
@@ -91,12 +107,11 @@ def _check_several(recorder: Recorder, x: Record, shape: Sequence[int]) -> None:
         recorder.several.append(x)
 
 
-def _moments(recorder: Recorder, x: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
+def _moments(x: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor]:
     """What is left without the mean, the biased variance, and the mean."""
 
     def mean_of(x: Tensor) -> Tensor:
-        mean = _mean(recorder, x)
-        return mean.mean(tuple(range(1, rank - 1))) if rank > 2 else mean
+        return x.mean((0, *range(2, rank)))
 
     mean = mean_of(x)
     centred = x - _by_channel(mean, rank)
@@ -153,5 +168,9 @@ def store(writes: Sequence[tuple[Record, Record]], values: dict[Record, Any]) ->
             values[target].copy_(values[value])
 
 
-OPERATIONS: dict[Any, Callable[..., Any]] = {F.batch_norm: trace_batch_norm, Tensor.add_: trace_add}
+OPERATIONS: dict[Any, Callable[..., Any]] = {
+    F.batch_norm: trace_batch_norm,
+    F.instance_norm: trace_instance_norm,
+    Tensor.add_: trace_add,
+}
 """Functions of PyTorch that are recorded in ways of their own."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from columba.frontend.counts import RowCount, Rows
 from columba.frontend.errors import TraceError, UnsupportedOperation
+from columba.frontend.over_rows import is_single_row, reduces_rows
 from columba.frontend.record import Record
 from columba.frontend.trees import leaves
 from columba.ir.spaces import TYPE_SPACES, Space
@@ -95,7 +96,7 @@ def _conflict(found: Spaces, records: Sequence[Record], message: str) -> TraceEr
     return TraceError(message)
 
 
-_OWN_ROWS = ("part", "_row_mean", "_row_count")
+_OWN_ROWS = ("part", "_row_count")
 
 
 _COUNTS = {
@@ -129,9 +130,8 @@ def _forward(found: Spaces, record: Record, supposing: bool) -> bool:
             return _set(found, record, record.kwargs["via"].fine, f"at {record.where}")
         case "declare":
             return _set(found, record, record.kwargs["space"], f"declared at {record.where}")
-        case "_row_mean" | "_row_count":
-            (x,) = record.operands
-            return x in found.of and _set(found, record, Space.ONE, f"reduced at {record.where}")
+    if reduces_rows(record) and record.operands[0] in found.of:
+        return _set(found, record, Space.ONE, f"reduced at {record.where}")
     if record.op in EXPANSIONS and (space := _rows_given(found, record)) is not None:
         return record not in found.of and _set(found, record, space, f"expanded at {record.where}")
     operands = [o for o in record.operands if o in found.computed]
@@ -221,6 +221,7 @@ def row_operands(found: Spaces, record: Record) -> list[Record]:
     rank, rows = max(o.meta.dim() for o in operands), record.meta.shape[0]
     same = [o for o in plain if o.meta.dim() == rank and o.meta.shape[0] == rows]
     if rows == 1:
+        same = [o for o in same if not is_single_row(o)]
         found.ones.update(same)
     return same
 
@@ -246,6 +247,10 @@ def row_carriers(record: Record) -> list[Record]:
             return list(operands)
         case "embedding" | "one_hot" | "cumsum" | "cumprod" | "sort" | "argsort" | "flip":
             return [operands[0]]
+        case "lstm" | "gru" | "rnn_tanh" | "rnn_relu":
+            return [operands[0]] if args[-1] is True and operands[0].meta.dim() == 3 else []  # batch_first
+        case "part" if operands[0].op in ("lstm", "gru", "rnn_tanh", "rnn_relu") and args[1]:
+            return []  # the last states
     return row_operands(Spaces(), record)
 
 

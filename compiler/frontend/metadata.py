@@ -163,12 +163,20 @@ def _extremum(input: Any, dim: Any = (), keepdim: bool = False) -> Meta | None:
 @_rule("norm")
 def _norm(input: Any, p: Any = "fro", dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Meta | None:
     """The meta device refuses the norm p = inf of tensors without rows."""
-    return _reduction(input, dim, keepdim, dtype=dtype) if 0 not in input.shape[1:] and dim is not None else None
+    known = 0 not in input.shape if dim is None else 0 not in input.shape[1:]
+    return _reduction(input, dim, keepdim, dtype=dtype) if known else None
 
 
 @_rule("linalg_vector_norm")
 def _vector_norm(x: Any, ord: Any = 2, dim: Any = None, keepdim: bool = False, *, dtype: Any = None) -> Meta | None:
     return _norm(x, ord, dim, keepdim, dtype=dtype)
+
+
+@_rule("var", "std")
+def _var(
+    input: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None
+) -> Meta | None:
+    return _reduction(input, None if isinstance(dim, bool) else dim, keepdim)
 
 
 @_rule("softmax", "log_softmax")

@@ -21,6 +21,7 @@ from columba.frontend.effects import check_no_legacy_hooks, needs_values, withou
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
 from columba.frontend.layers import ModuleCalls
 from columba.frontend.metadata import infer
+from columba.frontend.over_rows import needs_rows, undone
 from columba.frontend.recorded import Record as Record
 from columba.frontend.recorded import Symbol
 from columba.frontend.recorded import meta_tensor as meta_tensor
@@ -334,6 +335,9 @@ class Recorder:
         sizes: list[int] = list(record.meta.shape)
         if sizes:
             sizes[0] = RowCount(sizes[0], record, self)
+        for place, given in enumerate(self.structure.sizes_given(record)[1:], 1):
+            if isinstance(given, RowCount):
+                sizes[place] = given
         if len(sizes) == 2 and record in self.structure.values:  # edges side by side, or integers that are features
             sizes[1] = RowCount(sizes[1], Extent(record, 1), self)
         if name != "size":
@@ -379,6 +383,10 @@ class Recorder:
         where = location()
         if isinstance(meta, Tensor):
             record = Record(name, args, kwargs, meta, where, func)
+            if call is None and (same := undone(record)) is not None:
+                record = Record("expand_as", (same, same), {}, meta, where, Tensor.expand_as)
+            if needs_rows(record):
+                self.positive.add(record.operands[0])
             if call is not None:
                 self.structure.values[record], self.structure.calls[record] = value, call
             return self.add(record)
@@ -396,6 +404,10 @@ class Recorder:
             if isinstance(operand, Record):
                 self._fix_shape(operand)
         return meta
+
+    def record(self, func: Any, name: str, args: tuple[Any, ...]) -> Any:
+        """What a call gives that is written down as it is."""
+        return self._record(func, name, args, {})
 
     def _chosen(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
         """An index with the rows that a mask of structure chooses by their numbers: how many they are is then known."""

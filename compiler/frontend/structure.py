@@ -124,6 +124,14 @@ class Structure:
         self.depends_on_data |= name in _SIZES_FROM_DATA or (name == "__getitem__" and _masks(args[1]))
         return Call(function, args, kwargs)
 
+    def sizes_given(self, record: Record) -> tuple[Any, ...]:
+        """The sizes that a tensor of numbers alone was made with, among them numbers of rows; of others none."""
+        call = self.calls.get(record)
+        if call is None or call.function not in (torch.zeros, torch.ones):
+            return ()
+        sizes = call.args[0] if len(call.args) == 1 else call.args
+        return tuple(sizes) if isinstance(sizes, (tuple, list)) else (sizes,)
+
     def run(self, call: Call) -> Any:
         """What it gives at the traced call."""
 

@@ -9,6 +9,7 @@ from typing import Any
 from columba.frontend.errors import TraceError, UnsupportedOperation
 from columba.frontend.infer import Spaces
 from columba.frontend.operands import Operand
+from columba.frontend.over_rows import reduces_rows
 from columba.frontend.record import Record
 from columba.frontend.rules import INSTEAD, RULES, Call
 from columba.frontend.trees import mapped
@@ -78,7 +79,7 @@ def _is_boundary(found: Spaces, record: Record, given: Container[Record]) -> boo
 
 def _reduces(found: Spaces, record: Record) -> bool:
     """Whether a record combines rows."""
-    if record.op in ("_row_mean", "_row_count"):
+    if record.graph is None and reduces_rows(record):
         return found.of.get(record.operands[0], Space.ONE) is not Space.ONE
     return record.op == "reduce"
 
@@ -96,6 +97,7 @@ def _compiled(records: Sequence[Record], found: Spaces, given: Container[Record]
         plain_after = found.of[record] is Space.ONE and not _reduces(found, record)
         if not plain_after or any(u in compiled for u in users.get(record, ())):
             compiled.add(record)
+    compiled.update(r for r in records if r.op == "part" and r.operands[0] in compiled)  # nobody else has the whole
     return compiled
 
 

@@ -216,7 +216,7 @@ REFUSED = {
     "roll rows": (lambda x: x.roll(1, 0), "roll over dimension 0 mixes the rows"),
     "roll": (lambda x: torch.roll(x, 1), "roll without dims mixes the rows"),
     "prod": (lambda x: x * x.prod(), "prod over all dimensions mixes the rows"),
-    "any": (lambda x: torch.where((x > 0).any(), x, 0.0), "any over all dimensions mixes the rows"),
+    "max of rows": (lambda x: x * x.max(0).values, "max over dimension 0 mixes the rows"),
     "glu": (lambda x: F.glu(x, 0), "glu over dimension 0 mixes the rows"),
     "round": (lambda x: torch.round(x, decimals=2), r"decimals are not 0; write torch\.round"),
     "fmod": (lambda x: torch.fmod(x, 2.0), r"'fmod' is not supported.*torch\.trunc for fmod"),

@@ -324,7 +324,7 @@ def _item(g: columba.Graph, h: Tensor) -> Tensor:
 
 def _mixes(g: columba.Graph, h: Tensor) -> Tensor:
     m = g.edges.sum(g.edges.src(h))
-    return m - m.mean(0)
+    return m - m.max(0).values
 
 
 def _instance_norm(g: columba.Graph, h: Tensor) -> Tensor:

@@ -361,9 +361,9 @@ class Model:
 MODELS = {
     "GGNN": Model(GatedGraph, gated_batch),
     "link prediction": Model(LinkPrediction, link_batch, 3, ("cat with a plain tensor mixes the rows",)),
-    "HAN": Model(HAN, han_batch, 2, ("mean over dimension 0 mixes the rows",)),
+    "HAN": Model(HAN, han_batch, 2),
     "sampled RGAT": Model(Sampled, sampled_batch, 2),
-    "LightGCN": Model(LightGCN, light_batch, 3, ("mean over all dimensions mixes the rows",) * 2),
+    "LightGCN": Model(LightGCN, light_batch, 3),
     "hypergraph": Model(Hypergraph, hypergraph_batch, 4),
     "DAGNN": Model(DAGNN, dagnn_batch),
     "mesh": Model(Mesh, mesh_batch),

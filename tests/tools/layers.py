@@ -49,7 +49,7 @@ class DecoratedLayer(Layer):
 
 
 class Model(nn.Module):
-    """Two layers, and PyTorch's own between them: as a whole one program, or two regions where ``is_broken``."""
+    """Two layers, and norms between them: as a whole one program, or two regions where ``is_broken``."""
 
     def __init__(self, is_broken: bool = False) -> None:
         super().__init__()
@@ -60,6 +60,7 @@ class Model(nn.Module):
 
     def forward(self, g: columba.Graph, h: Tensor) -> Tensor:
         h = self.norm(self.first(h, g))
+        h = h - h.mean(0) * h.std()
         if self.is_broken:
             h = h.cumsum(0)
         return self.second(h.relu(), g)

@@ -1,4 +1,4 @@
-"""Reductions and normalizations over feature dimensions."""
+"""Reductions and normalizations over feature dimensions; reductions over all rows, alone or with them, are one of the graph."""
 
 from __future__ import annotations
 
@@ -9,30 +9,72 @@ from typing import Any
 from columba.frontend.operands import Operand, aligned, cast_to, feature_axis, mixes, on_weights, pointwise
 from columba.frontend.rules.registry import Call, rule
 from columba.ir.program import build as b
-from columba.ir.program.ops import Value
+from columba.ir.program.ops import Degree, Reduce, Value
+from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType
 
 Dims = int | Sequence[int] | None
 
+ROWS = -1
+"""Stands among feature axes for the rows."""
 
-def axes_of(call: Call, x: Operand, dim: Dims) -> tuple[int, ...]:
-    """The feature axes that ``dim`` names."""
+
+def axes_of(call: Call, x: Operand, dim: Dims, *, rows: bool = False) -> tuple[int, ...]:
+    """The feature axes that ``dim`` names, and :data:`ROWS` for dimension 0 of what has rows, where these may be combined."""
     if dim is None or (not isinstance(dim, int) and not len(dim)):
-        if x.has_rows:
+        if x.has_rows and not rows:
             raise mixes(f"{call.name} over all dimensions", x, call.where)
-        return tuple(range(len(x.value.shape)))
+        return tuple(range(ROWS if x.has_rows else 0, len(x.value.shape)))
     dims = (dim,) if isinstance(dim, int) else dim
-    return tuple(sorted({feature_axis(x, d, call.name, call.where) for d in dims}))
+
+    def axis(d: int) -> int:
+        first = rows and x.has_rows and d in (0, -x.rank)
+        return ROWS if first else feature_axis(x, d, call.name, call.where)
+
+    return tuple(sorted({axis(d) for d in dims}))
 
 
 def reduced(x: Value, op: str, axes: Sequence[int], *, keepdim: bool) -> Value:
-    return on_weights(lambda v: b.feature_reduce(v, op, axes, keepdims=keepdim), x)
+    """The reduction over axes. Over rows the result is plain: with ``keepdim`` its first dimension is what is left of them."""
+    if ROWS not in axes:
+        return on_weights(lambda v: b.feature_reduce(v, op, axes, keepdims=keepdim), x)
+    row = b.feature_reduce(x, op, [a for a in axes if a != ROWS], keepdims=keepdim)
+    total = Reduce(row, _to_one(x), op)
+    return b.reshape(total, (1, *total.shape)) if keepdim else total
+
+
+def _to_one(x: Value) -> IndexMap:
+    return IndexMap("one", x.space, Space.ONE)
+
+
+def beside(value: Value, x: Value) -> Value:
+    """What a reduction of ``x`` that kept its dimensions is beside each row of ``x``."""
+    if value.space is x.space:
+        return value
+    return b.to_space(b.reshape(value, value.shape[1:]), x.space)
+
+
+def count_over(x: Value, axes: Sequence[int], less: float = 0) -> Value:
+    """How many elements are reduced, less a number, and no fewer than 0: of rows as many as there are in each call."""
+    features = math.prod(x.shape[a] for a in axes if a != ROWS)
+    if ROWS not in axes:
+        return b.constant_like(x, max(features - less, 0))
+    count: Value = Degree(_to_one(x), x.dtype)
+    if features != 1:
+        count = b.pointwise("mul", count, float(features))
+    return b.pointwise("maximum", b.pointwise("sub", count, float(less)), 0.0) if less else count
 
 
 def mean_over(x: Value, axes: Sequence[int], *, keepdim: bool) -> Value:
     total = reduced(x, "sum", axes, keepdim=keepdim)
-    count = math.prod(x.shape[a] for a in axes)
-    return pointwise("div", (total, b.constant_like(total, count)))
+    return pointwise("div", (total, count_over(x, axes)))
+
+
+def exactly(x: Value, axes: Sequence[int], dtype: DType) -> Value:
+    """What is summed up: over rows, of which there may be any number, in a wider dtype than that of the result."""
+    if ROWS not in axes:
+        return cast_to(x, dtype)
+    return b.cast(x, DType.F32 if dtype.is_half else DType.F64)
 
 
 def _operand(call: Call, x: Any) -> Operand:
@@ -45,8 +87,13 @@ def _sum(
     call: Call, input: Any, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, axis: Dims = None
 ) -> Value:
     x = _operand(call, input)
-    axes = axes_of(call, x, dim if axis is None else axis)
-    return reduced(cast_to(x.value, call.dtype), "sum", axes, keepdim=keepdim)
+    axes = axes_of(call, x, dim if axis is None else axis, rows=_is_exact_in_64_bits(x))
+    return b.cast(reduced(exactly(x.value, axes, call.dtype), "sum", axes, keepdim=keepdim), call.dtype)
+
+
+def _is_exact_in_64_bits(x: Operand) -> bool:
+    """Whether sums of as many elements as there can be are those of floating point numbers of 64 bits."""
+    return x.value.dtype.is_float or x.value.dtype in (DType.BOOL, DType.I32)
 
 
 @rule("mean")
@@ -54,13 +101,14 @@ def _mean(
     call: Call, input: Any, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None, axis: Dims = None
 ) -> Value:
     x = _operand(call, input)
-    return mean_over(cast_to(x.value, call.dtype), axes_of(call, x, dim if axis is None else axis), keepdim=keepdim)
+    axes = axes_of(call, x, dim if axis is None else axis, rows=True)
+    return b.cast(mean_over(exactly(x.value, axes, call.dtype), axes, keepdim=keepdim), call.dtype)
 
 
 @rule("amax", "amin")
 def _extremum(call: Call, input: Any, dim: Dims = None, keepdim: bool = False) -> Value:
     x = _operand(call, input)
-    return reduced(x.value, call.name[1:], axes_of(call, x, dim), keepdim=keepdim)
+    return reduced(x.value, call.name[1:], axes_of(call, x, dim, rows=x.value.dtype.is_float), keepdim=keepdim)
 
 
 def places_along(x: Value, axis: int) -> Value:
@@ -97,7 +145,9 @@ def _max(call: Call, input: Any, dim: Any = None, keepdim: bool = False) -> Valu
         first, second = (cast_to(v, call.dtype) for v in aligned([_operand(call, input), dim], call.where, call.name))
         return pointwise(f"{call.name}imum", (first, second))
     x = _operand(call, input)
-    axes = axes_of(call, x, dim)
+    axes = axes_of(call, x, dim, rows=dim is None and x.value.dtype.is_float)
+    if ROWS in axes:
+        return _extremum_of_all(x.value, call.name, axes)
     if dim is None:
         return reduced(x.value, call.name, axes, keepdim=keepdim)
     return [
@@ -106,27 +156,42 @@ def _max(call: Call, input: Any, dim: Any = None, keepdim: bool = False) -> Valu
     ]
 
 
+def _extremum_of_all(x: Value, op: str, axes: Sequence[int]) -> Value:
+    """NaN where there is one: those that are then share the gradient, as in torch, unlike ``amax``."""
+    unknown = pointwise("ne", (x, x))
+    known = pointwise("where", (unknown, b.constant_like(x, -math.inf if op == "max" else math.inf), x))
+    unknowns = pointwise("where", (unknown, x, b.constant_like(x, 0.0)))
+    wide = DType.F64 if x.dtype is DType.F64 else DType.F32
+    count = b.cast(reduced(b.cast(unknown, wide), "sum", axes, keepdim=False), x.dtype)
+    share = pointwise("div", (reduced(unknowns, "sum", axes, keepdim=False), b.pointwise("maximum", count, 1.0)))
+    return pointwise("where", (b.pointwise("gt", count, 0.0), share, reduced(known, op, axes, keepdim=False)))
+
+
 def moments(x: Value, axes: Sequence[int]) -> tuple[Value, Value]:
     """The mean, and what is left without it; reduced axes stay with size 1."""
     mean = mean_over(x, axes, keepdim=True)
-    return mean, pointwise("sub", (x, mean))
+    return mean, pointwise("sub", (x, beside(mean, x)))
 
 
-@rule("var", "std")
+@rule("var", "std", "var_mean", "std_mean")
 def _var(
     call: Call, input: Any, dim: Any = None, unbiased: bool = True, keepdim: bool = False, *, correction: Any = None
-) -> Value:
+) -> Value | list[Value]:
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
     x = _operand(call, input)
-    axes = axes_of(call, x, dim)
-    wide = (
-        cast_to(x.value, DType.F64) if x.value.dtype is DType.F32 else x.value
-    )  # as in torch: squares of tiny rows do not vanish
-    _, centred = moments(wide, axes)
+    axes = axes_of(call, x, dim, rows=True)
+    dtype = x.value.dtype
+    # As in torch: squares of tiny rows do not vanish.
+    wide = cast_to(x.value, DType.F64) if dtype is DType.F32 else exactly(x.value, axes, dtype)
+    mean, centred = moments(wide, axes)
     total = reduced(pointwise("square", (centred,)), "sum", axes, keepdim=keepdim)
-    correction = int(unbiased) if correction is None else correction
-    count = max(math.prod(x.value.shape[a] for a in axes) - correction, 0)
-    variance = pointwise("div", (total, b.constant_like(total, count)))
-    return cast_to(_rooted(variance, 0.5) if call.name == "std" else variance, x.value.dtype)
+    less = int(unbiased) if correction is None else correction
+    variance = pointwise("div", (total, count_over(wide, axes, less)))
+    found = cast_to(_rooted(variance, 0.5) if call.name.startswith("std") else variance, dtype)
+    if not call.name.endswith("_mean"):
+        return found
+    return [found, on_weights(lambda v: b.reshape(v, found.shape), cast_to(mean, dtype))]
 
 
 def _rooted(x: Value, exponent: float) -> Value:
@@ -141,7 +206,7 @@ def _rooted(x: Value, exponent: float) -> Value:
 def norm_over(call: Call, x: Value, p: Any, axes: Sequence[int], *, keepdim: bool) -> Value:
     if p is None or p == "fro":
         p = 2
-    if p == 2 and any(x.shape[a] != 1 for a in axes):
+    if p == 2 and any(a == ROWS or x.shape[a] != 1 for a in axes):
         # A product, not a square: the gradient of that, g (2 x), overflows before it meets a g of 0.
         return _rooted(reduced(pointwise("mul", (x, x)), "sum", axes, keepdim=keepdim), 0.5)
     if not isinstance(p, (int, float)) or math.isnan(p):
@@ -150,7 +215,7 @@ def norm_over(call: Call, x: Value, p: Any, axes: Sequence[int], *, keepdim: boo
         nonzero = pointwise("ne", (x, b.constant_like(x, 0.0)))
         return reduced(cast_to(nonzero, x.dtype), "sum", axes, keepdim=keepdim)
     size = pointwise("abs", (x,))
-    if p == 1 or (p != 0 and all(x.shape[a] == 1 for a in axes)):
+    if p == 1 or (p != 0 and all(a != ROWS and x.shape[a] == 1 for a in axes)):
         return reduced(size, "sum", axes, keepdim=keepdim)
     if math.isinf(p):
         return _extreme_size(size, "max" if p > 0 else "min", axes, keepdim=keepdim)
@@ -169,7 +234,9 @@ def _extreme_size(size: Value, op: str, axes: Sequence[int], *, keepdim: bool) -
     """The norm of order inf or -inf. Where it is NaN it has a gradient of 0, in torch, unlike ``amax``."""
     extreme = reduced(size, op, axes, keepdim=True)
     unknown = pointwise("ne", (extreme, extreme))
-    known = reduced(pointwise("where", (unknown, b.constant_like(size, 0.0), size)), op, axes, keepdim=keepdim)
+    known = reduced(
+        pointwise("where", (beside(unknown, size), b.constant_like(size, 0.0), size)), op, axes, keepdim=keepdim
+    )
     unknown = unknown if keepdim else on_weights(lambda v: b.reshape(v, known.shape), unknown)
     return pointwise("where", (unknown, b.constant_like(known, math.nan), known))
 
@@ -178,16 +245,20 @@ def _extreme_size(size: Value, op: str, axes: Sequence[int], *, keepdim: bool) -
 def _norm(
     call: Call, input: Any, p: Any = "fro", dim: Dims = None, keepdim: bool = False, out: Any = None, dtype: Any = None
 ) -> Value:
+    return _norm_of(call, input, p, dim, keepdim=keepdim)
+
+
+def _norm_of(call: Call, input: Any, p: Any, dim: Dims, *, keepdim: bool) -> Value:
     x = _operand(call, input)
-    return norm_over(call, cast_to(x.value, call.dtype), p, axes_of(call, x, dim), keepdim=keepdim)
+    axes = axes_of(call, x, dim, rows=True)
+    return b.cast(norm_over(call, exactly(x.value, axes, call.dtype), p, axes, keepdim=keepdim), call.dtype)
 
 
 @rule("vector_norm", "linalg_vector_norm")
 def _vector_norm(
     call: Call, x: Any, ord: Any = 2, dim: Dims = None, keepdim: bool = False, *, dtype: Any = None
 ) -> Value:
-    operand = _operand(call, x)
-    return norm_over(call, cast_to(operand.value, call.dtype), ord, axes_of(call, operand, dim), keepdim=keepdim)
+    return _norm_of(call, x, ord, dim, keepdim=keepdim)
 
 
 @rule("normalize")

@@ -10,7 +10,7 @@ from columba.frontend.rules.registry import Call, rule
 from columba.frontend.rules.shapes import sliced
 from columba.ir.pointwise import broadcast_shapes
 from columba.ir.program import build as b
-from columba.ir.program.ops import Degree, Reduce, Value
+from columba.ir.program.ops import Degree, Value
 from columba.ir.spaces import IndexMap, Space
 
 
@@ -65,18 +65,12 @@ def by_channel(x: Value, weight: Any, bias: Any) -> Value:
     return x
 
 
-@rule("_row_mean", "_row_count")
-def _row_mean(call: Call, input: Any) -> Value:
-    """Over all rows: what batch norm is made of."""
+@rule("_row_count")
+def _row_count(call: Call, input: Any) -> Value:
     x = call.value(input)
     if not input.has_rows:
-        count = b.expand(b.constant_like(x, x.shape[0]), ())
-        total = b.feature_sum(x, [0])
-        return b.pointwise("div", total, count) if call.name == "_row_mean" else b.cast(count, call.dtype)
-    via = IndexMap("one", x.space, Space.ONE)
-    if call.name == "_row_count":
-        return Degree(via, call.dtype)
-    return b.pointwise("div", Reduce(x, via, "sum"), b.pointwise("maximum", Degree(via, x.dtype), 1.0))
+        return b.cast(b.constant_like(x, x.shape[0]), call.dtype)
+    return Degree(IndexMap("one", x.space, Space.ONE), call.dtype)
 
 
 @rule("_constant")

@@ -76,11 +76,13 @@ def _topk(
 
 @rule("any", "all")
 def _holds(call: Call, input: Any, dim: Dims = None, keepdim: bool = False) -> Value:
+    """All hold where none does not, of no rows too."""
     x = call.value(input)
-    axes = axes_of(call, input, dim)
-    holds = pointwise("ne", (x, b.constant_like(x, 0.0)))
-    counted = reduced(cast_to(holds, DType.F32), "max" if call.name == "any" else "min", axes, keepdim=keepdim)
-    return pointwise("ne", (counted, b.constant_like(counted, 0.0)))
+    axes = axes_of(call, input, dim, rows=True)
+    sought = "ne" if call.name == "any" else "eq"
+    found = pointwise(sought, (x, b.constant_like(x, 0.0)))
+    counted = reduced(cast_to(found, DType.F32), "max", axes, keepdim=keepdim)
+    return pointwise(sought, (counted, b.constant_like(counted, 0.0)))
 
 
 @rule("prod")

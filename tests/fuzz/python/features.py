@@ -31,6 +31,13 @@ AFFINE = (
     "F.rms_norm({0}, ({n},), {1}) + {2}",
 )
 
+OVER_ROWS = (
+    "{0}.mean(0)", "{0}.sum(0)", "{0}.norm(dim=0)", "{0}.var(0, unbiased=False)", "torch.std_mean({0}, 0, correction=0)[1]",
+)  # fmt: skip
+WHOLE = (
+    "{0} - {0}.mean()", "{0} - {0}.mean(0, keepdim=True)", "{0} / ({0}.std(unbiased=False) + 0.5)", "{0} / ({0}.norm() + 0.5)",
+)  # fmt: skip
+
 
 def _axis(g: Grower, x: Value) -> tuple[int, int]:
     """A feature axis, and the dimension of the tensor that it is."""
@@ -61,6 +68,17 @@ def reduced_all(g: Grower) -> Value | None:
         ("{0}.sum({d})", "{0}.mean({d})", "{0}.amax({d})", "{0}.flatten(1).sum(1)", "torch.logsumexp({0}, {d})")
     )
     return g.emit(template.format(x, d=dims), x.kind.shaped())
+
+
+@rule(0.6)
+def over_rows(g: Grower) -> Value | None:
+    """Of all rows: what is left of them is plain."""
+    x = g.numbers(lambda v: v.kind.space not in ("one", "rel", "ntype"))
+    if x is None:
+        return None
+    if g.rng.random() < 0.5:
+        return g.emit(g.rng.choice(OVER_ROWS).format(x), Kind("one", x.kind.shape))
+    return g.emit(g.rng.choice(WHOLE).format(x), x.kind)
 
 
 @rule(1.5)

@@ -73,6 +73,23 @@ def check(layer: torch.nn.Module, size: int, dtype: torch.dtype, graphs: Sequenc
         assert_same(compiled, eager, [leaf(graph.num_nodes, size, dtype=dtype), graph], list(eager.parameters()))
 
 
+def statistics(g: Graph, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """A norm over all nodes and features, and what is reduced of all nodes and edges."""
+    m = g.edges.sum(g.edges.src(h))
+    m = m - m.mean()
+    message = g.edges.dst(m / (m.std(unbiased=False) + 1e-5)) - g.edges.src(h).amax(0)
+    return g.edges.sum(message), message.mean(0), torch.cat([m.norm(dim=0), m.var(0), m.amax(0)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_statistics_of_all_rows(dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    compiled = columba.compile(statistics, backend="triton")
+    for nodes, edges in ((300, 700), (2, 3)):
+        graph = Graph(torch.randint(nodes, (2, edges), generator=generator), num_nodes=nodes)
+        assert_same(compiled, statistics, [graph, leaf(nodes, 5, dtype=dtype)])
+
+
 @pytest.mark.parametrize("heads", [pytest.param(1, marks=pytest.mark.slow), 3])
 @pytest.mark.parametrize("name", ["rgcn", "rgat", pytest.param("hgt", marks=pytest.mark.slow)])
 def test_layers_on_all_graphs(name: str, heads: int) -> None:
