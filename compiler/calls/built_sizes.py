@@ -31,6 +31,7 @@ class BuiltSizes:
     num_nodes: Any
     num_relations: int | None
     num_node_types: int | None
+    num_graphs: int | None = None
     node_slices: dict[Any, slice] | None = None
 
     def rows(self, space: Space) -> Any:
@@ -41,6 +42,7 @@ class BuiltSizes:
             Space.DST: pair[1],
             Space.REL: self.num_relations,
             Space.NTYPE: self.num_node_types,
+            Space.GRAPH: self.num_graphs,
         }
         return pair[0] if space is Space.NODE else known.get(space)
 
@@ -52,13 +54,13 @@ def built_sizes(trace: Trace, number: int, now: Number) -> BuiltSizes | None:
         return None
     sizes = {name: mapped(now, size) for name, size in source.sizes}
     if "node_types" not in sizes:
-        return BuiltSizes(sizes.get("num_nodes"), sizes.get("num_relations"), sizes.get("num_node_types"))
+        return BuiltSizes(*map(sizes.get, ("num_nodes", "num_relations", "num_node_types", "num_graphs")))
     counts = sizes["num_nodes"]
     starts = list(accumulate(counts, initial=0))
     slices = {
         kind: slice(start, start + n) for kind, start, n in zip(sizes["node_types"], starts[:-1], counts, strict=True)
     }
-    return BuiltSizes(starts[-1], max(len(sizes["relations"]), 1), max(len(counts), 1), slices)
+    return BuiltSizes(starts[-1], max(len(sizes["relations"]), 1), max(len(counts), 1), node_slices=slices)
 
 
 def joined(source: BuiltGraph, tables: Sequence[Tensor], slices: dict[Any, slice]) -> tuple[Tensor, Tensor, Tensor]:

@@ -189,7 +189,7 @@ class _Call:
                         ("num_node_types", known.num_node_types),
                     )
                 sizes = {name: mapped(self.size, size) for name, size in source.sizes}
-                return (*tensors, *(None,) * (3 - len(tensors))), _all_sizes(sizes)
+                return (*tensors, *(None,) * (4 - len(tensors))), _all_sizes(sizes)
         return _tensors_of(self.graphs[number])
 
     def size(self, n: Any) -> Any:
@@ -217,7 +217,12 @@ class _Call:
         nodes = known["num_nodes"]
         if space in (Space.SRC, Space.DST) and isinstance(nodes, tuple):
             return nodes[space is Space.DST]
-        n = {Space.NODE: nodes, Space.REL: known["num_relations"], Space.NTYPE: known["num_node_types"]}.get(space)
+        n = {
+            Space.NODE: nodes,
+            Space.REL: known["num_relations"],
+            Space.NTYPE: known["num_node_types"],
+            Space.GRAPH: known.get("num_graphs"),
+        }.get(space)
         if n is None:
             raise NotFlat(f"the number of rows of space {space} shows only when it runs")
         return n
@@ -296,7 +301,7 @@ class _Call:
 
 
 def _all_sizes(sizes: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple((name, sizes.get(name)) for name in ("num_nodes", "num_relations", "num_node_types"))
+    return tuple((name, sizes.get(name)) for name in ("num_nodes", "num_relations", "num_node_types", "num_graphs"))
 
 
 def _tensors_of(graph: Graph) -> tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]]:

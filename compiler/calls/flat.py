@@ -60,7 +60,7 @@ class Made:
     """A graph that is made of tensors, as :func:`columba.as_graph` does.
 
     Attributes:
-        tensors: ``edge_index``, ``edge_type``, ``node_type``: positions, None, or a pair of them.
+        tensors: ``edge_index``, ``edge_type``, ``node_type``, ``batch``: positions, None, or a pair of them.
         options: sizes: numbers, or, as ``("size", n)``, a number that is passed.
     """
 

@@ -81,7 +81,8 @@ class Portable:
         options = dict(self.graph.sized(sizes))
         nodes = options["num_nodes"]
         known = zip((Space.SRC, Space.DST), nodes, strict=True) if isinstance(nodes, tuple) else [(Space.NODE, nodes)]
-        for space, n in (*known, (Space.REL, options["num_relations"]), (Space.NTYPE, options["num_node_types"])):
+        others = (Space.REL, "num_relations"), (Space.NTYPE, "num_node_types"), (Space.GRAPH, "num_graphs")
+        for space, n in (*known, *((space, options.get(name)) for space, name in others)):
             if n is not None:
                 rows.setdefault(space, n)
         return [self._empty(value.type, rows, tensors[edges].device) for value in self.program.results]

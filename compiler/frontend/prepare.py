@@ -53,8 +53,10 @@ class _Conversion:
         self.structure = recorder.structure
         self.drafts: dict[frozenset[Record], _Draft] = {}
         self.depends: dict[Record, frozenset[Record]] = {}
-        made = [r for _, matrix, types, _ in raising.made for r in (matrix, types) if r is not None]
-        self.indices = {raising.canonical(record) for record in made}
+        self.computed: dict[Record, bool] = {}
+        self.indices = {
+            raising.canonical(record) for _, tensors, _ in raising.made for record in tensors if record is not None
+        }
 
     def run(self, returned: Sequence[Record], others: Sequence[Record]) -> dict[Record, Record]:
         recorder, canonical = self.recorder, self.raising.canonical
@@ -75,10 +77,8 @@ class _Conversion:
             record.__dict__.pop("operands", None)
         needed = dict.fromkeys(o for record in kept for o in record.operands if self._is_computed(o))
         needed.update(dict.fromkeys(canonical(r) for r in others if self._is_computed(r)))
-        for _, matrix, types, sizes in self.raising.made:
-            needed.update(
-                dict.fromkeys(canonical(r) for r in (matrix, types) if r is not None and self._is_computed(r))
-            )
+        for _, tensors, sizes in self.raising.made:
+            needed.update(dict.fromkeys(canonical(r) for r in tensors if r is not None and self._is_computed(r)))
             needed.update(
                 dict.fromkeys(self._counted(n.of for n in leaves(list(sizes.values())) if isinstance(n, RowCount)))
             )
@@ -96,9 +96,14 @@ class _Conversion:
         return copies
 
     def _is_computed(self, record: Record) -> bool:
-        if record not in self.structure.calls:
+        call = self.structure.calls.get(record)
+        if call is None:
             return False
-        return bool(self._leaves(record)) or self.raising.canonical(record) in self.indices
+        if record not in self.computed:
+            is_computed = bool(self._leaves(record)) or self.raising.canonical(record) in self.indices
+            operands = (x for x in leaves((call.args, call.kwargs)) if isinstance(x, Record))
+            self.computed[record] = is_computed or any(map(self._is_computed, operands))
+        return self.computed[record]
 
     def _counted(self, counts: Iterable[Any]) -> list[Record]:
         """The records of structure that counts are of."""
@@ -191,9 +196,9 @@ class _Conversion:
             record.source = Prepared(made[id(draft)], value.number - len(draft.leaves))
             recorder.real[record] = structure.values[record]
         canonical = self.raising.canonical
-        for graph, matrix, types, sizes in self.raising.made:
-            tensors = (canonical(matrix).source, None if types is None else canonical(types).source, None)
-            graph._set(_source=BuiltGraph(tensors, tuple(sorted(sizes.items())), is_implied=True))
+        for graph, tensors, sizes in self.raising.made:
+            sources = tuple(None if r is None else canonical(r).source for r in tensors)
+            graph._set(_source=BuiltGraph(sources, tuple(sorted(sizes.items())), is_implied=True))
         recorder.fixed = {self._canonical_count(of): n for of, n in recorder.fixed.items()}
         recorder.positive = {self._canonical_count(of) for of in recorder.positive}
         for pairs in (recorder.same, recorder.less):
@@ -209,7 +214,7 @@ class _Conversion:
                 record.kwargs = {"device": self._device(), **call.kwargs}
                 record.__dict__.pop("operands", None)
         for number in [n for r in kept for n in _numbers((r.args, r.kwargs))] + [
-            n for _, _, _, sizes in self.raising.made for n in _numbers(list(sizes.values()))
+            n for _, _, sizes in self.raising.made for n in _numbers(list(sizes.values()))
         ]:
             number.of = self._canonical_count(number.of)
         structure.read = {canonical(r): value for r, value in structure.read.items()}

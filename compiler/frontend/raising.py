@@ -3,14 +3,15 @@
 ``x.index_select(0, edge_index[0])`` gives each edge the row of its source, ``out.scatter_add_(0, edge_index[1], message)`` sums the rows of
 each destination's edges: a lift and a reduction, without the words of the language. What a traced function does so is found once it
 has run. Integers that choose rows of the same *edges* (two rows of one ``edge_index``, or what meets row by row) make one graph: what is
-summed by is a destination, ``edge_index[0]`` a source, and a choice among rows of parameters a relation. What does not fit stays PyTorch's.
+summed by is a destination, ``edge_index[0]`` a source, and a choice among rows of parameters a relation. Integers of the nodes of such a
+graph that are the same at both ends of each edge say which graph of a batch each node is of. What does not fit stays PyTorch's.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from columba.frontend.recorded import Record
 from columba.frontend.sources import Attribute, Registered
 from columba.frontend.structure import Call, Structure
 from columba.frontend.symbolic import BuiltGraph, TracedGraph
-from columba.ir.spaces import Space, index_map
+from columba.ir.spaces import IndexMap, Space, index_map
 from columba.runtime.graphs.from_tensors import as_graph
 
 
@@ -197,6 +198,32 @@ def row_of(index: Record) -> RowOf:
     return RowOf(record, None)
 
 
+@dataclass(eq=False)
+class _Plan:
+    """A graph in the making.
+
+    Attributes:
+        src, dst, relation: the integers that are its ends and its relation.
+        by_index: what is moved by them.
+        is_graph: whether anything is gained by it, were it no batch of another one.
+        batch: the integers that are the graph of each of its nodes.
+        of_graphs: what is moved by those after what moves along the graph, in one program with it.
+    """
+
+    src: RowOf
+    dst: RowOf
+    relation: RowOf | None
+    by_index: dict[RowOf, list[Move]]
+    is_graph: bool
+    batch: RowOf | None = None
+    of_graphs: list[Move] = field(default_factory=list)
+
+    def last_before(self, move: Move) -> int:
+        """The number of the last move along the graph before one; negative where all come after it."""
+        numbers = [one.record.number for some in self.by_index.values() for one in some]
+        return max((n for n in numbers if n < move.record.number), default=-min(numbers) - 1)
+
+
 class Raising:
     """Finds the graphs of a trace, and rewrites what moves along them.
 
@@ -208,7 +235,7 @@ class Raising:
         self.recorder, self.structure = recorder, recorder.structure
         self.classes = RowClasses()
         self.moves = find_moves(recorder.records, self.structure)
-        self.made: list[tuple[TracedGraph, Record, Record | None, dict[str, Any]]] = []
+        self.made: list[tuple[TracedGraph, tuple[Record | None, ...], dict[str, Any]]] = []
         self._equal: dict[Record, Record] = {}
         self._known: dict[Hashable, Record] = {}
         self._unite_rows()
@@ -280,41 +307,71 @@ class Raising:
 
     def raise_all(self) -> bool:
         """Rewrites what moves along a graph; whether there is any."""
-        if not self.moves:
-            return False
         groups: dict[Hashable, list[Move]] = {}
         for move in self.moves:
             groups.setdefault(self.classes.find(self.index_of(move).key), []).append(move)
-        found = False
-        for moves in groups.values():
-            found |= self._raise(moves)
-        if found:
+        plans = [plan for moves in groups.values() if (plan := self._plan(moves)) is not None]
+        plans = [plan for plan in plans if not self._joins_batch(plan, plans) and plan.is_graph]
+        for plan in plans:
+            self._raise(plan)
+        if plans:
             raise_softmax(self.recorder.records)
-        return found
+        return bool(plans)
 
-    def _raise(self, moves: Sequence[Move]) -> bool:
+    def _plan(self, moves: Sequence[Move]) -> _Plan | None:
+        """The ends and the relation of a graph along which rows move; None if they move along none."""
         by_index: dict[RowOf, list[Move]] = {}
         for move in moves:
             by_index.setdefault(self.index_of(move), []).append(move)
-        if not any(isinstance(move, Scatter) for move in moves) and len(by_index) < 2:
-            return False  # PyTorch chooses rows as well
         relations = [key for key, some in by_index.items() if key.row is None and self._chooses_parameters(some)]
         nodes = sorted(
             (key for key in by_index if key not in relations), key=lambda key: _preference(key, by_index[key])
         )
         if not nodes:
-            return False
+            return None
         src, dst = self._roles(nodes)
-        relation = relations[0] if relations else None
-        graph = self._graph(src, dst, relation, by_index)
-        for key, some in by_index.items():
-            name = "rel" if key == relation else "src" if key == src else "dst" if key == dst else None
-            if key == src == dst:
-                name = "dst"
+        is_graph = any(isinstance(move, Scatter) for move in moves) or len(by_index) > 1  # PyTorch chooses rows as well
+        return _Plan(src, dst, relations[0] if relations else None, by_index, is_graph)
+
+    def _joins_batch(self, plan: _Plan, plans: Sequence[_Plan]) -> bool:
+        """Whether integers are the graph of each node of graphs along which rows move: these are batches of graphs, then."""
+        if plan.src != plan.dst or plan.relation is not None:
+            return False
+        rows = self.classes.find(plan.dst.key)
+
+        def has_batch(other: _Plan) -> bool:
+            if other is plan or other.src == other.dst or other.batch not in (None, plan.dst) or not other.is_graph:
+                return False
+            is_of_nodes = all(self.classes.find(("nodes", end)) == rows for end in (other.src, other.dst))
+            return is_of_nodes and self._is_batch(plan.dst, other)
+
+        found = [other for other in plans if has_batch(other)]
+        for move in plan.by_index[plan.dst] if found else ():
+            last = max(found, key=lambda other: other.last_before(move))
+            last.batch = plan.dst
+            last.of_graphs.append(move)
+        return bool(found)
+
+    def _is_batch(self, index: RowOf, plan: _Plan) -> bool:
+        """Whether both ends of each edge of a graph have the same integer."""
+        with torch._C.DisableTorchFunction(), torch.no_grad():
+            of_node = self._value(index)
+            src, dst = (of_node.index_select(0, self._value(end)) for end in (plan.src, plan.dst))
+            return torch.equal(src, dst)
+
+    def _value(self, key: RowOf) -> torch.Tensor:
+        value: torch.Tensor = self.structure.values[key.record]
+        return value if key.row is None else value[key.row]
+
+    def _raise(self, plan: _Plan) -> None:
+        graph = self._graph(plan)
+        for key, some in plan.by_index.items():
+            name = "rel" if key == plan.relation else "dst" if key == plan.dst else "src" if key == plan.src else None
             if name is not None:
                 for move in some:
-                    _rewrite(move, graph, name)
-        return True
+                    _rewrite(move, graph, index_map(name, Space.EDGE, square=graph.is_square))
+        for move in plan.of_graphs:
+            _rewrite(move, graph, index_map("graph", Space.NODE))
 
     def _chooses_parameters(self, moves: Sequence[Move]) -> bool:
         """Whether rows are chosen among those of what the model has learnt alone."""
@@ -338,8 +395,9 @@ class Raising:
             return first, second
         return second, first
 
-    def _graph(self, src: RowOf, dst: RowOf, relation: RowOf | None, by_index: dict[RowOf, list[Move]]) -> TracedGraph:
+    def _graph(self, plan: _Plan) -> TracedGraph:
         """The graph of this call, and how those of others are made."""
+        src, dst, relation, by_index = plan.src, plan.dst, plan.relation, plan.by_index
         counts = {key: self._count(key, by_index[key]) for key in (src, dst)}
         square = src == dst or self._same_rows(src, dst)
         sizes: dict[str, Any] = {"num_nodes": counts[dst] if square else (counts[src], counts[dst])}
@@ -347,14 +405,20 @@ class Raising:
             sizes["num_relations"] = self._count(relation, by_index[relation])
         matrix = self._matrix(src, dst)
         types = None if relation is None else self._vector(relation)
+        batch = None
+        if plan.batch is not None:
+            sizes["num_graphs"] = self._count(plan.batch, plan.of_graphs)
+            batch = self._vector(plan.batch)
+        tensors = (matrix, types, None, batch)
         values = self.structure.values
         plain: dict[str, Any] = {
             k: tuple(map(int.__int__, v)) if isinstance(v, tuple) else int.__int__(v) for k, v in sizes.items()
         }
         with torch._C.DisableTorchFunction():
-            real = as_graph(values[matrix], None if types is None else values[types], **plain)
+            given: list[Any] = [None if t is None else values[t] for t in tensors]
+            real = as_graph(*given, **plain)
         found = TracedGraph(real, BuiltGraph((), ()), self.recorder)
-        self.made.append((found, matrix, types, sizes))
+        self.made.append((found, tensors, sizes))
         self.recorder.graphs.append(found)
         return found
 
@@ -406,9 +470,8 @@ def _preference(key: RowOf, moves: Sequence[Move]) -> tuple[int, int]:
     return -any(isinstance(move, Scatter) for move in moves), -len(moves)
 
 
-def _rewrite(move: Move, graph: TracedGraph, name: str) -> None:
+def _rewrite(move: Move, graph: TracedGraph, via: IndexMap) -> None:
     record = move.record
-    via = index_map(name, Space.EDGE, square=graph.is_square)
     operand = move.table if isinstance(move, Gather) else move.source
     record.op = "lift" if isinstance(move, Gather) else "reduce"
     record.args, record.kwargs, record.function, record.graph = (operand,), {"via": via}, None, graph.number

@@ -421,25 +421,25 @@ def _linear_of_rows(x: Tensor, w: Tensor) -> Tensor:
 
 
 def _trace_as_graph(
-    recorder: Recorder, edge_index: Any, edge_type: Any = None, node_type: Any = None, **sizes: Any
+    recorder: Recorder, edge_index: Any, edge_type: Any = None, node_type: Any = None, batch: Any = None, **sizes: Any
 ) -> Graph:
     """Builds the real graph of this call, and remembers how."""
     if isinstance(edge_index, Graph):
         _check_layer_sizes(recorder, edge_index, sizes)
         return edge_index
     sizes.pop("names", None)  # tensors have none
-    flat = (edge_index, edge_type, *(node_type if isinstance(node_type, (tuple, list)) else (node_type,)))
-    sources: list[Source | None] = []
-    real: list[Tensor | None] = []
-    for t in flat:
-        record = None if t is None else recorder.operand(t)
-        if record is not None and record.source is None:
+
+    def met(t: Any) -> Any:
+        if t is None or isinstance(t, (tuple, list)):
+            return None if t is None else tuple(map(met, t))
+        record = recorder.operand(t)
+        if record.source is None:
             raise fail(
                 "the tensors that a graph is built from must be arguments or attributes, not computed inside the compiled function"
             )
-        sources.append(None if record is None else record.source)
-        real.append(None if record is None else recorder.real[record])
-    pair = isinstance(node_type, (tuple, list))
+        return record
+
+    records = tuple(map(met, (edge_index, edge_type, node_type, batch)))
 
     def number(n: Any) -> Any:
         if isinstance(n, tuple):
@@ -448,15 +448,19 @@ def _trace_as_graph(
 
     plain = {k: number(v) for k, v in sizes.items()}
     sizes = {k: size_of_inputs(recorder, v) for k, v in sizes.items()}
-    types = tuple(real[2:]) if pair else real[2]
     with torch._C.DisableTorchFunction():
-        graph = as_graph(real[0], real[1], types, **plain)  # type: ignore[arg-type]
-    source = BuiltGraph((*sources[:2], tuple(sources[2:]) if pair else sources[2]), tuple(sorted(sizes.items())))
+        graph = as_graph(*_each(lambda r: recorder.real[r], records), **plain)
+    source = BuiltGraph(_each(lambda r: r.source, records), tuple(sorted(sizes.items())))
     before = [known for known in recorder.graphs if known._real is graph]
     traced = TracedGraph(graph, source, recorder)
     if not any(known._source == source for known in before):
         recorder.graphs.append(traced)
     return before[0] if before else traced
+
+
+def _each(f: Callable[[Record], Any], records: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A function of each record of tuples; None stays None."""
+    return tuple(None if r is None else _each(f, r) if isinstance(r, tuple) else f(r) for r in records)
 
 
 def size_of_inputs(recorder: Recorder, n: Any) -> Any:

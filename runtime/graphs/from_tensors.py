@@ -151,40 +151,46 @@ def seen_tensors(tensors: Sequence[Tensor], graph: Graph) -> list[Seen] | None:
 class TensorGraph:
     """What :func:`as_graph` gives while Dynamo reads it: tensors, of which the operator that the call becomes makes the graph."""
 
-    FIELDS = ("edge_index", "edge_type", "node_type", "num_nodes", "num_relations", "num_node_types", "names")
+    TENSORS = ("edge_index", "edge_type", "node_type", "batch")
+    FIELDS = (*TENSORS, "num_nodes", "num_relations", "num_node_types", "num_graphs", "names")
 
     def __init__(
         self,
         edge_index: Any,
         edge_type: Any,
         node_type: Any,
+        batch: Any,
         num_nodes: Any,
         num_relations: Any,
         num_node_types: Any,
+        num_graphs: Any,
         names: Any,
     ) -> None:
-        self.edge_index, self.edge_type, self.node_type = edge_index, edge_type, node_type
+        self.edge_index, self.edge_type, self.node_type, self.batch = edge_index, edge_type, node_type, batch
         self.num_nodes, self.num_relations, self.num_node_types = num_nodes, num_relations, num_node_types
-        self.names = names
+        self.num_graphs, self.names = num_graphs, names
 
-    def parts(self) -> tuple[tuple[Any, Any, Any], tuple[tuple[str, Any], ...]]:
+    def parts(self) -> tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]]:
         """The tensors, and the sizes by their names."""
-        return (self.edge_index, self.edge_type, self.node_type), tuple(
-            (name, getattr(self, name)) for name in self.FIELDS[3:]
-        )
+        tensors = tuple(getattr(self, name) for name in self.TENSORS)
+        return tensors, tuple((name, getattr(self, name)) for name in self.FIELDS[len(tensors) :])
 
 
 def as_graph(
     edge_index: Graph | Tensor,
     edge_type: Tensor | None = None,
     node_type: Tensor | tuple[Tensor, Tensor] | None = None,
+    batch: Tensor | tuple[Tensor, Tensor] | None = None,
     *,
     num_nodes: int | tuple[int, int] | None = None,
     num_relations: int | None = None,
     num_node_types: int | None = None,
+    num_graphs: int | None = None,
     names: TypeNames | None = None,
 ) -> Graph:
     """A graph from what PyG's layers take: ``edge_index`` with types, or a graph already, whose sizes and names are checked.
+
+    ``batch`` says which graph of a batch each node is of; ``num_graphs``, how many there are, defaults to what its ids need.
 
     The last few graphs are kept while their tensors live: the same tensors, unchanged, give the same graph. On a CPU their contents are
     compared at each call, so that writes which PyTorch does not count (through NumPy, ``.data``, shared memory) are seen, at the cost of
@@ -192,11 +198,14 @@ def as_graph(
     recognized by their version alone.
     """
     if is_dynamo_compiling() and not isinstance(edge_index, Graph):
-        return TensorGraph(edge_index, edge_type, node_type, num_nodes, num_relations, num_node_types, names)  # type: ignore[return-value]
+        given = (edge_index, edge_type, node_type, batch, num_nodes, num_relations, num_node_types, num_graphs, names)
+        return TensorGraph(*given)  # type: ignore[return-value]
     is_graph = isinstance(edge_index, Graph)
-    if is_graph and (edge_type is not None or node_type is not None):
-        raise ValueError("a Graph holds its types; give edge_type and node_type only with an edge_index tensor")
-    tensors = tuple(t for t in (edge_index, edge_type, *_flat(node_type)) if isinstance(t, Tensor))
+    if is_graph and not edge_type is node_type is batch is num_graphs is None:
+        raise ValueError("a Graph holds its types and its batch; give them only with an edge_index tensor")
+    named = (("edge_index", edge_index), ("edge_type", edge_type))
+    named += tuple(("node_type", t) for t in _flat(node_type)) + tuple(("batch", t) for t in _flat(batch))
+    tensors = tuple(t for _, t in named if isinstance(t, Tensor))
     watched: tuple[Any, ...] = (
         (edge_index,) if is_graph else tensors
     )  # a trace wants to know what its graph is checked for
@@ -205,9 +214,10 @@ def as_graph(
             "num_nodes": num_nodes,
             "num_relations": num_relations,
             "num_node_types": num_node_types,
+            "num_graphs": num_graphs,
             "names": names,
         }
-        return handle_torch_function(as_graph, watched, edge_index, edge_type, node_type, **sizes)  # type: ignore[no-any-return]
+        return handle_torch_function(as_graph, watched, edge_index, edge_type, node_type, batch, **sizes)  # type: ignore[no-any-return]
     if isinstance(edge_index, Graph):
         if names is not None:
             names.check(edge_index)
@@ -217,7 +227,7 @@ def as_graph(
         return edge_index
     if not isinstance(edge_index, Tensor):
         raise TypeError(f"expected a columba.Graph or an edge_index tensor, got {type(edge_index).__name__}")
-    key = (num_nodes, num_relations, num_node_types, edge_type is None, node_type is None)
+    key = (num_nodes, num_relations, num_node_types, num_graphs, edge_type is None, node_type is None, batch is None)
 
     def build() -> Graph:
         return Graph(
@@ -227,10 +237,13 @@ def as_graph(
             num_relations=num_relations,
             node_type=node_type,
             num_node_types=num_node_types if node_type is not None else None,
+            batch=batch,
+            num_graphs=num_graphs,
         )
 
-    for name, tensor in zip(("edge_index", "edge_type or node_type", "node_type", "node_type"), tensors, strict=False):
-        required_real(name, tensor)
+    for name, tensor in named:
+        if isinstance(tensor, Tensor):
+            required_real(name, tensor)
     return _recent.get(tensors, key, build)
 
 

@@ -105,6 +105,12 @@ class Inputs:
         return self._integers(12, self.graphs, self.nodes).sort().values
 
     @functools.cached_property
+    def edges_in_batch(self) -> Tensor:
+        """Edges within the graphs of the batch."""
+        src, dst = self.batch[self.edge_index]
+        return self.edge_index[:, src == dst]
+
+    @functools.cached_property
     def typed(self) -> tuple[dict[str, Tensor], dict[tuple[str, str, str], Tensor]]:
         """Tables of two node types, and edges of three."""
         papers, half = self.nodes * 3 // 5, self.edges // 2

@@ -22,6 +22,12 @@ def edges(nodes: int, count: int, seed: int = 0) -> Tensor:
     return torch.randint(nodes, (2, count), generator=torch.Generator().manual_seed(seed))
 
 
+def edges_within(batch: Tensor, count: int, seed: int = 0) -> Tensor:
+    """Edges both ends of which are nodes of one graph."""
+    found = edges(len(batch), count, seed)
+    return found[:, batch[found[0]] == batch[found[1]]]
+
+
 def traces_of(model: nn.Module) -> list[Any]:
     return type(model).forward._of_modules[model]  # type: ignore[attr-defined, no-any-return]
 
@@ -48,12 +54,52 @@ class Molecules(nn.Module):
 def test_batches_of_any_size_are_one_trace(pool: Callable[..., Tensor]) -> None:
     eager = randomized(Molecules(pool), torch.float64)
     model = columba.compile(copy.deepcopy(eager), backend="torch", fullgraph=True)
-    for nodes, count, graphs in ((9, 20, 3), (9, 20, 3), (14, 31, 5), (5, 8, 2)):
+    for nodes, count, graphs in ((9, 40, 3), (9, 40, 3), (14, 61, 5), (5, 18, 2)):
         batch = torch.arange(nodes) * graphs // nodes
-        args = (leaf(nodes, 4, seed=nodes), edges(nodes, count, nodes), batch)
+        args = (leaf(nodes, 4, seed=nodes), edges_within(batch, count, nodes), batch)
         assert_same(model, eager, args)
         torch.testing.assert_close(list(model.buffers()), list(eager.buffers()))
-    assert len(traces_of(model)) == 1
+    (only,) = traces_of(model)
+    assert len(only.trace.parts) == 2  # GCNConv adds loops: norm and readout move along its graph
+
+
+NORMS: dict[str, Callable[[], nn.Module]] = {
+    "LayerNorm": lambda: pyg.LayerNorm(4),
+    "PairNorm": pyg.PairNorm,
+    "MeanSubtractionNorm": pyg.MeanSubtractionNorm,
+    "GraphNorm": lambda: pyg.GraphNorm(4),
+    "DiffGroupNorm": lambda: pyg.DiffGroupNorm(4, 3),
+    "InstanceNorm": lambda: pyg.InstanceNorm(4),
+    "InstanceNorm with statistics": lambda: pyg.InstanceNorm(4, affine=True, track_running_stats=True),
+    "GraphSizeNorm": pyg.GraphSizeNorm,
+    "MessageNorm": lambda: pyg.MessageNorm(learn_scale=True),
+}
+
+
+class BetweenLayers(nn.Module):
+    """All nodes are one graph to a norm that is not told of a batch."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.first, self.norm, self.second = pyg.GraphConv(4, 4), norm, pyg.SAGEConv(4, 3)
+
+    def forward(self, x: Tensor, edge_index: Tensor) -> Tensor:
+        h = self.first(x, edge_index)
+        h = self.norm(x, h) if isinstance(self.norm, pyg.MessageNorm) else self.norm(h)
+        return self.second(h.relu(), edge_index)
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_norms_of_all_nodes_are_part_of_the_program(name: str) -> None:
+    eager = randomized(BetweenLayers(NORMS[name]()), torch.float64)
+    model = columba.compile(copy.deepcopy(eager), backend="torch", fullgraph=True)
+    for nodes, count in ((6, 15), (9, 20)):
+        assert_same(model, eager, (leaf(nodes, 4), edges(nodes, count)))
+        torch.testing.assert_close(list(model.buffers()), list(eager.buffers()))
+    (only,) = traces_of(model)
+    assert len(only.trace.parts) == 1
+    model.eval(), eager.eval()
+    assert_same(model, eager, (leaf(6, 4), edges(6, 15)))
 
 
 def test_a_model_is_one_program() -> None:
@@ -69,6 +115,16 @@ def test_a_model_is_one_program() -> None:
     assert (
         sum(isinstance(guard.source, Prepared) for _, guard in only.trace.tensors) == 2
     )  # edges with loops, and their weights
+
+
+def test_a_recurrent_network_runs_between_programs() -> None:
+    eager = randomized(pyg.GCN(4, 6, 3, 4, jk="lstm"), torch.float64)
+    model = columba.compile(copy.deepcopy(eager), backend="torch")
+    for nodes, count in ((6, 15), (9, 20), (6, 15)):
+        assert_same(model, eager, (leaf(nodes, 4), edges(nodes, count)))
+    (only,) = traces_of(model)  # of any number of nodes
+    assert len(only.trace.parts) == 1
+    assert ["'lstm' is not supported" in why for _, why in only.trace.breaks] == [True]
 
 
 class Mean(pyg.MessagePassing):
