@@ -1,11 +1,14 @@
 """A new graph at every step, as sampling makes them: ``python -m benchmarks.new_graphs``.
 
 A training step of a layer of 64 features on a graph that it has not seen, beside the same step on one that it knows, in turn. All
-graphs are of about one size and none is of another's; making the graph itself is timed apart.
+graphs are of about one size and none is of another's; making the graph itself is timed apart. Layers of PyG,
+``python -m benchmarks.new_graphs GATConv RGATConv``, make it of ``edge_index`` within the step; beside them PyG runs the same steps on
+new graphs.
 """
 
 from __future__ import annotations
 
+import copy
 import statistics
 import sys
 import time
@@ -62,6 +65,40 @@ def measure(layer: str, nodes: int, edges: int) -> tuple[float, float, float]:
     return statistics.median(made), statistics.median(new), statistics.median(old)
 
 
+def make_indices(nodes: int, edges: int, seed: int) -> tuple[int, tuple[torch.Tensor, ...]]:
+    """A random graph of nearly that size, as PyG takes it: how many nodes, ``edge_index``, ``edge_type``."""
+    generator = torch.Generator().manual_seed(seed)
+    nodes, edges = nodes + seed % 7, edges + seed % 13
+    indices = torch.randint(nodes, (2, edges), generator=generator)
+    return nodes, (indices, torch.randint(RELATIONS, (edges,), generator=generator))
+
+
+def measure_pyg(layer: str, nodes: int, edges: int) -> tuple[float, float, float]:
+    """Milliseconds of a step of a layer of PyG: compiled, on new index tensors and on known ones, and uncompiled on new ones."""
+    from torch_geometric import nn as pyg
+
+    relational = layer in ("RGCNConv", "FastRGCNConv", "RGATConv")
+    conv = getattr(pyg, layer)(FEATURES, FEATURES, *([RELATIONS] if relational else []))
+    compiled = columba.compile(copy.deepcopy(conv))
+
+    def step(model: torch.nn.Module, graph: tuple[int, tuple[torch.Tensor, ...]]) -> None:
+        count, indices = graph
+        x = torch.randn(count, FEATURES, requires_grad=True)
+        model(x, *indices[: 2 if relational else 1]).sum().backward()
+
+    known = make_indices(nodes, edges, 0)
+    for seed in range(WARM):
+        step(compiled, make_indices(nodes, edges, seed))
+        step(compiled, known)
+    times: tuple[list[float], list[float], list[float]] = ([], [], [])
+    for seed in range(WARM, WARM + TURNS // (3 if edges > 50_000 else 1)):  # where PyG takes most of a second
+        graph = make_indices(nodes, edges, seed)
+        for found, model, of in zip(times, (compiled, compiled, conv), (graph, known, graph), strict=True):
+            found.append(_milliseconds(lambda model=model, of=of: step(model, of)))  # type: ignore[misc]
+    new, old, eager = map(statistics.median, times)
+    return new, old, eager
+
+
 def _milliseconds(call: Callable[[], object]) -> float:
     start = time.perf_counter()
     call()
@@ -69,22 +106,33 @@ def _milliseconds(call: Callable[[], object]) -> float:
 
 
 def main(arguments: Sequence[str]) -> None:
+    ours = [layer for layer in arguments or LAYERS if layer in LAYERS]
+    theirs = [layer for layer in arguments if layer not in LAYERS]
     rows = []
-    for layer in arguments or LAYERS:
+    for layer in ours:
         for nodes, edges in SIZES:
             made, new, old = measure(layer, nodes, edges)
-            size = f"{nodes:,} nodes, {edges:,} edges"
-            rows.append(
-                [
-                    f"{TITLES[layer]}, {size}",
-                    f"{made:.2f}",
-                    f"{new:.2f}",
-                    f"{old:.2f}",
-                    f"{new - old:.2f}",
-                    f"{new / old:.2f}",
-                ]
-            )
-    print(table(["training step", "graph made, ms", "new graph, ms", "known graph, ms", "difference", "ratio"], rows))
+            rows.append([f"{TITLES[layer]}, {_size(nodes, edges)}", *_shown(made, new, old, new - old, new / old)])
+    if rows:
+        head = ["training step", "graph made, ms", "new graph, ms", "known graph, ms", "difference", "ratio"]
+        print(table(head, rows))
+    rows = []
+    for layer in theirs:
+        for nodes, edges in SIZES:
+            print(layer, _size(nodes, edges), file=sys.stderr, flush=True)
+            new, old, eager = measure_pyg(layer, nodes, edges)
+            rows.append([f"PyG's {layer}, {_size(nodes, edges)}", *_shown(new, old, new - old, eager, eager / new)])
+    if rows:
+        head = ["training step", "new graph, ms", "known graph, ms", "difference", "PyG, new graph, ms", "ratio to PyG"]
+        print(table(head, rows))
+
+
+def _size(nodes: int, edges: int) -> str:
+    return f"{nodes:,} nodes, {edges:,} edges"
+
+
+def _shown(*numbers: float) -> list[str]:
+    return [f"{number:.2f}" for number in numbers]
 
 
 if __name__ == "__main__":

@@ -76,6 +76,7 @@ class Worker:
         self.layer, args = build(case)
         self.args = _trained(args)
         self.leaves = [t for _, t in tensors("", self.args) if t.requires_grad] + list(self.layer.parameters())
+        self.cotangent: Tensor | None = None
         start = time.perf_counter()
         self.call: Any = self.layer
         if peer == "columba":
@@ -112,8 +113,10 @@ class Worker:
         outs = [t for _, t in tensors("", self.call(*self.args)) if t.is_floating_point()]
         out = outs[0].flatten() if len(outs) == 1 else torch.cat([t.flatten() for t in outs])
         if out.requires_grad:
-            generator = torch.Generator().manual_seed(2)
-            out.backward(torch.randn(out.shape, generator=generator, dtype=out.dtype))
+            if self.cotangent is None:  # making it is no part of a step
+                generator = torch.Generator().manual_seed(2)
+                self.cotangent = torch.randn(out.shape, generator=generator, dtype=out.dtype)
+            out.backward(self.cotangent)
         return out
 
     def check(self) -> list[list[float]]:
