@@ -180,7 +180,7 @@ class Regions:
             name: what to call it.
             failure: why.
         """
-        if failure.lacks_graph:  # nothing within has anything to gain
+        if failure.lacks_graph and not _has_layers(owner):  # nothing within has anything to gain
             self.met.pop(id(owner), None)
             if self.collects and pyg.is_graph_layer(owner):  # but people ask for it
                 self.met[id(owner)] = _Met(name, failure, is_layer=True)
@@ -294,6 +294,11 @@ def _is_left_alone(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
         or torch._C._get_tracing_state() is not None
         or _is_checkpointed()
     )
+
+
+def _has_layers(owner: Any) -> bool:
+    """Whether there are layers of PyG's within a module, of each of which is said why it is not compiled."""
+    return isinstance(owner, nn.Module) and any(pyg.is_layer(one) for one in owner.modules() if one is not owner)
 
 
 def _is_of_torch(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

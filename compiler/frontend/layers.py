@@ -29,7 +29,7 @@ class ModuleCall:
     def __init__(self, module: nn.Module, is_layer: bool, within: ModuleCall | None, begin: int) -> None:
         children: dict[str, Any] = object.__getattribute__(module, "__dict__")["_modules"]  # not read by the function
         self.module, self.kind = Same(module), type(module).__name__
-        self.is_layer, self.is_leaf, self.within = is_layer, not any(children.values()), within
+        self.is_layer, self.is_leaf, self.within = is_layer, all(child is None for child in children.values()), within
         self.begin, self.end = begin, begin
         self.route, self.why = "generic", ""
 

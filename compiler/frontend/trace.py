@@ -23,7 +23,7 @@ from columba.frontend.observe import Observer
 from columba.frontend.parts import cut
 from columba.frontend.preparation import seen
 from columba.frontend.prepare import raise_indices
-from columba.frontend.pyg import is_graph_layer, numbers
+from columba.frontend.pyg import is_graph_layer, is_layer, numbers
 from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, is_tracing
 from columba.frontend.rules import RULES
 from columba.frontend.snapshot import Same, TooLarge, snapshot
@@ -386,6 +386,11 @@ def _output_leaf(recorder: Recorder, value: Any, path: tuple[Any, ...]) -> Any:
 def _graphs(recorder: Recorder, fn: Callable[..., Any]) -> list[Graph]:
     """The graphs that the function uses, by their numbers."""
     used: dict[int, Graph] = {g.number: g._real for g in recorder.graphs}
+    if not used and is_layer(getattr(fn, "__self__", None)):
+        raise NothingToCompile(
+            f"{defined(fn)}: {getattr(fn, '__qualname__', fn)} moves nothing along edge_index in a way that the compiler knows: by "
+            "choosing rows of the first dimension, and adding to them, by integers that are passed in"
+        )
     if not used:
         raise NothingToCompile(
             f"{defined(fn)}: {getattr(fn, '__qualname__', fn)} uses no columba.Graph; pass one, or build it from edge_index with "

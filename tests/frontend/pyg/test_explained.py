@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GATConv, HeteroConv, RGATConv, RGCNConv, SAGEConv, WLConv
+from torch_geometric.nn import GATConv, HeteroConv, MessagePassing, RGATConv, RGCNConv, SAGEConv, WLConv
 
 import columba
+from columba.frontend.errors import TraceError
 
 X = torch.randn(6, 4)
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0], [1, 2, 3, 4, 5, 0, 3]])
@@ -131,3 +133,33 @@ def test_layers_that_pytorch_runs() -> None:
     assert first.runs in ("partly", "PyTorch")
     assert first.reasons
     assert (second.name, second.runs) == ("last", "compiled")
+
+
+class Peeking(MessagePassing):
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        return self.propagate(edges, x=x)
+
+    def message(self, x_j: Tensor) -> Tensor:
+        return x_j * x_j.abs().max().item()
+
+
+class OnlyPeeking(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.out = Peeking(), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor, edges: Tensor) -> Tensor:
+        return self.out(self.conv(x, edges))
+
+
+def test_models_of_which_nothing_is_compiled(caplog: pytest.LogCaptureFixture) -> None:
+    model = OnlyPeeking()
+    layer, inner = columba.explain(model, X, EDGES).layers
+    assert (layer.name, layer.runs) == ("conv", "PyTorch")
+    assert (inner.name, inner.kind, inner.runs) == ("conv.aggr_module", "SumAggregation", "compiled")
+    assert "item" in layer.reasons[0]
+    wanted = model(X, EDGES)
+    with pytest.raises(TraceError, match=r"strict=True.*item"):
+        columba.compile(copy.deepcopy(model), strict=True)(X, EDGES)
+    torch.testing.assert_close(columba.compile(model)(X, EDGES), wanted)
+    assert caplog.text.count("Peeking runs in PyTorch") == 1  # for the class
