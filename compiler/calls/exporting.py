@@ -245,6 +245,8 @@ class _Call:
 
     def rows_of(self, of: Any, otherwise: int) -> Any:
         """How many rows something has, which may be symbolic; ``otherwise``, where nobody says it."""
+        if isinstance(of, int):
+            return of
         if isinstance(of, (Extent, Scalar, tuple)):
             return self.size(RowCount(otherwise, of, None))
         if isinstance(of, Record):

@@ -274,6 +274,8 @@ class RegionCode:
         return self.constant(value)
 
     def rows(self, of: Any) -> str:
+        if isinstance(of, int):
+            return str(of)
         if isinstance(of, Record) and of in self.names:
             return f"{self.names[of]}.shape[0]"
         if isinstance(of, Extent) and of.record in self.names:

@@ -40,10 +40,12 @@ class Scalar:
 
 
 class RowCount(int):
-    """A number of rows. In views it stands for whatever the count is; in arithmetic it is the number, which is then guarded.
+    """A number of rows. In views it stands for whatever the count is; in arithmetic it is the number, which is then guarded, but for
+    what tensors of integers hold or have as sizes.
 
     ``of`` is what has so many: :class:`Rows`, a record, ``(record, "numel")`` for all numbers of one, :class:`Extent`, or :class:`Scalar`.
-    Of a count that is compared with 0 the trace depends on whether there is any; of counts that are compared, on which is larger.
+    Of a count that is compared with 0 the trace depends on whether there is any; of one that is compared with another, or with a number,
+    on which is larger.
     """
 
     of: Any
@@ -78,6 +80,9 @@ def _guarded(name: str) -> Callable[..., Any]:
         if type(other) in (int, type(None)) and int.__gt__(self, 0) and (name, other) in _ANY:
             self.recorder.positive.add(self.of)
             return plain(self, *args)
+        if name in _COMPARISONS and type(other) is int:
+            self.recorder.compare_with(self, other)
+            return plain(int.__int__(self), other)
         if (made := self.recorder.structure.arithmetic(self.recorder, name, self, other)) is not None:
             return made
         self.recorder.fix_count(self)

@@ -83,3 +83,66 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = {
     "linalg_cross": lambda input, other, *, dim=-1: _cross(input, other, dim),
 }
 """By the names that they have in PyTorch."""
+
+
+def _segment_of_each(pointers: Tensor) -> Tensor:
+    """The segment of each row, of where the segments begin and the last one ends."""
+    segments = torch.arange(pointers.numel() - 1, dtype=pointers.dtype, device=pointers.device)
+    return segments.repeat_interleave(pointers.diff(), output_size=None)
+
+
+def _segment_reduce(
+    data: Tensor,
+    reduce: str,
+    *,
+    lengths: Tensor | None = None,
+    indices: Tensor | None = None,
+    offsets: Tensor | None = None,
+    axis: int = 0,
+    unsafe: bool = False,
+    initial: float | None = None,
+) -> Tensor:
+    pointers = offsets if lengths is None else F.pad(lengths.cumsum(0), (1, 0))
+    if pointers is None or indices is not None or pointers.dim() != 1 or axis or reduce not in _SEGMENT_KINDS:
+        raise NotImplementedError("segment_reduce is compiled for segments of rows, with sum, mean, amax or amin")
+    neutral, kind = _SEGMENT_KINDS[reduce]
+    if initial is not None and initial != neutral and not (reduce == "mean" and initial == 0):
+        raise NotImplementedError(f"segment_reduce with initial={initial} is not compiled")
+    index = _segment_of_each(pointers)
+    start = data.new_zeros((pointers.numel() - 1, *data.shape[1:]))
+    sizes = pointers.diff().view(-1, *(1,) * (data.dim() - 1))
+    if kind is None:
+        total = start.index_add(0, index, data)
+        if reduce == "sum":
+            return total
+        return total / (sizes if initial is None else sizes.clamp(min=1)).to(data.dtype)
+    each = index.view(-1, *(1,) * (data.dim() - 1)).expand_as(data)
+    found = start.scatter_reduce(0, each, data, kind, include_self=False)
+    return torch.where(sizes == 0, neutral, found)
+
+
+_SEGMENT_KINDS: dict[str, tuple[float, str | None]] = {
+    "sum": (0.0, None),
+    "mean": (float("nan"), None),
+    "amax": (float("-inf"), "amax"),
+    "amin": (float("inf"), "amin"),
+    "max": (float("-inf"), "amax"),
+    "min": (float("inf"), "amin"),
+}
+
+
+def _repeat_interleave(
+    input: Tensor, repeats: Tensor, dim: int | None = None, *, output_size: int | None = None
+) -> Tensor:
+    if (dim is None and input.dim() != 1) or (dim or 0) % input.dim():
+        raise NotImplementedError("repeat_interleave is compiled for rows")
+    rows = torch.arange(repeats.numel(), dtype=repeats.dtype, device=repeats.device)
+    return input.index_select(0, rows.repeat_interleave(repeats, output_size=None))
+
+
+SEGMENTS: Mapping[str, Callable[..., Any]] = {
+    "_segment_reduce": _segment_reduce,
+    "segment_reduce": _segment_reduce,
+    "repeat_interleave": _repeat_interleave,
+}
+"""Of rows that integers put together or choose without saying a row for each: as scatters and gathers by integers that do."""

@@ -1,7 +1,8 @@
 """Functionalization: a function that changes a tensor in place is recorded as the one that gives a new tensor.
 
 Whoever holds the tensor sees the new value from then on. Who holds a view of the same memory would see it, too; such a view counts as
-*stale*, and using one afterwards is an error. Only what the traced function has computed is changed so: a call's tensors belong to others.
+*stale*, and using one afterwards is an error. Of structure, which is computed once, what the tensor is a slice of is made anew instead.
+Only what the traced function has computed is changed so: a call's tensors belong to others.
 """
 
 from __future__ import annotations
@@ -38,10 +39,24 @@ def change(
             raise in_place(name)
         if new.record.meta.dtype is not old.meta.dtype:
             new = new.to(old.meta.dtype)
+        if new.record in recorder.structure.values:
+            new = _replaced(recorder, old, new)
     for record in shared:
         recorder.stale[record] = name
     target.record = new.record
     return target
+
+
+def _replaced(recorder: Recorder, old: Record, new: SymbolicTensor) -> SymbolicTensor:
+    """The new value of a slice, as a slice of the new value of what it was a slice of, which whoever had the old one then has."""
+    base = viewed(old) if old.op == "__getitem__" else None
+    if base is None:
+        return new
+    whole = _replaced(recorder, base, set_items(SymbolicTensor(base), old.args[1], new))  # type: ignore[arg-type]
+    for tensor in recorder.alive():
+        if tensor.record is base:
+            tensor.record = whole.record
+    return whole[old.args[1]]  # type: ignore[return-value]
 
 
 def _new_value(

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from columba.frontend.sources import Arguments, Source
-from columba.frontend.trees import mapped
+from columba.frontend.trees import leaves, mapped
 from columba.runtime.graphs.from_tensors import Seen
 from columba.runtime.modes import outside_modes
 
@@ -98,18 +98,28 @@ class Preparation:
         counts: likewise.
         steps: what is computed, in order.
         device: where, if of no tensor.
+        kept: the numbers of the steps whose results are asked for; others are let go of as soon as no step needs them.
     """
 
     tensors: tuple[Source, ...]
     counts: tuple[CountOf, ...]
     steps: tuple[Step, ...]
     device: torch.device
+    kept: frozenset[int]
 
     def __post_init__(self) -> None:
-        self.key = (*(step.key() for step in self.steps), None if self.tensors else self.device)
+        self.key = (*(step.key() for step in self.steps), None if self.tensors else self.device, self.kept)
+        count = len(self.tensors)
+        last: dict[int, int] = {}
+        for n, step in enumerate(self.steps):
+            last.update(dict.fromkeys(_used((step.args, step.kwargs)), n))
+        self._done: dict[int, list[int]] = {}
+        for value, n in last.items():
+            if value >= count and value - count not in self.kept:
+                self._done.setdefault(n, []).append(value)
 
     def fetch(self, call: Arguments) -> tuple[Any, ...]:
-        """All results for a call, computed or remembered."""
+        """The results for a call, computed or remembered; None for steps that nobody asks for."""
         return self(
             tuple(source.fetch(call) for source in self.tensors), tuple(count.fetch(call) for count in self.counts)
         )
@@ -120,14 +130,14 @@ class Preparation:
     def moved(self, place: Callable[[Source], Source]) -> Preparation:
         """The same of what is found elsewhere."""
         counts = tuple(CountOf(place(count.source), count.dim) for count in self.counts)
-        return Preparation(tuple(map(place, self.tensors)), counts, self.steps, self.device)
+        return Preparation(tuple(map(place, self.tensors)), counts, self.steps, self.device, self.kept)
 
     def _run(self, tensors: Sequence[Tensor], counts: Sequence[int]) -> tuple[Any, ...]:
         with outside_modes(), torch.no_grad():
             return self.compute(tensors, counts)
 
     def compute(self, tensors: Sequence[Tensor], counts: Sequence[Any]) -> tuple[Any, ...]:
-        """All results, under whatever modes there are.
+        """The results, under whatever modes there are.
 
         Raises:
             NotPrepared: a step fails.
@@ -149,14 +159,28 @@ class Preparation:
             return x
 
         with torch.device(tensors[0].device if tensors else self.device):
-            for step in self.steps:
+            for n, step in enumerate(self.steps):
                 args, kwargs = mapped(actual, (step.args, step.kwargs))
                 kwargs.pop("device", None)
                 try:
                     values.append(step.function(*args, **kwargs))
                 except (RuntimeError, ValueError, TypeError, IndexError) as e:
                     raise NotPrepared(str(e)) from e
+                for done in self._done.get(n, ()):
+                    values[done] = None
         return tuple(values[len(tensors) :])
+
+
+def _used(tree: Any) -> list[int]:
+    """The numbers of the values that a step takes."""
+    found: list[int] = []
+    for x in leaves(tree):
+        match x:
+            case Value(n) | Size(n, _) | Held(n):
+                found.append(n)
+            case slice():
+                found += _used((x.start, x.stop, x.step))
+    return found
 
 
 class _Remembered:

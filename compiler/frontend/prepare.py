@@ -29,7 +29,7 @@ def raise_indices(recorder: Recorder, returned: Sequence[Record], kept: Sequence
     Returns:
         What stands for returned values that are structure: copies, since others share what is remembered.
     """
-    raising = Raising(recorder)
+    raising = Raising(recorder, _reached([*returned, *kept], lambda record: False))
     raised = raising.raise_all()
     structure = recorder.structure
     if not raised and not structure.depends_on_data and not structure.read:
@@ -91,7 +91,7 @@ class _Conversion:
         ]
         needed.update(dict.fromkeys(self._counted(asked)))
         needed.update(dict.fromkeys(canonical(r) for r in self.structure.read if self._is_computed(r)))
-        sources = {record: self._prepared(record) for record in needed}
+        sources = {record: self._prepared(record) for record in needed if self._is_computed(record)}
         self._finish(sources, kept)
         return copies
 
@@ -189,7 +189,14 @@ class _Conversion:
         for draft in self.drafts.values():
             sources = tuple(leaf.source for leaf in draft.leaves)
             assert all(source is not None for source in sources)
-            made[id(draft)] = Preparation(sources, tuple(draft.counts), tuple(draft.steps), self._device())  # type: ignore[arg-type]
+            kept_steps = frozenset(v.number - len(draft.leaves) for d, v in wanted.values() if d is draft)
+            made[id(draft)] = Preparation(
+                sources,  # type: ignore[arg-type]
+                tuple(draft.counts),
+                tuple(draft.steps),
+                self._device(),
+                kept_steps,
+            )
         for record, (draft, value) in wanted.items():
             record.op, record.args, record.kwargs, record.function = "input", (), {}, None
             record.__dict__.pop("operands", None)

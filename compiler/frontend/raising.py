@@ -10,12 +10,13 @@ graph that are the same at both ends of each edge say which graph of a batch eac
 from __future__ import annotations
 
 import operator
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 
+from columba.frontend.copies import plain, pointers_of, unchanged
 from columba.frontend.counts import Extent, RowCount, Scalar
 from columba.frontend.infer import Spaces, keeps_rows, row_operands
 from columba.frontend.record import Recorder
@@ -184,9 +185,7 @@ class RowOf:
 
 def row_of(index: Record) -> RowOf:
     """Where integers stand: in a matrix with two rows, or by themselves."""
-    record = index
-    while record.op in ("contiguous", "clone", "long", "detach") and record.operands:
-        record = record.operands[0]
+    record = plain(index)
     if record.op in ("__getitem__", "select", "part") and record.operands:
         base, place = record.operands[0], record.args[-1]
         if record.op == "part":
@@ -194,7 +193,9 @@ def row_of(index: Record) -> RowOf:
         if record.op == "select" and record.args[1:2] != (0,):
             return RowOf(record, None)
         if isinstance(place, int) and base.meta.dim() == 2 and base.meta.shape[0] == 2:
-            return RowOf(base, place % 2)
+            base = plain(base)
+            rows = base.args[0] if base.op == "stack" and len(base.args) == 1 and not base.kwargs.get("dim") else None
+            return row_of(rows[place % 2]) if isinstance(rows, (tuple, list)) else RowOf(base, place % 2)
     return RowOf(record, None)
 
 
@@ -229,15 +230,17 @@ class Raising:
 
     Args:
         recorder: of the function that has run.
+        live: what is computed for anything.
     """
 
-    def __init__(self, recorder: Recorder) -> None:
-        self.recorder, self.structure = recorder, recorder.structure
+    def __init__(self, recorder: Recorder, live: Container[Record]) -> None:
+        self.recorder, self.structure, self.live = recorder, recorder.structure, live
         self.classes = RowClasses()
         self.moves = find_moves(recorder.records, self.structure)
         self.made: list[tuple[TracedGraph, tuple[Record | None, ...], dict[str, Any]]] = []
         self._equal: dict[Record, Record] = {}
         self._known: dict[Hashable, Record] = {}
+        self._roots: dict[Hashable, Hashable] = {}
         self._unite_rows()
 
     def canonical(self, record: Record) -> Record:
@@ -245,11 +248,23 @@ class Raising:
         return self._equal.get(record, record)
 
     def index_of(self, move: Move) -> RowOf:
-        found = row_of(move.index)
-        return RowOf(self.canonical(found.record), found.row)
+        record, before = self.canonical(move.index), None
+        found = row_of(record)
+        while record is not before:  # rows of matrices are made of others, which may be rows of matrices
+            before, record = record, self.canonical(found.record)
+            found = row_of(record) if found.row is None else RowOf(record, found.row)
+        return found
 
     def _unite_rows(self) -> None:
-        """Finds what has the same rows, and which records of structure are equal."""
+        """Finds what has the same rows, and which records of structure are equal: some are once counts are known to be equal."""
+        while True:
+            for known in (self._equal, self._known, self._roots):
+                known.clear()
+            self._unite_once()
+            if all(self.classes.find(of) == root for of, root in self._roots.items()):
+                return
+
+    def _unite_once(self) -> None:
         unite = self.classes.unite
         by_record = {move.record: move for move in self.moves}
         for a, b in self.recorder.same:
@@ -257,8 +272,9 @@ class Raising:
                 unite(a, b)
         for record in self.recorder.records:
             if record in self.structure.calls:
-                key = self._key(self.structure.calls[record])
-                self._equal[record] = self._known.setdefault(key, record)
+                same = unchanged(record) or self._compressed(record)
+                key = None if same is not None else self._key(self.structure.calls[record])
+                self._equal[record] = self._known.setdefault(key, record) if same is None else self.canonical(same)
             move = by_record.get(record)
             if move is not None:
                 index = self.index_of(move)
@@ -273,12 +289,27 @@ class Raising:
         for a, b in self.recorder.same:
             unite(self.count_key(a), self.count_key(b))
 
+    def _compressed(self, record: Record) -> Record | None:
+        """Of integers that are made of pointers to where each row begins, those that the pointers were made of, or others made of these."""
+        pointers = pointers_of(record)
+        if pointers is None:
+            return None
+        pointers = self.canonical(pointers)
+        made_of = pointers.args[0] if pointers.op == "_convert_indices_from_coo_to_csr" else None
+        values = self.structure.values
+        if isinstance(made_of, Record) and made_of.meta.dtype is record.meta.dtype:
+            # They are the same whenever they are sorted, and those that are not have no pointers.
+            same = torch.equal(values[made_of], values[record])
+            return made_of if same else None
+        return self._known.setdefault(("rows", pointers), record)
+
     def _key(self, call: Call) -> Hashable:
         """What is equal for calls that compute the same."""
 
         def key(x: Any) -> Any:
             if isinstance(x, RowCount):
-                return "count", self.classes.find(self.count_key(x.of))
+                of = self.count_key(x.of)
+                return "count", self._roots.setdefault(of, self.classes.find(of))
             if isinstance(x, Record):
                 return self.canonical(x)
             if isinstance(x, (tuple, list)):
@@ -309,7 +340,8 @@ class Raising:
         """Rewrites what moves along a graph; whether there is any."""
         groups: dict[Hashable, list[Move]] = {}
         for move in self.moves:
-            groups.setdefault(self.classes.find(self.index_of(move).key), []).append(move)
+            if move.record in self.live:
+                groups.setdefault(self.classes.find(self.index_of(move).key), []).append(move)
         plans = [plan for moves in groups.values() if (plan := self._plan(moves)) is not None]
         plans = [plan for plan in plans if not self._joins_batch(plan, plans) and plan.is_graph]
         for plan in plans:

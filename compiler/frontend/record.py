@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
+from columba.frontend.casts import UnderAutocast, contracts
 from columba.frontend.counts import Extent, RowCount
-from columba.frontend.decompositions import DECOMPOSITIONS
+from columba.frontend.decompositions import DECOMPOSITIONS, SEGMENTS
 from columba.frontend.effects import check_no_legacy_hooks, needs_values, without_gradient
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
 from columba.frontend.layers import ModuleCalls
@@ -29,7 +30,6 @@ from columba.frontend.sources import Source
 from columba.frontend.structure import GIVE_NUMBERS, Call, Structure, numbers_of
 from columba.frontend.trees import leaves, mapped
 from columba.runtime import autocast
-from columba.runtime.autocast import Autocast
 from columba.runtime.modes import disguise
 
 
@@ -135,6 +135,9 @@ class Recorder:
     device: str | None = None
     known: Container[str] = ()
     change: Callable[..., Any] = lambda recorder, func, name, args, kwargs: _refuse(name)
+    sparse: Callable[..., Any] = lambda recorder, func, name, args, kwargs: _refuse(name)
+    is_sparse: Callable[[str, Sequence[Tensor]], bool] = lambda name, tensors: False
+    matrices: dict[int, tuple[Tensor, Any]] = field(default_factory=dict)
     diagnose: Callable[[Record], None] = lambda record: None
     grad: bool = field(default_factory=torch.is_grad_enabled)
 
@@ -145,6 +148,7 @@ class Recorder:
         self.graphs.clear()
         self.real.clear()
         self.casts.clear()
+        self.matrices.clear()
         self.symbols.clear()
         self.structure.clear()
         self.modules = ModuleCalls()
@@ -168,6 +172,14 @@ class Recorder:
             self.same[a.of, b.of] = None
         else:
             self.less[(a.of, b.of) if first < second else (b.of, a.of)] = None
+
+    def compare_with(self, count: RowCount, n: int) -> None:
+        """The trace depends on a count's being less than a number, greater, or equal to it."""
+        value = int.__int__(count)
+        if value == n:
+            self.fix_count(count)
+        else:
+            self.less[(count.of, n) if value < n else (n, count.of)] = None
 
     # -------------------------------------------------------------------------------------------- values
 
@@ -224,6 +236,10 @@ class Recorder:
             if x.record in self.stale:
                 raise changed_since(self.stale[x.record])
             return x.record
+        if isinstance(x, Symbol):
+            raise fail(
+                "a sparse matrix is used, or returned, where compiled code takes only its indices and its values"
+            )
         if isinstance(x, Tensor):
             return self.input(x)
         return x.item() if isinstance(x, numpy.generic) else x  # to PyTorch a number as any other
@@ -244,9 +260,13 @@ class Recorder:
     def _call(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if func in self.language:
             return self.language[func](self, *args, **kwargs)
-        if name in DECOMPOSITIONS and _is_torch(func):
-            return self._decomposed(name, args, kwargs)
         tensors = [x for x in leaves((args, kwargs)) if isinstance(x, Tensor)]
+        if self.is_sparse(name, tensors):
+            return self.sparse(self, func, name, args, kwargs)
+        if name in DECOMPOSITIONS and _is_torch(func):
+            return self._decomposed(DECOMPOSITIONS[name], name, args, kwargs)
+        if name in SEGMENTS and self._is_by_structure(args, kwargs):
+            return self._decomposed(SEGMENTS[name], name, args, kwargs)
         symbolic = [x for x in tensors if isinstance(x, SymbolicTensor)]
         if tensors and not symbolic and all(x.is_meta and id(x) not in self.sources for x in tensors):
             return func(*args, **kwargs)  # what a record says about itself
@@ -259,6 +279,8 @@ class Recorder:
             return getattr(symbolic[0].record.meta, name)(*args[1:], **kwargs)
         if name in ("size", "numel", "nelement") and symbolic:
             return self._size(name, symbolic[0].record, *args[1:], **kwargs)
+        if name == "__len__" and symbolic:
+            return len(self._counted(symbolic[0].record))
         if name in GIVE_NUMBERS and symbolic and symbolic[0].record in self.structure.values:
             others = mapped(self.operand, (args[1:], kwargs))
             return self.structure.number(self, name, symbolic[0].record, *others)
@@ -275,12 +297,22 @@ class Recorder:
             raise fail(without_gradient())
         return self._record(func, name, args, kwargs)
 
-    def _decomposed(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _is_by_structure(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+        """Whether the first of a call's operands are rows, and all others structure."""
+        first, *others = (
+            x.record if isinstance(x, SymbolicTensor) else None for x in leaves((args, kwargs)) if isinstance(x, Tensor)
+        )
+        values = self.structure.values
+        return first not in values and bool(others) and all(x in values for x in others)
+
+    def _decomposed(
+        self, function: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         """A call recorded as the calls that it is made of."""
         cast = self._autocast(None, name, *mapped(self.operand, (args, kwargs)))[1:]
         args, kwargs = mapped(lambda x: SymbolicTensor(x) if isinstance(x, Record) else x, cast)
         with RecordingMode(self):
-            return DECOMPOSITIONS[name](*args, **kwargs)
+            return function(*args, **kwargs)
 
     def _mutates(self, name: str, kwargs: dict[str, Any]) -> bool:
         dunder = name.startswith("__")
@@ -350,6 +382,13 @@ class Recorder:
             if dim is None
             else sizes[dim]
         )
+
+    def _counted(self, record: Record) -> range:
+        """Of the length that Python is told, the trace depends on all of it."""
+        count = self._size("size", record, 0)
+        if isinstance(count, RowCount):
+            self.fix_count(count)
+        return range(int.__int__(count))
 
     def _record(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name == "type_as":  # of the other tensor only the dtype matters
@@ -438,12 +477,12 @@ class Recorder:
         ):
             return func, args, kwargs
         dtype = found.dtype_for(name, kwargs)
-        if name == "einsum" and found.device == "cpu" and not _contracts(args):
+        if name == "einsum" and found.device == "cpu" and not contracts(args):
             dtype = None
         if dtype is not None:
             args, kwargs = mapped(lambda x: self._cast(x, dtype), (args, kwargs))
         elif func is not None and name not in self.known:
-            func = _Autocast(func, found)
+            func = UnderAutocast(func, found)
         return func, args, kwargs
 
     def _cast(self, x: Any, dtype: torch.dtype) -> Any:
@@ -475,7 +514,7 @@ class Recorder:
             return x
 
         args, kwargs = mapped(to_meta, (args, kwargs))
-        if isinstance(func, _Autocast):
+        if isinstance(func, UnderAutocast):
             return func.meta(args, kwargs)
         known = infer(name, args, kwargs) if _is_torch(func) else None
         if known is not None:
@@ -506,44 +545,6 @@ _IN_PLACE = {
     "or__",
     "xor__",
 }
-
-
-class _Autocast:
-    """A function that is called under autocast, whatever PyTorch then does in it."""
-
-    def __init__(self, function: Callable[..., Any], found: Autocast) -> None:
-        self.function, self.found = function, found
-
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        with self.found.enabled():
-            return self.function(*args, **kwargs)
-
-    def meta(self, args: Any, kwargs: Any) -> Any:
-        """The result for meta tensors, as one or several of them: what PyTorch says for tensors of the device that hold no data."""
-        from torch._subclasses.fake_tensor import FakeTensorMode  # which takes a while to import, and is rarely needed
-
-        def fake(x: Any) -> Any:
-            return torch.empty(x.shape, dtype=x.dtype, device=self.found.device) if isinstance(x, Tensor) else x
-
-        with torch.no_grad(), FakeTensorMode():
-            args, kwargs = mapped(fake, (args, kwargs))
-            result = self(*args, **kwargs)
-        return mapped(lambda x: meta_tensor(x.shape, x.dtype) if isinstance(x, Tensor) else x, result)
-
-
-def _contracts(args: Sequence[Any]) -> bool:
-    """Whether an einsum sums over something that two of its operands have, which PyTorch then does by a product of matrices."""
-    equation = args[0]
-    if not isinstance(equation, str) or "->" not in equation:
-        return True
-    terms, out = equation.replace(" ", "").split("->")
-    operands = args[1] if len(args) == 2 and isinstance(args[1], (tuple, list)) else args[1:]
-    sizes = {
-        c: n
-        for term, x in zip(terms.split(","), operands, strict=False)
-        for c, n in zip(term, x.meta.shape, strict=False)
-    }
-    return any(terms.count(c) > 1 and c not in out and sizes.get(c, 2) != 1 for c in set(terms) - {","})
 
 
 def _is_torch(func: Any) -> bool:

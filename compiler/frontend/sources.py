@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from columba.frontend.snapshot import MISSING, Same
+from columba.frontend.sparse_parts import part_of
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -216,6 +217,25 @@ class Prepared:
         return f"{getattr(function, '__name__', 'value')}(...)"
 
 
+@dataclass(frozen=True)
+class Component:
+    """A part of the sparse matrix that another source gives, as :func:`columba.frontend.sparse_parts.part_of` says."""
+
+    base: Source
+    name: str
+    layout: torch.layout
+    coalesced: bool
+
+    def fetch(self, call: Arguments) -> Any:
+        return self.fetch_from(self.base.fetch(call))
+
+    def fetch_from(self, matrix: Any) -> Tensor:
+        return part_of(matrix, self.name, self.layout, self.coalesced)
+
+    def __str__(self) -> str:
+        return f"{self.base}.{self.name}()"
+
+
 Source = (
     Argument
     | Attribute
@@ -230,6 +250,7 @@ Source = (
     | Closure
     | Seed
     | Prepared
+    | Component
 )
 
 NOT_THERE = (AttributeError, KeyError, IndexError, TypeError, ValueError)

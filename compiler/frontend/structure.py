@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from columba.frontend.counts import RowCount, Scalar
+from columba.frontend.counts import Extent, RowCount, Scalar
 from columba.frontend.errors import fail
 from columba.frontend.recorded import Record
 from columba.frontend.trees import leaves, mapped
@@ -23,8 +23,13 @@ from columba.frontend.trees import leaves, mapped
 CREATION = {"arange", "eye", "full", "ones", "tensor", "zeros"}
 """Functions that make a tensor of numbers alone."""
 
-_NEW: dict[str, Callable[..., Tensor]] = {"new_zeros": torch.zeros, "new_ones": torch.ones, "new_full": torch.full}
-"""Methods that ask a tensor for nothing but its dtype and its device."""
+_NEW: dict[str, Callable[..., Tensor]] = {
+    "new_zeros": torch.zeros,
+    "new_empty": torch.zeros,
+    "new_ones": torch.ones,
+    "new_full": torch.full,
+}
+"""Methods that ask a tensor for nothing but its dtype and its device; what is in memory that nobody has written to is 0."""
 
 RANDOM = {
     "bernoulli", "dropout", "multinomial", "normal", "poisson", "rand", "rand_like", "randint", "randint_like", "randn", "randn_like",
@@ -48,7 +53,6 @@ GIVE_NUMBERS = {
     "__bool__",
     "__float__",
     "tolist",
-    "__len__",
     "equal",
     "allclose",
     "is_nonzero",
@@ -149,8 +153,6 @@ class Structure:
     def number(self, recorder: Any, name: str, record: Record, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What Python gets when it asks for values."""
         value = self.values[record]
-        if name == "__len__":
-            return len(value)
         if name in ("item", "__int__", "__index__") and isinstance(value, Tensor) and is_integer(value.dtype):
             count = RowCount(int(value), Scalar(record), recorder)
             if name != "item":  # Python takes the number out
@@ -168,11 +170,30 @@ class Structure:
     def arithmetic(self, recorder: Any, name: str, count: RowCount, other: Any) -> RowCount | None:
         """A number that follows from one that a tensor holds; None if it does not follow so."""
         function = _ARITHMETIC.get(name)
-        if function is None or not isinstance(count.of, Scalar) or type(other) is not int:
+        if function is None or type(other) not in (int, RowCount):
             return None
         with torch._C.DisableTorchFunction():
-            record = recorder.structural(Call(function, (count.of.record, other), {}), name.strip("_"))
+            held = self._held(recorder, count)
+            operand = self._held(recorder, other) if isinstance(other, RowCount) else other
+            if held is None or operand is None:
+                return None
+            record = recorder.structural(Call(function, (held, operand), {}), name.strip("_"))
             return RowCount(int(self.values[record]), Scalar(record), recorder)
+
+    def _held(self, recorder: Any, count: RowCount) -> Record | None:
+        """A tensor that holds a number, where that is held by one, or is a size of one of integers."""
+        match count.of:
+            case Scalar(record):
+                return record
+            case Record() as record if record in self.values:
+                dim = 0
+            case (Record() as record, "numel") if record in self.values and record.meta.dim() == 1:
+                dim = 0
+            case Extent(record, dim) if record in self.values:
+                pass
+            case _:
+                return None
+        return recorder.structural(Call(_size, (record, dim), {}), "size")
 
     def check_index(self, name: str, args: tuple[Any, ...]) -> None:
         """IndexError, as PyTorch's, where integers lead out of the table whose rows they choose."""
@@ -190,11 +211,15 @@ class Structure:
             raise IndexError(f"index out of range: the tensor has {rows} rows")
 
 
-def _times(x: Tensor, n: int) -> Tensor:
+def _size(x: Tensor, dim: int) -> Tensor:
+    return torch.tensor(x.shape[dim], device="cpu")
+
+
+def _times(x: Tensor, n: int | Tensor) -> Tensor:
     return x * n
 
 
-def _less_from(x: Tensor, n: int) -> Tensor:
+def _less_from(x: Tensor, n: int | Tensor) -> Tensor:
     return n - x
 
 

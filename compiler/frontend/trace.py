@@ -10,11 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from columba.frontend import hooks
+from columba.frontend import hooks, sparse
 from columba.frontend.counts import Rows
 from columba.frontend.effects import check_nothing_escaped, no_printing
 from columba.frontend.errors import NothingToCompile, TraceError, UnsupportedOperation, defined, fail
 from columba.frontend.failed import keep_attempt
+from columba.frontend.gradients import cut_from_gradients
 from columba.frontend.guards import Guards, TensorGuard, environment
 from columba.frontend.in_place import change
 from columba.frontend.infer import JOINS, infer, row_carriers
@@ -68,7 +69,9 @@ def trace(
     """
     device = _device_of(owner, args, kwargs) if autocast.state() else None
     while True:
-        recorder = Recorder(LANGUAGE, device=device, known=RULES, change=change)
+        recorder = Recorder(
+            LANGUAGE, device=device, known=RULES, change=change, sparse=sparse.call, is_sparse=sparse.is_of_matrices
+        )
         try:
             traced, device = _traced(recorder, fn, owner, args, kwargs, following, splits)
         finally:  # however it ends
@@ -148,6 +151,7 @@ def _run(
             output = fn(*symbolic[0], **symbolic[1])
         observer.finish()
         del symbolic
+        recorder.matrices.clear()
         _check_nothing_kept(observer)
     return walk(output, (), lambda x, path: _output_leaf(recorder, x, path))
 
@@ -174,6 +178,7 @@ def _finished(
     copies = raise_indices(recorder, returned, wanted)
     output = walk(output, (), lambda x, path: copies.get(x, x) if isinstance(x, Record) else x)
     wanted += [copies.get(record, record) for record in returned]
+    recorder.between |= cut_from_gradients(wanted)
     graphs = _graphs(recorder, fn)
     steps, breaks = _steps(recorder, _name(fn, owner), wanted, splits)
     parts = [step for step in steps if isinstance(step, Part)]
@@ -344,10 +349,7 @@ def _argument(path: tuple[Any, ...], parameters: Sequence[str]) -> Argument:
 def _symbolic(recorder: Recorder, value: Any, source: Argument) -> Any:
     if isinstance(value, Tensor):
         if value.layout is not torch.strided:
-            raise TraceError(
-                f"{source} is a sparse tensor ({value.layout}), which compiled code does not take; pass edge_index, and edge weights "
-                "beside it"
-            )
+            return sparse.symbolic_matrix(recorder, value, source)
         return SymbolicTensor(recorder.new_input(value, source))
     if isinstance(value, Graph):
         traced = TracedGraph(value, source, recorder)

@@ -268,6 +268,8 @@ class Trace:
         return self._rows(count.of, graphs, values) if isinstance(count, RowCount) else count
 
     def _rows(self, of: Any, graphs: Sequence[Graph], values: dict[Record, Any]) -> int:
+        if isinstance(of, int):
+            return of
         if isinstance(of, Scalar):
             return int(values[of.record])
         if isinstance(of, Extent):

@@ -344,10 +344,6 @@ def _in_place(g: columba.Graph, h: Tensor) -> Tensor:
     return g.edges.sum(g.edges.src(h))
 
 
-def _detached(g: columba.Graph, h: Tensor) -> Tensor:
-    return g.edges.sum(g.edges.src(h)).detach()
-
-
 def _two_graphs(g: columba.Graph, h: Tensor, other: columba.Graph) -> Tensor:
     return g.edges.sum(g.edges.src(h)) + other.edges.sum(other.edges.src(h))
 
@@ -379,7 +375,6 @@ ERRORS: dict[str, tuple[Callable[..., Any], type[Exception], str]] = {
     "contradiction": (_contradiction, columba.TraceError, "lives in space.*but also in.*declare it"),
     "two spaces": (_two_spaces, columba.TraceError, "lives in space edge.*lives in node.*lift one"),
     "in place": (_in_place, columba.TraceError, "in place"),
-    "detached": (_detached, columba.UnsupportedOperation, "detach"),
     "row index": (_row_index, columba.TraceError, "mixes the rows"),
     "nothing": (_nothing, columba.TraceError, "returns nothing that it computes on the graph"),
     "wrong map": (_wrong_map, ValueError, "no single source node; use g.src_rel.src"),

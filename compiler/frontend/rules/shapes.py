@@ -144,9 +144,7 @@ def _cast(call: Call, input: Any, *args: Any, **kwargs: Any) -> Value:
 
 @rule("detach")
 def _detach(call: Call, input: Any) -> Value:
-    raise call.unsupported(
-        "cutting the gradient of a computed value", "return the value, detach it outside, and pass it in again"
-    )
+    return b.pointwise("detach", call.value(input))
 
 
 # ------------------------------------------------------------------------------------------------ joining and cutting

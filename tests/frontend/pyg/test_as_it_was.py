@@ -9,11 +9,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch_geometric.nn import GraphConv, RGCNConv, SAGEConv, to_hetero
-from torch_geometric.utils import to_torch_coo_tensor, to_torch_csc_tensor, to_torch_csr_tensor
+from torch_geometric.nn import RGCNConv, SAGEConv, to_hetero
 
 import columba
-from tests.compared import IN_PART, NOT_COMPILED, compare, what_runs
+from tests.compared import compare
 
 COMPILE = functools.partial(columba.compile, backend="torch")
 EDGES = torch.tensor([[0, 1, 2, 2, 3, 0], [1, 2, 0, 1, 3, 0]])
@@ -21,38 +20,6 @@ EDGES = torch.tensor([[0, 1, 2, 2, 3, 0], [1, 2, 0, 1, 3, 0]])
 
 def features(rows: int = 5, size: int = 4) -> Tensor:
     return torch.randn(rows, size, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-
-
-class Twice(nn.Module):
-    """A layer on a sparse adjacency matrix, and one on ``edge_index``."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.second = SAGEConv(4, 4), SAGEConv(4, 4)
-
-    def forward(self, x: Tensor, adj_t: Tensor, edge_index: Tensor) -> Tensor:
-        return self.second(self.first(x, adj_t).relu(), edge_index)
-
-
-@pytest.mark.parametrize(
-    "to_sparse",
-    [
-        to_torch_csc_tensor,
-        pytest.param(to_torch_coo_tensor, marks=pytest.mark.slow),
-        pytest.param(to_torch_csr_tensor, marks=pytest.mark.slow),
-    ],
-)
-def test_sparse_matrices(to_sparse: Any) -> None:
-    adj = to_sparse(EDGES, torch.rand(6, dtype=torch.float64), size=(5, 5))
-    for conv in (SAGEConv(4, 3), GraphConv(4, 3, aggr="max"), GraphConv(4, 3)):
-        compare(COMPILE, conv.double(), features(), adj.t())
-    found = compare(COMPILE, Twice().double(), features(), adj.t(), EDGES)
-    assert found.compiled is not None
-    assert what_runs(found.compiled, found.args, found.kwargs)[0] in (IN_PART, NOT_COMPILED)
-    layer = SAGEConv(4, 3).double()
-    compiled = COMPILE(layer)  # one layer, given this and that
-    for edges in (EDGES, adj.t(), EDGES, adj.t()):
-        torch.testing.assert_close(compiled(features(), edges), layer(features(), edges))
 
 
 @pytest.mark.parametrize("conv", [lambda: SAGEConv(4, 3), lambda: RGCNConv(4, 3, 2)])

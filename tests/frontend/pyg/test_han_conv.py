@@ -87,5 +87,5 @@ def test_sparse_edges() -> None:
         for name, size in sizes.items()
     }
     torch.testing.assert_close(compiled(tables, adjacent), conv(tables, adjacent))
-    with pytest.raises(columba.TraceError, match="is a sparse tensor"):
+    with pytest.raises(columba.TraceError, match="a sparse matrix is used"):
         columba.compile(conv, fullgraph=True)(tables, adjacent)
