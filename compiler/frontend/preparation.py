@@ -85,6 +85,15 @@ class CountOf:
         return int(self.source.fetch(call).shape[self.dim])
 
 
+_FACTORIES = frozenset(
+    (
+        *(torch.arange, torch.as_tensor, torch.asarray, torch.empty, torch.eye, torch.full, torch.linspace, torch.logspace, torch.ones),
+        *(torch.range, torch.scalar_tensor, torch.tensor, torch.tril_indices, torch.triu_indices, torch.zeros),
+    )
+)  # fmt: skip
+"""Functions that make tensors of none."""
+
+
 class NotPrepared(IndexError):
     """A step fails for a call: so does the code that was traced, or the trace does not hold."""
 
@@ -158,16 +167,18 @@ class Preparation:
                     return slice(actual(x.start), actual(x.stop), actual(x.step))
             return x
 
-        with torch.device(tensors[0].device if tensors else self.device):
-            for n, step in enumerate(self.steps):
-                args, kwargs = mapped(actual, (step.args, step.kwargs))
-                kwargs.pop("device", None)
-                try:
-                    values.append(step.function(*args, **kwargs))
-                except (RuntimeError, ValueError, TypeError, IndexError) as e:
-                    raise NotPrepared(str(e)) from e
-                for done in self._done.get(n, ()):
-                    values[done] = None
+        device = tensors[0].device if tensors else self.device
+        for n, step in enumerate(self.steps):
+            args, kwargs = mapped(actual, (step.args, step.kwargs))
+            kwargs.pop("device", None)
+            if step.function in _FACTORIES:  # not by a mode, which would be asked about each function
+                kwargs["device"] = device
+            try:
+                values.append(step.function(*args, **kwargs))
+            except (RuntimeError, ValueError, TypeError, IndexError) as e:
+                raise NotPrepared(str(e)) from e
+            for done in self._done.get(n, ()):
+                values[done] = None
         return tuple(values[len(tensors) :])
 
 
