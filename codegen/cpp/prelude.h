@@ -48,6 +48,9 @@ struct cb_bf16 {
 // The float versions are free of branches, so that loops over them vectorize. Bounds are on the whole range, in units in
 // the last place (ulp) of the result, as the tests measure them.
 
+// Both are read, whichever is taken: a loop that reads memory in one branch of ?: alone has a jump an element, which nobody guesses.
+template <class X, class Y> INLINE auto cb_where(bool chosen, X x, Y y) { return chosen ? x : y; }
+
 template <class T> INLINE T cb_abs(T x) { return x < 0 ? -x : x; }
 INLINE float cb_abs(float x) { return __builtin_fabsf(x); }
 INLINE double cb_abs(double x) { return __builtin_fabs(x); }

@@ -90,7 +90,6 @@ def _infix(operator: str) -> Spelling:
 SPELLINGS: dict[str, Spelling] = {
     "neg": lambda a, s: f"(-({a[0]}))",
     "logical_not": lambda a, s: f"(!{a[0]})",
-    "where": lambda a, s: f"({a[0]} ? {a[1]} : {a[2]})",
     "add": _infix("+"),
     "sub": _infix("-"),
     "mul": _infix("*"),

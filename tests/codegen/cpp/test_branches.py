@@ -1,0 +1,22 @@
+"""Loops have no branches: what chooses between two numbers reads both."""
+
+from __future__ import annotations
+
+import torch
+
+import columba
+
+
+def test_a_choice_reads_both() -> None:
+    """A compiler makes a jump of a choice that reads memory in one branch alone, an element, and nobody guesses it."""
+    g = columba.Graph(torch.tensor([[0, 1], [1, 0]]), num_nodes=2)
+    compiled = columba.compile(lambda g, h: torch.relu(g.edges.sum(g.edges.src(h))), backend="cpp")
+    h = torch.tensor([[-1.0, 2.0], [3.0, -torch.inf]], requires_grad=True)
+    compiled(g, h).backward(torch.tensor([[5.0, 6.0], [torch.nan, 7.0]]))
+    assert h.grad is not None
+    assert h.grad.tolist() == [[0.0, 7.0], [5.0, 0.0]]
+    (traced,) = compiled._own
+    (runnable,) = traced.kernels[0].runnables.values()
+    loops = [line for line in runnable.executable.source.splitlines() if "b_grad_out[" in line]
+    assert loops
+    assert not any("?" in line for line in loops)
