@@ -183,14 +183,23 @@ class Pooled:
         size = -(-max(size, 1) // mmap.PAGESIZE) * mmap.PAGESIZE
         with self._lock:
             self._collect()
-            fitting = [(r, g) for r in self._regions for g in r.gaps if g.size >= size]
-            if fitting:
-                region, gap = min(fitting, key=lambda found: (not found[1].kept, found[1].size))
-                return region.cut(gap, size)
-            self._vacate()
-            region = _Region(size)
-            self._regions.append(region)
-            return region.cut(region.gaps[0], size)
+            found = self._fitting(size)
+            if found is None:
+                self._vacate()
+                region = _Region(size)
+                self._regions.append(region)
+                found = region, region.gaps[0]
+            return found[0].cut(found[1], size)
+
+    def _fitting(self, size: int) -> tuple[_Region, _Gap] | None:
+        """The smallest gap with room, one with pages if there is one. Dozens of tensors of a training step ask, with dozens of gaps."""
+        found, best = None, (True, math.inf)
+        for region in self._regions:
+            for gap in region.gaps:
+                room = gap.stop - gap.start
+                if room >= size and (not gap.kept, room) < best:
+                    found, best = (region, gap), (not gap.kept, room)
+        return found
 
     def give(self, piece: Piece) -> None:
         """Takes a piece back. This may run at any moment, as a finalizer, even while this thread is in :meth:`take`."""
@@ -198,7 +207,7 @@ class Pooled:
         if self._lock.acquire(blocking=False):
             try:
                 self._collect()
-                if self._kept() > self.limit:
+                if sum(r.block.size for r in self._regions) > self.limit and self._kept() > self.limit:
                     self._vacate()
             finally:
                 self._lock.release()
