@@ -27,6 +27,7 @@ from columba.frontend.prepare import raise_indices
 from columba.frontend.pyg import is_graph_layer, is_layer, numbers
 from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, is_tracing
 from columba.frontend.rules import RULES
+from columba.frontend.shared_products import unite_products
 from columba.frontend.snapshot import Same, TooLarge, snapshot
 from columba.frontend.sources import Argument, Source, walk
 from columba.frontend.symbolic import TracedGraph
@@ -179,6 +180,7 @@ def _finished(
     output = walk(output, (), lambda x, path: copies.get(x, x) if isinstance(x, Record) else x)
     wanted += [copies.get(record, record) for record in returned]
     recorder.between |= cut_from_gradients(wanted)
+    unite_products(recorder, wanted)
     graphs = _graphs(recorder, fn)
     steps, breaks = _steps(recorder, _name(fn, owner), wanted, splits)
     parts = [step for step in steps if isinstance(step, Part)]

@@ -8,7 +8,7 @@ import pytest
 import torch
 from pyg_layers import compare, drawn, floats, traces, typed_edges
 from torch import Tensor
-from torch_geometric.nn import FiLMConv, HeteroConv, RGATConv
+from torch_geometric.nn import FiLMConv, GraphConv, HeteroConv, RGATConv, SAGEConv
 
 import columba
 
@@ -19,6 +19,7 @@ NAMES = [
     ("paper", "near", "paper"),
 ]
 SIZES = {"author": 4, "paper": 6}
+SHAPES = {"author": 3, "paper": 5}
 Tables = dict[Any, Tensor]
 
 
@@ -42,6 +43,21 @@ def call(edges: int, sizes: dict[str, int] = SIZES) -> tuple[Tables, Tables]:
 def test_aggregations(aggr: str | None) -> None:
     compiled = compare(drawn(HeteroConv(layers(), aggr=aggr)), call(9), call(20, {"author": 7, "paper": 5}))
     assert len(traces(compiled)) == 1
+
+
+@pytest.mark.parametrize("aggr", ["sum", "mean"])
+def test_own_features_are_multiplied_once(aggr: str) -> None:
+    """Whatever the edge types that arrive at a node type; one of them, or a node type, may be missing in a call."""
+    inner: dict[Any, Any] = {name: SAGEConv((SHAPES[name[0]], SHAPES[name[-1]]), 4) for name in NAMES[:3]}
+    conv = drawn(HeteroConv({**inner, NAMES[3]: GraphConv(5, 4)}, aggr=aggr))
+    tables, edges = call(9)
+    fewer = {name: edges[name] for name in NAMES[1:2]}
+    compiled = compare(conv, call(9), call(20, {"author": 7, "paper": 5}), (tables, fewer), call(9))
+    first = traces(compiled)[0]
+    assert sum(str(part.program).count("= linear(") for part in first.trace.parts) == 4 + 2
+    with pytest.raises(RuntimeError):  # features of another size, as PyG says it
+        compiled({"author": tables["author"], "paper": floats(6, 4)}, edges)
+    compare(conv, ({"paper": tables["paper"]}, fewer))
 
 
 def test_ties() -> None:

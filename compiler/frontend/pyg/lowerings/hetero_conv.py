@@ -1,7 +1,7 @@
 """``HeteroConv``: a layer for each edge type, and what arrives at a node type put together.
 
 Its layers run as they do anywhere else, each along a graph of its own. What PyG puts together along a dimension before the nodes is put
-together along one of each node's own, which is the same, and can be part of the last program.
+together along one of each node's own, or added one by one, which is the same, and can be part of a program.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor
 
 from columba.frontend.pyg.cases import NotLowered
 
-_OF_SEVERAL = {"sum": torch.sum, "mean": torch.mean, "min": torch.min, "max": torch.max}
+_EXTREMES: dict[Any, Any] = {"min": torch.min, "max": torch.max}
 
 
 def hetero_conv(conv: Any, *args_dict: Any, **kwargs_dict: Any) -> dict[Any, Any]:
-    if conv.aggr not in (None, "cat", *_OF_SEVERAL):
+    if conv.aggr not in (None, "cat", "sum", "mean", *_EXTREMES):
         raise NotLowered(f"aggr={conv.aggr!r}")
     if any(not name.endswith("_dict") for name in kwargs_dict):
         raise NotLowered("a keyword argument does not end with '_dict'")
@@ -55,5 +55,7 @@ def _joined(parts: list[Tensor], aggr: str | None) -> Tensor:
         return parts[0]
     if aggr == "cat":
         return torch.cat(parts, dim=-1)
-    out = _OF_SEVERAL[aggr](torch.stack(parts, dim=1), dim=1)  # type: ignore[operator]
-    return out[0] if isinstance(out, tuple) else out
+    if aggr in ("sum", "mean"):
+        total = sum(parts[1:], parts[0])
+        return total if aggr == "sum" else total / len(parts)
+    return _EXTREMES[aggr](torch.stack(parts, dim=1), dim=1)[0]  # type: ignore[no-any-return]
