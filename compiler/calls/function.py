@@ -23,7 +23,18 @@ from columba.calls.regions import Break, Failure, Failures, Regions, Seen
 from columba.calls.rollback import State
 from columba.calls.shortcut import MISSED
 from columba.calls.specialization import Specialization
-from columba.frontend import Attempt, Bound, NothingToCompile, TraceError, hooks, is_tracing, pyg, trace, trace_error_in
+from columba.frontend import (
+    Attempt,
+    Bound,
+    FillsCache,
+    NothingToCompile,
+    TraceError,
+    hooks,
+    is_tracing,
+    pyg,
+    trace,
+    trace_error_in,
+)
 from columba.runtime.logs import logger
 from columba.runtime.modes import skipped_by_dynamo, without_transforms
 from columba.runtime.warn import warn_once
@@ -226,8 +237,9 @@ class CompiledFunction:
         is_unsure = not isinstance(cause, TraceError)
         reason = f"{type(cause).__name__} in the trace: {cause}" if is_unsure else str(cause)
         attempt: Attempt | None = getattr(cause, "attempt", None)
-        failure = Failure(reason, attempt, None if owner is None else owner.training, is_unsure)
-        if remembers and not is_unsure:
+        is_passing = isinstance(cause, FillsCache)
+        failure = Failure(reason, attempt, None if owner is None else owner.training, is_unsure, is_passing)
+        if remembers and not is_unsure and not is_passing:
             self._remember(failure, owner)
         return failure
 
@@ -244,12 +256,12 @@ class CompiledFunction:
     ) -> Any:
         """The call as it is, with the modules that it calls compiled."""
         root, name, around = self if owner is None else owner, self._name(owner), regions.current()
-        if pyg.is_layer(owner):
+        if pyg.is_layer(owner) and not failure.is_passing and not pyg.has_result(owner):
             self._tell_layer(failure, owner)
         if around is not None and owner is not None and around.compiled(type(owner), around.options) is self:
             with around.in_python(root, name, failure):
                 return self.current()(*args, **kwargs)
-        here = self._regions(owner, None, collects=root not in self._told)
+        here = self._regions(owner, None, collects=root not in self._told and not failure.is_passing)
         with here.in_python(root, name, failure):
             result = self.current()(*args, **kwargs)
         if here.collects:

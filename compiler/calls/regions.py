@@ -62,12 +62,14 @@ class Failure:
         attempt: what it had read, by which calls like it are recognized; None where it had not begun.
         in_training: the mode of the module.
         is_unsure: whether the reason may be an error of the user's, until the call runs in Python without one.
+        is_passing: whether the call fills a cache, so that the next will be another.
     """
 
     reason: str
     attempt: Attempt | None
     in_training: bool | None
     is_unsure: bool = False
+    is_passing: bool = False
 
     @functools.cached_property
     def recognizes(self) -> Recognizer | None:

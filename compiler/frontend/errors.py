@@ -28,6 +28,10 @@ class TraceError(RuntimeError):
     attempt: Attempt | None = None
 
 
+class FillsCache(TraceError):
+    """The function keeps a tensor for later calls, which are traced; this one is not."""
+
+
 class NothingToCompile(TraceError):
     """The function computes nothing on a graph."""
 

@@ -146,6 +146,16 @@ class Observer:
         here = [check for check in found if check is not None and check.owner.value is not None]
         return (*here, *self._guarded.values())
 
+    def filled(self) -> list[tuple[Any, str, Any]]:
+        """Attributes that were read and held None, and hold something now: the object, the name, and what it is."""
+        found = []
+        for (_, name), read in self._reads.items():
+            owner = read.owner.value if isinstance(read, Read) and read.seen is None else None
+            value = None if owner is None else getattr(owner, "__dict__", {}).get(name)
+            if value is not None:
+                found.append((owner, name, value))
+        return found
+
     def follow(self, kind: type, original: nn.Module | None) -> None:
         """The traced method is the ``forward`` that a class has at present, for a module that was compiled."""
         self._seen(OfClass(Same(kind), "forward"), in_class(kind, "forward"))

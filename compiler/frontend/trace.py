@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from columba.frontend import hooks, sparse
+from columba.frontend.caches import fill_caches
 from columba.frontend.counts import Rows
 from columba.frontend.effects import check_nothing_escaped, no_printing
 from columba.frontend.errors import NothingToCompile, TraceError, UnsupportedOperation, defined, fail
@@ -153,6 +154,7 @@ def _run(
         observer.finish()
         del symbolic
         recorder.matrices.clear()
+        fill_caches(recorder, observer)
         _check_nothing_kept(observer)
     return walk(output, (), lambda x, path: _output_leaf(recorder, x, path))
 

@@ -160,3 +160,10 @@ def is_layer(module: Any) -> bool:
 def is_graph_layer(module: Any) -> bool:
     """Whether a module is a layer of Columba's or of PyG's, or message passing that somebody has written."""
     return type(module).__module__.startswith(("columba.nn.", "torch_geometric.nn.conv.")) or is_layer(module)
+
+
+def has_result(module: Any) -> bool:
+    """Whether a layer keeps what its message passing gave, so that nothing is left of that."""
+    return getattr(module, "cached", False) is True and any(
+        getattr(module, name, None) is not None for name in ("_cached_x", "_cached_h")
+    )
