@@ -221,7 +221,7 @@ def _finished(
         tuple(recorder.several),
         frozenset(broadcast),
         tuple(breaks.items()),
-        frozenset(recorder.positive),
+        frozenset(_passed_in(of, rows) for of in recorder.positive),
         tuple(recorder.same),
         tuple(recorder.less),
         tuple((record.source, seen(value)) for record, value in recorder.structure.read.items() if record.source),
@@ -263,6 +263,14 @@ def _parts(recorder: Recorder, name: str, wanted: Sequence[Record], lacking: dic
             steps += converted.prelude
         done.update(r for r in stretch.records if r not in stretch.lifts)
     return tuple(steps)
+
+
+def _passed_in(of: Any, rows: Mapping[Record, Rows]) -> Any:
+    """Of what is computed as many rows as something that is passed in has, or as a space of the graph has: what every call can tell."""
+    found = rows.get(of) if isinstance(of, Record) and of.source is None else None
+    if found is None or found.space is Space.ONE:
+        return of
+    return next((record for record, other in rows.items() if record.source is not None and other == found), found)
 
 
 def _name(fn: Callable[..., Any], owner: nn.Module | None) -> str:

@@ -40,6 +40,7 @@ SUMS: dict[str, Function] = {
     "spread": lambda h: h / (h.std(unbiased=False) + 1e-5) + h.std(0) * h.std(correction=0.5) + h.std(False),
     "both": lambda h: h * torch.var_mean(h, 0)[0] - torch.std_mean(h)[1] + sum(torch.std_mean(h, 0, keepdim=True)),
     "norms": lambda h: h / h.norm() + h / h.norm(dim=0, keepdim=True) + h.norm(1) * torch.linalg.vector_norm(h, 3, 0),
+    "softmax": lambda h: h * h.softmax(0) + torch.log_softmax(h, -2),
     "counts": lambda h: h * (h > 1).any(0) + h * (h > -9).all() + h * (h > 0).sum(0) + (h > 0).sum(0).double().mean(),
 }
 EXTREMA: dict[str, Function] = {

@@ -9,7 +9,7 @@ from typing import Any
 from columba.frontend.operands import Operand, aligned, cast_to, feature_axis, mixes, on_weights, pointwise
 from columba.frontend.rules.registry import Call, rule
 from columba.ir.program import build as b
-from columba.ir.program.ops import Degree, Reduce, Value
+from columba.ir.program.ops import Degree, Reduce, Softmax, Value
 from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType
 
@@ -275,9 +275,9 @@ def _largest(x: Value, axes: Sequence[int]) -> Value:
 
 def _shifted_exp(x: Value, axes: Sequence[int]) -> tuple[Value, Value, Value]:
     """``x`` less its maximum, the exponential of that, and its sum."""
-    shifted = pointwise("sub", (x, _largest(x, axes)))
+    shifted = pointwise("sub", (x, beside(_largest(x, axes), x)))
     power = pointwise("exp", (shifted,))
-    return shifted, power, reduced(power, "sum", axes, keepdim=True)
+    return shifted, power, beside(reduced(power, "sum", axes, keepdim=True), x)
 
 
 @rule("softmax", "log_softmax")
@@ -285,8 +285,11 @@ def _softmax(call: Call, input: Any, dim: int | None = None, _stacklevel: int = 
     x = _operand(call, input)
     if dim is None:
         raise call.unsupported("dim is not given", "name the feature dimension: dim=-1")
-    axes = axes_of(call, x, dim)
-    shifted, power, total = _shifted_exp(cast_to(x.value, call.dtype), axes)
+    axes = axes_of(call, x, dim, rows=True)
+    value = cast_to(x.value, call.dtype)
+    if axes == (ROWS,) and call.name == "softmax":
+        return Softmax(value, _to_one(value))
+    shifted, power, total = _shifted_exp(value, axes)
     if call.name == "softmax":
         return pointwise("div", (power, total))
     return pointwise("sub", (shifted, pointwise("log", (total,))))
