@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
 from columba.ir.spaces import Space
 
 
@@ -74,6 +76,8 @@ def _guarded(name: str) -> Callable[..., Any]:
 
     def method(self: RowCount, *args: Any) -> Any:
         other = args[0] if args else None
+        if isinstance(other, Tensor):  # which is asked then, and written down with the count
+            return NotImplemented
         if isinstance(other, RowCount) and name in _COMPARISONS:
             self.recorder.compare_counts(self, other)
             return plain(int.__int__(self), int.__int__(other))

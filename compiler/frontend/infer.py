@@ -32,6 +32,14 @@ class Spaces:
     why: dict[Record, str] = field(default_factory=dict)
     ones: set[Record] = field(default_factory=set)
 
+    def counted(self, count: RowCount) -> Space | None:
+        """The space of which a number is the number of rows; None if it is of none that is known."""
+        of = count.of
+        if isinstance(of, Rows):
+            return of.space if of.graph == self.graph else None
+        space = self.of.get(of) if isinstance(of, Record) else None
+        return None if space is Space.ONE else space
+
 
 def infer(records: Sequence[Record], graph: int = 0) -> Spaces:
     """The spaces of all records of a trace, or of a part of it, and of what these are computed from.
@@ -164,10 +172,7 @@ def _rows_given(found: Spaces, record: Record) -> Space | None:
         return found.of.get(first)
     if isinstance(first, (tuple, list)) and first:
         first = first[0]
-    of = first.of if isinstance(first, RowCount) else None
-    if isinstance(of, Rows):
-        return of.space if of.graph == found.graph else None
-    return found.of.get(of) if isinstance(of, Record) else None
+    return found.counted(first) if isinstance(first, RowCount) else None
 
 
 def _backward(found: Spaces, record: Record) -> bool:

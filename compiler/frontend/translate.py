@@ -245,7 +245,7 @@ class _Conversion:
 
         args, kwargs = mapped(operand, (record.args, record.kwargs))
         try:
-            return rule(Call(record, self.found.of[record], self.seed), *args, **kwargs)  # type: ignore[no-any-return]
+            return rule(Call(record, self.found.of[record], self.seed, self.found.counted), *args, **kwargs)  # type: ignore[no-any-return]
         except UnsupportedOperation as e:
             e.record = e.record or record
             raise

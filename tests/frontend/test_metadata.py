@@ -73,6 +73,8 @@ CALLS: list[Call] = [
     call(torch.logsumexp, X, -1), call(torch.logsumexp, X, (1, 2), keepdim=True),
     call(F.softmax, X, -1), call(torch.softmax, X, 0), call(F.log_softmax, X, dim=1), call(torch.softmax, X, 1, dtype=torch.float64),
     call(torch.softmax, S, 0), call(torch.softmax, X, 3), call(F.softmax, X),
+    call(Tensor.var, X), call(Tensor.var, X, False), call(Tensor.std, X, (0, 1), keepdim=True), call(torch.std, X, dim=-1, correction=0),
+    call(torch.var, S, 0), call(Tensor.std, X, 4),
     call(F.layer_norm, X, (8,)), call(F.layer_norm, X, (4, 8), meta(4, 8), meta(4, 8)), call(F.layer_norm, X, (8,), meta(4)),
     call(F.normalize, X, dim=-1), call(F.normalize, X), call(F.normalize, V, dim=1),
     call(Tensor.norm, X, 2, -1), call(Tensor.norm, X, p=float("inf"), dim=-1, keepdim=True), call(Tensor.norm, X),

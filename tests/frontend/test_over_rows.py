@@ -39,6 +39,7 @@ SUMS: dict[str, Function] = {
     "variance": lambda h: h * h.var(0) + h.var(0, unbiased=False, keepdim=True) * h.var(dim=(0, 1), correction=2),
     "spread": lambda h: h / (h.std(unbiased=False) + 1e-5) + h.std(0) * h.std(correction=0.5) + h.std(False),
     "both": lambda h: h * torch.var_mean(h, 0)[0] - torch.std_mean(h)[1] + sum(torch.std_mean(h, 0, keepdim=True)),
+    "by hand": lambda h: h - h.sum(0) / h.size(0) + h.size(0) * h / 7,
     "norms": lambda h: h / h.norm() + h / h.norm(dim=0, keepdim=True) + h.norm(1) * torch.linalg.vector_norm(h, 3, 0),
     "softmax": lambda h: h * h.softmax(0) + torch.log_softmax(h, -2),
     "counts": lambda h: h * (h > 1).any(0) + h * (h > -9).all() + h * (h > 0).sum(0) + (h > 0).sum(0).double().mean(),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from columba.frontend.counts import RowCount
 from columba.frontend.infer import ROW_WISE
 from columba.frontend.operands import Operand, aligned, cast_to, common_dtype, constant, on_weights, pointwise
 from columba.frontend.rules.registry import RULES, Call, rule
 from columba.ir.pointwise import POINTWISE, PointwiseFunction
 from columba.ir.program import build as b
-from columba.ir.program.ops import Uniform, Value
+from columba.ir.program.ops import Degree, Uniform, Value
+from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType
 
 Number = int | float | bool
@@ -24,6 +26,9 @@ def operands(call: Call, args: tuple[Any, ...], dtype: DType | None) -> list[Val
     for a in args:
         if isinstance(a, Operand):
             ready.append(a)
+        elif isinstance(a, RowCount) and (space := call.rows(a)) is not None:
+            count = Degree(IndexMap("one", space, Space.ONE), DType.F64)
+            ready.append(Operand(b.cast(count, dtype or call.dtype), call.record))
         elif isinstance(a, (int, float)):
             ready.append(Operand(constant(float(a), dtype or call.dtype), call.record))
         else:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from columba.frontend.counts import RowCount
 from columba.frontend.errors import UnsupportedOperation
 from columba.frontend.operands import Operand
 from columba.frontend.record import Record
@@ -55,12 +56,16 @@ def rule(*names: str) -> Callable[[R], R]:
 
 @dataclass(frozen=True)
 class Call:
-    """One recorded call under conversion. ``seed`` makes a fresh seed input and the next salt, for random numbers; the result has rows of
-    ``space``."""
+    """One recorded call under conversion, whose result has rows of ``space``.
+
+    ``seed`` makes a fresh seed input and the next salt, for random numbers; ``rows`` says of which space a number is the number of rows, if
+    it is one.
+    """
 
     record: Record
     space: Space
     seed: Callable[[], tuple[Value, int]]
+    rows: Callable[[RowCount], Space | None]
 
     @property
     def name(self) -> str:
