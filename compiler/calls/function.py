@@ -138,11 +138,11 @@ class CompiledFunction:
         if is_dynamo_compiling():
             return within_dynamo.call(self, args, kwargs)
         if is_tracing():  # part of a larger compiled function
-            return self.current()(*args, **kwargs)
+            return self._of(args)(*args, **kwargs)
         dynamo: Any = sys.modules.get("torch._dynamo.eval_frame")
         if dynamo is not None and dynamo._stance.stance == "force_eager":
             with hooks.taking(None):
-                return self.current()(*args, **kwargs)
+                return self._of(args)(*args, **kwargs)
         owner, rest = self._split(args)
         for known in self._own if owner is None else self._of_modules.get(owner, ()):
             shortcut = known.shortcut
@@ -166,7 +166,7 @@ class CompiledFunction:
                     found = self.specialize(*args, **kwargs)
                 except _NotTraced:
                     with hooks.taking(None):
-                        return self.current()(*args, **kwargs)
+                        return self.current(owner)(*args, **kwargs)
                 except Exception as e:
                     failure = self._break(e, owner, remembers=not met)
                     if failure is None and not met:
@@ -203,7 +203,7 @@ class CompiledFunction:
     ) -> Any:
         """The call as it is, not compiled: shows which hooks of inner modules return something, and so belong to the program."""
         with hooks.noting():
-            result = self.current()(*args, **kwargs)
+            result = self._of(args)(*args, **kwargs)
         hooks.settle(met)
         owner, _ = self._split(args)
         try:
@@ -260,10 +260,10 @@ class CompiledFunction:
             self._tell_layer(failure, owner)
         if around is not None and owner is not None and around.compiled(type(owner), around.options) is self:
             with around.in_python(root, name, failure):
-                return self.current()(*args, **kwargs)
+                return self.current(owner)(*args, **kwargs)
         here = self._regions(owner, None, collects=root not in self._told and not failure.is_passing)
         with here.in_python(root, name, failure):
-            result = self.current()(*args, **kwargs)
+            result = self.current(owner)(*args, **kwargs)
         if here.collects:
             self._told.add(root)
             here.tell(root, name)
@@ -299,7 +299,7 @@ class CompiledFunction:
             return []
         here = self._regions(owner, seen, collects=True)
         with here.in_python(self if owner is None else owner, self._name(owner), failure):
-            self.current()(*args, **kwargs)
+            self.current(owner)(*args, **kwargs)
         breaks = here.breaks(self if owner is None else owner)
         if not breaks:
             raise NothingToCompile(failure.reason)
@@ -313,7 +313,7 @@ class CompiledFunction:
             return self._in_python(failure, owner, args, kwargs)
         seen(owner, self, *found)
         with hooks.taking(None):
-            return self.current()(*args, **kwargs)
+            return self.current(owner)(*args, **kwargs)
 
     def _found(
         self, owner: nn.Module | None, rest: tuple[Any, ...], args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -401,7 +401,7 @@ class CompiledFunction:
     def _traced(
         self, owner: nn.Module | None, rest: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[Specialization, Bound]:
-        fn = self.current() if owner is None else types.MethodType(pyg.lowered(owner, self.current()), owner)
+        fn = self.current() if owner is None else types.MethodType(pyg.lowered(owner, self.current(owner)), owner)
         # In the second run there is what the first only sets up: a cache, a module that is built late.
         for is_last in (False, True):
             with without_transforms():  # a trace serves calls outside of them too
@@ -420,9 +420,12 @@ class CompiledFunction:
         error.attempt = Attempt(made.trace.guards, met_graph=True).of_later_calls((rest, kwargs))
         raise error
 
-    def current(self) -> Callable[..., Any]:
+    def current(self, owner: nn.Module | None = None) -> Callable[..., Any]:
         """The function as it is to be traced now."""
         return self.fn
+
+    def _of(self, args: tuple[Any, ...]) -> Callable[..., Any]:
+        return self.current(self._split(args)[0])
 
     def following(self, owner: nn.Module | None) -> tuple[type, nn.Module | None] | None:
         """For a compiled instance: the class whose ``forward`` counts, and the module that it was made of."""
@@ -446,7 +449,10 @@ class Forward(CompiledFunction):
         super().__init__(self.current(), options)
         self.is_method = self.is_model = True
 
-    def current(self) -> Callable[..., Any]:
+    def current(self, owner: nn.Module | None = None) -> Callable[..., Any]:
+        own = None if owner is None else pyg.own_forward(owner)
+        if own is not None:
+            return own
         forward: Any = self.kind.forward
         return forward.current() if isinstance(forward, CompiledFunction) else forward  # type: ignore[no-any-return]
 

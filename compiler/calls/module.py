@@ -14,7 +14,7 @@ from torch import nn
 from columba.calls.function import NO_SCRIPT, Forward
 from columba.calls.options import Options
 from columba.calls.specialization import Specialization
-from columba.frontend import Bound
+from columba.frontend import Bound, pyg
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -68,6 +68,27 @@ class _Forward(Forward):
         return type(owner).forward.specialize(*args, **kwargs)  # type: ignore[attr-defined, no-any-return]
 
 
+class _OwnForward(_Forward):
+    """``forward`` of a compiled instance of a class whose modules have one each: it comes before that, which it runs."""
+
+    def __set__(self, owner: nn.Module, function: Any) -> None:
+        owner.__dict__["forward"] = function
+        self._of_modules.pop(owner, None)
+
+    def __delete__(self, owner: nn.Module) -> None:
+        del owner.__dict__["forward"]
+        self._of_modules.pop(owner, None)
+
+
+def _set_state(self: Any, state: Any) -> None:
+    """As the original class does, which may set ``forward`` again."""
+    kind, self.__class__ = type(self), self.original_type
+    try:
+        self.__setstate__(state)
+    finally:
+        self.__class__ = kind
+
+
 def _original_type(module: nn.Module) -> type[nn.Module]:
     return module.original_type if isinstance(module, CompiledModule) else type(module)
 
@@ -77,11 +98,13 @@ def _compiled_type(original: Any, options: Options) -> type[nn.Module]:
     members = {
         "original_type": original,
         "options": options,
-        "forward": _Forward(original, options),
+        "forward": (_OwnForward if pyg.has_own_forwards(original) else _Forward)(original, options),
         "__module__": original.__module__,
         "__qualname__": original.__qualname__,
         "__doc__": original.__doc__,
     }
+    if pyg.has_own_forwards(original):
+        members["__setstate__"] = _set_state
     if hasattr(original, "__deepcopy__"):
         members["__deepcopy__"] = _deep_copied
     return type(original.__name__, (CompiledModule, original), members)
@@ -94,7 +117,7 @@ def _deep_copied(self: Any, memo: dict[int, Any]) -> nn.Module:
 
 def compiled_module(module: M, options: Options) -> M:
     """A module of a compiled class that shares the original's state."""
-    if "forward" in module.__dict__:
+    if "forward" in module.__dict__ and pyg.own_forward(module) is None:
         raise TypeError(
             f"columba.compile: this {type(module).__name__} has a forward of its own, set on the instance; compile the class, or remove it"
         )

@@ -290,7 +290,7 @@ def _is_left_alone(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, A
     kind = type(module)
     return (
         _is_of_torch(module, args, kwargs)
-        or "forward" in module.__dict__
+        or ("forward" in module.__dict__ and pyg.own_forward(module) is None)
         or hasattr(kind.forward, "specialize")
         or isinstance(module, torch.jit.ScriptModule)
         or torch._C._get_tracing_state() is not None

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, in_place
@@ -66,7 +67,7 @@ def _new_value(
         return func(*args, **{**kwargs, "inplace": False})
     if name == "__setitem__":
         return set_items(*args)
-    plain = getattr(Tensor, name[:-1], None)
+    plain = getattr(Tensor, name[:-1], None) or (getattr(F, name[:-1]) if name in _ACTIVATIONS else None)
     if name == "copy_":
         return torch.where(torch.zeros_like(target) == 0, args[1], target)  # a sum would lose the sign of 0
     if name in ("zero_", "fill_"):
@@ -74,6 +75,10 @@ def _new_value(
     if not callable(plain) or name.startswith("__") or name[:-1] in RANDOM:  # which draw from something else
         raise in_place(name)
     return plain(*args, **kwargs)
+
+
+_ACTIVATIONS = ("celu_", "elu_", "hardtanh_", "leaky_relu_", "selu_", "threshold_")
+"""Of :mod:`torch.nn.functional`, which tensors do not have as methods."""
 
 
 def set_items(x: Tensor, index: Any, value: Any) -> Tensor:

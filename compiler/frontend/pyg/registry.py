@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import types
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -167,3 +168,18 @@ def has_result(module: Any) -> bool:
     return getattr(module, "cached", False) is True and any(
         getattr(module, name, None) is not None for name in ("_cached_x", "_cached_h")
     )
+
+
+def has_own_forwards(kind: type) -> bool:
+    """Whether each module of a class has a ``forward`` of its own: PyG generates one for each ``Sequential``, and sets it on the module.
+
+    And on the class, which has that of the last one.
+    """
+    pyg = sys.modules.get("torch_geometric.nn.sequential")
+    return pyg is not None and issubclass(kind, pyg.Sequential)
+
+
+def own_forward(module: Any) -> Callable[..., Any] | None:
+    """The function that is the ``forward`` of this module alone."""
+    own = object.__getattribute__(module, "__dict__").get("forward")
+    return own.__func__ if isinstance(own, types.MethodType) and has_own_forwards(type(module)) else None
