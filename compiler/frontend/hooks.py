@@ -23,6 +23,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from columba.frontend import pyg
 from columba.frontend.counts import RealGraph
+from columba.frontend.edge_index import is_edge_index
 from columba.frontend.effects import hooked
 from columba.frontend.errors import TraceError, fail, location
 from columba.frontend.record import Record, Recorder, current
@@ -291,6 +292,7 @@ def call_module(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
 
 def _call_traced(recorder: Recorder, self: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """Calls a module while a function is traced."""
+    args, kwargs = mapped(lambda x: _plain(recorder, x), (args, kwargs))
     forward = pyg.forward_of(self)
     if not any(_registered(self, name) for name in FORWARD) and (forward is None or not _has_backward_hooks(self)):
         return _original(self, *args, **kwargs) if forward is None else forward(*args, **kwargs)
@@ -338,6 +340,12 @@ def _call_traced(recorder: Recorder, self: nn.Module, args: tuple[Any, ...], kwa
             result = result if changed is None else changed
     _add(recorder, phase)
     return result
+
+
+def _plain(recorder: Recorder, x: Any) -> Any:
+    """What a module is called with; of an ``EdgeIndex`` that an argument holds, the tensor that it is."""
+    stand_in = recorder.of_argument(x) if isinstance(x, Tensor) and is_edge_index(x) else None
+    return x if stand_in is None else stand_in
 
 
 def _has_backward_hooks(module: nn.Module) -> bool:

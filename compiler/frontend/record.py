@@ -18,6 +18,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from columba.frontend.casts import UnderAutocast, contracts
 from columba.frontend.counts import Extent, RowCount
 from columba.frontend.decompositions import DECOMPOSITIONS, SEGMENTS
+from columba.frontend.edge_index import DATA, data_of, is_edge_index
 from columba.frontend.effects import check_no_legacy_hooks, needs_values, without_gradient
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
 from columba.frontend.layers import ModuleCalls
@@ -26,7 +27,7 @@ from columba.frontend.over_rows import needs_rows, undone
 from columba.frontend.recorded import Record as Record
 from columba.frontend.recorded import Symbol
 from columba.frontend.recorded import meta_tensor as meta_tensor
-from columba.frontend.sources import Source
+from columba.frontend.sources import Member, Source, is_of_argument
 from columba.frontend.structure import GIVE_NUMBERS, Call, Structure, numbers_of
 from columba.frontend.trees import leaves, mapped
 from columba.runtime import autocast
@@ -96,6 +97,9 @@ _NEEDS_VALUES = {
     "item", "tolist", "numpy", "__bool__", "__float__", "__int__", "__index__", "__len__", "nonzero", "__contains__", "equal",
     "allclose", "is_nonzero", "unique", "bincount", "masked_select", "__array__", "data_ptr",
 }  # fmt: skip
+_SIZES = ("size", "numel", "nelement")
+_OF_TENSORS = {*_SIZES, *_SAME, *GIVE_NUMBERS, "__len__"}
+"""What Python gets of a tensor, which is that of each call where the tensor is."""
 _HOOKS = {"register_hook", "register_post_accumulate_grad_hook", "retain_grad"}
 
 
@@ -198,6 +202,9 @@ class Recorder:
         """The record of a real tensor that the function meets."""
         if id(tensor) not in self.inputs:
             source = self.sources.get(id(tensor))
+            if source is not None and is_edge_index(tensor):
+                self.inputs[id(tensor)] = self.new_input(data_of(tensor), Member(source, DATA))
+                return self.inputs[id(tensor)]
             if source is None and (why := disguise(tensor)) is not None:
                 raise fail(
                     f"a tensor that the function did not get as an argument {why}, and would be kept: pass it in"
@@ -221,6 +228,13 @@ class Recorder:
         self.real[record] = tensor
         self.structure.meet(record, tensor)
         return record
+
+    def of_argument(self, value: Any) -> SymbolicTensor | None:
+        """What stands for a tensor that an object holds which was passed in."""
+        source = self.sources.get(id(value)) if isinstance(value, Tensor) else None
+        if not isinstance(value, Tensor) or source is None or not is_of_argument(source):
+            return None
+        return SymbolicTensor(self.input(value))
 
     def structural(self, call: Call, name: str) -> Record:
         """The record of a call on structure, which is carried out."""
@@ -274,10 +288,13 @@ class Recorder:
             return self._property(func, args)
         if name in ("__set__", "__delete__"):
             raise fail("attributes of a traced tensor cannot be set")
+        if name in _OF_TENSORS and args and (stand_in := self.of_argument(args[0])) is not None:
+            args = stand_in, *args[1:]
+            symbolic = [stand_in, *symbolic]
         if name in _SAME and symbolic:
             self.measured.add(symbolic[0].record)
             return getattr(symbolic[0].record.meta, name)(*args[1:], **kwargs)
-        if name in ("size", "numel", "nelement") and symbolic:
+        if name in _SIZES and symbolic:
             return self._size(name, symbolic[0].record, *args[1:], **kwargs)
         if name == "__len__" and symbolic:
             return len(self._counted(symbolic[0].record))

@@ -105,7 +105,14 @@ def is_compared_by_identity(value: Any) -> bool:
         return not _binds_data(value)
     if isinstance(value, (types.MethodType, functools.partial, weakref.ref)):
         return False
-    return isinstance(value, (nn.Module, type, types.ModuleType, TypeNames)) or callable(value)
+    if isinstance(value, (nn.Module, type, types.ModuleType, TypeNames)):
+        return True
+    return callable(value) and not _is_data(value)
+
+
+def _is_data(value: Any) -> bool:
+    """Whether an object is a graph of PyG's, which can be called, and is what it holds all the same."""
+    return any(kind.__module__.startswith("torch_geometric.data.") for kind in type(value).__mro__)
 
 
 def _binds_data(method: types.BuiltinMethodType) -> bool:

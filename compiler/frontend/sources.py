@@ -257,6 +257,13 @@ NOT_THERE = (AttributeError, KeyError, IndexError, TypeError, ValueError)
 """What :meth:`fetch` raises where the way to a value has changed."""
 
 
+def is_of_argument(source: Source) -> bool:
+    """Whether a source is an argument, or leads through what one holds."""
+    while isinstance(source, (Member, Item, Referent)):
+        source = source.base
+    return isinstance(source, Argument)
+
+
 def in_class(kind: Any, name: str) -> Any:
     """What the dictionaries of a class and of those that it is derived from have under a name; MISSING if nothing."""
     for one in kind.__mro__:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from columba.frontend import hooks, sparse
 from columba.frontend.caches import fill_caches
 from columba.frontend.counts import Rows
+from columba.frontend.edge_index import DATA, data_of, is_edge_index
 from columba.frontend.effects import check_nothing_escaped, no_printing
 from columba.frontend.errors import NothingToCompile, TraceError, UnsupportedOperation, defined, fail
 from columba.frontend.failed import keep_attempt
@@ -30,7 +31,7 @@ from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTen
 from columba.frontend.rules import RULES
 from columba.frontend.shared_products import unite_products
 from columba.frontend.snapshot import Same, TooLarge, snapshot
-from columba.frontend.sources import Argument, Source, walk
+from columba.frontend.sources import Argument, Member, Source, walk
 from columba.frontend.symbolic import TracedGraph
 from columba.frontend.traced import Part, Step, Trace, replayed, wrong_rows
 from columba.frontend.translate import translate
@@ -303,9 +304,13 @@ def _check_nothing_kept(observer: Observer) -> None:
 def _aliases(observer: Observer, recorder: Recorder) -> tuple[tuple[Source, Source], ...]:
     """The other places of the tensors that the trace reads: they must stay the same tensor."""
     used = ((i, record.source) for i, record in recorder.inputs.items() if record.source is not None)
-    return tuple(
-        (source, other) for i, source in used for other in dict.fromkeys(observer.others.get(i, ())) if other != source
-    )
+    found = []
+    for i, source in used:
+        others: list[Source] = list(dict.fromkeys(observer.others.get(i, ())))
+        if isinstance(source, Member) and source.name == DATA:  # the tensor that an EdgeIndex is, wherever that is
+            others = [Member(other, DATA) for other in others]
+        found += [(source, other) for other in others if other != source]
+    return tuple(found)
 
 
 _SIZES = {
@@ -362,6 +367,8 @@ def _symbolic(recorder: Recorder, value: Any, source: Argument) -> Any:
     if isinstance(value, Tensor):
         if value.layout is not torch.strided:
             return sparse.symbolic_matrix(recorder, value, source)
+        if is_edge_index(value):
+            return SymbolicTensor(recorder.new_input(data_of(value), Member(source, DATA)))
         return SymbolicTensor(recorder.new_input(value, source))
     if isinstance(value, Graph):
         traced = TracedGraph(value, source, recorder)
