@@ -2,7 +2,8 @@
 
 Inference and training steps of one layer, in turn with the other peers, each in a process of its own; results and all gradients are
 compared before anything is timed. RGCN, RGAT and HGT run on the benchmarks' graphs, those layers of the coverage table that are compiled on
-a random graph of 10,000 nodes and 100,000 edges, all with 64 features. Markdown on standard output; ``--out`` appends JSON lines.
+a random graph of 10,000 nodes and 100,000 edges, all with 64 features; heterogeneous models of two layers, and HANConv, on the graphs of
+the examples and on one of 100 nodes a type. Markdown on standard output; ``--out`` appends JSON lines.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 from benchmarks.cases import GRAPHS, TINY
 from benchmarks.markdown import table
 from benchmarks.measure import PATIENCE, RUNS, SHARE, Peer, PeerFailed, PeerSlow, compare
+from benchmarks.pyg_models import HETEROGENEOUS, models_of
 from benchmarks.pyg_worker import RELATIONAL, PygCase
 from benchmarks.records import MODES, NAMES, geometric_mean
 from tests.frontend.pyg.coverage import GENERIC, LAYERS, all_cases
@@ -65,10 +67,12 @@ class Measurement:
 
 
 def cases(layers: Sequence[str], graphs: Sequence[str]) -> list[PygCase]:
-    """Relational layers on all graphs, the others on the random one."""
+    """Relational layers on the benchmarks' graphs, the others on the random one, models on heterogeneous ones."""
     homogeneous = [one.name for one in all_cases() if one.table == LAYERS and one.expected == GENERIC]
-    found = [PygCase(layer, graph) for graph in graphs if graph != "random" for layer in RELATIONAL]
+    others = ("random", *HETEROGENEOUS)
+    found = [PygCase(layer, graph) for graph in graphs if graph not in others for layer in RELATIONAL]
     found += [PygCase(layer) for layer in homogeneous if "random" in graphs]
+    found += [PygCase(model, graph) for graph in graphs if graph in HETEROGENEOUS for model in models_of(graph)]
     return [one for one in found if not layers or one.layer in layers]
 
 
@@ -137,8 +141,9 @@ def report(measured: Sequence[Measurement], peers: Sequence[str]) -> str:
     parts = []
     others = [p for p in peers if p != "columba"]
     for title, some in (
-        ("Relational layers", [m for m in measured if m.case.graph != "random"]),
+        ("Relational layers", [m for m in measured if m.case.graph not in ("random", *HETEROGENEOUS)]),
         ("Homogeneous layers, 10,000 nodes, 100,000 edges", [m for m in measured if m.case.graph == "random"]),
+        ("Heterogeneous models", [m for m in measured if m.case.graph in HETEROGENEOUS]),
     ):
         if not some:
             continue
@@ -178,7 +183,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--layers", default="", help="only these, separated by commas")
     parser.add_argument(
-        "--graphs", default=",".join([*GRAPHS, "random"]), help=f"of these, or {TINY}; separated by commas"
+        "--graphs",
+        default=",".join([*GRAPHS, "random", *HETEROGENEOUS]),
+        help=f"of these, or {TINY}; separated by commas",
     )
     parser.add_argument("--rounds", type=int, default=5, help=f"turns of each peer, of {RUNS} runs each")
     parser.add_argument(

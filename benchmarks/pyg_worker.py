@@ -23,6 +23,7 @@ from torch_geometric.nn import FastRGCNConv, HGTConv, RGATConv, RGCNConv
 import columba
 from benchmarks.cases import Case as GraphCase
 from benchmarks.cases import load_graph, make_input
+from benchmarks.pyg_models import HETEROGENEOUS, load, model
 from benchmarks.typed_edges import TypedEdges
 from benchmarks.worker import LEAST_GROWTH, fingerprint, keep_freed_memory, status, turn
 from columba.runtime.cpp.memory import pooled, scratch
@@ -39,7 +40,8 @@ HOMOGENEOUS = Inputs(10_000, 100_000, 64, 8, 500, torch.float32)
 
 @dataclass(frozen=True)
 class PygCase:
-    """A layer of PyG, and a graph: one of :data:`benchmarks.cases.GRAPHS`, or ``random``, :data:`HOMOGENEOUS`."""
+    """A layer or model of PyG, and a graph: one of :data:`benchmarks.cases.GRAPHS`; ``random``, :data:`HOMOGENEOUS`; or one of
+    :data:`benchmarks.pyg_models.HETEROGENEOUS`."""
 
     layer: str
     graph: str = "random"
@@ -54,6 +56,8 @@ def build(case: PygCase) -> tuple[nn.Module, tuple[Any, ...]]:
     """The layer and the arguments of a call, the same in every process."""
     if case.graph == "random":
         return made(next(one for one in all_cases() if one.name == case.layer), HOMOGENEOUS)
+    if case.graph in HETEROGENEOUS:
+        return model(case.layer, load(case.graph))
     torch.manual_seed(0)
     graph, f = load_graph(case.graph), case.features
     x = make_input(GraphCase("", case.graph, f, case.heads), graph)

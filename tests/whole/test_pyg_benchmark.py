@@ -21,6 +21,19 @@ def test_cases() -> None:
     assert PygCase("GCNConv") in found
     assert PygCase("RGCNConv") not in found
     assert cases(["GATConv"], ["aifb", "random"]) == [PygCase("GATConv")]
+    assert cases(["HANConv"], ["dblp", "paths", "small"]) == [PygCase("HANConv", "paths"), PygCase("HANConv", "small")]
+    assert PygCase("HeteroConv of SAGEConv", "dblp") in cases([], ["random", "dblp"])
+
+
+def test_models_are_the_same_in_every_process() -> None:
+    """Each model runs on its graphs, and has results that are compared."""
+    for case in cases([], ["small", "paths"]):
+        (a, args), (b, others) = build(case), build(case)
+        torch.testing.assert_close(a.state_dict(), b.state_dict(), rtol=0, atol=0)
+        torch.testing.assert_close(args, others, rtol=0, atol=0)
+    prints = Worker("eager", PygCase("to_hetero of GATConv", "small")).answer("check")["prints"]
+    assert len(prints) == 1 + 4 + 7 * 2 * 5  # the result, tables, and of each layer two weights, two vectors and a bias
+    assert all(len(p) == 2 for p in prints)
 
 
 def test_layers_are_the_same_in_every_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,6 +64,7 @@ def test_report() -> None:
             measured(PygCase("GCNConv"), {"infer": 0.02, "train": 0.08}, {"infer": 0.01, "train": 0.04}),
             measured(PygCase("GATConv"), {"infer": 0.01, "train": 0.18}, {"infer": 0.02, "train": 0.02}),
             measured(PygCase("SAGEConv"), {"infer": 0.01}, {}, error="differs in tensor 0"),
+            measured(PygCase("HANConv", "small"), {"infer": 0.01}, {"infer": 0.002}),
         ],
         ("eager", "columba"),
     )
@@ -58,3 +72,5 @@ def test_report() -> None:
     assert "| GATConv random | 20.00 | 20.00 | 0.50 | 9.00 | 4.00 | slower than eager (inference) |" in text
     assert "| SAGEConv random |  |  |  |  | 4.00 | columba: differs in tensor 0 |" in text
     assert "| geometric mean |  |  | 1.00 | 4.24 | 4.00 |  |" in text
+    assert "### Heterogeneous models\n" in text
+    assert "| HANConv small | 2.00 |  | 5.00 |  | 4.00 |  |" in text
