@@ -189,7 +189,10 @@ _no_range = contextlib.nullcontext()
 
 def is_plain(inputs: Sequence[Tensor]) -> bool:
     """Whether nothing but autograd looks at what happens to these tensors."""
-    return _is_unwatched() and all(type(x) in PLAIN and (x.is_cpu or x.is_cuda) for x in inputs)
+    for x in inputs:
+        if type(x) not in PLAIN or not (x.is_cpu or x.is_cuda):
+            return False
+    return _is_unwatched()
 
 
 PLAIN = (Tensor, torch.nn.Parameter)

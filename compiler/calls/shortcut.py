@@ -210,12 +210,29 @@ class Writer:
             return f"type({expression}) is {self.constant(type(value))} and not {expression}"
         if type(value) is types.MethodType:
             return self.same_method(expression, value)
+        if (same := self.same_items(expression, value)) is not None:
+            return same
         condition = f"snapshot({expression}) == {self.constant(seen)}"
         if type(value) is tuple and all(
             isinstance(part, ATOMS) for part in value
         ):  # which cannot change: most are the same one
             return f"({expression} is {self.constant(value)} or {condition})"
         return condition
+
+    def same_items(self, expression: str, value: Any) -> str | None:
+        """The condition that a dictionary has the same objects by the same names, as a module has modules; None if it is none of that kind.
+        A snapshot of a dozen items takes longer than a small kernel."""
+        if type(value) is not dict or not all(type(key) is str for key in value):
+            return None
+        conditions = [f"type({expression}) is dict", f"list({expression}) == {self.constant(list(value))}"]
+        for key, item in value.items():
+            if item is None:
+                conditions.append(f"{expression}[{key!r}] is None")
+            elif item is not self.owner and not isinstance(item, ATOMS) and isinstance(snapshot(item), Same):
+                conditions.append(f"{expression}[{key!r}] is {self.weakly(item)}")
+            else:
+                return None
+        return " and ".join(conditions)
 
     def same_method(self, expression: str, method: types.MethodType) -> str:
         name = self.temporary(expression)
@@ -247,6 +264,14 @@ class Writer:
             self.unless(f"type({expression}) is tuple and len({expression}) == {len(value)}")
             for n, part in enumerate(value):
                 self.argument(f"{expression}[{n}]", part, depth - 1)
+            return None
+        if type(value) is dict and depth and all(type(key) is str or _is_name(key) for key in value):
+            keys, kinds = self.constant(list(value)), self.constant(list(map(type, value)))
+            self.unless(
+                f"type({expression}) is dict and list({expression}) == {keys} and list(map(type, {expression})) == {kinds}"
+            )
+            for key, part in value.items():
+                self.argument(f"{expression}[{key!r}]", part, depth - 1)
             return None
         if isinstance(value, ATOMS):
             same, kind = self.constant(value), self.constant(type(value))
@@ -509,6 +534,11 @@ class Writer:
             case dict() if type(value) is dict:
                 return "{" + ", ".join(f"{self.constant(k)}: {self.tree(v)}" for k, v in value.items()) + "}"
         return self.constant(value)
+
+
+def _is_name(key: Any) -> bool:
+    """Whether a key is a tuple of names, as those of edge types are."""
+    return type(key) is tuple and all(type(part) is str for part in key)
 
 
 def _is_spelled(key: Any) -> bool:

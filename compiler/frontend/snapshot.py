@@ -245,7 +245,9 @@ class _Snapshot:
             raise TooLarge(f"holds more than {MOST_PARTS} values")
 
     def step(self, step: Any) -> Any:
-        return step if step is None or type(step[1]) in (str, int) else (step[0], self.of(step[1]))
+        if step is None or type(step[1]) in (str, int):
+            return step
+        return step[0], type(step[1]), self.of(step[1])  # True is not 1
 
     def extra(self, value: Any) -> Any:
         """What an instance of a class that is derived from a container has beside what it contains."""

@@ -471,6 +471,61 @@ def test_class_members_and_keys_of_typed_tables() -> None:
     torch.testing.assert_close(both(G, tables), both.fn(G, tables))
 
 
+class PerKind(torch.nn.Module):
+    """A layer for each key of a dictionary."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = torch.nn.ModuleDict({"a": torch.nn.Linear(4, 3), "b": torch.nn.Linear(4, 3)})
+
+    def forward(self, g: columba.Graph, tables: dict[Any, Any]) -> dict[Any, Any]:
+        kinds = {k: layer(tables[k]) for k, layer in self.layers.items() if k in tables}
+        edges = {k: v * 2.0 for k, v in tables.items() if k not in kinds}
+        return {k: g.edges.sum(g.edges.src(v)) for k, v in [*kinds.items(), *edges.items()]}
+
+
+def test_dictionaries(long_ways: list[int]) -> None:
+    """Other keys, another order of them, other values, other modules: what a shortcut was made for is looked at."""
+    eager = PerKind().double()
+    model = columba.compile(eager, backend="cpp")
+    g = columba.Graph(torch.tensor([[0, 1, 2], [2, 2, 0]]), num_nodes=3)
+    a, b, c = (torch.randn(3, 4, dtype=torch.float64) for _ in range(3))
+    edge = ("a", "to", "b")
+    calls: list[dict[Any, Any]] = [
+        {"a": a, "b": b, edge: c},
+        {edge: c, "b": b, "a": a},
+        {"a": a, edge: c},
+        {"a": a, edge: c, 1: b},
+    ]
+    calls += [
+        {"a": a, edge: c, True: b},
+        {"a": a, ("a", "to", 1): c},
+        {"a": a, edge: 3.0 * c},
+    ]
+
+    def check(tables: dict[Any, Any]) -> None:
+        expected, found = eager(g, tables), model(g, dict(tables))
+        assert [(type(k), k) for k in found] == [(type(k), k) for k in expected]
+        torch.testing.assert_close(found, expected)
+
+    for tables in calls:
+        for _ in range(3):
+            check(tables)
+        before = len(long_ways)
+        check(tables)
+        assert len(long_ways) == before
+        check(calls[0])
+    check({"a": a, edge: c, 1.0: b})
+    layers = dict(eager.layers)
+    for changed in ({"b": layers["b"], "a": layers["a"]}, {"a": layers["b"], "b": layers["b"]}, {"a": layers["a"]}):
+        for module in (eager, model):
+            module.layers._modules = dict(changed)
+        check(calls[0])
+    with pytest.raises(TypeError):
+        model(g, {"a": a, "b": None, edge: None})
+    check(calls[0])
+
+
 def test_generators_that_are_collected_while_a_function_is_traced() -> None:
     """A generator that nobody needs any more is closed in the midst of a trace, which does not depend on whose it was."""
 

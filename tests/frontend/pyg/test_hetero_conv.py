@@ -57,6 +57,7 @@ def test_own_features_are_multiplied_once(aggr: str) -> None:
     assert sum(str(part.program).count("= linear(") for part in first.trace.parts) == 4 + 2
     with pytest.raises(RuntimeError):  # features of another size, as PyG says it
         compiled({"author": tables["author"], "paper": floats(6, 4)}, edges)
+    torch.testing.assert_close(compiled(*call(9)), conv(*call(9)))
     compare(conv, ({"paper": tables["paper"]}, fewer))
 
 
