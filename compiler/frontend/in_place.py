@@ -22,14 +22,18 @@ from columba.frontend.views import viewed
 def change(
     recorder: Recorder, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Tensor:
-    """Records a call that changes its first argument, which stands for the new value afterwards.
+    """Records a call that changes its first argument, or ``out``, which stands for the new value afterwards.
 
     Raises:
         TraceError: the tensor is not one that the function has computed, or its shape would change.
     """
-    target = args[0] if args else kwargs.get("input")
-    if not isinstance(target, SymbolicTensor) or kwargs.get("out") is not None:
+    target = kwargs.get("out")
+    if target is None:
+        target = args[0] if args else kwargs.get("input")
+    if not isinstance(target, SymbolicTensor):
         raise in_place(name)
+    if kwargs.get("out") is not None and recorder.grad and target.record not in recorder.structure.values:
+        raise in_place(name)  # and an error in PyTorch, where it has a gradient
     old = target.record
     shared = _shared(recorder, old)
     if any(record.source is not None for record in shared):
@@ -50,19 +54,30 @@ def change(
 
 def _replaced(recorder: Recorder, old: Record, new: SymbolicTensor) -> SymbolicTensor:
     """The new value of a slice, as a slice of the new value of what it was a slice of, which whoever had the old one then has."""
-    base = viewed(old) if old.op == "__getitem__" else None
+    base = viewed(old) if old.op in _PLACES else None
     if base is None:
         return new
-    whole = _replaced(recorder, base, set_items(SymbolicTensor(base), old.args[1], new))  # type: ignore[arg-type]
+    take, places = _PLACES[old.op], old.args[1:]
+    whole = _replaced(recorder, base, set_places(SymbolicTensor(base), take, places, new))  # type: ignore[arg-type]
     for tensor in recorder.alive():
         if tensor.record is base:
             tensor.record = whole.record
-    return whole[old.args[1]]  # type: ignore[return-value]
+    return take(whole, *places)  # type: ignore[no-any-return]
+
+
+_PLACES: dict[str, Callable[..., Any]] = {
+    "__getitem__": Tensor.__getitem__,
+    "narrow": Tensor.narrow,
+    "select": Tensor.select,
+}
+"""Functions that give a part of a tensor's memory."""
 
 
 def _new_value(
     func: Callable[..., Any], name: str, target: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
+    if kwargs.get("out") is not None:
+        return func(*args, **{k: v for k, v in kwargs.items() if k != "out"})
     if kwargs.get("inplace"):
         return func(*args, **{**kwargs, "inplace": False})
     if name == "__setitem__":
@@ -87,6 +102,15 @@ def set_items(x: Tensor, index: Any, value: Any) -> Tensor:
         return torch.overrides.handle_torch_function(set_items, (x,), x, index, value)  # type: ignore[no-any-return]
     result = x.clone()
     result[index] = value
+    return result
+
+
+def set_places(x: Tensor, take: Callable[..., Tensor], places: tuple[Any, ...], value: Tensor) -> Tensor:
+    """``x`` with another value of ``take(x, *places)``."""
+    if torch.overrides.has_torch_function((x,)):
+        return torch.overrides.handle_torch_function(set_places, (x,), x, take, places, value)  # type: ignore[no-any-return]
+    result = x.clone()
+    take(result, *places).copy_(value)
     return result
 
 

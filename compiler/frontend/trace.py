@@ -226,9 +226,21 @@ def _finished(
         tuple(recorder.same),
         tuple(recorder.less),
         tuple((record.source, seen(value)) for record, value in recorder.structure.read.items() if record.source),
-        traced_layers(recorder.modules, owner, [part.computed for part in parts], breaks),
+        traced_layers(recorder.modules, owner, [part.computed for part in parts], {**_left(steps, rows), **breaks}),
     )
     return traced, graphs[parts[0].graph].device.type
+
+
+def _left(steps: Sequence[Step], rows: Mapping[Record, Rows]) -> dict[Record, str]:
+    """What the language lacks and PyTorch computes of something else than rows, before a program that uses the rows of the result."""
+    return {
+        record: f"{record.where}: {record.op} runs in PyTorch"
+        for record in replayed(steps)
+        if record in rows
+        and rows[record].space not in (Space.ONE, *WEIGHT_SPACES)
+        and record.op not in RULES
+        and record.op not in ("part", "declare")
+    }
 
 
 def _steps(
@@ -296,8 +308,9 @@ def _check_nothing_kept(observer: Observer) -> None:
         for name, value in list(getattr(owner, "__dict__", {}).items()):
             if isinstance(value, SymbolicTensor):
                 object.__delattr__(owner, name)
-                raise fail(
-                    f"self.{name} = ... keeps a tensor of a compiled function; return it instead, and store it outside"
+                raise TraceError(
+                    f"{value.record.where}: self.{name} = ... keeps a tensor of a compiled function, computed here; return it instead, "
+                    "and store it outside"
                 )
 
 

@@ -73,6 +73,8 @@ def _is_boundary(found: Spaces, record: Record, given: Container[Record]) -> boo
     """Whether a record with rows is computed by PyTorch, nothing that it is computed from having rows, or was computed before."""
     if record in given:
         return True
+    if record.op == "part":
+        return _is_boundary(found, record.operands[0], given)
     fixed = record.op in ("lift", "reduce", "segment_softmax", "degree", "declare")
     return not fixed and not any(o in found.of for o in record.operands)
 

@@ -258,6 +258,36 @@ def test_changes_of_computed_tensors() -> None:
         assert_same(columba.compile(changed, backend=backend), changed, (g, leaf(3, 2), leaf(2, seed=1)))
 
 
+def test_results_that_go_to_out_and_to_parts_of_memory() -> None:
+    """As PyG's ``cumsum`` does it for the first places of the nodes of each graph, for TopKPooling and dense batches."""
+
+    def taken(x: Tensor, counts: Tensor, index: Tensor) -> Tensor:
+        starts = counts.new_empty(counts.numel() + 1)
+        starts.narrow(0, 0, 1).zero_()
+        torch.cumsum(counts, 0, out=starts.narrow(0, 1, counts.numel()))
+        starts.select(0, -1).fill_(0)
+        rows = x[starts[index]]
+        total = torch.zeros(x.size(0), x.size(1), dtype=x.dtype).index_add_(0, index, rows)
+        return F.leaky_relu_(total - x, 0.3)
+
+    compiled = columba.compile(taken, backend="torch")
+    for counts, n in (([1, 2, 1], 6), ([1, 2, 1], 6), ([3, 0, 2, 1], 8)):
+        index = torch.randint(len(counts), (11,), generator=torch.Generator().manual_seed(n))
+        assert_same(compiled, taken, (leaf(n, 2), torch.tensor(counts), index))
+    assert len(traces_of(compiled)) == 1
+
+    @columba.compile(backend="torch")
+    def added(x: Tensor, index: Tensor) -> Tensor:
+        total = torch.zeros_like(x).index_add_(0, index, x[index])
+        return torch.add(total, 1, out=torch.empty_like(total))
+
+    index = torch.tensor([0, 2, 2])
+    with pytest.raises(columba.TraceError, match="in place"):
+        added(leaf(3, 2), index)
+    with torch.no_grad():
+        torch.testing.assert_close(added(torch.ones(3, 2), index), torch.tensor([[2.0], [1.0], [3.0]]).expand(3, 2))
+
+
 def test_what_has_no_form_that_gives_a_new_tensor() -> None:
     g = columba.Graph(torch.tensor([[0, 1, 2], [1, 1, 0]]))
     for change in (lambda h: h.bernoulli_(0.5), lambda h: h.requires_grad_(), lambda h: h.uniform_()):
