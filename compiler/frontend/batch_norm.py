@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from columba.frontend.effects import in_place
 from columba.frontend.errors import fail, location
 from columba.frontend.in_place import change
 from columba.frontend.over_rows import adds_first, transposes
-from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, in_place, meta_tensor
+from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, meta_tensor
 from columba.frontend.sources import Attribute, Registered
 
 

@@ -126,3 +126,18 @@ def needs_values(name: str) -> TraceError:
         f"{_SPELLED.get(name, name)} needs the values of a tensor, which are not known while the function is traced; "
         "use torch.where for choices between tensors, and compute what decides control flow outside the compiled function"
     )
+
+
+def in_place(name: str) -> TraceError:
+    """The error for a function that changes a tensor."""
+    return fail(
+        f"{name} changes a tensor in place, which a compiled function cannot; use the form that returns a new one"
+    )
+
+
+def changed_since(name: str) -> TraceError:
+    """The error for the use of a view whose memory has been changed."""
+    return fail(
+        f"{name} has changed a tensor in place that shares memory with the one which is used here; inside a compiled function, use the "
+        "form that returns a new tensor"
+    )

@@ -14,7 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, in_place
+from columba.frontend.effects import in_place
+from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor
 from columba.frontend.structure import RANDOM
 from columba.frontend.views import viewed
 

@@ -19,7 +19,7 @@ from columba.frontend.casts import UnderAutocast, contracts
 from columba.frontend.counts import Extent, RowCount
 from columba.frontend.decompositions import DECOMPOSITIONS, SEGMENTS
 from columba.frontend.edge_index import DATA, data_of, is_edge_index
-from columba.frontend.effects import check_no_legacy_hooks, needs_values, without_gradient
+from columba.frontend.effects import changed_since, check_no_legacy_hooks, in_place, needs_values, without_gradient
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
 from columba.frontend.layers import ModuleCalls
 from columba.frontend.metadata import infer
@@ -573,21 +573,6 @@ def _is_torch(func: Any) -> bool:
 def _namedtuple(meta: Any, parts: Sequence[Any]) -> Any:
     """``torch.return_types`` with symbolic parts."""
     return type(meta)(parts)
-
-
-def in_place(name: str) -> TraceError:
-    """The error for a function that changes a tensor."""
-    return fail(
-        f"{name} changes a tensor in place, which a compiled function cannot; use the form that returns a new one"
-    )
-
-
-def changed_since(name: str) -> TraceError:
-    """The error for the use of a view whose memory has been changed."""
-    return fail(
-        f"{name} has changed a tensor in place that shares memory with the one which is used here; inside a compiled function, use the "
-        "form that returns a new tensor"
-    )
 
 
 def _refuse(name: str) -> Any:
