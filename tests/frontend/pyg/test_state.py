@@ -217,3 +217,17 @@ def test_metadata_that_lacks_types() -> None:
             assert (value is None) == (found[name] is None)
             if value is not None:
                 torch.testing.assert_close(found[name], value)
+
+
+def test_indices_of_32_bits() -> None:
+    """Whose gradients PyTorch's own ``scatter_add_`` gets wrong."""
+    conv = SAGEConv(4, 6).double()
+    compiled = columba.compile(copy.deepcopy(conv), backend="torch", strict=True)
+    found = []
+    for model, edges in ((conv, EDGES), (compiled, EDGES), (compiled, EDGES.int())):
+        x = features().requires_grad_()
+        out = model(x, edges)
+        out.square().sum().backward()
+        found.append((out.detach(), x.grad))
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])
