@@ -14,9 +14,18 @@ def is_edge_index(value: Any) -> bool:
     return module is not None and isinstance(value, module.EdgeIndex)
 
 
-DATA = "_data"
-"""The attribute that is the plain tensor."""
-
-
 def data_of(value: Any) -> Tensor:
+    """The plain tensor.
+
+    Raises:
+        TypeError: there is more to it than that, which layers read: sizes that differ.
+    """
+    if not is_edge_index(value):
+        raise TypeError("is no EdgeIndex")
+    rows, columns = value.sparse_size()
+    if rows != columns:
+        raise TypeError(
+            f"an EdgeIndex with sparse_size=({rows}, {columns}) is not compiled, since layers take numbers of nodes from it; pass "
+            "edge_index.as_tensor(), and sizes where the layer has such an argument"
+        )
     return value._data  # type: ignore[no-any-return]

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode, resolve_name
 from columba.frontend.casts import UnderAutocast, contracts
 from columba.frontend.counts import Extent, RowCount
 from columba.frontend.decompositions import DECOMPOSITIONS, SEGMENTS
-from columba.frontend.edge_index import DATA, data_of, is_edge_index
+from columba.frontend.edge_index import data_of, is_edge_index
 from columba.frontend.effects import changed_since, check_no_legacy_hooks, in_place, needs_values, without_gradient
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
 from columba.frontend.layers import ModuleCalls
@@ -27,7 +27,7 @@ from columba.frontend.over_rows import needs_rows, undone
 from columba.frontend.recorded import Record as Record
 from columba.frontend.recorded import Symbol
 from columba.frontend.recorded import meta_tensor as meta_tensor
-from columba.frontend.sources import Member, Source, is_of_argument
+from columba.frontend.sources import PlainIndex, Source, is_of_argument
 from columba.frontend.structure import GIVE_NUMBERS, Call, Structure, numbers_of
 from columba.frontend.trees import leaves, mapped
 from columba.runtime import autocast
@@ -203,7 +203,7 @@ class Recorder:
         if id(tensor) not in self.inputs:
             source = self.sources.get(id(tensor))
             if source is not None and is_edge_index(tensor):
-                self.inputs[id(tensor)] = self.new_input(data_of(tensor), Member(source, DATA))
+                self.inputs[id(tensor)] = self.edge_index(tensor, source)
                 return self.inputs[id(tensor)]
             if source is None and (why := disguise(tensor)) is not None:
                 raise fail(
@@ -228,6 +228,13 @@ class Recorder:
         self.real[record] = tensor
         self.structure.meet(record, tensor)
         return record
+
+    def edge_index(self, tensor: Tensor, source: Source) -> Record:
+        """The record of the tensor that an ``EdgeIndex`` is."""
+        try:
+            return self.new_input(data_of(tensor), PlainIndex(source))
+        except TypeError as e:
+            raise fail(str(e)) from e
 
     def of_argument(self, value: Any) -> SymbolicTensor | None:
         """What stands for a tensor that an object holds which was passed in."""

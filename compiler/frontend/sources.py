@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from columba.frontend.edge_index import data_of
 from columba.frontend.snapshot import MISSING, Same
 from columba.frontend.sparse_parts import part_of
 
@@ -218,6 +219,19 @@ class Prepared:
 
 
 @dataclass(frozen=True)
+class PlainIndex:
+    """The tensor that the ``EdgeIndex`` is which another source gives."""
+
+    base: Source
+
+    def fetch(self, call: Arguments) -> Any:
+        return data_of(self.base.fetch(call))
+
+    def __str__(self) -> str:
+        return str(self.base)
+
+
+@dataclass(frozen=True)
 class Component:
     """A part of the sparse matrix that another source gives, as :func:`columba.frontend.sparse_parts.part_of` says."""
 
@@ -251,6 +265,7 @@ Source = (
     | Seed
     | Prepared
     | Component
+    | PlainIndex
 )
 
 NOT_THERE = (AttributeError, KeyError, IndexError, TypeError, ValueError)

@@ -314,8 +314,10 @@ def _casts(name: str) -> Callable[[SymbolicMatrix], SymbolicMatrix]:
     return lambda x: _with_entries(x, getattr(x.entries, name)())
 
 
-def _itself(x: SymbolicMatrix, *args: Any, **kwargs: Any) -> SymbolicMatrix:
-    return x
+def _copied(x: SymbolicMatrix, **kwargs: Any) -> SymbolicMatrix:
+    """With tensors of its own, which may then be written to."""
+    places = tuple(place.clone() for place in x.places)
+    return SymbolicMatrix(x.kind, places, x.entries.clone(), x.sizes, x.coalesced)
 
 
 def _scaled(name: str) -> Callable[..., SymbolicMatrix]:
@@ -441,7 +443,7 @@ _RULES: dict[str, Callable[..., Any]] = {
     "t": transposed,
     "transpose": _transpose,
     "detach": lambda x: _with_entries(x, x.entries.detach()),
-    "clone": _itself,
+    "clone": _copied,
     "to": _to,
     "type_as": lambda x, other: _with_entries(x, x.entries.to(other.dtype)),
     **{name: _casts(name) for name in ("float", "double", "half", "bfloat16")},

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from columba.frontend import hooks, sparse
 from columba.frontend.caches import fill_caches
 from columba.frontend.counts import Rows
-from columba.frontend.edge_index import DATA, data_of, is_edge_index
+from columba.frontend.edge_index import is_edge_index
 from columba.frontend.effects import check_nothing_escaped, no_printing
 from columba.frontend.errors import NothingToCompile, TraceError, UnsupportedOperation, defined, fail
 from columba.frontend.failed import keep_attempt
@@ -31,7 +31,7 @@ from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTen
 from columba.frontend.rules import RULES
 from columba.frontend.shared_products import unite_products
 from columba.frontend.snapshot import Same, TooLarge, snapshot
-from columba.frontend.sources import Argument, Member, Source, walk
+from columba.frontend.sources import Argument, PlainIndex, Source, walk
 from columba.frontend.symbolic import TracedGraph
 from columba.frontend.traced import Part, Step, Trace, replayed, wrong_rows
 from columba.frontend.translate import translate
@@ -320,8 +320,8 @@ def _aliases(observer: Observer, recorder: Recorder) -> tuple[tuple[Source, Sour
     found = []
     for i, source in used:
         others: list[Source] = list(dict.fromkeys(observer.others.get(i, ())))
-        if isinstance(source, Member) and source.name == DATA:  # the tensor that an EdgeIndex is, wherever that is
-            others = [Member(other, DATA) for other in others]
+        if isinstance(source, PlainIndex):  # the tensor that an EdgeIndex is, wherever that is
+            others = [PlainIndex(other) for other in others]
         found += [(source, other) for other in others if other != source]
     return tuple(found)
 
@@ -381,7 +381,7 @@ def _symbolic(recorder: Recorder, value: Any, source: Argument) -> Any:
         if value.layout is not torch.strided:
             return sparse.symbolic_matrix(recorder, value, source)
         if is_edge_index(value):
-            return SymbolicTensor(recorder.new_input(data_of(value), Member(source, DATA)))
+            return SymbolicTensor(recorder.edge_index(value, source))
         return SymbolicTensor(recorder.new_input(value, source))
     if isinstance(value, Graph):
         traced = TracedGraph(value, source, recorder)

@@ -15,7 +15,7 @@ from columba.frontend.record import Record
 _VIEWS = {
     "view", "view_as", "reshape", "reshape_as", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "swapaxes", "swapdims",
     "permute", "movedim", "moveaxis", "t", "mT", "expand", "expand_as", "broadcast_to", "narrow", "select", "split", "chunk", "unbind",
-    "contiguous", "declare",
+    "contiguous", "declare", "detach",
 }  # fmt: skip
 """Functions whose result shares memory with the first operand, or may be it."""
 

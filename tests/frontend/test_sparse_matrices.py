@@ -182,6 +182,17 @@ def test_matrices_that_are_made_inside() -> None:
     assert len(compiled._own) == 1
 
 
+def test_copies_are_written_to() -> None:
+    def f(adj: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        ones = adj.clone()
+        ones.values().fill_(1.0)
+        return adj @ x, ones @ x
+
+    row, column = places(4, 4)
+    adj = matrix(torch.sparse_csr, row, column, torch.rand(len(row)).double(), (4, 4))
+    assert_same(columba.compile(f, backend="torch", fullgraph=True), f, (adj, leaf(4, 2)))
+
+
 def test_what_is_refused() -> None:
     row, column = places(4, 4)
     adj = matrix(torch.sparse_csr, row, column, torch.ones(len(row)).double(), (4, 4))

@@ -43,6 +43,19 @@ def test_edge_index_in_any_order(layer: Any) -> None:
     assert_same(model, eager, (leaf(5, 4), edges(5, 9)))
 
 
+def test_sizes_of_an_edge_index() -> None:
+    """Where they differ they are numbers of nodes that a layer reads: it runs as it was, between others that it is compiled for."""
+    eager = randomized(pyg.GraphConv((4, 4), 3), torch.float64)
+    model = columba.compile(copy.deepcopy(eager), backend="torch")
+    index = torch.tensor([[0, 1, 2, 3, 1], [0, 1, 1, 0, 0]])
+    square, tall = (EdgeIndex(index, sparse_size=size) for size in ((4, 4), (4, 2)))
+    x = leaf(4, 4)
+    for given in (square, tall, square, tall):
+        torch.testing.assert_close(model((x, None), given), eager((x, None), given))
+    with pytest.raises(columba.TraceError, match=r"sparse_size=\(4, 2\) is not compiled"):
+        columba.compile(eager, backend="torch", fullgraph=True)((x, None), tall)
+
+
 class Molecules(nn.Module):
     def __init__(self) -> None:
         super().__init__()
