@@ -304,7 +304,7 @@ class Recorder:
         if name in _SIZES and symbolic:
             return self._size(name, symbolic[0].record, *args[1:], **kwargs)
         if name == "__len__" and symbolic:
-            return len(self._counted(symbolic[0].record))
+            return self._length(symbolic[0].record)
         if name in GIVE_NUMBERS and symbolic and symbolic[0].record in self.structure.values:
             others = mapped(self.operand, (args[1:], kwargs))
             return self.structure.number(self, name, symbolic[0].record, *others)
@@ -407,12 +407,12 @@ class Recorder:
             else sizes[dim]
         )
 
-    def _counted(self, record: Record) -> range:
-        """Of the length that Python is told, the trace depends on all of it."""
+    def _length(self, record: Record) -> int:
+        """What ``len`` gives, on which the trace then depends."""
         count = self._size("size", record, 0)
         if isinstance(count, RowCount):
             self.fix_count(count)
-        return range(int.__int__(count))
+        return int.__int__(count)
 
     def _record(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name == "type_as":  # of the other tensor only the dtype matters
@@ -462,7 +462,7 @@ class Recorder:
                 for n, part in enumerate(parts):
                     self.structure.values[part.record] = value[n]
                     self.structure.calls[part.record] = Call(operator.getitem, (whole, n), {})
-            return type(meta)(parts) if type(meta) in (tuple, list) else _namedtuple(meta, parts)
+            return type(meta)(parts)  # of torch.return_types as well
         for operand in leaves((args, kwargs)):
             if isinstance(operand, Record):
                 self._fix_shape(operand)
@@ -549,10 +549,8 @@ class Recorder:
             try:
                 return func(*args, **kwargs)
             except NotImplementedError as e:
-                name = resolve_name(func) or str(func)
-                raise UnsupportedOperation(
-                    f"{location()}: {name} cannot be traced ({e}); compute it outside the compiled function"
-                ) from e
+                why = f"{resolve_name(func) or func} cannot be traced ({e}); compute it outside the compiled function"
+                raise UnsupportedOperation(f"{location()}: {why}") from e
 
 
 _TRANSPOSES: dict[str, Callable[[Tensor], Tensor]] = {"mT": lambda x: x.mT, "t": lambda x: x.t()}
@@ -575,11 +573,6 @@ def _is_torch(func: Any) -> bool:
     """Whether a function is PyTorch's own, so that its name says what it does."""
     module = getattr(func, "__module__", None)
     return module is None or module.split(".")[0] == "torch"
-
-
-def _namedtuple(meta: Any, parts: Sequence[Any]) -> Any:
-    """``torch.return_types`` with symbolic parts."""
-    return type(meta)(parts)
 
 
 def _refuse(name: str) -> Any:
