@@ -555,18 +555,8 @@ class Recorder:
 
 _TRANSPOSES: dict[str, Callable[[Tensor], Tensor]] = {"mT": lambda x: x.mT, "t": lambda x: x.t()}
 _IN_PLACE = {
-    "add__",
-    "sub__",
-    "mul__",
-    "truediv__",
-    "floordiv__",
-    "mod__",
-    "pow__",
-    "matmul__",
-    "and__",
-    "or__",
-    "xor__",
-}
+    "add__", "sub__", "mul__", "truediv__", "floordiv__", "mod__", "pow__", "matmul__", "and__", "or__", "xor__",
+}  # fmt: skip
 
 
 def _is_torch(func: Any) -> bool:
