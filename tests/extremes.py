@@ -208,6 +208,8 @@ FEATURES: dict[str, Callable[[Tensor], Any]] = {
     "std biased": lambda x: x.std(-1, correction=0),
     "std of one": lambda x: x[..., :1].std(-1),
     "std of one biased": lambda x: x[..., :1].std(-1, unbiased=False),
+    "var_mean": lambda x: torch.var_mean(x, -1)[0] * 2 + torch.var_mean(x, -1)[1],
+    "std_mean": lambda x: torch.std_mean(x, -1, correction=0)[0] - torch.std_mean(x, -1)[1],
     "var of one": lambda x: x[..., :1].var(-1),
     "norm": lambda x: x.norm(dim=-1),
     "vector_norm": lambda x: torch.linalg.vector_norm(x, dim=-1, keepdim=True),
@@ -240,7 +242,12 @@ def unlike(name: str, arguments: Sequence[Tensor]) -> Tensor | None:
     """Where gradients need not be PyTorch's, though their values are."""
     x = arguments[0]
     row = name.split()[0]
-    if row in ("var", "std"):  # the value is NaN, and so is every gradient; in PyTorch some are infinite
+    if row in (
+        "var",
+        "std",
+        "var_mean",
+        "std_mean",
+    ):  # the value is NaN, and so is every gradient; in PyTorch some are infinite
         return ~x.isfinite().all(-1, keepdim=True)
     if row.startswith("logsumexp"):  # PyTorch's weights of ties between huge numbers do not sum to 1
         return (x == HUGE).sum(-1, keepdim=True) > 1

@@ -80,6 +80,7 @@ def test_explain(here: Callable[..., Result], target: str) -> None:
     assert result.exit_code == 0, result.stderr
     titles = [line for line in result.stdout.splitlines() if line.startswith("===")]
     assert titles == [
+        "=== Layers ===",
         "=== What runs ===",
         "=== Level 1: programs ===",
         "=== Level 2: plans ===",
@@ -88,6 +89,7 @@ def test_explain(here: Callable[..., Result], target: str) -> None:
         "=== GPU ===",
         "=== Source ===",
     ]
+    assert ": compiled, generic, program 1\n" in result.stdout
     assert "\ncpp kernels on cpu\n" in result.stdout
     assert "// backward" in result.stdout
     assert 'extern "C"' in result.stdout

@@ -66,6 +66,7 @@ class Reduced(nn.Module):
         return [*found, g.edges.sum(message - message.mean(0)), h.mean(0), h.var()]
 
 
+@pytest.mark.unoptimized
 @pytest.mark.parametrize("backend", ["torch", "cpp"])
 def test_values_and_gradients(backend: str) -> None:
     module = Reduced({**SUMS, **EXTREMA})
@@ -81,6 +82,7 @@ def same_kinds(got: Any, wanted: Any) -> None:
 
 
 @pytest.mark.parametrize("nodes", [0, 1])
+@pytest.mark.unoptimized
 @pytest.mark.filterwarnings("ignore:.*degrees of freedom is <= 0")
 def test_no_rows_and_one(nodes: int) -> None:
     module = Reduced(SUMS)
