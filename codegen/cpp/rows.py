@@ -100,6 +100,11 @@ def local_type(dtype: DType) -> str:
     return "bool" if dtype is DType.BOOL else computed(dtype)
 
 
+def array_type(dtype: DType) -> str:
+    """Of local rows. GCC makes no vectors of loops that read arrays of ``bool``, but for one of bytes that are compared with 0."""
+    return "uint8_t" if dtype is DType.BOOL else computed(dtype)
+
+
 class Rows:
     """Emits code for rows into ``lines``; knows which values stand where.
 
@@ -229,7 +234,7 @@ class Rows:
             self.known[v] = Array(name, "0", v.shape, v.dtype)
 
     def declare(self, name: str, v: Value) -> None:
-        kind = local_type(v.dtype)
+        kind = array_type(v.dtype)
         if v.type.size * v.dtype.itemsize <= STACK_BYTES:
             self.lines.append(f"alignas(64) {kind} {name}[{v.type.size}];")
         else:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from columba.codegen.cpp.rows import Array, Rows, Scalar, local_type
+from columba.codegen.cpp.rows import Array, Rows, Scalar, array_type
 from columba.ir.plan.kernels import Load
 from columba.ir.program.ops import Cast, Constant, Expand, Lift, Pointwise, Reshape, Value
 from columba.ir.types import DType
@@ -59,7 +59,7 @@ def repeated(rows: Rows, v: Value, step: int, name: str) -> Array | Scalar:
     if v.type.size == 1:
         return known
     rows.lines += [
-        f"alignas(64) {local_type(v.dtype)} {name}[{step}];",
+        f"alignas(64) {array_type(v.dtype)} {name}[{step}];",
         f"for (int i = 0; i < {step}; ++i) {name}[i] = {known.flat(f'i % {v.type.size}')};",
     ]
     return Array(name, "0", v.shape, v.dtype)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 
 import columba
@@ -20,3 +22,20 @@ def test_a_choice_reads_both() -> None:
     loops = [line for line in runnable.executable.source.splitlines() if "b_grad_out[" in line]
     assert loops
     assert not any("?" in line for line in loops)
+
+
+def test_local_rows_of_truth_values_are_bytes() -> None:
+    """Of which GCC makes vectors; loops that read arrays of ``bool`` stay scalar, with a call of ``tanh`` for each number."""
+    g = columba.Graph(torch.tensor([[0, 1, 2, 1], [1, 0, 1, 1]]), num_nodes=3)
+
+    def largest(g: columba.Graph, h: torch.Tensor) -> torch.Tensor:
+        e = g.edges
+        return e.max(torch.tanh(e.dst(h) - e.src(h)) * e.src(h))
+
+    h = torch.tensor([[-1.0, 2.0], [3.0, 0.5], [0.0, 2.0]], dtype=torch.float64, requires_grad=True)
+    explanation = columba.explain(columba.compile(largest, backend="cpp"), g, h)
+    assert "uint8_t pointwise" in explanation.source
+    assert not re.search(r"\bbool \w+\[", explanation.source)
+    (found,) = torch.autograd.grad(columba.compile(largest, backend="cpp")(g, h).sum(), h)
+    (wanted,) = torch.autograd.grad(largest(g, h).sum(), h)
+    torch.testing.assert_close(found, wanted)
