@@ -115,7 +115,8 @@ class _Conversion:
         return found
 
     def _leaves(self, record: Record) -> frozenset[Record]:
-        """The tensors that are passed in, of which a record of structure follows."""
+        """The tensors that are passed in, of which a record of structure follows: of records that are equal, those of the one computed."""
+        record = self.raising.canonical(record)
         known = self.depends.get(record)
         if known is None:
             call = self.structure.calls.get(record)

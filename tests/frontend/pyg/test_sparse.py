@@ -114,3 +114,16 @@ def test_bipartite_matrices_and_kernels() -> None:
         assert_same(compiled, layer, ((leaf(7, 4), leaf(5, 3, seed=1)), adj))
     (only,) = traces_of(compiled)
     assert only.shortcut is not None
+
+
+def test_two_matrices_of_the_same_size() -> None:
+    """What follows from the sizes of one follows from those of the other."""
+    eager = randomized(pyg.SignedConv(4, 3, first_aggr=True), torch.float64)
+    model = columba.compile(copy.deepcopy(eager), backend="torch", fullgraph=True)
+    for nodes, count in ((6, 14), (6, 14), (9, 31)):
+        first, second = (
+            to_torch_csc_tensor(edges(nodes, n), size=(nodes, nodes)).to(torch.float64).t() for n in (count, count + 5)
+        )
+        for args in ((first, second), (first, first), (second, first)):
+            x = leaf(nodes, 4)
+            torch.testing.assert_close(model(x, *args), eager(x, *args))
