@@ -210,7 +210,7 @@ def results(found: Any) -> list[Tensor]:
     return [t for value in found or () for t in results(value)]
 
 
-QUICK = ("attentive_fingerprints", "dropped_edges", "sorted_pooling", "variational_autoencoder")
+QUICK = ("attentive_fingerprints", "sorted_pooling")
 
 
 @pytest.mark.parametrize(

@@ -123,7 +123,7 @@ STRUCTURES: dict[str, Choose] = {
 }
 
 
-SELDOM = ("columns", "persistent", "descriptors", "split")
+SELDOM = ("columns", "persistent", "descriptors", "split", "atomic")
 """Structures that others are with something more."""
 
 
