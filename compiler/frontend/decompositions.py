@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from columba.frontend.errors import UnsupportedOperation, location
+
 
 def _gates(
     x: Tensor, hidden: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
@@ -85,6 +87,10 @@ DECOMPOSITIONS: Mapping[str, Callable[..., Any]] = {
 """By the names that they have in PyTorch."""
 
 
+def _not_compiled(what: str) -> UnsupportedOperation:
+    return UnsupportedOperation(f"{location()}: {what}; compute it outside the compiled function")
+
+
 def _segment_of_each(pointers: Tensor) -> Tensor:
     """The segment of each row, of where the segments begin and the last one ends."""
     segments = torch.arange(pointers.numel() - 1, dtype=pointers.dtype, device=pointers.device)
@@ -104,10 +110,10 @@ def _segment_reduce(
 ) -> Tensor:
     pointers = offsets if lengths is None else F.pad(lengths.cumsum(0), (1, 0))
     if pointers is None or indices is not None or pointers.dim() != 1 or axis or reduce not in _SEGMENT_KINDS:
-        raise NotImplementedError("segment_reduce is compiled for segments of rows, with sum, mean, amax or amin")
+        raise _not_compiled("segment_reduce is compiled for segments of rows, with sum, mean, amax or amin")
     neutral, kind = _SEGMENT_KINDS[reduce]
     if initial is not None and initial != neutral and not (reduce == "mean" and initial == 0):
-        raise NotImplementedError(f"segment_reduce with initial={initial} is not compiled")
+        raise _not_compiled(f"segment_reduce with initial={initial} is not compiled")
     index = _segment_of_each(pointers)
     start = data.new_zeros((pointers.numel() - 1, *data.shape[1:]))
     sizes = pointers.diff().view(-1, *(1,) * (data.dim() - 1))
@@ -135,7 +141,7 @@ def _repeat_interleave(
     input: Tensor, repeats: Tensor, dim: int | None = None, *, output_size: int | None = None
 ) -> Tensor:
     if (dim is None and input.dim() != 1) or (dim or 0) % input.dim():
-        raise NotImplementedError("repeat_interleave is compiled for rows")
+        raise _not_compiled("repeat_interleave is compiled for rows")
     rows = torch.arange(repeats.numel(), dtype=repeats.dtype, device=repeats.device)
     return input.index_select(0, rows.repeat_interleave(repeats, output_size=None))
 
