@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 from columba.codegen.cpp.places import RowPlaces
 from columba.codegen.cpp.rows import Array
-from columba.ir.plan.kernels import Load, Store, TraversalSchedule
+from columba.ir.plan.kernels import GemmSchedule, Load, Store, TraversalSchedule
 from columba.ir.program.ops import Slice, Value
 from columba.ir.spaces import Space
 
@@ -18,32 +18,50 @@ LINE = 64
 
 
 def fetch_ahead(
-    places: RowPlaces, schedule: TraversalSchedule, below: Sequence[Value], stores: Iterable[Store]
+    places: RowPlaces, schedule: TraversalSchedule | GemmSchedule, below: Sequence[Value], stores: Iterable[Store]
 ) -> list[str]:
-    """Statements for the loop over members that computes ``below`` and writes ``stores``; none where rows follow one another."""
+    """Statements for the loop over members, or over a product's rows, that computes ``below`` and writes ``stores``; none where rows follow
+    one another."""
     if not schedule.ahead or places.member is None:
         return []
     lines: list[str] = []
     for v in below:
-        if _is_gathered(v, places):
-            assert isinstance(v, Load)
-            row = places.load(v, "ahead")
-            for first, size in _parts_read(v, below):
-                lines += _fetch(row, first, size, schedule.lines)
+        if isinstance(v, Load) and v.space is places.member and _is_gathered(v, places):
+            lines += _fetch_parts(v, below, places.load(v, "ahead"), schedule)
     for store in stores:
         if not places.follows(store.buffer):
             lines += _fetch(places.target(store, "ahead"), 0, store.buffer.type.size, schedule.lines, write=True)
+    return _ahead_of("k", places.member, places, schedule, lines)
+
+
+def fetch_rows_ahead(places: RowPlaces, schedule: TraversalSchedule, below: Sequence[Value]) -> list[str]:
+    """The same for the loop over the owners of a traversal without members, which find other rows through lookups."""
+    if not schedule.ahead or places.owner is None:
+        return []
+    lines: list[str] = []
+    for v in below:
+        if isinstance(v, Load) and v.via is not None and v.buffer.type.space is not Space.ONE:
+            lines += _fetch_parts(v, below, places.load(v, owner="ahead"), schedule)
+    return _ahead_of("o", places.owner, places, schedule, lines)
+
+
+def _ahead_of(
+    row: str, space: Space, places: RowPlaces, schedule: TraversalSchedule | GemmSchedule, lines: list[str]
+) -> list[str]:
+    """Statements that fetch, after the one that says for which row: the last rows fetch their own."""
     if not lines:
         return []
-    members = places.names.count(places.member)
-    return [f"const int64_t ahead = k + {schedule.ahead} < {members} ? k + {schedule.ahead} : k;", *lines]
+    last = places.names.count(space)
+    return [f"const int64_t ahead = {row} + {schedule.ahead} < {last} ? {row} + {schedule.ahead} : {row};", *lines]
 
 
-def _is_gathered(v: Value, places: RowPlaces) -> bool:
+def _is_gathered(v: Load, places: RowPlaces) -> bool:
     """Whether the rows that members read are somewhere in memory, not one after the other."""
-    if not isinstance(v, Load) or v.space is not places.member or v.buffer.type.space is Space.ONE:
-        return False
-    return v.via is not None or not places.follows(v.buffer)
+    return v.buffer.type.space is not Space.ONE and (v.via is not None or not places.follows(v.buffer))
+
+
+def _fetch_parts(v: Load, below: Sequence[Value], row: Array, schedule: TraversalSchedule | GemmSchedule) -> list[str]:
+    return [text for first, size in _parts_read(v, below) for text in _fetch(row, first, size, schedule.lines)]
 
 
 def _parts_read(v: Load, below: Sequence[Value]) -> list[tuple[int, int]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from columba.codegen.cpp.fetches import fetch_ahead
 from columba.codegen.cpp.names import CppNames
 from columba.codegen.cpp.places import RowPlaces
 from columba.codegen.cpp.rows import Array, Rows
@@ -35,7 +36,7 @@ def gemm_text(kernel: Gemm, names: CppNames) -> KernelText:
         "transposed": "true" if product.transpose else "false",
         "tile_rows": kernel.schedule.tile_rows,
         "threads": threads_of(kernel.schedule),
-        **_left(product.x, places),
+        **_left(product.x, places, kernel),
         "out": None
         if direct is None
         else _row_pointer(places, Array(names.buffer(direct.buffer), _row(places, product), (), product.dtype)),
@@ -82,7 +83,7 @@ def gemm_reduce_text(kernel: GemmReduce, names: CppNames) -> KernelText:
         "threads": threads_of(kernel.schedule),
         "left": left,
         "right": right,
-        "body": rows.lines,
+        "body": [*(fetch_ahead(places, kernel.schedule, below, ()) if rows.lines else []), *rows.lines],
         "own_number": places.own_number() if any(places.reads_own_number(v) for v in below) else [],
         **_tiles(kernel.via, kernel.schedule.tile_rows, names),
     }
@@ -116,7 +117,7 @@ def _direct_store(kernel: Gemm, product: Product) -> tuple[Store | None, list[St
     return direct, [s for s in kernel.stores if s is not direct]
 
 
-def _left(x: Value, places: RowPlaces) -> dict[str, Any]:
+def _left(x: Value, places: RowPlaces, kernel: Gemm) -> dict[str, Any]:
     """The left operand's rows: read in place, or computed into a block first."""
     pointer = _pointer(x, places)
     if pointer is not None:
@@ -128,7 +129,7 @@ def _left(x: Value, places: RowPlaces) -> dict[str, Any]:
             rows.known[v] = places.load(v)
     know_views(rows, below)
     rows.assign(Array("left_row", "0", x.shape, x.dtype), x)
-    return {"prologue": rows.lines, "left": ""}
+    return {"prologue": [*fetch_ahead(places, kernel.schedule, below, ()), *rows.lines], "left": ""}
 
 
 def _pointer(x: Value, places: RowPlaces) -> str | None:

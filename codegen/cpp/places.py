@@ -53,15 +53,15 @@ class RowPlaces:
     def _is_stored_along(self, order: IndexMap | None) -> bool:
         return order is None if self.as_stored else is_stored_along(order, self.walk)
 
-    def load(self, v: Load, position: str = "k") -> Array:
-        """The row that a load reads, when members are at ``position``."""
+    def load(self, v: Load, position: str = "k", owner: str = "o") -> Array:
+        """The row that a load reads, when members are at ``position`` and it is ``owner``'s turn."""
         buffer = self.names.buffer(v.buffer)
         if v.buffer.type.space is Space.ONE:
             return Array(buffer, "0", v.shape, v.dtype)
         in_walk = v.at is self.member and v.at is not self.owner
         along = self.walk if in_walk and not self.sorted else None
         if v.via is not None:
-            row = f"{self.names.index(Lookup(v.via, along))}[{position if in_walk else 'o'}]"
+            row = f"{self.names.index(Lookup(v.via, along))}[{position if in_walk else owner}]"
         else:
             row = self.number(v, position, v.buffer.order)
         return Array(buffer, offset_of(row, v.type.size), v.shape, v.dtype)

@@ -245,6 +245,8 @@ class Rows:
         order, readers = self._below(roots)
         top = set(roots)
         for v in order:
+            if v in self.known and self._read_in_loop(v, readers[v]):
+                self._to_variable(v)
             if v in top or v in self.known:
                 continue
             if isinstance(v, (FeatureReduce, Concat)) or self._read_often(v, readers[v]):
@@ -284,6 +286,16 @@ class Rows:
             return len(readers) > 1
         times = sum(max(1, _elements_read(r) // max(1, v.type.size)) for r in readers)
         return times > 1
+
+    def _read_in_loop(self, v: Value, readers: Sequence[Value]) -> bool:
+        """Whether ``v`` is one number in memory, read again for each element of a row."""
+        return v.type.size == 1 and isinstance(self.known[v], Array) and any(_elements_read(r) > 1 for r in readers)
+
+    def _to_variable(self, v: Value) -> None:
+        """Reads a number once: a compiler, for all that it knows, must read it again after each write of a loop, and makes no vectors."""
+        name = self.fresh(v.op_name)
+        self.lines.append(f"const {local_type(v.dtype)} {name} = {self.known[v].flat('0')};")
+        self.known[v] = Scalar(name)
 
     def _reduce_features(self, v: FeatureReduce, name: str) -> None:
         kind = local_type(v.dtype)

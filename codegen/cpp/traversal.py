@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from columba.codegen.cpp.fetches import fetch_ahead
+from columba.codegen.cpp.fetches import fetch_ahead, fetch_rows_ahead
 from columba.codegen.cpp.names import CppNames
 from columba.codegen.cpp.places import RowPlaces
 from columba.codegen.cpp.reductions import Accumulator, fold_scratch
@@ -69,9 +69,10 @@ class _RowWise:
         rows.prepare([s.value for s in self.kernel.stores])
         for store in self.kernel.stores:
             self.places.store(rows, store)
+        body = [*fetch_rows_ahead(self.places, self.kernel.schedule, values_of(self.kernel)), *rows.lines]
         owners = self.places.names.count(self.kernel.owner)
         threads = threads_of(self.kernel.schedule)
-        return KernelText("row_wise.cpp.jinja", {"rows": owners, "body": rows.lines, "threads": threads})
+        return KernelText("row_wise.cpp.jinja", {"rows": owners, "body": body, "threads": threads})
 
 
 class _OverMembers:

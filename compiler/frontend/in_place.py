@@ -7,7 +7,8 @@ Only what the traced function has computed is changed so: a call's tensors belon
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from columba.frontend.effects import in_place
 from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor
 from columba.frontend.structure import RANDOM
+from columba.frontend.trees import leaves
 from columba.frontend.views import viewed
 
 
@@ -113,6 +115,51 @@ def set_places(x: Tensor, take: Callable[..., Tensor], places: tuple[Any, ...], 
     result = x.clone()
     take(result, *places).copy_(value)
     return result
+
+
+def write_into_fresh(computed: Sequence[Record], kept: Iterable[Record]) -> None:
+    """What PyTorch computes writes into the memory of what was made for that, as the function itself did, instead of into a copy.
+
+    Args:
+        computed: all that PyTorch computes in a call, in order.
+        kept: what is used by anything else.
+    """
+    times = Counter(computed)
+    uses = Counter(x for record in computed for x in leaves((record.args, record.kwargs)) if isinstance(x, Record))
+    uses.update(kept)
+    for record in computed:
+        whole = record.args[0] if record.op in _INTO else None
+        if (
+            isinstance(whole, Record)
+            and whole.op in (*_FRESH, *_INTO)
+            and not whole.kwargs.get("requires_grad")
+            and times[record] == times[whole] == uses[whole] == 1
+        ):
+            record.function = _INTO[record.op]
+
+
+def _items_into(x: Tensor, index: Any, value: Any) -> Tensor:
+    x[index] = value
+    return x
+
+
+def _places_into(x: Tensor, take: Callable[..., Tensor], places: tuple[Any, ...], value: Tensor) -> Tensor:
+    take(x, *places).copy_(value)
+    return x
+
+
+_INTO: dict[str, Callable[..., Tensor]] = {"set_items": _items_into, "set_places": _places_into}
+"""What writes into its first argument, in the place of :func:`set_items` and :func:`set_places`, which copy it."""
+
+_FRESH = (
+    "clone",
+    *(
+        f"{prefix}{name}{suffix}"
+        for name in ("empty", "full", "ones", "zeros")
+        for prefix, suffix in (("", ""), ("", "_like"), ("new_", ""))
+    ),
+)
+"""Functions that give memory that nobody else has."""
 
 
 def _shared(recorder: Recorder, record: Record) -> list[Record]:

@@ -19,7 +19,7 @@ from columba.frontend.errors import NothingToCompile, TraceError, UnsupportedOpe
 from columba.frontend.failed import keep_attempt
 from columba.frontend.gradients import cut_from_gradients
 from columba.frontend.guards import Guards, TensorGuard, environment
-from columba.frontend.in_place import change
+from columba.frontend.in_place import change, write_into_fresh
 from columba.frontend.infer import JOINS, infer, row_carriers
 from columba.frontend.layers import traced_layers
 from columba.frontend.observe import Observer
@@ -201,6 +201,8 @@ def _finished(
             one_row = Rows(part.spaces.of[record], part.graph)
             recorder.fixed[one_row] = graphs[part.graph].count(one_row.space)
     _fix_rows_that_become_features(recorder, steps, rows)
+    inputs = [r for part in parts for r, _ in part.converted.inputs if r is not None]
+    write_into_fresh(replayed(steps), [*wanted, *inputs])
     checks, variables = (*observer.checks(), *recorder.hook_guards), tuple(observer.variables.items())
     fixed_graphs, aliases = _fixed_graphs(observer, recorder), _aliases(observer, recorder)
     guards = Guards(arguments, modes, checks, variables, aliases, fixed_graphs)

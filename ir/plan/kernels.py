@@ -178,11 +178,13 @@ class GemmSchedule(Schedule):
     """How a matrix product, or a sum of outer products, runs.
 
     ``tile_rows``: rows are cut into tiles of at most this many rows of one segment. ``threads``: the most threads that work on the
-    kernel (0: all).
+    kernel (0: all). ``ahead``, ``lines``: as of a :class:`TraversalSchedule`, for operands that are computed from gathered rows.
     """
 
     tile_rows: int = limited(512, 1, 8192)
     threads: int = limited(0, 0, 1024)
+    ahead: int = limited(8, 0, 256)
+    lines: int = limited(4, 1, 32)
 
 
 class _Values:
