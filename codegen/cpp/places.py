@@ -6,11 +6,13 @@ from typing import Any
 
 from columba.codegen.cpp.names import CppNames
 from columba.codegen.cpp.rows import Array, Rows
+from columba.codegen.cpp.scalars import stored
 from columba.ir.indices import Lookup, Order
 from columba.ir.plan.kernels import Buffer, Load, Store
 from columba.ir.plan.plan import is_sorted, is_stored_along
 from columba.ir.program.ops import Uniform, Value
 from columba.ir.spaces import IndexMap, Space
+from columba.ir.types import DType
 
 
 class RowPlaces:
@@ -76,7 +78,14 @@ class RowPlaces:
 
     def store(self, rows: Rows, store: Store) -> None:
         """Writes a value to its row."""
-        rows.assign(self.target(store), store.value)
+        target = self.target(store)
+        if (
+            target.dtype is DType.BOOL and store.buffer.type.size > 1
+        ):  # bytes may be any memory, that of the pointer itself, too
+            name = self.fresh("truths")
+            rows.lines.append(f"{stored(target.dtype)}* __restrict {name} = {target.base} + {target.offset};")
+            target = Array(name, "0", target.shape, target.dtype)
+        rows.assign(target, store.value)
 
     def reads_own_number(self, v: Value) -> bool:
         """Whether computing member value ``v`` needs the member's own number."""
