@@ -18,6 +18,12 @@ DEVICES = ("cpu", "cuda")
 
 _PRODUCTS = ("matmul", "__matmul__", "__rmatmul__", "mm", "bmm", "addmm", "linear", "typed_linear", "einsum", "prelu")
 
+
+def _is_listed(operator: str) -> bool:
+    """Whether this version of PyTorch's autocast has a list that names an operator, for GPUs."""
+    return bool(torch._C._dispatch_has_kernel_for_dispatch_key(operator, "AutocastCUDA"))
+
+
 LOWER: dict[str, frozenset[str]] = {
     "cpu": frozenset(_PRODUCTS),
     "cuda": frozenset((*_PRODUCTS, "mv", "gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell")),
@@ -29,8 +35,9 @@ FLOAT32: dict[str, frozenset[str]] = {
     "cuda": frozenset(
         (
             "exp", "expm1", "log", "log1p", "reciprocal", "rsqrt", "pow", "__pow__", "__rpow__", "square", "__rtruediv__", "__rdiv__",
-            "softplus", "layer_norm", "rms_norm", "normalize", "logsumexp", "softmax", "log_softmax", "norm", "vector_norm",
+            "softplus", "layer_norm", "normalize", "logsumexp", "softmax", "log_softmax", "norm", "vector_norm",
             "linalg_vector_norm", "sum", "prod", "cosh", "sinh", "tan", "group_norm", "cosine_similarity",
+            *(("rms_norm",) if _is_listed("aten::rms_norm") else ()),  # by later versions
         )
     ),
 }  # fmt: skip

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib.util
 import os
-from pathlib import Path
+from collections.abc import Iterator
 
-import columba.ir
-
-FOLDERS = ("ir", "passes", "gradient", "lowering", "selection", "codegen", ".")
-"""Of the package: what decides how programs are compiled. Of ``.`` the modules directly in it."""
+PACKAGES = ("ir", "passes", "gradient", "lowering", "selection", "codegen")
+"""Of the package: with the modules directly in it, what decides how programs are compiled."""
 
 
 @functools.cache
@@ -25,8 +24,17 @@ def fingerprint() -> str:
 
 def source_files() -> list[str]:
     """The paths of what the fingerprint covers, sorted."""
-    root = Path(columba.ir.__file__).parents[1]
-    return sorted(file for folder in FOLDERS for file in _sources(str(root / folder), deep=folder != "."))
+    found = [
+        file for name in PACKAGES for folder in folders_of(f"columba.{name}") for file in _sources(folder, deep=True)
+    ]
+    return sorted([*found, *(file for folder in folders_of("columba") for file in _sources(folder, deep=False))])
+
+
+def folders_of(package: str) -> Iterator[str]:
+    """Where the modules of a package lie: in a checkout that is installed as it stands, not all in one folder."""
+    spec = importlib.util.find_spec(package)
+    assert spec is not None
+    yield from spec.submodule_search_locations or ()
 
 
 def _sources(folder: str, deep: bool) -> list[str]:

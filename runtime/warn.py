@@ -9,9 +9,14 @@ from pathlib import Path
 
 import torch
 
+from columba.runtime.fingerprint import folders_of
+
 _warned: set[str] = set()
 
-_LIBRARIES = tuple(f"{Path(str(file)).parent}/" for file in (torch.__file__, Path(__file__).parent))
+_LIBRARIES = (
+    f"{Path(str(torch.__file__)).parent}/",
+    *(f"{folder}/" for name in ("", ".ir", ".codegen", ".runtime") for folder in folders_of(f"columba{name}")),
+)
 """Where code stands that no user wrote."""
 
 
