@@ -99,7 +99,11 @@ class CompiledFunction:
             self.__module__, self.__qualname__ = owner.__module__, f"{owner.__qualname__}.{name}"
 
     def __get__(self, owner: Any, kind: type | None = None) -> Any:
-        return self if owner is None else types.MethodType(self._method, owner)
+        if owner is None:
+            return self
+        if is_dynamo_compiling():  # which of function.__get__ and types.MethodType Dynamo knows depends on its version
+            return functools.partial(self._method, owner)
+        return self._method.__get__(owner)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         return self.__qualname__ if _has_its_name(self) else super().__reduce_ex__(protocol)
