@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Sequence
 
 from columba.ir.plan.groups import Group
@@ -41,21 +42,27 @@ def schedule_order(kernels: Sequence[Kernel]) -> list[Kernel]:
     Among the kernels that can run, host calls go first if none has run yet, and last otherwise, so that the runs of compiled
     kernels between them are long.
     """
-    waiting = list(kernels)
     needs = direct_needs(kernels)
-    done: set[str] = set()
+    missing = {k.name: len(needs[k.name]) for k in kernels}
+    users: dict[str, list[int]] = {k.name: [] for k in kernels}
+    ready: tuple[list[int], list[int]] = [], []  # by their places: others, and host calls
+    for place, kernel in enumerate(kernels):
+        for source in needs[kernel.name]:
+            users[source].append(place)
+        if not needs[kernel.name]:
+            ready[isinstance(kernel, HostCall)].append(place)
     order: list[Kernel] = []
-    while waiting:
-        ready = [k for k in waiting if needs[k.name] <= done]
-        if not ready:
-            raise ValueError(f"kernels wait for each other: {', '.join(k.name for k in waiting)}")
-        hosts = [k for k in ready if isinstance(k, HostCall)]
-        others = [k for k in ready if not isinstance(k, HostCall)]
-        started = any(not isinstance(k, HostCall) for k in order)
-        chosen = (others or hosts) if started else (hosts or others)
-        order.append(chosen[0])
-        done.add(chosen[0].name)
-        waiting.remove(chosen[0])
+    started = False
+    while ready[0] or ready[1]:
+        kernel = kernels[heapq.heappop((ready[0] or ready[1]) if started else (ready[1] or ready[0]))]
+        started |= not isinstance(kernel, HostCall)
+        order.append(kernel)
+        for place in users[kernel.name]:
+            missing[kernels[place].name] -= 1
+            if not missing[kernels[place].name]:
+                heapq.heappush(ready[isinstance(kernels[place], HostCall)], place)
+    if len(order) < len(kernels):
+        raise ValueError(f"kernels wait for each other: {', '.join(k.name for k in kernels if missing[k.name])}")
     return order
 
 
