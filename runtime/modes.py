@@ -69,6 +69,12 @@ def outside_modes() -> Iterator[None]:
         yield
 
 
+def numbers(structure: Tensor) -> list[Any]:
+    """The elements of a plain tensor, whatever modes the caller is under: in a transform, some versions of PyTorch give none."""
+    with without_transforms():
+        return structure.tolist()
+
+
 def disguise(t: Tensor) -> str | None:
     """Why a tensor is meaningless outside of a transform or a mode; None where it is not."""
     if torch._C._functorch.is_functorch_wrapped_tensor(t):

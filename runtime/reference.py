@@ -42,6 +42,7 @@ from columba.ir.spaces import IndexMap, Space
 from columba.ir.types import DType
 from columba.runtime.dtypes import torch_dtype
 from columba.runtime.eager.reductions import segment_extremum, segment_softmax, segment_sum
+from columba.runtime.modes import numbers
 from columba.runtime.structure import Structure
 
 Meaning = Callable[..., Tensor]
@@ -198,7 +199,7 @@ def _outer_reduce(op: OuterReduce, graph: Structure, x: Tensor, y: Tensor) -> Te
     if op.via.coarse is Space.ONE:
         return _outer_sum(x, y, op.shared)
     rows = graph.count(op.via.coarse)
-    ends = graph.index(Segments(op.via)).tolist()
+    ends = numbers(graph.index(Segments(op.via)))
     order = graph.index(Order(op.via))
     x, y = x.index_select(0, order), y.index_select(0, order)
     parts = [_outer_sum(x[a:b], y[a:b], op.shared) for a, b in zip(ends[:-1], ends[1:], strict=True)]
@@ -217,7 +218,7 @@ def _by_segment(via: IndexMap, graph: Structure, f: Callable[[Tensor, Tensor], T
     order = graph.index(Order(via))
     if not order.numel():
         return f(w[0] if len(w) else w.new_zeros(w.shape[1:]), x)
-    ends = graph.index(Segments(via)).tolist()
+    ends = numbers(graph.index(Segments(via)))
     rows = x.index_select(0, order)
     matrices = w.unbind(0)
     spans = [(i, a, b) for i, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True)) if b > a]

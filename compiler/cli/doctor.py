@@ -87,7 +87,7 @@ def _kernels_on(device: torch.device, name: str) -> Finding:
             result = _tiny_program("auto", device)
         except RuntimeError as e:
             return Finding(what, "cannot be run", False, str(e))
-    advice = "; ".join(str(warning.message) for warning in said)
+    advice = "; ".join(text for warning in said if (text := str(warning.message)).startswith("columba"))
     if not advice and result != RIGHT:
         return Finding(what, f"wrong result {result}", False, "report this, with the versions of PyTorch and Triton")
     if advice:

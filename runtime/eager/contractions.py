@@ -6,6 +6,7 @@ per row (see :mod:`columba.runtime.eager.lifted`) is never held.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from math import prod
 from typing import Any
@@ -16,6 +17,7 @@ from torch.overrides import handle_torch_function, has_torch_function
 
 from columba.ir.indices import Order, Segments
 from columba.runtime.eager.lifted import RULES, Lifted, gathered, pointwise_rule, register
+from columba.runtime.modes import numbers
 
 
 def linear(x: Tensor, w: Tensor) -> Tensor:
@@ -97,7 +99,8 @@ def _by_segments(weight: Lifted, rows: Sequence[Tensor], compute: Callable[..., 
     Sorts the rows by type and restores their order after. Reads the segment sizes on the host.
     """
     order = weight.graph.structure.index(Order(weight.map))
-    sizes = weight.graph.structure.index(Segments(weight.map)).diff().tolist()
+    ends = numbers(weight.graph.structure.index(Segments(weight.map)))
+    sizes = [end - start for start, end in itertools.pairwise(ends)]
     if not order.numel():
         none = weight.base[0] if weight.base.shape[0] else weight.base.new_zeros(weight.shape[1:])
         return compute(none, *rows)

@@ -20,6 +20,7 @@ import triton
 
 import columba
 from columba.calls.function import CompiledFunction
+from columba.cli import doctor
 from columba.cli.doctor import Finding, _kernels_on
 from columba.nn import RGCNConv
 from columba.runtime import warn
@@ -227,6 +228,16 @@ def test_what_runs_is_what_is_explained(
     assert runs("cpp") == "cpp kernels on cpu"
     monkeypatch.setattr(triton, "__version__", "3.4.0")
     assert runs().startswith('PyTorch, operation by operation: backend="triton" needs Triton 3.5 or newer')
+
+
+def test_the_doctor_heeds_no_warning_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    def program(backend: str, device: torch.device) -> Any:
+        warnings.warn("an array of NumPy's", DeprecationWarning, stacklevel=1)
+        return doctor.RIGHT
+
+    gpu_stand_in.choose(monkeypatch)
+    monkeypatch.setattr(doctor, "_tiny_program", program)
+    assert _kernels_on(torch.device("cpu"), gpu_stand_in.NAME).found == "checked and run"
 
 
 def test_the_doctor_says_whether_kernels_are_right(checks: Checks, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -247,6 +247,7 @@ def test_results_of_every_space() -> None:
         torch.export.export(Model(), (features(5), *edges(5, 9)))
 
 
+@pytest.mark.skipif(torch.__version__.startswith("2.9."), reason="of which Dynamo does not take modules as constants")
 def test_strict_export_stays_in_its_process(monkeypatch: pytest.MonkeyPatch) -> None:
     model = columba.compile(Net(), backend="torch").eval()
     args = features(5), *edges(5, 9)
