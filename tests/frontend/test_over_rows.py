@@ -51,25 +51,34 @@ EXTREMA: dict[str, Function] = {
 
 
 class Reduced(nn.Module):
-    """Reduces rows of nodes that were computed, what was passed in, and rows of edges; and goes on with each."""
+    """Reduces rows of nodes that were computed, what was passed in, and rows of edges; and goes on with each.
 
-    def __init__(self, functions: dict[str, Function]) -> None:
+    Every function reduces both of the former, or, ``in_turn``, one of them: programs are then half as long.
+    """
+
+    def __init__(self, functions: dict[str, Function], in_turn: bool = False) -> None:
         super().__init__()
         self.functions = functions
+        self.in_turn = in_turn
 
     def forward(self, g: columba.Graph, x: Tensor) -> list[Tensor]:
         h = g.edges.sum(g.edges.src(x))
         found = []
-        for function in self.functions.values():
-            found += [g.edges.sum(g.edges.src(function(h))), g.edges.sum(g.edges.dst(function(x)))]
+        for n, function in enumerate(self.functions.values()):
+            if not self.in_turn or n % 2 == 0:
+                found.append(g.edges.sum(g.edges.src(function(h))))
+            if not self.in_turn or n % 2 == 1:
+                found.append(g.edges.sum(g.edges.dst(function(x))))
         message = g.edges.src(x) - g.edges.dst(h)
         return [*found, g.edges.sum(message - message.mean(0)), h.mean(0), h.var()]
 
 
 @pytest.mark.unoptimized
-@pytest.mark.parametrize("backend", ["torch", "cpp"])
-def test_values_and_gradients(backend: str) -> None:
-    module = Reduced({**SUMS, **EXTREMA})
+@pytest.mark.parametrize(
+    ("backend", "in_turn"), [("torch", False), ("cpp", True), pytest.param("cpp", False, marks=pytest.mark.slow)]
+)
+def test_values_and_gradients(backend: str, in_turn: bool) -> None:
+    module = Reduced({**SUMS, **EXTREMA}, in_turn)
     function = columba.compile(lambda g, x: module(g, x), backend=backend)
     for nodes in (5, 9, 5, 2):
         assert_same(function, module, [ring(nodes), leaf(nodes, 4)])
@@ -81,11 +90,14 @@ def same_kinds(got: Any, wanted: Any) -> None:
         torch.testing.assert_close(g, w, equal_nan=True)
 
 
-@pytest.mark.parametrize("nodes", [0, 1])
+@pytest.mark.parametrize(
+    ("nodes", "in_turn"),
+    [(0, True), (1, True), *(pytest.param(n, False, marks=pytest.mark.slow) for n in (0, 1))],
+)
 @pytest.mark.unoptimized
 @pytest.mark.filterwarnings("ignore:.*degrees of freedom is <= 0")
-def test_no_rows_and_one(nodes: int) -> None:
-    module = Reduced(SUMS)
+def test_no_rows_and_one(nodes: int, in_turn: bool) -> None:
+    module = Reduced(SUMS, in_turn)
     functions: list[Function] = [lambda h: h.mean(), lambda h: h.mean(0), lambda h: h.sum(0), lambda h: h.std(0)]
     functions += [lambda h: h.var(0, unbiased=False), lambda h: h.norm(dim=0), lambda h: torch.var_mean(h)[0]]
     functions += [lambda h: (h > 0).all(0), lambda h: (h > 0).any(), lambda h: (h > 0).sum(0)]
