@@ -30,7 +30,7 @@ class Differs(AssertionError):
 
 
 class Inexact(Differs):
-    """Numbers of single precision differ by what may be rounding: whether it is, float64 shows."""
+    """Numbers of single precision differ: whether that is rounding, float64 shows."""
 
 
 class EagerError(Exception):
@@ -219,9 +219,7 @@ def _check(what: str, expected: Tensor, found: Tensor) -> None:
         return
     wrong = ~torch.isclose(a, b, rtol=0.0, atol=limit, equal_nan=True)
     first = wrong.nonzero()[0].tolist()
-    may_be_rounding = expected.dtype == torch.float32 and torch.allclose(
-        a, b, rtol=0.0, atol=100 * limit, equal_nan=True
-    )
+    may_be_rounding = expected.dtype == torch.float32  # on which side of a kink a number lies, too
     raise (Inexact if may_be_rounding else Differs)(
         f"{what}: {int(wrong.sum())} of {a.numel()} elements differ, by up to {(a - b)[wrong].abs().max().item():.3g}; "
         f"first at {first}: {b[tuple(first)].item():.6g} in place of {a[tuple(first)].item():.6g}"

@@ -346,11 +346,11 @@ class CompiledFunction:
                         known.insert(0, known.pop(n))
                     return candidate, bound
             self._check_may_trace(owner, known, rest, kwargs)
-            before = State(owner) if owner is not None and self.may_break else None
+            before = State(owner if self.may_break else None, (rest, kwargs))
             try:
                 made, bound = self._traced(owner, rest, kwargs)
             except Exception as e:
-                if before is not None and _cause(e) is not None:
+                if _cause(e) is not None:
                     before.put_back()
                 if (
                     isinstance(e, TraceError)

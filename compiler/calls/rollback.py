@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from columba.frontend.snapshot import is_watchable
+from columba.frontend.trees import leaves
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.modes import random_states, restore_random_states
 
@@ -20,17 +22,22 @@ _OTHERS = (list, collections.deque, set)
 
 
 class State:
-    """The attributes of a module and of all within, the containers and objects that these hold, and the default generators.
+    """The attributes of a module and of all within, and of objects that are passed in; the containers and objects that these hold; and the
+    default generators.
 
-    Tensors are not changed by code that is traced. What else outside of the module it reaches is not put back.
+    Tensors are not changed by code that is traced. What else it reaches is not put back.
     """
 
-    def __init__(self, owner: nn.Module) -> None:
+    def __init__(self, owner: nn.Module | None, arguments: Any = ()) -> None:
         self._mappings: list[tuple[type, Any, dict[Any, Any], dict[Any, Any]]] = []
         self._others: list[tuple[Any, list[Any]]] = []
         self._seen: set[int] = set()
-        for module in owner.modules():
+        for module in () if owner is None else owner.modules():
             self._object(module, _DEPTH)
+        for value in leaves(arguments):
+            if _has_attributes(value) and id(value) not in self._seen:  # PyG's Data can be called
+                self._seen.add(id(value))
+                self._object(value, _DEPTH + 1)
         self._random = random_states()
 
     def _object(self, value: Any, depth: int) -> None:
@@ -97,9 +104,12 @@ def _put_back(mapping: dict[Any, Any], before: dict[Any, Any]) -> None:
 
 def _is_plain_object(value: Any) -> bool:
     """Whether a value is an object of a class of Python's that has attributes, and is no function, class, module or graph."""
+    return _has_attributes(value) and not callable(value)
+
+
+def _has_attributes(value: Any) -> bool:
     return (
-        is_watchable(value)
+        (is_watchable(value) or isinstance(value, types.SimpleNamespace))
         and isinstance(getattr(value, "__dict__", None), dict)
-        and not callable(value)
-        and not isinstance(value, (nn.Module, Tensor, Graph, type))
+        and not isinstance(value, (nn.Module, Tensor, Graph, type, types.FunctionType, types.MethodType))
     )

@@ -70,24 +70,27 @@ def _holder(kept: Any) -> str:
     return "somewhere"
 
 
-def without_gradient() -> str:
-    """Why gradients are off in traced code where they were on before, and what to do about it."""
+def check_gradient_mode(were_on: bool) -> None:
+    """For traced code that has switched gradients on or off: off, its results have none; TraceError where that does not say it all."""
+    if not were_on:
+        raise fail(
+            "torch.enable_grad inside a compiled function that is called without gradients is not supported: call it with gradients enabled"
+        )
     frame: types.FrameType | None = sys._getframe(1)
     while frame is not None:
         owner = frame.f_locals.get("self")
         if isinstance(owner, BackwardHook):
-            return (
+            raise fail(
                 f"{hooked(owner.module)} is called inside a compiled function, where no gradient of its own passes through it; "
                 "hook the compiled module itself, or its results (out.register_hook(...)), or leave columba.compile away while hooking"
             )
         kind = frame.f_locals.get("cls")
         if isinstance(kind, type) and issubclass(kind, Function) and kind is not BackwardHookFunction:
-            return (
+            raise fail(
                 f"the torch.autograd.Function {kind.__name__} cannot be traced: compiled programs have gradients of their own; apply it "
                 "outside the compiled function"
             )
         frame = frame.f_back
-    return "torch.no_grad inside a compiled function is not supported; call the whole function under it, or compute outside"
 
 
 def hooked(module: nn.Module) -> str:

@@ -17,6 +17,11 @@ def cut_from_gradients(wanted: Iterable[Record]) -> set[Record]:
     return found
 
 
+def has_gradient(record: Record) -> bool:
+    """Whether a way from a value to anything that may have a gradient leads through no ``detach``."""
+    return _cuts(record)[1]
+
+
 def _cuts(record: Record) -> tuple[set[Record], bool]:
     """Where the ways from a value are cut, and whether one is not."""
     cuts: set[Record] = set()

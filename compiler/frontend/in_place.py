@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from columba.frontend.effects import in_place
+from columba.frontend.errors import fail
+from columba.frontend.gradients import has_gradient
 from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor
 from columba.frontend.structure import RANDOM
 from columba.frontend.trees import leaves
@@ -41,6 +43,10 @@ def change(
     shared = _shared(recorder, old)
     if any(record.source is not None for record in shared):
         raise in_place(name)
+    if recorder.grad and not torch.is_grad_enabled() and has_gradient(old):
+        raise fail(
+            f"{name} changes under torch.no_grad what has a gradient, which would stay that of the old value; make a new tensor instead"
+        )
     with RecordingMode(recorder):
         new = _new_value(func, name, target, args, kwargs)
         if not isinstance(new, SymbolicTensor) or new.record.meta.shape != old.meta.shape:

@@ -19,8 +19,9 @@ from columba.frontend.casts import UnderAutocast, contracts
 from columba.frontend.counts import Extent, RowCount
 from columba.frontend.decompositions import DECOMPOSITIONS, SEGMENTS
 from columba.frontend.edge_index import data_of, is_edge_index
-from columba.frontend.effects import changed_since, check_no_legacy_hooks, in_place, needs_values, without_gradient
+from columba.frontend.effects import changed_since, check_gradient_mode, check_no_legacy_hooks, in_place, needs_values
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
+from columba.frontend.gradients import has_gradient
 from columba.frontend.layers import ModuleCalls
 from columba.frontend.metadata import infer
 from columba.frontend.over_rows import needs_rows, undone
@@ -188,11 +189,19 @@ class Recorder:
     # -------------------------------------------------------------------------------------------- values
 
     def add(self, record: Record) -> SymbolicTensor:
+        """What stands for a record from now on: where the traced code has switched gradients off, for its value without one."""
         record.number = len(self.records)
         self.records.append(record)
+        if torch.is_grad_enabled() != self.grad and self._may_have_gradient(record):
+            check_gradient_mode(self.grad)
+            return self.add(Record("detach", (record,), {}, record.meta, record.where, Tensor.detach))
         made = SymbolicTensor(record)
         self.symbols.append(weakref.ref(made))
         return made
+
+    def _may_have_gradient(self, record: Record) -> bool:
+        computed = record.source is None and record.op != "detach" and record not in self.structure.values
+        return computed and record.meta.dtype.is_floating_point
 
     def alive(self) -> list[SymbolicTensor]:
         """The symbolic tensors that somebody still holds."""
@@ -269,6 +278,8 @@ class Recorder:
 
     def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """What a torch function gives during the trace."""
+        if func is torch._C._set_grad_enabled:  # which torch.no_grad calls
+            return func(*args)
         name = getattr(func, "__name__", str(func))
         profile = sys.getprofile()
         sys.setprofile(None)  # what PyTorch does to find shapes is not what the function does
@@ -317,8 +328,6 @@ class Recorder:
             )
         if self._mutates(name, kwargs) and any(isinstance(x, Tensor) for x in leaves((args, kwargs))):
             return self.change(self, func, name, args, kwargs)
-        if torch.is_grad_enabled() != self.grad and symbolic:
-            raise fail(without_gradient())
         return self._record(func, name, args, kwargs)
 
     def _is_by_structure(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
@@ -358,7 +367,7 @@ class Recorder:
         if attribute in ("grad_fn", "grad"):
             return None
         if attribute == "requires_grad":
-            return self.grad
+            return self.grad and has_gradient(x.record)
         if attribute == "device":
             return torch.device("cpu")
         if attribute == "data":
@@ -455,7 +464,8 @@ class Recorder:
             return self.add(record)
         if isinstance(meta, (tuple, list)) and meta and all(isinstance(m, Tensor) for m in meta):
             whole = Record(name, args, kwargs, meta[0], where, func)
-            self.add(whole)
+            whole.number = len(self.records)
+            self.records.append(whole)
             parts = [self.add(Record("part", (whole, n), {}, m, where, operator.getitem)) for n, m in enumerate(meta)]
             if call is not None:
                 self.structure.values[whole], self.structure.calls[whole] = value, call

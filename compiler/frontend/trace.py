@@ -35,7 +35,7 @@ from columba.frontend.sources import Argument, PlainIndex, Source, walk
 from columba.frontend.symbolic import TracedGraph
 from columba.frontend.traced import Part, Step, Trace, replayed, wrong_rows
 from columba.frontend.translate import translate
-from columba.frontend.trees import mapped
+from columba.frontend.trees import contents, mapped
 from columba.frontend.typed_graphs import LANGUAGE
 from columba.ir.spaces import WEIGHT_SPACES, Space
 from columba.runtime import autocast
@@ -151,13 +151,37 @@ def _run(
             numbers.kept(),
             RecordingMode(recorder),
         ):
-            output = fn(*symbolic[0], **symbolic[1])
+            held_before = contents(symbolic)
+            try:
+                output = fn(*symbolic[0], **symbolic[1])
+                if torch.is_grad_enabled() != recorder.grad:
+                    raise fail(
+                        f"gradients are switched {'off' if recorder.grad else 'on'} when the function returns, which a compiled one "
+                        "cannot do to its caller: use torch.no_grad() as a context",
+                        defined(fn),
+                    )
+            finally:
+                torch._C._set_grad_enabled(recorder.grad)
+        if not _hold_the_same(held_before, contents(symbolic)):
+            raise fail(
+                "a list or dictionary that was passed in is changed, and compiled code has a copy of it; change a copy",
+                defined(fn),
+            )
         observer.finish()
-        del symbolic
+        del symbolic, held_before
         recorder.matrices.clear()
         fill_caches(recorder, observer)
         _check_nothing_kept(observer)
     return walk(output, (), lambda x, path: _output_leaf(recorder, x, path))
+
+
+def _hold_the_same(before: Sequence[tuple[Any, list[Any]]], now: Sequence[tuple[Any, list[Any]]]) -> bool:
+    """Whether containers are the same, and hold the same."""
+    same = len(before) == len(now) and all(a is b for (a, _), (b, _) in zip(before, now, strict=True))
+    return same and all(
+        len(then) == len(held) and all(a is b for a, b in zip(then, held, strict=True))
+        for (_, then), (_, held) in zip(before, now, strict=True)
+    )
 
 
 def _finished(

@@ -39,6 +39,21 @@ def leaves(tree: Any) -> list[Any]:
     return found
 
 
+def contents(tree: Any) -> list[tuple[Any, list[Any]]]:
+    """The lists and dictionaries of a tree, each with what it holds now, keys included.
+
+    >>> contents(([1], 2))
+    [([1], [1])]
+    """
+    kind = type(tree)
+    if kind is dict:
+        found = [(tree, [*tree, *tree.values()])]
+    else:
+        found = [(tree, [*tree])] if kind is list else []
+    parts = tree.values() if kind is dict else tree if kind in (list, tuple) else ()
+    return found + [one for part in parts for one in contents(part)]
+
+
 def _collect(tree: Any, found: list[Any]) -> None:
     kind = type(tree)
     if kind is tuple or kind is list:
