@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from columba.calls.freed import freed_after_use
 from columba.frontend.code import is_library_module
 from columba.frontend.counts import RealGraph, RowCount
 from columba.frontend.guards import FunctionGuard, Inherited, OfType, Read, environment, found
@@ -130,7 +131,7 @@ class Writer:
         self.write("try:")
         self.checks()
         self.write("except NOT_THERE: return MISSED")
-        n = 0
+        n, steps = 0, len(self.lines)
         for step in self.trace.steps:
             if isinstance(step, Record):
                 self.replay(step)
@@ -141,6 +142,7 @@ class Writer:
             pairs = "".join(f"({self.names[buffer]}, {self.names[value]}), " for buffer, value in self.trace.writes)
             self.write(f"store({pairs})")
         self.write(f"return {self.tree(self.trace.output)}")
+        self.lines[steps:] = freed_after_use(self.lines[steps:])
         if self.trace.device is not None:  # what autocast casts is part of the trace
             self.lines[checked:] = ["with autocast_disabled():", *(f"    {line}" for line in self.lines[checked:])]
         return self.build()
