@@ -13,6 +13,10 @@ from columba.frontend.trees import mapped
 from columba.runtime.autocast import Autocast
 
 
+class AutocastInside(BaseException):
+    """Traced code has switched autocast on, of which nothing was known when the trace began."""
+
+
 class UnderAutocast:
     """A function that is called under autocast, whatever PyTorch then does in it."""
 

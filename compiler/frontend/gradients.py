@@ -17,6 +17,11 @@ def cut_from_gradients(wanted: Iterable[Record]) -> set[Record]:
     return found
 
 
+def may_have_gradient(record: Record) -> bool:
+    """Whether a value is computed, and is no constant to what follows."""
+    return record.source is None and record.op != "detach" and record.meta.dtype.is_floating_point
+
+
 def has_gradient(record: Record) -> bool:
     """Whether a way from a value to anything that may have a gradient leads through no ``detach``."""
     return _cuts(record)[1]

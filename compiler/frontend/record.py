@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from columba.frontend.casts import UnderAutocast, contracts
+from columba.frontend.casts import AutocastInside, UnderAutocast, contracts
 from columba.frontend.counts import Extent, RowCount
 from columba.frontend.decompositions import DECOMPOSITIONS, SEGMENTS
 from columba.frontend.edge_index import data_of, is_edge_index
 from columba.frontend.effects import changed_since, check_gradient_mode, check_no_legacy_hooks, in_place, needs_values
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
-from columba.frontend.gradients import has_gradient
+from columba.frontend.gradients import has_gradient, may_have_gradient
 from columba.frontend.layers import ModuleCalls
 from columba.frontend.metadata import infer
 from columba.frontend.over_rows import needs_rows, undone
@@ -192,16 +192,12 @@ class Recorder:
         """What stands for a record from now on: where the traced code has switched gradients off, for its value without one."""
         record.number = len(self.records)
         self.records.append(record)
-        if torch.is_grad_enabled() != self.grad and self._may_have_gradient(record):
+        if torch.is_grad_enabled() != self.grad and may_have_gradient(record) and record not in self.structure.values:
             check_gradient_mode(self.grad)
             return self.add(Record("detach", (record,), {}, record.meta, record.where, Tensor.detach))
         made = SymbolicTensor(record)
         self.symbols.append(weakref.ref(made))
         return made
-
-    def _may_have_gradient(self, record: Record) -> bool:
-        computed = record.source is None and record.op != "detach" and record not in self.structure.values
-        return computed and record.meta.dtype.is_floating_point
 
     def alive(self) -> list[SymbolicTensor]:
         """The symbolic tensors that somebody still holds."""
@@ -505,6 +501,8 @@ class Recorder:
 
     def _autocast(self, func: Any, name: str, args: Any, kwargs: Any) -> tuple[Any, Any, Any]:
         """A call as autocast makes it: with casts written down, or, for functions that nobody here knows, as one that runs under it."""
+        if self.device is None and autocast.state():
+            raise AutocastInside
         found = None if self.device is None else autocast.active(self.device)
         if found is None or not any(
             isinstance(x, Record) and autocast.is_eligible(x.meta.dtype) for x in leaves((args, kwargs))

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from columba.frontend import hooks, sparse
 from columba.frontend.caches import fill_caches
+from columba.frontend.casts import AutocastInside
 from columba.frontend.counts import Rows
 from columba.frontend.edge_index import is_edge_index
 from columba.frontend.effects import check_nothing_escaped, no_printing
@@ -77,6 +78,9 @@ def trace(
         )
         try:
             traced, device = _traced(recorder, fn, owner, args, kwargs, following, splits)
+        except AutocastInside:
+            device = _device_of(owner, args, kwargs)
+            continue
         finally:  # however it ends
             recorder.close()
         if traced.device in (None, device):

@@ -323,3 +323,28 @@ def test_a_gradient_scaler_finds_overflow_and_skips_the_step() -> None:
     assert losses[-1] < losses[0]
     for got, want in zip(parameters, expected, strict=True):
         torch.testing.assert_close(got, want, atol=0.01, rtol=0.01)
+
+
+def _inside(g: columba.Graph, h: Tensor, w: Tensor) -> tuple[Tensor, Tensor]:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = g.edges.sum(g.edges.src(h)) @ w
+        with torch.autocast("cpu", enabled=False):
+            z = y.float() @ w
+    return y, z + h @ w
+
+
+@pytest.mark.parametrize("backend", ["torch", "cpp"])
+def test_switched_on_inside(backend: str) -> None:
+    """Of a call without autocast; the next one, of the same trace or under autocast, too."""
+    g = columba.Graph(torch.tensor([[0, 1, 2, 1], [1, 2, 0, 0]]), num_nodes=3)
+    compiled = columba.compile(_inside, backend=backend)
+    for outer in (False, True, False, False):
+        h, w = (torch.randn(n, 4, generator=torch.Generator().manual_seed(n)).requires_grad_() for n in (3, 4))
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=outer):
+            found, wanted = compiled(g, h, w), _inside(g, h, w)
+        assert [t.dtype for t in found] == [t.dtype for t in wanted]
+        for a, b in zip(found, wanted, strict=True):
+            torch.testing.assert_close(a, b, rtol=0.02, atol=0.05)
+        grads = [torch.autograd.grad(sum(t.float().sum() for t in out), (h, w)) for out in (found, wanted)]  # type: ignore[arg-type]
+        torch.testing.assert_close(*grads, rtol=0.02, atol=0.05)
+    assert not torch.is_autocast_enabled("cpu")
