@@ -17,6 +17,8 @@ from columba.frontend import Trace
 from columba.runtime.graphs import recipes
 from columba.runtime.program import Runnable
 
+pytestmark = pytest.mark.unoptimized
+
 RELATIONS, FEATURES = 3, 8
 
 

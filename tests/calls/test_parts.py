@@ -13,6 +13,8 @@ from torch import Tensor, nn
 import columba
 from columba.tuning.search import TuningError
 
+pytestmark = pytest.mark.unoptimized
+
 R = 3
 
 

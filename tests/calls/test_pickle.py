@@ -166,6 +166,7 @@ def test_options_come_back_without_what_follows_from_them() -> None:
         assert other.recipes == recipes
 
 
+@pytest.mark.slow
 def test_other_processes(monkeypatch: pytest.MonkeyPatch, tmp_path: Any) -> None:
     monkeypatch.setenv("COLUMBA_CACHE_DIR", str(tmp_path / "none yet"))
     context = multiprocessing.get_context("spawn")

@@ -19,6 +19,8 @@ from columba.ir.spaces import Space
 from columba.ir.types import DType
 from columba.runtime import autocast
 
+pytestmark = pytest.mark.unoptimized
+
 HALF, SINGLE, DOUBLE = torch.bfloat16, torch.float32, torch.float64
 G = square_graphs()["random"]
 N = G.num_nodes

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
 GRAPH = square_graphs()["random"]
 N = GRAPH.num_nodes
 

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
 
 def batch_of(sizes: list[int], seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """Node features, edges within graphs of these sizes, and the graph of each node."""

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
 RELATIONS = 3
 
 

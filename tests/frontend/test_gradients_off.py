@@ -12,6 +12,8 @@ from torch import Tensor, nn
 import columba
 from columba.frontend import TraceError
 
+pytestmark = pytest.mark.unoptimized
+
 G = columba.Graph(torch.tensor([[0, 1, 2, 1, 3], [1, 2, 0, 0, 3]]), num_nodes=4)
 
 

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 import columba
 from columba.frontend import preparation
 
+pytestmark = pytest.mark.unoptimized
+
 
 def edges(nodes: int, count: int, seed: int = 0, sources: int | None = None) -> Tensor:
     generator = torch.Generator().manual_seed(seed)

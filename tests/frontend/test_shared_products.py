@@ -13,6 +13,8 @@ from torch import Tensor
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
 GRAPHS = tuple(
     columba.Graph(torch.tensor([[0, 1, 2, n, 3], [2, 2, 0, 3, 0]]), num_nodes=5) for n in range(2)
 )  # two graphs on the same nodes

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
 LAYOUTS = [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc]
 
 

@@ -11,6 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
 G = columba.Graph(torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]]), num_nodes=4)
 
 

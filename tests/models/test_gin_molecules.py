@@ -16,6 +16,8 @@ from columba.ir.plan.kernels import Traversal, reads
 from columba.ir.spaces import Space, index_map
 from columba.nn import global_add_pool
 
+pytestmark = pytest.mark.unoptimized
+
 ATOMS, BONDS, SIZE, LAYERS = 5, 3, 8, 3
 
 

@@ -16,6 +16,8 @@ from torch_geometric.utils import dropout_edge
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
 NODES, F = 40, 8
 GENERATOR = torch.Generator().manual_seed(0)
 X = torch.randn(NODES, F, generator=GENERATOR, dtype=torch.float64)

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 import columba
 from columba.runtime.graphs.graph import Graph
 
+pytestmark = pytest.mark.unoptimized
+
 Batch = tuple[Any, ...]
 
 

@@ -14,6 +14,8 @@ from columba import Graph
 from columba.datasets import PUBLISHED, statistics
 from columba.nn.samples import LAYERS
 
+pytestmark = pytest.mark.unoptimized
+
 
 def profiled_peak(call: Callable[[], Any]) -> int:
     """The most bytes that PyTorch's CPU allocator holds during a call, beyond what it held before."""

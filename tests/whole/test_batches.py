@@ -16,6 +16,8 @@ from columba import Graph
 from columba.ir.plan.plan import Plan
 from columba.nn import GraphNorm, GraphSizeNorm, PairNorm, global_add_pool, global_max_pool, global_mean_pool
 
+pytestmark = pytest.mark.unoptimized
+
 SIZES = (5, 0, 1, 30, 7, 0)
 
 

@@ -123,7 +123,16 @@ STRUCTURES: dict[str, Choose] = {
 }
 
 
-SELDOM = ("columns", "persistent", "descriptors", "split", "atomic")
+SELDOM = (
+    "columns",
+    "persistent",
+    "descriptors",
+    "split",
+    "split, several tiles a program",
+    "loads under way",
+    "one case",
+    "atomic",
+)
 """Structures that others are with something more."""
 
 

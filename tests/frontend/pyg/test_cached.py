@@ -15,6 +15,8 @@ from torch import Tensor, nn
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
 pyg = pytest.importorskip("torch_geometric.nn")
 
 FIRST = torch.tensor([[0, 1, 2, 2, 3, 4], [1, 2, 0, 1, 3, 0]])

@@ -16,6 +16,8 @@ pyg = pytest.importorskip("torch_geometric.nn")
 from torch_geometric import EdgeIndex  # noqa: E402
 from torch_geometric.data import Batch, Data, HeteroData  # noqa: E402
 
+pytestmark = pytest.mark.unoptimized
+
 
 def edges(nodes: int, count: int, seed: int = 0) -> Tensor:
     return torch.randint(nodes, (2, count), generator=torch.Generator().manual_seed(seed))

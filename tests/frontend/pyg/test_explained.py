@@ -12,6 +12,8 @@ from torch_geometric.nn import GATConv, HeteroConv, MessagePassing, RGATConv, RG
 import columba
 from columba.frontend.errors import TraceError
 
+pytestmark = pytest.mark.unoptimized
+
 X = torch.randn(6, 4)
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0], [1, 2, 3, 4, 5, 0, 3]])
 TYPES = torch.tensor([0, 1, 0, 1, 0, 1, 0])

@@ -15,6 +15,8 @@ from torch import Tensor, nn
 import columba
 from columba.frontend.sources import Prepared
 
+pytestmark = pytest.mark.unoptimized
+
 pyg = pytest.importorskip("torch_geometric.nn")
 
 

@@ -13,6 +13,8 @@ from torch_geometric.nn import GCNConv, GraphConv, Sequential, global_mean_pool
 import columba
 from columba.frontend.errors import TraceError
 
+pytestmark = pytest.mark.unoptimized
+
 X = torch.randn(6, 4, dtype=torch.float64)
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 0], [1, 2, 3, 4, 5, 0, 3]])
 BATCH = torch.tensor([0, 0, 0, 1, 1, 1])

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 import columba
 
+pytestmark = pytest.mark.unoptimized
+
 pyg = pytest.importorskip("torch_geometric.nn")
 
 

@@ -18,6 +18,8 @@ from columba.runtime.graphs.recipes import Preparation, prepare
 from columba.runtime.graphs.sorts import NativeSorts, Pairs, TorchSorts
 from columba.runtime.structure import ArraysInPlace, located, taken
 
+pytestmark = pytest.mark.unoptimized
+
 FIELDS = ("node", "relation", "of_edge", "order", "segments")
 
 

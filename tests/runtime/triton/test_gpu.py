@@ -138,6 +138,7 @@ def test_what_a_training_step_asks_of_the_host(monkeypatch: pytest.MonkeyPatch, 
     assert len(calls) <= 150, calls
 
 
+@pytest.mark.slow
 def test_hooks_see_every_launch(seen: gpu_stand_in.Seen) -> None:
     from triton import knobs
 

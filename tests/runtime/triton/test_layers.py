@@ -81,7 +81,8 @@ def statistics(g: Graph, h: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return g.edges.sum(message), message.mean(0), torch.cat([m.norm(dim=0), m.var(0), m.amax(0)])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float64, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_statistics_of_all_rows(dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     compiled = columba.compile(statistics, backend="triton")
