@@ -99,6 +99,7 @@ def test_calls_after_the_first_do_not_ask(
     assert len(seen.launches) == 5
 
 
+@pytest.mark.slow
 def test_other_settings_of_precision_are_checked_apart(seen: gpu_stand_in.Seen, checks: Checks) -> None:
     layer, x, graph = columba.compile(RGCNConv(8, 8, 2)).requires_grad_(False), torch.randn(9, 8), graph_of(20)
     for _ in range(4):  # the last ones through the shortcut

@@ -484,6 +484,7 @@ class PerKind(torch.nn.Module):
         return {k: g.edges.sum(g.edges.src(v)) for k, v in [*kinds.items(), *edges.items()]}
 
 
+@pytest.mark.slow
 @pytest.mark.unoptimized
 def test_dictionaries(long_ways: list[int]) -> None:
     """Other keys, another order of them, other values, other modules: what a shortcut was made for is looked at."""

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -142,6 +143,7 @@ def test_what_is_not_contiguous_is_left_to_torch() -> None:
     assert infer("cat", ([X.transpose(1, 2), X.transpose(1, 2)],), {}) is None
 
 
+@pytest.mark.slow
 def test_tracing_a_layer_imports_nothing_heavy() -> None:
     """A process that compiles the shipped layers does not load what only torch.compile needs."""
     text = """

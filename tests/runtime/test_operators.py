@@ -245,6 +245,7 @@ for pid in [forked() for _ in range(2)]:
 """Forks of one process that has imported what takes longer to import than they run."""
 
 
+@pytest.mark.slow
 def test_processes_that_build_at_once(tmp_path: Path) -> None:
     environment = {**os.environ, "COLUMBA_CACHE_DIR": str(tmp_path)}
     code = SCRIPT.format(tests=str(Path(__file__).parents[1]))

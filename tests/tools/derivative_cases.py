@@ -53,7 +53,7 @@ def jacrev() -> None:
     agree(lambda call: torch.func.jacrev(call)(X))
 
 
-@case(SECTION, "`torch.func.vmap` over features", note="a run of the kernels for each element of the batch")
+@case(SECTION, "`torch.func.vmap` over features", note="a run of the kernels for each element of the batch", slow=True)
 def vmap() -> None:
     agree(lambda call: torch.func.vmap(call)(BATCH))
     with torch.no_grad():

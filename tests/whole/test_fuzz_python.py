@@ -70,6 +70,7 @@ def _doubled(self: Canonicalize, program: Program) -> Program:
     return program.with_results(rewrite(program.results, rule))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_wrong_pass_is_found_and_its_case_shrinks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Canonicalize, "run", _doubled)
     cases = (random_case(random.Random(n))[0] for n in range(300))

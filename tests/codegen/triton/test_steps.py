@@ -69,7 +69,9 @@ def published(name: str) -> tuple[Counts, Tensor]:
     return counts, degrees(counts[Space.NODE], counts[Space.EDGE], counts.largest_degree)
 
 
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n == "aifb" else n for n in PUBLISHED])
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n in ("aifb", "mutag") else n for n in PUBLISHED]
+)
 def test_no_program_is_long(name: str) -> None:
     """No more than 64 steps one after the other: members of an owner, of a tile, tiles of a hub or of the whole graph."""
     counts = statistics(name).counts()
