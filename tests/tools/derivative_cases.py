@@ -64,7 +64,7 @@ def vmap() -> None:
     )
 
 
-@case(SECTION, "`vmap(grad(...))`", note="gradients of each element of a batch")
+@case(SECTION, "`vmap(grad(...))`", note="gradients of each element of a batch", slow=True)
 def per_sample_gradients() -> None:
     agree(lambda call: torch.func.vmap(torch.func.grad(loss(call)))(BATCH))
 

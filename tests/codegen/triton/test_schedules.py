@@ -131,6 +131,7 @@ SELDOM = (
     "split, several tiles a program",
     "loads under way",
     "one case",
+    "small outer blocks",
     "atomic",
 )
 """Structures that others are with something more."""

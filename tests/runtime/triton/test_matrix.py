@@ -48,7 +48,7 @@ CHUNKS = 6
 """Tests among which the candidates of a program are dealt out."""
 
 
-OFTEN = ("bfloat16", "two_hops")
+OFTEN = ("bfloat16",)
 """The quick cases of every run, by what is in their names: what the tests of layers and of schedules do not have."""
 
 
