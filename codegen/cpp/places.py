@@ -79,9 +79,8 @@ class RowPlaces:
     def store(self, rows: Rows, store: Store) -> None:
         """Writes a value to its row."""
         target = self.target(store)
-        if (
-            target.dtype is DType.BOOL and store.buffer.type.size > 1
-        ):  # bytes may be any memory, that of the pointer itself, too
+        if target.dtype is DType.BOOL and store.buffer.type.size > 1:
+            # Bytes may be any memory, that of the pointer itself too: one of its own keeps the loop from reading it again.
             name = self.fresh("truths")
             rows.lines.append(f"{stored(target.dtype)}* __restrict {name} = {target.base} + {target.offset};")
             target = Array(name, "0", target.shape, target.dtype)

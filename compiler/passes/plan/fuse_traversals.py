@@ -41,8 +41,8 @@ class FuseTraversals(Pass[Plan]):
 
     def run(self, plan: Plan) -> Plan:
         kernels = list(plan.kernels)
-        known: _Pairs = {}
-        while (fused := _fuse_one(kernels, known)) is not None:
+        apart: _Pairs = {}
+        while (fused := _fuse_one(kernels, apart)) is not None:
             kernels = fused
         kernels = drop_unread(kernels, plan.outputs)
         if len(kernels) == len(plan.kernels) and all(a is b for a, b in zip(kernels, plan.kernels, strict=True)):
@@ -50,11 +50,11 @@ class FuseTraversals(Pass[Plan]):
         return replace(plan, kernels=tuple(schedule_order(kernels)), groups=())
 
 
-_Pairs = dict[tuple[int, int], tuple[Traversal, Traversal, Traversal | None]]
-"""Pairs and what they are when fused, None if they cannot be, by identity: most of them are met again after each fusion."""
+_Pairs = dict[tuple[int, int], tuple[Traversal, Traversal]]
+"""Pairs that cannot be fused, by identity: most of them are met again after each fusion."""
 
 
-def _fuse_one(kernels: Sequence[Kernel], known: _Pairs) -> list[Kernel] | None:
+def _fuse_one(kernels: Sequence[Kernel], apart: _Pairs) -> list[Kernel] | None:
     """The kernels with the first one fused that can be, with what suits it best."""
     needs = all_needs(kernels)
     for i, first in enumerate(kernels):
@@ -62,15 +62,14 @@ def _fuse_one(kernels: Sequence[Kernel], known: _Pairs) -> list[Kernel] | None:
             continue
         found: list[tuple[Traversal, Traversal]] = []
         for second in kernels[i + 1 :]:
-            if not isinstance(second, Traversal):
+            if not isinstance(second, Traversal) or (id(first), id(second)) in apart:
                 continue
-            pair = id(first), id(second)
-            if (pair in known and known[pair][2] is None) or passes_between(needs, first.name, second.name):
+            if passes_between(needs, first.name, second.name):
                 continue
-            if pair not in known:
-                known[pair] = (first, second, _fuse(first, second))
-            fused = known[pair][2]
-            if fused is not None:
+            fused = _fuse(first, second)
+            if fused is None:
+                apart[id(first), id(second)] = (first, second)
+            else:
                 found.append((second, fused))
             if found and not _are_for_members(first, found[0][0]):
                 break
