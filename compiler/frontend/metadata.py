@@ -15,6 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from columba.frontend.casts import UnderAutocast
+from columba.frontend.structure import RANDOM
+from columba.frontend.trees import leaves
 from columba.ir.pointwise import POINTWISE
 
 Meta = tuple[Sequence[int], torch.dtype]
@@ -35,6 +38,16 @@ def infer(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Meta | No
         return rule(*args, **kwargs)
     except (TypeError, RuntimeError, ValueError, IndexError, KeyError):  # arguments that PyTorch knows what to say of
         return None
+
+
+def on_meta(func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """What PyTorch says that a function gives for meta tensors and numbers: nothing is computed, and no random number drawn."""
+    if isinstance(func, UnderAutocast):
+        return func.meta(args, kwargs)
+    if "device" in kwargs or (name in RANDOM and not any(isinstance(x, Tensor) for x in leaves((args, kwargs)))):
+        kwargs = {**kwargs, "device": "meta"}  # which torch.normal takes, though torch.device does not give it one
+    with torch.no_grad(), torch.device("meta"):
+        return func(*args, **kwargs)
 
 
 def _is_simple(x: Any) -> bool:

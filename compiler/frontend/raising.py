@@ -21,8 +21,9 @@ from columba.frontend.counts import Extent, RowCount, Scalar
 from columba.frontend.infer import Spaces, keeps_rows, row_operands
 from columba.frontend.record import Recorder
 from columba.frontend.recorded import Record
+from columba.frontend.row_counts import rows_given
 from columba.frontend.sources import Attribute, Registered
-from columba.frontend.structure import Call, Structure
+from columba.frontend.structure import Call, Structure, is_integer
 from columba.frontend.symbolic import BuiltGraph, TracedGraph
 from columba.ir.spaces import IndexMap, Space, index_map
 from columba.runtime.graphs.from_tensors import as_graph
@@ -282,12 +283,26 @@ class Raising:
                 unite(("nodes", index), move.table if isinstance(move, Gather) else move.record)
                 if isinstance(move, Scatter):
                     self._unite_count(move.record, move.count)
+            elif (rows := self._rows_of_plain(record)) is not None:
+                unite(self.canonical(record), rows)
             elif record.meta.dim() and record.meta.shape[0] != 1 and keeps_rows(record):
                 for operand in row_operands(Spaces(), record):
                     if operand.meta.shape[:1] == record.meta.shape[:1]:
                         unite(self.canonical(operand), self.canonical(record))
         for a, b in self.recorder.same:
             unite(self.count_key(a), self.count_key(b))
+
+    def _rows_of_plain(self, record: Record) -> Hashable | None:
+        """What has as many rows as PyTorch gives a record, because it is told how many, or chooses one for each of some integers."""
+        if not record.meta.dim() or record.function is None:
+            return None
+        count = rows_given(record)
+        if isinstance(count, RowCount):
+            return self.count_key(count.of)
+        index = record.args[-1] if record.op in ("__getitem__", "index_select") and len(record.operands) == 2 else None
+        if isinstance(index, Record) and index.meta.dim() == 1 and is_integer(index.meta.dtype):
+            return self.canonical(index) if record.op == "__getitem__" or record.args[1:2] == (0,) else None
+        return None
 
     def _compressed(self, record: Record) -> Record | None:
         """Of integers that are made of pointers to where each row begins, those that the pointers were made of, or others made of these."""

@@ -23,7 +23,7 @@ from columba.frontend.effects import changed_since, check_gradient_mode, check_n
 from columba.frontend.errors import TraceError, UnsupportedOperation, fail, location
 from columba.frontend.gradients import has_gradient, may_have_gradient
 from columba.frontend.layers import ModuleCalls
-from columba.frontend.metadata import infer
+from columba.frontend.metadata import infer, on_meta
 from columba.frontend.over_rows import needs_rows, undone
 from columba.frontend.recorded import Record as Record
 from columba.frontend.recorded import Symbol
@@ -546,19 +546,14 @@ class Recorder:
             return x
 
         args, kwargs = mapped(to_meta, (args, kwargs))
-        if isinstance(func, UnderAutocast):
-            return func.meta(args, kwargs)
         known = infer(name, args, kwargs) if _is_torch(func) else None
         if known is not None:
             return meta_tensor(*known)
-        if "device" in kwargs:
-            kwargs["device"] = "meta"
-        with torch.no_grad(), torch.device("meta"):
-            try:
-                return func(*args, **kwargs)
-            except NotImplementedError as e:
-                why = f"{resolve_name(func) or func} cannot be traced ({e}); compute it outside the compiled function"
-                raise UnsupportedOperation(f"{location()}: {why}") from e
+        try:
+            return on_meta(func, name, args, kwargs)
+        except NotImplementedError as e:
+            why = f"{resolve_name(func) or func} cannot be traced ({e}); compute it outside the compiled function"
+            raise UnsupportedOperation(f"{location()}: {why}") from e
 
 
 _TRANSPOSES: dict[str, Callable[[Tensor], Tensor]] = {"mT": lambda x: x.mT, "t": lambda x: x.t()}

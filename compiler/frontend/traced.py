@@ -17,7 +17,8 @@ from columba.frontend.guards import Guards, TensorGuard, found
 from columba.frontend.infer import Spaces, row_carriers
 from columba.frontend.layers import TracedLayer
 from columba.frontend.preparation import Preparation, is_as_seen
-from columba.frontend.record import Record
+from columba.frontend.record import Record, meta_tensor
+from columba.frontend.row_counts import rows_of_result
 from columba.frontend.snapshot import MISSING
 from columba.frontend.sources import NOT_THERE, Arguments, Prepared, Seed, Source, walk
 from columba.frontend.symbolic import BuiltGraph, GraphSource
@@ -310,9 +311,18 @@ class Trace:
             return graph.num_nodes if part is None else part.stop - part.start
         if record.op == "index_select" and carriers:
             return rows(carriers[-1])
-        if not carriers or record.meta.shape[0] != carriers[0].meta.shape[0]:
-            return int(record.meta.shape[0])  # of features, or of a tensor whose shape is guarded
-        return rows(carriers[0])
+        if carriers and record.meta.shape[0] == carriers[0].meta.shape[0]:
+            return rows(carriers[0])
+
+        def known(x: Record) -> Tensor | None:
+            if x in values:
+                return meta_tensor(values[x].shape, values[x].dtype)
+            of = self.rows.get(x)
+            if of is None or of.space is Space.ONE or of.graph >= len(graphs) or not x.meta.dim():
+                return None
+            return meta_tensor((graphs[of.graph].count(of.space), *x.meta.shape[1:]), x.meta.dtype)
+
+        return rows_of_result(record, known, lambda n: self.count(n, graphs, values))
 
     def _counts_hold(self, graphs: Sequence[Graph], values: dict[Record, Any]) -> bool:
         fixed = all(self._rows(of, graphs, values) == n for of, n in self.fixed.items())
