@@ -16,6 +16,7 @@ from torch import Tensor
 from columba.frontend.effects import in_place
 from columba.frontend.errors import fail, location
 from columba.frontend.in_place import change
+from columba.frontend.metadata import check_dtypes
 from columba.frontend.over_rows import adds_first, transposes
 from columba.frontend.record import Record, Recorder, RecordingMode, SymbolicTensor, meta_tensor
 from columba.frontend.sources import Attribute, Registered
@@ -52,10 +53,13 @@ def trace_batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Records what ``F.batch_norm`` computes for ``[rows, C, *rest]``."""
+    """Records what ``F.batch_norm`` computes for ``[rows, C, *rest]``; of no rows there are no statistics, and none are stored."""
     x = SymbolicTensor(recorder.operand(input))
     shape, dtype = x.record.meta.shape, x.record.meta.dtype
+    check_dtypes("batch_norm", (x, weight, bias, running_mean, running_var))
     with RecordingMode(recorder):
+        if training and not (x.shape[0] > 0 and shape[1:].numel()):
+            return _of_nothing(x, weight, bias)
         wide = x.float() if dtype in (torch.bfloat16, torch.float16) else x
         if training:
             _check_several(recorder, x.record, shape)
@@ -74,6 +78,12 @@ def trace_batch_norm(
         if bias is not None:
             result = result + _by_channel(bias, len(shape))
         return result.to(dtype) if wide is not x else result
+
+
+def _of_nothing(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> Tensor:
+    """As PyTorch has it, so that gradients of parameters are 0."""
+    result = x.clone() if weight is None else x * weight[0]
+    return result if bias is None else result + bias[0]
 
 
 def trace_instance_norm(

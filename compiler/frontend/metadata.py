@@ -44,10 +44,31 @@ def on_meta(func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: 
     """What PyTorch says that a function gives for meta tensors and numbers: nothing is computed, and no random number drawn."""
     if isinstance(func, UnderAutocast):
         return func.meta(args, kwargs)
+    check_dtypes(name, (*args, *kwargs.values()))
     if "device" in kwargs or (name in RANDOM and not any(isinstance(x, Tensor) for x in leaves((args, kwargs)))):
         kwargs = {**kwargs, "device": "meta"}  # which torch.normal takes, though torch.device does not give it one
     with torch.no_grad(), torch.device("meta"):
         return func(*args, **kwargs)
+
+
+def check_dtypes(name: str, operands: Sequence[Any]) -> None:
+    """RuntimeError for operands of several dtypes where a function takes those of one, which the meta device does not mind."""
+    if name not in _OF_ONE_DTYPE and name not in _NORMALIZATIONS:
+        return
+    tensors = [x for x in operands if isinstance(x, Tensor)]
+    if name == "index_add":
+        del tensors[1:2]  # where they are added
+    dtypes = list(dict.fromkeys(x.dtype for x in tensors))
+    if name in _NORMALIZATIONS and dtypes[0] in (torch.bfloat16, torch.float16):
+        dtypes = [dtype for dtype in dtypes if dtype is not torch.float32]  # of parameters
+    if len(dtypes) > 1:
+        raise RuntimeError(f"{name}: operands must have the same dtype, but got {' and '.join(map(str, dtypes))}")
+
+
+_OF_ONE_DTYPE = {
+    "linear", "mm", "mv", "matmul", "__matmul__", "__rmatmul__", "addmm", "addmv", "dot", "bmm", "baddbmm", "addbmm", "index_add",
+}  # fmt: skip
+_NORMALIZATIONS = {"layer_norm", "group_norm", "batch_norm"}
 
 
 def _is_simple(x: Any) -> bool:

@@ -62,6 +62,31 @@ def test_training_and_evaluation(options: dict[str, Any], backend: str) -> None:
     assert module.calls == eager.calls >= 4
 
 
+@pytest.mark.parametrize("options", [{}, {"affine": False}, {"track_running_stats": False}])
+def test_of_no_rows_there_are_no_statistics(options: dict[str, Any]) -> None:
+    """A call on a graph without edges, or without nodes, leaves running statistics as they are, and gradients are 0, not NaN."""
+    eager = Normalized(**options).double()
+    compiled = columba.compile(copy.deepcopy(eager), backend="torch", fullgraph=True)
+    for nodes, edges in (
+        (N, GRAPH.edge_index),
+        (N, GRAPH.edge_index[:, :0]),
+        (0, GRAPH.edge_index[:, :0]),
+        (N, GRAPH.edge_index),
+    ):
+        graph, x = columba.Graph(edges, num_nodes=nodes), leaf(nodes, 4)
+        got, wanted = compiled(graph, x), eager(graph, x)
+        torch.testing.assert_close(got, wanted)
+        found, expected = (
+            torch.autograd.grad(sum(t.sum() for t in out), [x, *module.parameters()], allow_unused=True)
+            for out, module in ((got, compiled), (wanted, eager))
+        )
+        torch.testing.assert_close(found, expected)
+        assert compiled.state_dict().keys() == eager.state_dict().keys()
+        for name, state in eager.state_dict().items():
+            torch.testing.assert_close(compiled.state_dict()[name], state, msg=name)
+            assert state.isfinite().all()
+
+
 def test_what_fails_stores_nothing() -> None:
     module = Normalized()
     compiled = columba.compile(module, backend="torch", fullgraph=True)

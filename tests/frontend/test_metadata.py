@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import columba
 from columba.frontend.metadata import RULES, infer
 from columba.ir.pointwise import POINTWISE
 
@@ -155,3 +156,39 @@ print(*(m for m in ("torch._dynamo", "sympy", "torch._inductor", "triton") if m 
 """
     done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == ""
+
+
+def test_dtypes_that_the_meta_device_does_not_mind() -> None:
+    """Operands that PyTorch refuses to combine are refused by a compiled function, with the same kind of error."""
+    single, double = torch.ones(3, 3), torch.ones(3, 3, dtype=torch.float64)
+    norm = torch.nn.BatchNorm1d(3)
+    refused: list[Callable[[Tensor, Tensor], Tensor]] = [
+        F.linear,
+        lambda x, w: F.linear(x, w.float(), w[0]),
+        torch.matmul,
+        lambda x, w: x @ w[0],
+        lambda x, w: torch.addmm(w, x, x),
+        lambda x, w: torch.zeros(3, 3).index_add(0, torch.arange(3), w),
+        lambda x, w: F.layer_norm(x, (3,), w[0]),
+        lambda x, w: F.batch_norm(x, None, None, w[0], None, True),
+        lambda x, w: F.batch_norm(w, norm.running_mean, norm.running_var),
+        lambda x, w: F.linear(x.long(), w),
+    ]
+    taken: list[Callable[[Tensor, Tensor], Tensor]] = [
+        lambda x, w: F.batch_norm(x.bfloat16(), None, None, w[0].float(), None, True),
+        torch.mul,
+        torch.maximum,
+    ]
+    graph = columba.Graph(torch.tensor([[0, 1, 2], [1, 2, 0]]))
+    for function in (*refused, *taken):
+
+        def of_graph(g: columba.Graph, x: Tensor, w: Tensor, function: Any = function) -> Tensor:
+            return g.edges.sum(g.edges.src(function(x, w)))
+
+        fast = columba.compile(of_graph, backend="torch")
+        if function in taken:
+            assert fast(graph, single, double).dtype == of_graph(graph, single, double).dtype
+        else:
+            for call in (of_graph, fast):
+                with pytest.raises(RuntimeError, match="dtype|scalar type"):
+                    call(graph, single, double)
