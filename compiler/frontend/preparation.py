@@ -16,62 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from columba.frontend.integer_programs import translated
 from columba.frontend.sources import Arguments, Source
-from columba.frontend.trees import leaves, mapped
-from columba.runtime.graphs.from_tensors import Seen
-from columba.runtime.modes import outside_modes
-
-
-@dataclass(frozen=True)
-class Value:
-    """In a preparation's steps, the value with a number: of its tensors, then of its steps."""
-
-    number: int
-
-
-@dataclass(frozen=True)
-class Number:
-    """One of the counts that a preparation is given."""
-
-    number: int
-
-
-@dataclass(frozen=True)
-class Size:
-    """A size of a value."""
-
-    value: int
-    dim: int
-
-
-@dataclass(frozen=True)
-class Held:
-    """The integer that a value holds."""
-
-    value: int
-
-
-@dataclass(frozen=True)
-class Step:
-    """One call."""
-
-    function: Callable[..., Any]
-    args: Any
-    kwargs: Any
-
-    def key(self) -> Any:
-        """What is equal for equal calls."""
-        return self.function, _frozen(self.args), _frozen(self.kwargs)
-
-
-def _frozen(x: Any) -> Any:
-    if isinstance(x, (tuple, list)):
-        return tuple(map(_frozen, x))
-    if isinstance(x, dict):
-        return tuple((k, _frozen(v)) for k, v in x.items())
-    if isinstance(x, slice):
-        return "slice", _frozen(x.start), _frozen(x.stop), _frozen(x.step)
-    return type(x), x
+from columba.frontend.steps import Held, Number, Size, Step, Value, used
+from columba.frontend.trees import mapped
+from columba.runtime.graphs.from_tensors import Seen, own
+from columba.runtime.graphs.integers import IntegerProgram
+from columba.runtime.modes import any_modes, outside_modes
 
 
 @dataclass(frozen=True)
@@ -117,11 +68,13 @@ class Preparation:
     kept: frozenset[int]
 
     def __post_init__(self) -> None:
+        self.program: IntegerProgram | None = None
+        self.program_is_for: torch.dtype | None = None
         self.key = (*(step.key() for step in self.steps), None if self.tensors else self.device, self.kept)
         count = len(self.tensors)
         last: dict[int, int] = {}
         for n, step in enumerate(self.steps):
-            last.update(dict.fromkeys(_used((step.args, step.kwargs)), n))
+            last.update(dict.fromkeys(used((step.args, step.kwargs)), n))
         self._done: dict[int, list[int]] = {}
         for value, n in last.items():
             if value >= count and value - count not in self.kept:
@@ -142,11 +95,39 @@ class Preparation:
         return Preparation(tuple(map(place, self.tensors)), counts, self.steps, self.device, self.kept)
 
     def _run(self, tensors: Sequence[Tensor], counts: Sequence[int]) -> tuple[Any, ...]:
+        found = None if any_modes() else self._in_one_call(tensors, counts)
+        if found is not None:
+            return found
         with outside_modes(), torch.no_grad():
-            return self.compute(tensors, counts)
+            results: list[Any] | None = None if self.program_is_for is torch.get_default_dtype() else []
+            found = self.compute(tensors, counts, results)
+            if results is None:
+                return found
+            self.program_is_for = torch.get_default_dtype()  # which tensors of numbers alone are of
+            is_on_cpu = all(t.is_cpu for t in tensors) and (bool(tensors) or self.device.type == "cpu")
+            self.program = translated(self.steps, sorted(self.kept), tensors, results) if is_on_cpu else None
+            return self._in_one_call(tensors, counts) or found  # as all later calls: the last bit of a root may differ
 
-    def compute(self, tensors: Sequence[Tensor], counts: Sequence[Any]) -> tuple[Any, ...]:
+    def _in_one_call(self, tensors: Sequence[Tensor], counts: Sequence[int]) -> tuple[Any, ...] | None:
+        """The results, by C++; None where PyTorch has to compute them."""
+        if self.program is None or self.program_is_for is not torch.get_default_dtype():
+            return None
+        found = self.program(tensors, counts)
+        if found is None:
+            return None
+        results: list[Any] = [None] * len(self.steps)
+        for n, result in zip(sorted(self.kept), found, strict=True):
+            results[n] = result
+        return tuple(results)
+
+    def compute(
+        self, tensors: Sequence[Tensor], counts: Sequence[Any], shown: list[Any] | None = None
+    ) -> tuple[Any, ...]:
         """The results, under whatever modes there are.
+
+        Args:
+            tensors, counts: what they are computed of.
+            shown: gets for each step a tensor without memory as its result is, kept or not.
 
         Raises:
             NotPrepared: a step fails.
@@ -177,21 +158,11 @@ class Preparation:
                 values.append(step.function(*args, **kwargs))
             except (RuntimeError, ValueError, TypeError, IndexError) as e:
                 raise NotPrepared(str(e)) from e
+            if shown is not None:
+                shown.append(values[-1].to("meta") if isinstance(values[-1], Tensor) else values[-1])
             for done in self._done.get(n, ()):
                 values[done] = None
         return tuple(values[len(tensors) :])
-
-
-def _used(tree: Any) -> list[int]:
-    """The numbers of the values that a step takes."""
-    found: list[int] = []
-    for x in leaves(tree):
-        match x:
-            case Value(n) | Size(n, _) | Held(n):
-                found.append(n)
-            case slice():
-                found += _used((x.start, x.stop, x.step))
-    return found
 
 
 class _Remembered:
@@ -218,6 +189,9 @@ class _Remembered:
 
         seen = [Seen(t, forget) for t in tensors]
         results = compute()
+        for result in results:
+            if isinstance(result, Tensor):
+                own(result)
         with self.lock:
             self.known[where] = (seen, results)
             self.known.move_to_end(where)

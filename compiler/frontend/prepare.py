@@ -9,11 +9,12 @@ from typing import Any
 import torch
 
 from columba.frontend.counts import Extent, RowCount, Scalar
-from columba.frontend.preparation import CountOf, Held, Number, Preparation, Size, Step, Value
+from columba.frontend.preparation import CountOf, Preparation
 from columba.frontend.raising import Raising
 from columba.frontend.record import Recorder
 from columba.frontend.recorded import Record
 from columba.frontend.sources import Prepared
+from columba.frontend.steps import Held, Number, Size, Step, Value
 from columba.frontend.symbolic import BuiltGraph
 from columba.frontend.trees import leaves, mapped
 

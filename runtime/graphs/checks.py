@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from columba.runtime.modes import required_real
+from columba.runtime.graphs.sorts import native_function
+from columba.runtime.modes import obstacle, required_real
 from columba.runtime.structure import Topology
 
 Pair = tuple[Any, Any]
@@ -29,6 +31,10 @@ def checked_topology(
 
     Everything is copied before it is checked: what others write to their tensors meanwhile goes unseen.
     """
+    if node_type is batch is relation_names is node_type_names is None and num_graphs in (None, 1):
+        topology = _narrow_topology(edge_index, edge_type, num_nodes, num_relations, num_node_types)
+        if topology is not None:
+            return topology
     _require_integers("edge_index", edge_index)
     if edge_index.dim() != 2 or edge_index.shape[0] != 2:
         raise ValueError(f"edge_index must have shape [2, E], got {list(edge_index.shape)}")
@@ -48,6 +54,69 @@ def checked_topology(
     )
     counts = (num_src, num_dst, ends.shape[1], relations, node_types, num_graphs)
     return topology.to(torch.int32 if max(counts) < 2**31 - 1 else torch.int64)
+
+
+LARGEST = 2**31 - 1
+"""What offsets of 32 bits reach."""
+
+
+def _narrow_topology(
+    edge_index: Any, edge_type: Any, num_nodes: Any, num_relations: int | None, num_node_types: int | None
+) -> Topology | None:
+    """The topology of most graphs: copied, narrowed and checked in one pass of C++. None where that is not built, or anything is unusual:
+    the long way then says what."""
+    narrow_ids = native_function("narrow_ids")
+    is_pair = isinstance(num_nodes, (tuple, list))
+    counts = (num_nodes if len(num_nodes) == 2 else ()) if is_pair else (num_nodes,)
+    if (
+        narrow_ids is None
+        or not counts
+        or not all(type(n) is int and n < LARGEST for n in (*counts, num_relations or 0, num_node_types or 0))
+    ):
+        return None
+    if not _is_int64(edge_index, 2) or edge_index.shape[0] != 2 or not 0 < edge_index.shape[1] < LARGEST:
+        return None
+    edges = edge_index.shape[1]
+    if edge_type is not None and (not _is_int64(edge_type, 1) or edge_type.shape[0] != edges):
+        return None
+
+    def narrowed(ids: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        narrow, bounds = torch.empty(ids.shape, dtype=torch.int32), (ctypes.c_int64 * 2)()
+        narrow_ids(ids.data_ptr(), ids.numel(), narrow.data_ptr(), ctypes.addressof(bounds))
+        return narrow, (bounds[0], bounds[1])
+
+    if is_pair:
+        (source, *found), (destination, *others) = map(narrowed, edge_index)
+        found += others
+    else:
+        (source, destination), *found = narrowed(edge_index)
+    if not all(low >= 0 and high < n for (low, high), n in zip(found, counts, strict=True)):
+        return None
+    relations = 1 if num_relations is None else num_relations
+    if relations < 1:
+        return None
+    if edge_type is None:
+        relation = torch.zeros(edges, dtype=torch.int32)
+    else:
+        relation, (low, high) = narrowed(edge_type)
+        relations = high + 1 if num_relations is None else relations
+        if low < 0 or high >= relations or relations >= LARGEST:
+            return None
+    node_types = 1 if num_node_types is None else num_node_types
+    return Topology(source, destination, relation, None, not is_pair, counts[0], counts[-1], relations, node_types)
+
+
+def _is_int64(ids: Any, dims: int) -> bool:
+    """Whether it is a plain tensor of integers in one piece of memory."""
+    if (
+        type(ids) is not Tensor
+        or ids.dtype is not torch.int64
+        or ids.dim() != dims
+        or not ids.is_cpu
+        or ids.layout is not torch.strided
+    ):
+        return False
+    return obstacle(ids) is None and ids.is_contiguous()
 
 
 def _copied(name: str, ids: Tensor) -> Tensor:

@@ -41,7 +41,7 @@ class Seen:
         self.bytes: Any = None
         self.copy: Any = None
         self.checksum: int | None = None
-        if not tensor.is_cpu and self.version is not None:
+        if (not tensor.is_cpu or _OWN in vars(tensor)) and self.version is not None:
             return
         size = tensor.numel() * tensor.element_size()
         if tensor.is_cpu and _is_dense(tensor) and size:
@@ -77,6 +77,15 @@ class Seen:
         if same and checksum is not None:  # which was taken before: had somebody written since, the copy would differ
             self.checksum, self.copy = checksum, None
         return same
+
+
+_OWN = "_columba_own"
+
+
+def own(tensor: Tensor) -> Tensor:
+    """Marks a tensor that is never written to: it was computed here, and is given to nobody."""
+    vars(tensor)[_OWN] = True
+    return tensor
 
 
 def _is_dense(tensor: Tensor) -> bool:

@@ -76,6 +76,11 @@ def checksum_of(address: int, size: int) -> int | None:
     return found
 
 
+def native_function(name: str) -> Callable[..., Any] | None:
+    """A function in C++ that is not of one integer dtype; None where that code is not built (yet)."""
+    return _library()[name, torch.uint8] if _library.cache_info().currsize else None
+
+
 WORTH_BUILDING = 1 << 20
 """Edges that PyTorch sorts in the time in which the sorts in C++ are built."""
 
@@ -279,12 +284,18 @@ _SIGNATURES: dict[str, tuple[Any, str]] = {
     "count_tiles": (ctypes.c_int64, "pnn"),
     "fill_tiles": (None, "pnnnp"),
 }
+_OTHERS: dict[str, tuple[Any, str]] = {
+    "checksum": (ctypes.c_uint64, "pnt"),
+    "compute_integers": (ctypes.c_int, "ppnppn"),
+    "narrow_ids": (None, "pnpp"),
+}
+"""Of no dtype, or of one."""
 _TYPES = {"p": ctypes.c_void_p, "n": ctypes.c_int64, "t": ctypes.c_int}
 
 
 @functools.cache
 def _source() -> str:
-    return resources.files(__package__).joinpath("prepare.cpp").read_text()
+    return "".join(resources.files(__package__).joinpath(name).read_text() for name in ("prepare.cpp", "integers.cpp"))
 
 
 @functools.cache
@@ -308,16 +319,15 @@ def _build_sorts() -> None:
 def _library() -> _Library:
     library = build(_source())
     functions: _Library = {}
-    for name, (result, arguments) in _SIGNATURES.items():
-        for suffix, dtype in (("i32", torch.int32), ("i64", torch.int64)):
+    for name, (result, arguments) in (*_SIGNATURES.items(), *_OTHERS.items()):
+        for suffix, dtype in (
+            (("", torch.uint8),) if name in _OTHERS else (("_i32", torch.int32), ("_i64", torch.int64))
+        ):
             try:
-                function = getattr(library, f"{name}_{suffix}")
+                function = getattr(library, f"{name}{suffix}")
             except AttributeError as e:
-                raise BuildError(f"the library that the C++ compiler made has no function {name}_{suffix}") from e
+                raise BuildError(f"the library that the C++ compiler made has no function {name}{suffix}") from e
             function.restype = result
             function.argtypes = [_TYPES[a] for a in arguments]
             functions[name, dtype] = function
-    checksum = library.checksum
-    checksum.restype, checksum.argtypes = ctypes.c_uint64, [ctypes.c_void_p, ctypes.c_int64, ctypes.c_int]
-    functions["checksum", torch.uint8] = checksum
     return functions

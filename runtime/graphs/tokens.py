@@ -24,7 +24,7 @@ def new_token(graph: Any) -> Tensor:
     number = next(_numbers)
     _graphs[number] = graph
     with outside_modes():
-        return torch.tensor(number)
+        return torch.full((), number)
 
 
 def graph_of(token: Tensor) -> Any:

@@ -13,7 +13,17 @@ from eager_graphs import bipartite_graph, square_graphs
 import columba
 from columba.ir.indices import Lookup, Order, Segments, Tiles
 from columba.ir.spaces import IndexMap, Space, maps_from
+from columba.runtime.graphs import checks, sorts
 from columba.runtime.graphs.graph import Graph
+
+
+@pytest.fixture(params=["in C++", "in PyTorch"], autouse=True)
+def _checked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most graphs are checked by C++ where that is built, others, and all before, by PyTorch."""
+    assert isinstance(sorts.sorts_for(torch.device("cpu"), edges=sorts.WORTH_BUILDING), sorts.NativeSorts)
+    if request.param == "in PyTorch":
+        monkeypatch.setattr(checks, "native_function", lambda name: None)
+
 
 EDGES = torch.tensor([[0, 1, 2], [1, 2, 2]])
 TYPES = torch.tensor([0, 1, 0])
@@ -193,3 +203,46 @@ def test_index_arrays_are_built_once_and_narrow() -> None:
     assert graph.structure.index(Order(IndexMap("dst", Space.EDGE, Space.NODE))) is array
     assert array.dtype is graph.index_dtype is torch.int32
     assert Graph(EDGES, num_nodes=2**31).index_dtype is torch.int64
+
+
+def test_both_ways_to_check_give_the_same_topology(monkeypatch: pytest.MonkeyPatch) -> None:
+    native = sorts.native_function("narrow_ids")
+    generator = torch.Generator().manual_seed(0)
+    ends, types = torch.randint(9, (2, 50), generator=generator), torch.randint(4, (50,), generator=generator)
+    for args in (
+        {"num_nodes": 9},
+        {"num_nodes": 20, "num_relations": 3, "num_node_types": 2},
+        {"num_nodes": (9, 12)},
+        {"num_nodes": 9, "edge_type": types},
+        {"num_nodes": (9, 9), "edge_type": types, "num_relations": 7},
+    ):
+        found = []
+        for function in (native, None):
+            monkeypatch.setattr(checks, "native_function", lambda name, function=function: function)
+            found.append(Graph(ends, **args).structure.topology)
+        one, other = found
+        for name, value in vars(other).items():
+            same = (
+                torch.equal(getattr(one, name), value)
+                if isinstance(value, torch.Tensor)
+                else getattr(one, name) == value
+            )
+            assert same, name
+            assert not isinstance(value, torch.Tensor) or getattr(one, name).dtype is value.dtype is torch.int32
+            assert not isinstance(value, torch.Tensor) or getattr(one, name).is_contiguous()
+
+
+@pytest.mark.parametrize("wrong", [2**32 + 1, -(2**32), 2**31, -1, 9])
+def test_ids_that_are_not_there_are_seen_before_they_are_narrowed(wrong: int) -> None:
+    for row in (0, 1):
+        ends = torch.zeros(2, 40, dtype=torch.int64)
+        ends[row, 17] = wrong
+        for nodes in (9, (9, 9)):
+            with pytest.raises(ValueError, match=rf"edge_index\[{row}\] holds {wrong} at edge 17"):
+                Graph(ends, num_nodes=nodes)
+    types = torch.zeros(40, dtype=torch.int64)
+    types[17] = wrong
+    with pytest.raises(ValueError, match=f"edge_type holds {wrong} at edge 17"):
+        Graph(torch.zeros(2, 40, dtype=torch.int64), types, num_nodes=9, num_relations=9)
+    with pytest.raises(ValueError, match="num_relations is 0"):
+        Graph(torch.zeros(2, 40, dtype=torch.int64), num_nodes=9, num_relations=0)
