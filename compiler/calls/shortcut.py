@@ -483,8 +483,10 @@ class Writer:
         seen = seen_tensors([value for _, value in given], graph)
         if seen is None:
             raise LongWay
+        prepared = [g.source.preparation for _, g in self.trace.tensors if isinstance(g.source, Prepared)]
+        read = {t for preparation in prepared for t in preparation.tensors}  # of these the results are compared already
         for (part, _), known in zip(given, seen, strict=True):
-            if not isinstance(part, Prepared):
+            if not isinstance(part, Prepared) and part not in read:
                 self.unless(f"{self.constant(known.is_still)}({self.fetch(part)})", "    ")
 
     # -------------------------------------------------------------------------------------------- values

@@ -7,6 +7,7 @@ a small graph their calls take longer than their loops, and on a large one each 
 from __future__ import annotations
 
 import ctypes
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -144,8 +145,7 @@ class IntegerProgram:
             )
         self._instructions = (_Instruction * max(1, len(instructions)))(*instructions)
         self._parts = (ctypes.c_int64 * max(1, len(parts)))(*parts)
-        self._template = [n for x in arrays for n in (DTYPES.index(x.dtype), x.lead, 0, 0, 0)]
-        self._values = ctypes.c_int64 * max(1, len(self._template))
+        self._template = array("q", [n for x in arrays for n in (DTYPES.index(x.dtype), x.lead, 0, 0, 0)])
         self._table = ctypes.c_int64 * max(1, len(self._sizes))
         self._arrays = arrays
         self._bounds = [self._bound(operation) for operation in self.operations]
@@ -160,7 +160,7 @@ class IntegerProgram:
             function = self._function = native_function("compute_integers")
             if function is None:
                 return None
-        values, bounds = self._template.copy(), list[int]()
+        values, bounds = self._template[:], list[int]()
         for n, given in enumerate(self.inputs):
             tensor = tensors[n]
             length = _length(tensor, given)
@@ -168,30 +168,31 @@ class IntegerProgram:
                 return None
             bounds.append(length)
             stride = tensor.stride(0) if given.shape == "ln" else length
-            values[_FIELDS * n + _N : _FIELDS * (n + 1)] = length, stride, tensor.data_ptr()
+            at = _FIELDS * n
+            values[at + _N], values[at + _STRIDE], values[at + _DATA] = length, stride, tensor.data_ptr()
         sizes = [size.number if size.count is None else counts[size.count] for size in self._sizes]
         for bound, operands in self._bounds:
             bounds.append(bound(bounds, sizes, operands))
         memory: dict[int, Tensor] = {}
         for n in self._results:
-            array = self._arrays[n]
-            memory[n] = made = torch.empty(array.lead * bounds[n] or 1, dtype=array.dtype)
+            of = self._arrays[n]
+            memory[n] = made = torch.empty(of.lead * bounds[n] or 1, dtype=of.dtype)
             values[_FIELDS * n + _DATA] = made.data_ptr()
-        found = self._values(*values)
+        address, _ = values.buffer_info()
         if function(
-            self._instructions, found, len(self.inputs), self._parts, self._table(*sizes), len(self.operations)
+            self._instructions, address, len(self.inputs), self._parts, self._table(*sizes), len(self.operations)
         ):
             return None
-        return [self._tensor(n, found, tensors, memory) for n in self.kept]
+        return [self._tensor(n, values, tensors, memory) for n in self.kept]
 
     def _tensor(self, n: int, values: Any, tensors: Sequence[Tensor], memory: dict[int, Tensor]) -> Tensor:
         """A value as a tensor: of its own, or a view of the value that it is a part of."""
-        root, array = self._roots[n], self._arrays[n]
+        root, of = self._roots[n], self._arrays[n]
         _, _, length, stride, data = values[_FIELDS * n : _FIELDS * (n + 1)]
         whole = tensors[root] if root < len(self.inputs) else memory[root]
         at = whole.storage_offset() + (data - whole.data_ptr()) // whole.itemsize
         return whole.as_strided(
-            array.of(length), (stride, 1) if array.shape == "ln" else (1,) if array.shape == "n" else (1, 1), at
+            of.of(length), (stride, 1) if of.shape == "ln" else (1,) if of.shape == "n" else (1, 1), at
         )
 
     # -------------------------------------------------------------------------------------------- of the instructions

@@ -262,7 +262,8 @@ def test_layers_of_pyg_and_writes_to_their_edges(monkeypatch: pytest.MonkeyPatch
         compiled = columba.compile(layer, backend="torch")
         ran.clear()
         for _ in range(3):
-            torch.testing.assert_close(compiled(*args), layer(*args))
+            for _ in range(3):  # the same graph again goes by the shortcut
+                torch.testing.assert_close(compiled(*args), layer(*args))
             edge_index[:, :7] = torch.randint(40, (2, 7))
             edge_index.numpy()[1, 9] = edge_index[0, 9]  # which PyTorch does not count
         assert ran[-1]
