@@ -190,7 +190,7 @@ class _Remembered:
         seen = [Seen(t, forget) for t in tensors]
         results = compute()
         for result in results:
-            if isinstance(result, Tensor):
+            if isinstance(result, Tensor) and not any(result is t for t in tensors):
                 own(result)
         with self.lock:
             self.known[where] = (seen, results)

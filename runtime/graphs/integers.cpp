@@ -6,12 +6,10 @@
 
 #include <cmath>
 #include <cstdint>
+#include <cstdlib>
 #include <cstring>
 #include <functional>
-#include <memory>
-#include <new>
 #include <type_traits>
-#include <vector>
 
 namespace integers {
 
@@ -39,28 +37,47 @@ struct Instruction {
 // Memory of one call of one thread, kept for the next: fresh pages cost more than what is computed on them. Blocks never move.
 class Arena {
  public:
+  ~Arena() { free_all(); }
+
+  // nullptr where there is none.
   char* take(int64_t bytes) {
-    bytes = (bytes + 64) & ~int64_t{63};  // something even where nothing is needed
+    bytes = (bytes + kAlign) & ~(kAlign - 1);  // something even where nothing is needed
     if (used_ + bytes > size_) {
-      size_ = bytes > kBlock ? bytes : kBlock;
-      blocks_.emplace_back(new (std::nothrow) char[size_]);
+      const int64_t size = bytes > kBlock ? bytes : kBlock;
+      Block* block = static_cast<Block*>(std::malloc(kAlign + size));
+      if (block == nullptr) return nullptr;
+      block->before = last_;
+      last_ = block;
+      size_ = size;
       used_ = 0;
-      if (blocks_.back() == nullptr) return nullptr;
     }
-    char* found = blocks_.back().get() + used_;
+    char* found = reinterpret_cast<char*>(last_) + kAlign + used_;
     used_ += bytes;
     return found;
   }
 
   void reset() {
-    if (blocks_.size() > 1 || size_ > kBlock) blocks_.clear();
-    size_ = blocks_.empty() ? 0 : kBlock;
+    if (size_ > kBlock || (last_ != nullptr && last_->before != nullptr)) free_all();
     used_ = 0;
   }
 
  private:
-  static constexpr int64_t kBlock = int64_t{1} << 22;
-  std::vector<std::unique_ptr<char[]>> blocks_;
+  static constexpr int64_t kBlock = int64_t{1} << 22, kAlign = 64;
+
+  struct Block {
+    Block* before;
+  };
+
+  void free_all() {
+    while (last_ != nullptr) {
+      Block* before = last_->before;
+      std::free(last_);
+      last_ = before;
+    }
+    used_ = size_ = 0;
+  }
+
+  Block* last_ = nullptr;
   int64_t used_ = 0, size_ = 0;
 };
 
@@ -89,9 +106,11 @@ class Program {
 
   // Whether everything has been computed.
   bool run() {
-    for (int64_t k = 0; k < count_; ++k)
-      if (!instructions_[k].deferred && !(measure(instructions_[k]) && allocate(out(instructions_[k])) && compute(instructions_[k])))
-        return false;
+    for (int64_t k = 0; k < count_; ++k) {
+      const Instruction& i = instructions_[k];
+      if (i.deferred) continue;
+      if (!measure(i) || !allocate(out(i)) || !compute(i)) return false;
+    }
     return true;
   }
 
@@ -129,7 +148,7 @@ class Program {
         for (int64_t k = 0; k < mask.n;) {  // short sums of bytes are vectors of bytes
           const int64_t stop = k + 128 < mask.n ? k + 128 : mask.n;
           unsigned char some = 0;
-          for (; k < stop; ++k) some += keeps[k];
+          for (; k < stop; ++k) some += keeps[k] != 0;
           found += some;
         }
         to.n = found;
@@ -180,7 +199,7 @@ class Program {
         int64_t at = 0;
         for (int64_t k = 0; k < values_[i.b].n && at < to.n; ++k) {
           numbers[at] = k;
-          at += keeps[k];
+          at += keeps[k] != 0;
         }
         return true;
       }
@@ -253,7 +272,8 @@ class Program {
       if (a.n - to.n <= a.n / 32) {  // few are left out, as self-loops: what stands between them is copied at once
         for (int64_t k = 0; k < a.n;) {
           const void* found = std::memchr(keeps + k, 0, a.n - k);
-          const int64_t stop = found == nullptr ? a.n : static_cast<const unsigned char*>(found) - keeps;
+          int64_t stop = found == nullptr ? a.n : static_cast<const unsigned char*>(found) - keeps;
+          if (stop - k > to.n - at) stop = k + to.n - at;  // should somebody write to the mask meanwhile
           std::memcpy(result + at, from + k, (stop - k) * sizeof(T));
           at += stop - k;
           k = stop + 1;
@@ -263,7 +283,7 @@ class Program {
       // Which elements are kept no processor can guess, so nothing branches on it.
       for (int64_t k = 0; k < a.n && at < to.n; ++k) {
         result[at] = from[k];
-        at += keeps[k];
+        at += keeps[k] != 0;
       }
     }
     return true;
@@ -277,7 +297,7 @@ class Program {
     T* result = row<T>(to, 0);
     const int64_t low = i.integer;  // 0, or the length below 0 where indices count from the end
     for (int64_t k = 0; k < to.n; ++k) {
-      const int64_t found = index[k] < 0 && low ? index[k] + table.n : index[k];
+      const int64_t given = index[k], found = given < 0 && low ? given + table.n : given;
       if (found < 0 || found >= table.n) return false;
       result[k] = from[found];
     }
@@ -293,8 +313,9 @@ class Program {
     T* result = row<T>(to, 0);
     copy_row(a, 0, to, 0);
     for (int64_t k = 0; k < at.n; ++k) {
-      if (index[k] < 0 || index[k] >= to.n) return false;
-      result[index[k]] = static_cast<T>(result[index[k]] + from[k]);
+      const int64_t found = index[k];
+      if (found < 0 || found >= to.n) return false;
+      result[found] = static_cast<T>(result[found] + from[k]);
     }
     return true;
   }
