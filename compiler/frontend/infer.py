@@ -263,7 +263,7 @@ def origin_of_rows(record: Record) -> Record:
     """The furthest of what a record is computed from that has as many rows, as far as that is known before spaces are."""
     while record.source is None and record.op not in GRAPH_OPERATIONS and record.meta.dim():
         rows = record.meta.shape[0]
-        operands = row_operands(Spaces(), record) if keeps_rows(record) else record.operands[: record.op in _KEEP_COUNT]
+        operands = row_operands(Spaces(), record) if keeps_rows(record) else record.operands[: record.op in KEEP_COUNT]
         found = [o for o in operands if o.meta.dim() and o.meta.shape[0] == rows > 1]
         if not found:
             break
@@ -271,7 +271,7 @@ def origin_of_rows(record: Record) -> Record:
     return record
 
 
-_KEEP_COUNT = ("cumsum", "cumprod", "sort", "argsort", "flip")
+KEEP_COUNT = ("cumsum", "cumprod", "sort", "argsort", "flip")
 """What mixes rows, and gives as many."""
 
 GRAPH_OPERATIONS = ("lift", "reduce", "segment_softmax", "degree", "declare")

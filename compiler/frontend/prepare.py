@@ -13,19 +13,23 @@ from columba.frontend.preparation import CountOf, Preparation
 from columba.frontend.raising import Raising
 from columba.frontend.record import Recorder
 from columba.frontend.recorded import Record
+from columba.frontend.row_counts import origin_of_count
 from columba.frontend.sources import Prepared
 from columba.frontend.steps import Held, Number, Size, Step, Value
 from columba.frontend.symbolic import BuiltGraph
 from columba.frontend.trees import leaves, mapped
 
 
-def raise_indices(recorder: Recorder, returned: Sequence[Record], kept: Sequence[Record]) -> dict[Record, Record]:
+def raise_indices(
+    recorder: Recorder, returned: Sequence[Record], kept: Sequence[Record], counts: Sequence[RowCount] = ()
+) -> dict[Record, Record]:
     """Finds the graphs that integer tensors make, and what of them is computed once for each.
 
     Args:
         recorder: of the function that has run.
         returned: what it returns.
         kept: what else is wanted of a call.
+        counts: the numbers of rows that are wanted, too.
 
     Returns:
         What stands for returned values that are structure: copies, since others share what is remembered.
@@ -33,9 +37,10 @@ def raise_indices(recorder: Recorder, returned: Sequence[Record], kept: Sequence
     raising = Raising(recorder, _reached([*returned, *kept], lambda record: False))
     raised = raising.raise_all()
     structure = recorder.structure
-    if not raised and not structure.depends_on_data and not structure.read:
+    conversion = _Conversion(recorder, raising)
+    if not raised and not structure.depends_on_data and not structure.read and not conversion.counted(counts):
         return {}
-    return _Conversion(recorder, raising).run(returned, kept)
+    return conversion.run(returned, kept, counts)
 
 
 @dataclass
@@ -59,7 +64,9 @@ class _Conversion:
             raising.canonical(record) for _, tensors, _ in raising.made for record in tensors if record is not None
         }
 
-    def run(self, returned: Sequence[Record], others: Sequence[Record]) -> dict[Record, Record]:
+    def run(
+        self, returned: Sequence[Record], others: Sequence[Record], counts: Sequence[RowCount]
+    ) -> dict[Record, Record]:
         recorder, canonical = self.recorder, self.raising.canonical
         copies: dict[Record, Record] = {}
         for record in dict.fromkeys(returned):
@@ -90,10 +97,10 @@ class _Conversion:
             *(x for pair in (*recorder.same, *recorder.less) for x in pair),
             *numbers,
         ]
-        needed.update(dict.fromkeys(self._counted(asked)))
+        needed.update(dict.fromkeys([*self._counted(asked), *self.counted(counts)]))
         needed.update(dict.fromkeys(canonical(r) for r in self.structure.read if self._is_computed(r)))
         sources = {record: self._prepared(record) for record in needed if self._is_computed(record)}
-        self._finish(sources, kept)
+        self._finish(sources, kept, counts)
         return copies
 
     def _is_computed(self, record: Record) -> bool:
@@ -106,10 +113,19 @@ class _Conversion:
             self.computed[record] = is_computed or any(map(self._is_computed, operands))
         return self.computed[record]
 
+    def counted(self, counts: Iterable[RowCount]) -> list[Record]:
+        """The records of structure that numbers are of."""
+        return self._counted(count.of for count in counts)
+
+    def _grounded(self, of: Any) -> Any:
+        """What a count is of: structure, where a record has as many rows, so that a call can tell before anything is computed."""
+        found = origin_of_count(of)
+        return found if isinstance(found, Record) and found in self.structure.values else of
+
     def _counted(self, counts: Iterable[Any]) -> list[Record]:
         """The records of structure that counts are of."""
         found = []
-        for of in counts:
+        for of in map(self._grounded, counts):
             record = of.record if isinstance(of, (Scalar, Extent)) else of[0] if isinstance(of, tuple) else of
             if isinstance(record, Record) and self._is_computed(record):
                 found.append(self.raising.canonical(record))
@@ -185,7 +201,9 @@ class _Conversion:
             return int.__int__(number)
         return draft.counts.setdefault(CountOf(of.source), Number(len(draft.counts)))
 
-    def _finish(self, wanted: dict[Record, tuple[_Draft, Value]], kept: set[Record]) -> None:
+    def _finish(
+        self, wanted: dict[Record, tuple[_Draft, Value]], kept: set[Record], counts: Sequence[RowCount]
+    ) -> None:
         recorder, structure = self.recorder, self.structure
         made: dict[int, Preparation] = {}
         for draft in self.drafts.values():
@@ -222,9 +240,11 @@ class _Conversion:
                 record.op, record.function, record.args = record.op[4:], call.function, call.args
                 record.kwargs = {"device": self._device(), **call.kwargs}
                 record.__dict__.pop("operands", None)
-        for number in [n for r in kept for n in _numbers((r.args, r.kwargs))] + [
-            n for _, _, sizes in self.raising.made for n in _numbers(list(sizes.values()))
-        ]:
+        for number in (
+            [n for r in kept for n in _numbers((r.args, r.kwargs))]
+            + [n for _, _, sizes in self.raising.made for n in _numbers(list(sizes.values()))]
+            + list(counts)
+        ):
             number.of = self._canonical_count(number.of)
         structure.read = {canonical(r): value for r, value in structure.read.items()}
         recorder.records = [r for r in recorder.records if r.source is not None or r in kept]
@@ -254,7 +274,7 @@ class _Conversion:
         return next((t.device for t in self.recorder.real.values() if t.dim()), torch.device("cpu"))
 
     def _canonical_count(self, of: Any) -> Any:
-        canonical = self.raising.canonical
+        canonical, of = self.raising.canonical, self._grounded(of)
         if isinstance(of, (Scalar, Extent)):
             return type(of)(canonical(of.record), *(() if isinstance(of, Scalar) else (of.dim,)))
         return canonical(of) if isinstance(of, Record) else of

@@ -9,6 +9,8 @@ graph that are the same at both ends of each edge say which graph of a batch eac
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import operator
 from collections.abc import Container, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -16,14 +18,14 @@ from typing import Any
 
 import torch
 
-from columba.frontend.copies import plain, pointers_of, unchanged
+from columba.frontend.copies import pointers_of, unchanged
 from columba.frontend.counts import Extent, RowCount, Scalar
-from columba.frontend.infer import Spaces, keeps_rows, row_operands
 from columba.frontend.record import Recorder
 from columba.frontend.recorded import Record
-from columba.frontend.row_counts import rows_given
+from columba.frontend.row_classes import RowClasses, RowOf, row_of
+from columba.frontend.row_counts import origin_of_count, same_rows
 from columba.frontend.sources import Attribute, Registered
-from columba.frontend.structure import Call, Structure, is_integer
+from columba.frontend.structure import Call, Structure
 from columba.frontend.symbolic import BuiltGraph, TracedGraph
 from columba.ir.spaces import IndexMap, Space, index_map
 from columba.runtime.graphs.from_tensors import as_graph
@@ -142,62 +144,7 @@ def _expanded(record: Record, structure: Structure) -> Record | None:
 _SPREADS = ("view", "reshape", "unsqueeze", "expand", "expand_as", "broadcast_to")
 
 
-# ------------------------------------------------------------------------------------------------ what has the same rows
-
-
-class RowClasses:
-    """Which values have the same rows: a partition of records, of counts, and of index matrices."""
-
-    def __init__(self) -> None:
-        self._parent: dict[Hashable, Hashable] = {}
-        self._ages: dict[Hashable, int] = {}
-
-    def find(self, x: Hashable) -> Hashable:
-        """What stands for the class of ``x``: the first that was asked for."""
-        self._age(x)
-        root = x
-        while (parent := self._parent.get(root, root)) != root:
-            root = parent
-        while (parent := self._parent.get(x, x)) != root:
-            self._parent[x] = root
-            x = parent
-        return root
-
-    def unite(self, a: Hashable, b: Hashable) -> None:
-        a, b = sorted((self.find(a), self.find(b)), key=self._age)
-        if a != b:
-            self._parent[b] = a
-
-    def _age(self, x: Hashable) -> int:
-        return self._ages.setdefault(x, len(self._ages))
-
-
-@dataclass(frozen=True)
-class RowOf:
-    """The integers that a record of structure is: a row of a matrix, or itself."""
-
-    record: Record
-    row: int | None
-
-    @property
-    def key(self) -> Hashable:
-        return ("edges", self.record)
-
-
-def row_of(index: Record) -> RowOf:
-    """Where integers stand: in a matrix with two rows, or by themselves."""
-    record = plain(index)
-    if record.op in ("__getitem__", "select", "part") and record.operands:
-        base, place = record.operands[0], record.args[-1]
-        if record.op == "part":
-            base = base.operands[0] if base.op == "unbind" and base.args[1:] in ((), (0,)) and not base.kwargs else base
-        if record.op == "select" and record.args[1:2] != (0,):
-            return RowOf(record, None)
-        if isinstance(place, int) and base.meta.dim() == 2 and base.meta.shape[0] == 2:
-            base = plain(base)
-            rows = base.args[0] if base.op == "stack" and len(base.args) == 1 and not base.kwargs.get("dim") else None
-            return row_of(rows[place % 2]) if isinstance(rows, (tuple, list)) else RowOf(base, place % 2)
-    return RowOf(record, None)
+# ------------------------------------------------------------------------------------------------ graphs
 
 
 @dataclass(eq=False)
@@ -254,7 +201,8 @@ class Raising:
         while record is not before:  # rows of matrices are made of others, which may be rows of matrices
             before, record = record, self.canonical(found.record)
             found = row_of(record) if found.row is None else RowOf(record, found.row)
-        return found
+        table = move.table if isinstance(move, Gather) else move.record
+        return dataclasses.replace(found, rows=table.meta.shape[0])
 
     def _unite_rows(self) -> None:
         """Finds what has the same rows, and which records of structure are equal: some are once counts are known to be equal."""
@@ -266,6 +214,7 @@ class Raising:
                 return
 
     def _unite_once(self) -> None:
+        """Finds what has the same rows, for certain or by having as many in this call and being chosen from by the same integers."""
         unite = self.classes.unite
         by_record = {move.record: move for move in self.moves}
         for a, b in self.recorder.same:
@@ -282,27 +231,15 @@ class Raising:
                 unite(index.key, move.record if isinstance(move, Gather) else move.source)
                 unite(("nodes", index), move.table if isinstance(move, Gather) else move.record)
                 if isinstance(move, Scatter):
-                    self._unite_count(move.record, move.count)
-            elif (rows := self._rows_of_plain(record)) is not None:
-                unite(self.canonical(record), rows)
-            elif record.meta.dim() and record.meta.shape[0] != 1 and keeps_rows(record):
-                for operand in row_operands(Spaces(), record):
-                    if operand.meta.shape[:1] == record.meta.shape[:1]:
-                        unite(self.canonical(operand), self.canonical(record))
+                    unite(move.record, self._count_of(move.count))
+                continue
+            for other in same_rows(record):
+                unite(
+                    self.canonical(record),
+                    self._count_of(other) if isinstance(other, RowCount) else self.canonical(other),
+                )
         for a, b in self.recorder.same:
             unite(self.count_key(a), self.count_key(b))
-
-    def _rows_of_plain(self, record: Record) -> Hashable | None:
-        """What has as many rows as PyTorch gives a record, because it is told how many, or chooses one for each of some integers."""
-        if not record.meta.dim() or record.function is None:
-            return None
-        count = rows_given(record)
-        if isinstance(count, RowCount):
-            return self.count_key(count.of)
-        index = record.args[-1] if record.op in ("__getitem__", "index_select") and len(record.operands) == 2 else None
-        if isinstance(index, Record) and index.meta.dim() == 1 and is_integer(index.meta.dtype):
-            return self.canonical(index) if record.op == "__getitem__" or record.args[1:2] == (0,) else None
-        return None
 
     def _compressed(self, record: Record) -> Record | None:
         """Of integers that are made of pointers to where each row begins, those that the pointers were made of, or others made of these."""
@@ -337,9 +274,8 @@ class Raising:
 
         return call.function, key(call.args), key(call.kwargs)
 
-    def _unite_count(self, record: Record, count: Any) -> None:
-        key = self.count_key(count.of) if isinstance(count, RowCount) else ("number", int(count))
-        self.classes.unite(record, key)
+    def _count_of(self, count: Any) -> Hashable:
+        return self.count_key(count.of) if isinstance(count, RowCount) else ("number", int(count))
 
     def count_key(self, of: Any) -> Hashable:
         if isinstance(of, Scalar):
@@ -431,13 +367,12 @@ class Raising:
 
     def _roles(self, nodes: Sequence[RowOf]) -> tuple[RowOf, RowOf]:
         """Which integers are sources and which destinations."""
-        matrices = {key.record for key in nodes if key.row is not None}
-        if len(nodes) == 1:
-            return nodes[0], nodes[0]
-        if len(matrices) == 1 and len(nodes) == 2 and all(key.row is not None for key in nodes):
-            matrix = matrices.pop()
-            return RowOf(matrix, 0), RowOf(matrix, 1)
-        first, second = nodes[:2]  # what rows are put together by comes first
+        first = nodes[0]  # what rows are put together by comes first
+        second = next((key for key in nodes if (key.record, key.row) != (first.record, first.row)), None)
+        if second is None:
+            return first, first
+        if first.record is second.record and None not in (first.row, second.row):
+            return (first, second) if first.row == 0 else (second, first)
         if (first.row, second.row) == (0, 1):
             return first, second
         return second, first
@@ -445,6 +380,9 @@ class Raising:
     def _graph(self, plan: _Plan) -> TracedGraph:
         """The graph of this call, and how those of others are made."""
         src, dst, relation, by_index = plan.src, plan.dst, plan.relation, plan.by_index
+        for key in dict.fromkeys((src, dst, relation)):
+            self._depend_on_equality(by_index[key] if key is not None else ())
+        self._depend_on_equality(plan.of_graphs)
         counts = {key: self._count(key, by_index[key]) for key in (src, dst)}
         square = src == dst or self._same_rows(src, dst)
         sizes: dict[str, Any] = {"num_nodes": counts[dst] if square else (counts[src], counts[dst])}
@@ -467,6 +405,34 @@ class Raising:
         found = TracedGraph(real, BuiltGraph((), ()), self.recorder)
         self.made.append((found, tensors, sizes))
         self.recorder.graphs.append(found)
+        return found
+
+    def _depend_on_equality(self, moves: Sequence[Move]) -> None:
+        """The trace depends on there being one number of rows in what integers choose from and put together."""
+        found: dict[Hashable, Any] = {}
+        for move in moves:
+            table, of = (move.table, move.table) if isinstance(move, Gather) else (move.record, move.count)
+            found.setdefault(self._certain.find(table), origin_of_count(of.of if isinstance(of, RowCount) else of))
+        first, *others = found.values() if found else (None,)
+        for other in others:
+            self.recorder.same[first, other] = None
+
+    @functools.cached_property
+    def _certain(self) -> RowClasses:
+        """What has the same rows in every call."""
+        found = RowClasses()
+        by_record = {move.record: move for move in self.moves}
+        for a, b in self.recorder.same:
+            found.unite(a, b)
+        for record in self.recorder.records:
+            move = by_record.get(record)
+            if move is not None:
+                found.unite(row_of(move.index).key, move.record if isinstance(move, Gather) else move.source)
+                if isinstance(move, Scatter) and isinstance(move.count, RowCount):
+                    found.unite(record, move.count.of)
+                continue
+            for other in same_rows(record):
+                found.unite(record, other.of if isinstance(other, RowCount) else other)
         return found
 
     def _same_rows(self, src: RowOf, dst: RowOf) -> bool:

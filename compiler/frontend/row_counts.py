@@ -8,8 +8,10 @@ from typing import Any
 from torch import Tensor
 
 from columba.frontend.counts import RowCount
+from columba.frontend.infer import KEEP_COUNT, Spaces, keeps_rows, row_operands
 from columba.frontend.metadata import on_meta
 from columba.frontend.recorded import Record
+from columba.frontend.structure import is_integer
 from columba.frontend.trees import leaves, mapped
 
 
@@ -25,6 +27,32 @@ def rows_given(record: Record) -> Any:
     if isinstance(size, (tuple, list)):
         return size[0] if size else None
     return size
+
+
+def same_rows(record: Record) -> list[Any]:
+    """What has as many rows as a record in every call: other records, and numbers of rows."""
+    if not record.meta.dim():
+        return []
+    count = rows_given(record)
+    if isinstance(count, RowCount):
+        return [count]
+    if record.op in ("__getitem__", "index_select") and len(record.operands) == 2:
+        index = record.args[-1]
+        if isinstance(index, Record) and index.meta.dim() == 1 and is_integer(index.meta.dtype):
+            return [index] if record.op == "__getitem__" or record.args[1:2] == (0,) else []
+    rows = record.meta.shape[0]
+    operands = row_operands(Spaces(), record) if rows != 1 and keeps_rows(record) else []
+    return [operand for operand in operands if operand.meta.shape[:1] == (rows,)]
+
+
+def origin_of_count(of: Any) -> Any:
+    """The furthest of what something is computed from that has as many rows in every call: what is passed in, if it can be."""
+    while isinstance(of, Record) and of.source is None:
+        others = [of.operands[0]] if of.op in KEEP_COUNT and of.operands else same_rows(of)
+        if not others:
+            break
+        of = others[0].of if isinstance(others[0], RowCount) else others[0]
+    return of
 
 
 _SIZE_AT = {

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from columba.frontend import hooks, sparse
 from columba.frontend.caches import fill_caches
 from columba.frontend.casts import AutocastInside
-from columba.frontend.counts import Rows
+from columba.frontend.counts import RowCount, Rows
 from columba.frontend.edge_index import is_edge_index
 from columba.frontend.effects import check_nothing_escaped, no_printing
 from columba.frontend.errors import NothingToCompile, TraceError, UnsupportedOperation, defined, fail
@@ -202,12 +202,20 @@ def _finished(
     check_nothing_escaped(recorder.alive)
 
     returned: list[Record] = []
-    walk(output, (), lambda x, path: returned.append(x) if isinstance(x, Record) else None)
+    counts: list[RowCount] = []
+
+    def meet(x: Any, records: list[Record]) -> None:
+        if isinstance(x, Record):
+            records.append(x)
+        elif isinstance(x, RowCount):
+            counts.append(x)
+
+    walk(output, (), lambda x, path: meet(x, returned))
     wanted: list[Record] = list(recorder.writes.values())
     for phase in recorder.phases:
         for one in phase.hooks:
-            mapped(lambda x: wanted.append(x) if isinstance(x, Record) else None, one.args)
-    copies = raise_indices(recorder, returned, wanted)
+            mapped(lambda x: meet(x, wanted), one.args)
+    copies = raise_indices(recorder, returned, wanted, counts)
     output = walk(output, (), lambda x, path: copies.get(x, x) if isinstance(x, Record) else x)
     wanted += [copies.get(record, record) for record in returned]
     recorder.between |= cut_from_gradients(wanted)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from pyg_layers import compare, floats
 from torch import Tensor, nn
-from torch_geometric.nn import GCNConv, SAGEConv
+from torch_geometric.nn import GCNConv, SAGEConv, global_add_pool, global_max_pool, global_mean_pool
+from torch_geometric.utils import coalesce
 
 import columba
 
@@ -52,3 +55,63 @@ def test_rows_that_only_pytorch_knows(name: str) -> None:
             torch.manual_seed(nodes)
             torch.testing.assert_close(fast(x, edge_index), expected, rtol=1e-12, atol=1e-12)
             assert torch.equal(torch.get_rng_state(), state)
+
+
+class Calls(nn.Module):
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Any) -> Any:
+        return self.function(*args)
+
+
+def _summed(size: Any, index: Tensor, x: Tensor) -> Tensor:
+    return torch.zeros(size, F, dtype=x.dtype).index_add(0, index, x)
+
+
+def _rows(*counts: int) -> list[Tensor]:
+    return [floats(n, F, seed=n) for n in counts]
+
+
+def _edges(largest: int) -> Tensor:
+    """As many edges as ever; the largest source and destination are given."""
+    drawn = torch.randint(largest + 1, (2, 30), generator=torch.Generator().manual_seed(largest))
+    return torch.cat([torch.tensor([[0, largest], [largest, 0]]), drawn], 1)
+
+
+SEVERAL: dict[str, tuple[Callable[..., Any], list[tuple[Any, ...]]]] = {
+    "summed into two sizes": (
+        lambda x, y, e: (_summed(y.size(0), e[1], x[e[0]]), _summed(x.size(0), e[1], x[e[0]])),
+        [(*_rows(a, b), _edges(14)) for a, b in ((20, 20), (20, 25), (25, 20), (20, 20))],
+    ),
+    "pooled into as many graphs as there are, and as are said": (
+        lambda x, b, n: (global_add_pool(x, b, n), global_max_pool(x, b), global_mean_pool(x, b, n + 1)),
+        [(*_rows(32), _edges(g - 1)[0].sort()[0], n) for g, n in ((6, 6), (4, 6), (6, 7), (3, 9), (6, 6))],
+    ),
+    "summed to the largest": (
+        lambda x, e: (_summed(int(e[1].max()) + 1, e[1], x[e[0]]), _summed(x.size(0), e[1], x[e[0]])),
+        [(*_rows(n), _edges(m - 1)) for n, m in ((20, 20), (20, 15), (25, 20), (20, 20))],
+    ),
+    "chosen from tables of two lengths": (
+        lambda x, y, e: _summed(x.size(0), e[1], x.flip(0)[e[0]] + y.cumsum(0)[e[0]] * y[e[1]]),
+        [(*_rows(a, b), _edges(14)) for a, b in ((20, 20), (20, 25), (25, 20), (20, 20))],
+    ),
+    "numbers that are returned": (
+        lambda x, b: {"sum": global_add_pool(x, b), "graphs": b.max().item() + 1, "twice": 2 * b.size(0), "shape": x.shape},
+        [(*_rows(32), _edges(g - 1)[0].sort()[0]) for g in (6, 4, 6)],
+    ),
+    "merged edges": (
+        lambda x, e: coalesce(e, x[e[0]], reduce="mean"),
+        [(*_rows(n), _edges(m)) for n, m in ((20, 6), (21, 5), (20, 6))],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_the_same_integers_choose_among_several_numbers_of_rows(name: str) -> None:
+    """Also where the first call has as many of all of them: then others are traced anew."""
+    function, calls = SEVERAL[name]
+    compare(Calls(function), *calls, fullgraph=False)
+    for args in reversed(calls):
+        compare(Calls(function), args, fullgraph=False)
