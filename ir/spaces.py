@@ -10,10 +10,14 @@ one, which is why ``graph`` after ``src`` and after ``dst`` is one map.
 
 A *square* graph has one set of nodes: its endpoints both live in :attr:`Space.NODE`. A *bipartite* graph (a
 sampled block, one edge type of a heterogeneous graph) has two: :attr:`Space.SRC` and :attr:`Space.DST`.
+
+Edges of a *hypergraph* (triplets, faces, pairs of edges that are stored side by side) have more ends than two: ``src2``, ``src3``, ... and
+``dst2``, ``dst3``, ... lead from them to further nodes as ``src`` and ``dst`` do.
 """
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from enum import Enum
 
@@ -50,14 +54,22 @@ WEIGHT_SPACES = (*TYPE_SPACES, Space.ONE)
 """Spaces with few rows, whose tensors are weights."""
 
 
+MOST_ENDS = 8
+"""How many sources, and how many destinations, an edge has at most."""
+
+FURTHER_ENDS = tuple(f"{end}{n}" for end in ("src", "dst") for n in range(2, MOST_ENDS + 1))
+"""The maps from edges to their ends after the first source and the first destination."""
+
+
 @hash_once
 @dataclass(frozen=True)
 class IndexMap:
     """A function from the rows of a ``fine`` space to the rows of a ``coarse`` one.
 
     ``name`` is one of ``src``, ``dst``, ``rel``, ``src_rel``, ``dst_rel``, ``ntype``, ``src_type``, ``dst_type``,
-    ``graph``, ``one``. In a square graph the maps ``src`` and ``dst`` have the same ends, ``edge -> node``, and only the name
-    tells them apart. The maps are closed under composition (:func:`compose`): one step reaches everything.
+    ``graph``, ``one``, or one of :data:`FURTHER_ENDS`, of whose types there are maps, too. In a square graph the maps ``src`` and
+    ``dst`` have the same ends, ``edge -> node``, and only the name tells them apart. The maps are closed under composition
+    (:func:`compose`): one step reaches everything.
     """
 
     name: str
@@ -82,6 +94,9 @@ def _coarse_table() -> dict[tuple[str, Space], tuple[Space, ...]]:
         table["rel", pair] = (Space.REL,)
         table[f"{end}_type", Space.EDGE] = (Space.NTYPE,)
         table[f"{end}_type", pair] = (Space.NTYPE,)
+    for end in FURTHER_ENDS:
+        table[end, Space.EDGE] = (Space(end[:3]), Space.NODE)
+        table[f"{end}_type", Space.EDGE] = (Space.NTYPE,)
     table["rel", Space.EDGE] = (Space.REL,)
     for node in NODE_SPACES:
         table["ntype", node] = (Space.NTYPE,)
@@ -110,9 +125,11 @@ def index_map(name: str, fine: Space, *, square: bool = True) -> IndexMap:
     return IndexMap(name, fine, options[-1] if square else options[0])
 
 
-def maps_from(fine: Space, *, square: bool = True) -> tuple[IndexMap, ...]:
-    """All maps that leave ``fine``, finest target first."""
-    names = ("src_rel", "dst_rel", "src", "dst", "graph", "rel", "ntype", "src_type", "dst_type", "one")
+@functools.cache
+def maps_from(fine: Space, *, square: bool = True, further: bool = False) -> tuple[IndexMap, ...]:
+    """All maps that leave ``fine``, finest target first; those to further ends only where asked for, since few graphs have some."""
+    ends = ("src", "dst", *(FURTHER_ENDS if further else ()))
+    names = ("src_rel", "dst_rel", *ends, "graph", "rel", "ntype", *(f"{end}_type" for end in ends), "one")
     return tuple(index_map(name, fine, square=square) for name in names if (name, fine) in _COARSE_OF)
 
 

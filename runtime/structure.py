@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, overload
 
 import torch
@@ -140,7 +140,8 @@ class Topology:
     """Edges, types and sizes of a graph, checked: every id is below its limit. Nobody else holds the tensors.
 
     All of them are contiguous and of one integer dtype, int32 where every id and offset fits. ``node_types`` is None where
-    nodes have no types, ``graphs``, the graph of each node, where there is one graph; a bipartite graph has pairs.
+    nodes have no types, ``graphs``, the graph of each node, where there is one graph; a bipartite graph has pairs. ``further`` are the
+    ends of edges after the first source and destination, by the names of their maps.
     """
 
     source: Tensor
@@ -154,6 +155,7 @@ class Topology:
     num_node_types: int
     graphs: Tensor | tuple[Tensor, Tensor] | None = None
     num_graphs: int = 1
+    further: Mapping[str, Tensor] = field(default_factory=dict)
 
     def to(self, target: torch.device | str | torch.dtype) -> Topology:
         """The same on another device, or in another integer dtype."""
@@ -164,6 +166,7 @@ class Topology:
             relation=self.relation.to(target),
             node_types=_moved(self.node_types, target),
             graphs=_moved(self.graphs, target),
+            further={name: ids.to(target) for name, ids in self.further.items()},
         )
 
     @property

@@ -272,7 +272,7 @@ class _Call:
         def number(n: Any) -> Any:
             if isinstance(n, tuple):
                 return tuple(map(number, n))
-            if n is None or isinstance(n, int):
+            if n is None or isinstance(n, (int, str)):
                 return n
             sizes.append(n)
             return "size", len(sizes) - 1
@@ -303,7 +303,8 @@ class _Call:
 
 
 def _all_sizes(sizes: dict[str, Any]) -> tuple[tuple[str, Any], ...]:
-    return tuple((name, sizes.get(name)) for name in ("num_nodes", "num_relations", "num_node_types", "num_graphs"))
+    known = tuple((name, sizes.get(name)) for name in ("num_nodes", "num_relations", "num_node_types", "num_graphs"))
+    return (*known, ("ends", sizes["ends"])) if "ends" in sizes else known
 
 
 def _tensors_of(graph: Graph) -> tuple[tuple[Any, ...], tuple[tuple[str, Any], ...]]:

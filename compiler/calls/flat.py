@@ -29,7 +29,7 @@ from columba.frontend.traced import Part, Trace
 from columba.frontend.trees import mapped
 from columba.ir.spaces import Space
 from columba.runtime import opaque
-from columba.runtime.graphs.from_tensors import as_graph
+from columba.runtime.graphs.from_tensors import as_graph, hypergraph
 from columba.runtime.graphs.graph import Graph
 from columba.runtime.graphs.tokens import graph_of
 
@@ -61,15 +61,15 @@ class Made:
 
     Attributes:
         tensors: ``edge_index``, ``edge_type``, ``node_type``, ``batch``: positions, None, or a pair of them.
-        options: sizes: numbers, or, as ``("size", n)``, a number that is passed.
+        options: sizes: numbers, or, as ``("size", n)``, a number that is passed; and the names of ends, where edges have more than two.
     """
 
     tensors: tuple[Any, ...]
     options: tuple[tuple[str, Any], ...]
 
     def graph(self, tensors: Sequence[Tensor], sizes: Sequence[int]) -> Graph:
-        given = mapped(lambda n: None if n is None else tensors[n], self.tensors)
-        return as_graph(*given, **dict(self.sized(sizes)))
+        given, options = mapped(lambda n: None if n is None else tensors[n], self.tensors), dict(self.sized(sizes))
+        return (hypergraph if "ends" in options else as_graph)(*given, **options)
 
     def sized(self, sizes: Sequence[int]) -> list[tuple[str, Any]]:
         def number(x: Any) -> Any:

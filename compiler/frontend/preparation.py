@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 from columba.frontend.integer_programs import translated
 from columba.frontend.sources import Arguments, Source
 from columba.frontend.steps import Held, Number, Size, Step, Value, used
+from columba.frontend.structure import ON_NUMBERS, size_of
 from columba.frontend.trees import mapped
 from columba.runtime.graphs.from_tensors import Seen, own
 from columba.runtime.graphs.integers import IntegerProgram
@@ -133,6 +134,7 @@ class Preparation:
             NotPrepared: a step fails.
         """
         values: list[Any] = list(tensors)
+        numbers: dict[int, Any] = {}
 
         def actual(x: Any) -> Any:
             match x:
@@ -143,7 +145,7 @@ class Preparation:
                 case Size(n, dim):
                     return values[n].shape[dim]
                 case Held(n):
-                    return int(values[n])
+                    return numbers[n] if n in numbers else int(values[n])
                 case slice():
                     return slice(actual(x.start), actual(x.stop), actual(x.step))
             return x
@@ -154,6 +156,8 @@ class Preparation:
             kwargs.pop("device", None)
             if step.function in _FACTORIES:  # not by a mode, which would be asked about each function
                 kwargs["device"] = device
+            if (number := _on_sizes(step, values, numbers)) is not None:
+                numbers[len(values)] = number
             try:
                 values.append(step.function(*args, **kwargs))
             except (RuntimeError, ValueError, TypeError, IndexError) as e:
@@ -163,6 +167,18 @@ class Preparation:
             for done in self._done.get(n, ()):
                 values[done] = None
         return tuple(values[len(tensors) :])
+
+
+def _on_sizes(step: Step, values: Sequence[Any], numbers: Mapping[int, Any]) -> Any:
+    """The number that a step's result holds, if it follows from sizes: one that may be symbolic, where PyTorch exports a model."""
+    if step.function is size_of:
+        x, dim = step.args
+        return values[x.number].shape[dim]
+    function = ON_NUMBERS.get(step.function)
+    if function is None or step.kwargs:
+        return None
+    given = [numbers.get(x.number) if isinstance(x, Value) else x if type(x) is int else None for x in step.args]
+    return None if any(n is None for n in given) else function(*given)
 
 
 class _Remembered:

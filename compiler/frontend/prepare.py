@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from columba.frontend.counts import Extent, RowCount, Scalar
+from columba.frontend.pieces import move_pieces
 from columba.frontend.preparation import CountOf, Preparation
 from columba.frontend.raising import Raising
 from columba.frontend.record import Recorder
@@ -18,6 +19,7 @@ from columba.frontend.sources import Prepared
 from columba.frontend.steps import Held, Number, Size, Step, Value
 from columba.frontend.symbolic import BuiltGraph
 from columba.frontend.trees import leaves, mapped
+from columba.runtime.graphs.from_tensors import as_graph, hypergraph
 
 
 def raise_indices(
@@ -34,6 +36,7 @@ def raise_indices(
     Returns:
         What stands for returned values that are structure: copies, since others share what is remembered.
     """
+    move_pieces(recorder, [*returned, *kept])
     raising = Raising(recorder, _reached([*returned, *kept], lambda record: False))
     raised = raising.raise_all()
     structure = recorder.structure
@@ -225,7 +228,8 @@ class _Conversion:
         canonical = self.raising.canonical
         for graph, tensors, sizes in self.raising.made:
             sources = tuple(None if r is None else canonical(r).source for r in tensors)
-            graph._set(_source=BuiltGraph(sources, tuple(sorted(sizes.items())), is_implied=True))
+            make = hypergraph if "ends" in sizes else as_graph
+            graph._set(_source=BuiltGraph(sources, tuple(sorted(sizes.items())), make, is_implied=True))
         recorder.fixed = {self._canonical_count(of): n for of, n in recorder.fixed.items()}
         recorder.positive = {self._canonical_count(of) for of in recorder.positive}
         for pairs in (recorder.same, recorder.less):
@@ -261,7 +265,11 @@ class _Conversion:
                 moved.add(record)
             if record.op in ("index_select", "__getitem__", "set_items"):
                 index = record.args[2 if record.op == "index_select" else 1] if len(record.args) > 1 else None
-                if any(isinstance(x, Record) and x in values for x in leaves(index)):
+                rows = index[0] if isinstance(index, tuple) and index else index
+                writes = (
+                    record.op == "set_items" and isinstance(rows, slice) and any(o in moved for o in record.operands)
+                )
+                if writes or any(isinstance(x, Record) and x in values for x in leaves(index)):
                     found.add(record)
             elif record.op in ("cat", "concat", "concatenate") and any(o in moved for o in record.operands):
                 dim = record.kwargs.get("dim", record.args[1] if len(record.args) > 1 else 0)

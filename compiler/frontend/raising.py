@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Container, Hashable, Iterable, Sequence
+from collections.abc import Container, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,131 +20,17 @@ import torch
 
 from columba.frontend.copies import pointers_of, unchanged
 from columba.frontend.counts import Extent, RowCount, Scalar
+from columba.frontend.moves import Gather, Move, Scatter, find_moves
 from columba.frontend.record import Recorder
 from columba.frontend.recorded import Record
 from columba.frontend.row_classes import RowClasses, RowOf, row_of
 from columba.frontend.row_counts import origin_of_count, same_rows
 from columba.frontend.sources import Attribute, Registered
-from columba.frontend.structure import Call, Structure
+from columba.frontend.structure import Call
 from columba.frontend.symbolic import BuiltGraph, TracedGraph
-from columba.ir.spaces import IndexMap, Space, index_map
-from columba.runtime.graphs.from_tensors import as_graph
-
-
-@dataclass(eq=False)
-class Gather:
-    """``record`` has, for each integer of ``index``, that row of ``table``."""
-
-    record: Record
-    table: Record
-    index: Record
-
-
-@dataclass(eq=False)
-class Scatter:
-    """``record`` has in each row those rows of ``source`` put together for which ``index`` says it; ``count`` is how many rows it has."""
-
-    record: Record
-    source: Record
-    index: Record
-    count: Any
-    kind: str
-
-
-Move = Gather | Scatter
-
-
-# ------------------------------------------------------------------------------------------------ what moves rows
-
-
-def find_moves(records: Iterable[Record], structure: Structure) -> list[Move]:
-    """The gathers and scatters among records that are not of structure alone."""
-    found: list[Move] = []
-    for record in records:
-        if record in structure.values or record.source is not None or not record.operands:
-            continue
-        move = _gather(record, structure) or _scatter(record, structure)
-        if move is not None:
-            found.append(move)
-    return found
-
-
-def _gather(record: Record, structure: Structure) -> Gather | None:
-    args = record.args
-    if record.op == "index_select" and len(args) == 3 and not record.kwargs:
-        table, dim, index = args
-        if not isinstance(dim, int) or not isinstance(table, Record) or dim % max(table.meta.dim(), 1):
-            return None
-    elif record.op == "__getitem__":
-        table, index = args
-        if isinstance(index, tuple) and index and all(_is_all(i) for i in index[1:]):
-            index = index[0]
-    else:
-        return None
-    if not isinstance(index, Record) or not structure.is_index(index) or not table.meta.dtype.is_floating_point:
-        return None
-    value = structure.values[index]
-    if value.dtype is torch.uint8 or (value.numel() and int(value.min()) < 0):
-        return None
-    return Gather(record, table, index)
-
-
-def _is_all(index: Any) -> bool:
-    return index is Ellipsis or (
-        isinstance(index, slice) and (index.start, index.stop, index.step) == (None, None, None)
-    )
-
-
-_KINDS = {"sum": "sum", "amax": "max", "amin": "min"}
-
-
-def _scatter(record: Record, structure: Structure) -> Scatter | None:
-    args, kwargs = record.args, record.kwargs
-    kind = "sum"
-    if (record.op == "scatter_add" and len(args) == 4) or (
-        record.op == "index_add" and len(args) == 4 and kwargs.get("alpha", 1) == 1
-    ):
-        base, dim, places, source = args
-    elif record.op == "scatter_reduce" and len(args) >= 4:
-        base, dim, places, source = args[:4]
-        reduce = kwargs.get("reduce", args[4] if len(args) > 4 else None)
-        if reduce not in _KINDS or (reduce != "sum" and kwargs.get("include_self", True)):
-            return None
-        kind = _KINDS[reduce]
-    else:
-        return None
-    if not all(isinstance(x, Record) for x in (base, places, source)) or not isinstance(dim, int):
-        return None
-    call = structure.calls.get(base)
-    index = places if record.op == "index_add" else _expanded(places, structure)
-    if call is None or call.function is not torch.zeros or index is None or not structure.is_index(index):
-        return None
-    if dim % max(base.meta.dim(), 1) or source.meta.shape[1:] != base.meta.shape[1:]:
-        return None
-    if not source.meta.dtype.is_floating_point or places.meta.shape[0] != source.meta.shape[0]:
-        return None
-    size = call.args[0]
-    count = size[0] if isinstance(size, (tuple, list)) else size
-    return Scatter(record, source, index, count, kind)
-
-
-def _expanded(record: Record, structure: Structure) -> Record | None:
-    """The integers, one a row, that were expanded over features."""
-    while record.meta.dim() > 1 or record.op in _SPREADS:
-        if (
-            record.op not in _SPREADS
-            or not record.operands
-            or record.operands[0].meta.shape[:1] != record.meta.shape[:1]
-        ):
-            return None
-        record = record.operands[0]
-    return record
-
-
-_SPREADS = ("view", "reshape", "unsqueeze", "expand", "expand_as", "broadcast_to")
-
-
-# ------------------------------------------------------------------------------------------------ graphs
+from columba.frontend.trees import mapped
+from columba.ir.spaces import FURTHER_ENDS, IndexMap, Space, index_map
+from columba.runtime.graphs.from_tensors import as_graph, hypergraph
 
 
 @dataclass(eq=False)
@@ -153,6 +39,7 @@ class _Plan:
 
     Attributes:
         src, dst, relation: the integers that are its ends and its relation.
+        further: those that are further ends, by the names of their maps.
         by_index: what is moved by them.
         is_graph: whether anything is gained by it, were it no batch of another one.
         batch: the integers that are the graph of each of its nodes.
@@ -162,10 +49,16 @@ class _Plan:
     src: RowOf
     dst: RowOf
     relation: RowOf | None
+    further: dict[str, RowOf]
     by_index: dict[RowOf, list[Move]]
     is_graph: bool
     batch: RowOf | None = None
     of_graphs: list[Move] = field(default_factory=list)
+
+    @property
+    def ends(self) -> dict[str, RowOf]:
+        """All ends by the names of their maps."""
+        return {"src": self.src, "dst": self.dst, **self.further}
 
     def last_before(self, move: Move) -> int:
         """The number of the last move along the graph before one; negative where all come after it."""
@@ -314,7 +207,19 @@ class Raising:
             return None
         src, dst = self._roles(nodes)
         is_graph = any(isinstance(move, Scatter) for move in moves) or len(by_index) > 1  # PyTorch chooses rows as well
-        return _Plan(src, dst, relations[0] if relations else None, by_index, is_graph)
+        further = self._further(src, dst, nodes)
+        return _Plan(src, dst, relations[0] if relations else None, further, by_index, is_graph)
+
+    def _further(self, src: RowOf, dst: RowOf, nodes: Sequence[RowOf]) -> dict[str, RowOf]:
+        """What other integers are further sources and destinations: those that choose among the same rows as ``src`` or ``dst``."""
+        names = {end: [name for name in FURTHER_ENDS if name.startswith(end)] for end in ("src", "dst")}
+        found: dict[str, RowOf] = {}
+        for key in nodes:
+            if key not in (src, dst):
+                end = next((end for end, first in (("src", src), ("dst", dst)) if self._same_rows(key, first)), None)
+                if end is not None and names[end]:
+                    found[names[end].pop(0)] = key
+        return found
 
     def _joins_batch(self, plan: _Plan, plans: Sequence[_Plan]) -> bool:
         """Whether integers are the graph of each node of graphs along which rows move: these are batches of graphs, then."""
@@ -325,7 +230,7 @@ class Raising:
         def has_batch(other: _Plan) -> bool:
             if other is plan or other.src == other.dst or other.batch not in (None, plan.dst) or not other.is_graph:
                 return False
-            is_of_nodes = all(self.classes.find(("nodes", end)) == rows for end in (other.src, other.dst))
+            is_of_nodes = all(self.classes.find(("nodes", end)) == rows for end in other.ends.values())
             return is_of_nodes and self._is_batch(plan.dst, other)
 
         found = [other for other in plans if has_batch(other)]
@@ -336,11 +241,11 @@ class Raising:
         return bool(found)
 
     def _is_batch(self, index: RowOf, plan: _Plan) -> bool:
-        """Whether both ends of each edge of a graph have the same integer."""
+        """Whether all ends of each edge of a graph have the same integer."""
         with torch._C.DisableTorchFunction(), torch.no_grad():
             of_node = self._value(index)
-            src, dst = (of_node.index_select(0, self._value(end)) for end in (plan.src, plan.dst))
-            return torch.equal(src, dst)
+            first, *others = (of_node.index_select(0, self._value(end)) for end in plan.ends.values())
+            return all(torch.equal(first, other) for other in others)
 
     def _value(self, key: RowOf) -> torch.Tensor:
         value: torch.Tensor = self.structure.values[key.record]
@@ -348,8 +253,9 @@ class Raising:
 
     def _raise(self, plan: _Plan) -> None:
         graph = self._graph(plan)
+        names = {key: name for name, key in plan.ends.items()}  # where an end is both, dst
         for key, some in plan.by_index.items():
-            name = "rel" if key == plan.relation else "dst" if key == plan.dst else "src" if key == plan.src else None
+            name = "rel" if key == plan.relation else names.get(key)
             if name is not None:
                 for move in some:
                     _rewrite(move, graph, index_map(name, Space.EDGE, square=graph.is_square))
@@ -380,7 +286,7 @@ class Raising:
     def _graph(self, plan: _Plan) -> TracedGraph:
         """The graph of this call, and how those of others are made."""
         src, dst, relation, by_index = plan.src, plan.dst, plan.relation, plan.by_index
-        for key in dict.fromkeys((src, dst, relation)):
+        for key in dict.fromkeys((*plan.ends.values(), relation)):
             self._depend_on_equality(by_index[key] if key is not None else ())
         self._depend_on_equality(plan.of_graphs)
         counts = {key: self._count(key, by_index[key]) for key in (src, dst)}
@@ -388,7 +294,9 @@ class Raising:
         sizes: dict[str, Any] = {"num_nodes": counts[dst] if square else (counts[src], counts[dst])}
         if relation is not None:
             sizes["num_relations"] = self._count(relation, by_index[relation])
-        matrix = self._matrix(src, dst)
+        if plan.further:
+            sizes["ends"] = tuple(plan.ends)
+        matrix = self._matrix(*plan.ends.values())
         types = None if relation is None else self._vector(relation)
         batch = None
         if plan.batch is not None:
@@ -396,12 +304,10 @@ class Raising:
             batch = self._vector(plan.batch)
         tensors = (matrix, types, None, batch)
         values = self.structure.values
-        plain: dict[str, Any] = {
-            k: tuple(map(int.__int__, v)) if isinstance(v, tuple) else int.__int__(v) for k, v in sizes.items()
-        }
+        plain = mapped(lambda n: int.__int__(n) if isinstance(n, RowCount) else n, sizes)
         with torch._C.DisableTorchFunction():
             given: list[Any] = [None if t is None else values[t] for t in tensors]
-            real = as_graph(*given, **plain)
+            real = (hypergraph if plan.further else as_graph)(*given, **plain)
         found = TracedGraph(real, BuiltGraph((), ()), self.recorder)
         self.made.append((found, tensors, sizes))
         self.recorder.graphs.append(found)
@@ -467,11 +373,11 @@ class Raising:
                 return Extent(index.record, 0 if index.row is None else 1)
         return None
 
-    def _matrix(self, src: RowOf, dst: RowOf) -> Record:
-        if src.record is dst.record and (src.row, dst.row) == (0, 1):
+    def _matrix(self, src: RowOf, dst: RowOf, *further: RowOf) -> Record:
+        if src.record is dst.record and (src.row, dst.row) == (0, 1) and not further:
             return src.record
-        pair = (self._vector(src), self._vector(dst))
-        return self.recorder.structural(Call(torch.stack, (pair,), {}), "stack")
+        rows = tuple(self._vector(end) for end in (src, dst, *further))
+        return self.recorder.structural(Call(torch.stack, (rows,), {}), "stack")
 
     def _vector(self, key: RowOf) -> Record:
         if key.row is None:

@@ -8,6 +8,7 @@ how many rows there are. So such calls are carried out while the function is tra
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,12 +79,14 @@ class Structure:
         calls: how those that are no inputs are computed.
         read: values that Python has asked for, and the trace depends on.
         depends_on_data: whether sizes were taken from values of tensors.
+        chosen_by: the integers by which rows were chosen of which a record's are computed, one for one, if that is so.
     """
 
     values: dict[Record, Any] = field(default_factory=dict)
     calls: dict[Record, Call] = field(default_factory=dict)
     read: dict[Record, Any] = field(default_factory=dict)
     depends_on_data: bool = False
+    chosen_by: Callable[[Record, Structure], Record | None] = lambda record, structure: None
 
     def clear(self) -> None:
         self.values.clear()
@@ -170,7 +173,7 @@ class Structure:
     def arithmetic(self, recorder: Any, name: str, count: RowCount, other: Any) -> RowCount | None:
         """A number that follows from one that a tensor holds; None if it does not follow so."""
         function = _ARITHMETIC.get(name)
-        if function is None or type(other) not in (int, RowCount):
+        if function is None or type(other) not in (int, RowCount) or (function is _over and not int.__int__(other)):
             return None
         with torch._C.DisableTorchFunction():
             held = self._held(recorder, count)
@@ -191,9 +194,11 @@ class Structure:
                 dim = 0
             case Extent(record, dim) if record in self.values:
                 pass
+            case Record() as record if (index := self.chosen_by(record, self)) is not None:
+                record, dim = index, 0
             case _:
                 return None
-        return recorder.structural(Call(_size, (record, dim), {}), "size")
+        return recorder.structural(Call(size_of, (record, dim), {}), "size")
 
     def check_index(self, name: str, args: tuple[Any, ...]) -> None:
         """IndexError, as PyTorch's, where integers lead out of the table whose rows they choose."""
@@ -211,7 +216,7 @@ class Structure:
             raise IndexError(f"index out of range: the tensor has {rows} rows")
 
 
-def _size(x: Tensor, dim: int) -> Tensor:
+def size_of(x: Tensor, dim: int) -> Tensor:
     return torch.tensor(x.shape[dim], device="cpu")
 
 
@@ -223,9 +228,23 @@ def _less_from(x: Tensor, n: int | Tensor) -> Tensor:
     return n - x
 
 
+def _over(x: Tensor, n: int | Tensor) -> Tensor:
+    return torch.div(x, n, rounding_mode="floor")
+
+
 _ARITHMETIC: dict[str, Callable[..., Tensor]] = {
     "__add__": torch.add, "__radd__": torch.add, "__sub__": torch.sub, "__rsub__": _less_from, "__mul__": _times, "__rmul__": _times,
+    "__floordiv__": _over,
 }  # fmt: skip
+
+ON_NUMBERS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.add: operator.add,
+    torch.sub: operator.sub,
+    _less_from: lambda x, n: n - x,
+    _times: operator.mul,
+    _over: operator.floordiv,
+}
+"""What arithmetic gives of the numbers that tensors hold."""
 
 
 def _records(tree: Any) -> list[Record]:

@@ -25,6 +25,7 @@ from columba.frontend.infer import JOINS, infer, row_carriers
 from columba.frontend.layers import traced_layers
 from columba.frontend.observe import Observer
 from columba.frontend.parts import cut
+from columba.frontend.pieces import chosen_by
 from columba.frontend.preparation import seen
 from columba.frontend.prepare import raise_indices
 from columba.frontend.pyg import is_graph_layer, is_layer, numbers
@@ -33,6 +34,7 @@ from columba.frontend.rules import RULES
 from columba.frontend.shared_products import unite_products
 from columba.frontend.snapshot import Same, TooLarge, snapshot
 from columba.frontend.sources import Argument, PlainIndex, Source, walk
+from columba.frontend.structure import Structure
 from columba.frontend.symbolic import TracedGraph
 from columba.frontend.traced import Part, Step, Trace, replayed, wrong_rows
 from columba.frontend.translate import translate
@@ -74,7 +76,13 @@ def trace(
     device = _device_of(owner, args, kwargs) if autocast.state() else None
     while True:
         recorder = Recorder(
-            LANGUAGE, device=device, known=RULES, change=change, sparse=sparse.call, is_sparse=sparse.is_of_matrices
+            LANGUAGE,
+            structure=Structure(chosen_by=chosen_by),
+            device=device,
+            known=RULES,
+            change=change,
+            sparse=sparse.call,
+            is_sparse=sparse.is_of_matrices,
         )
         try:
             traced, device = _traced(recorder, fn, owner, args, kwargs, following, splits)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -117,6 +119,24 @@ def _is_int64(ids: Any, dims: int) -> bool:
     ):
         return False
     return obstacle(ids) is None and ids.is_contiguous()
+
+
+def with_further_ends(topology: Topology, names: Sequence[str], ids: Tensor) -> Topology:
+    """The same edges with further ends, ``ids`` ``[ends, E]``, each with the name of its map; ValueError where they do not fit."""
+    _require_integers("edge_index", ids)
+    if ids.shape != (len(names), topology.num_edges):
+        raise ValueError(f"edges have ends of shape {list(ids.shape)}, wanted {[len(names), topology.num_edges]}")
+    ids, further = _copied("edge_index", ids).to(topology.device), {}
+    graphs: Any = topology.graphs if isinstance(topology.graphs, tuple) else (topology.graphs, topology.graphs)
+    for name, end in zip(names, ids, strict=True):
+        is_destination = name.startswith("dst")
+        nodes = topology.num_dst if is_destination else topology.num_src
+        _check_range(f"edge_index ({name})", end, nodes, f"there are {nodes} nodes", "edge")
+        of_source, of_node = graphs[0], graphs[is_destination]
+        if of_source is not None and not torch.equal(of_node[end], of_source[topology.source.long()]):
+            raise ValueError(f"batch puts the ends of an edge into different graphs ({name})")
+        further[name] = end.to(topology.dtype)
+    return replace(topology, further=further)
 
 
 def _copied(name: str, ids: Tensor) -> Tensor:

@@ -256,6 +256,35 @@ def as_graph(
     return _recent.get(tensors, key, build)
 
 
+def hypergraph(
+    edge_index: Tensor,
+    edge_type: Tensor | None = None,
+    node_type: Tensor | None = None,
+    batch: Tensor | None = None,
+    *,
+    ends: tuple[str, ...],
+    **sizes: Any,
+) -> Graph:
+    """As :func:`as_graph`, with more than two ends an edge.
+
+    Args:
+        edge_index: ``[len(ends), E]``: sources and destinations, then further ends.
+        ends: the names of their maps: ``src``, ``dst``, and some of :data:`columba.ir.spaces.FURTHER_ENDS`.
+        edge_type, node_type, batch, sizes: as of :class:`columba.Graph`.
+    """
+    tensors = tuple(t for t in (edge_index, edge_type, node_type, batch) if t is not None)
+    given = {"edge_type": edge_type, "node_type": node_type, "batch": batch, **sizes}
+
+    def build() -> Graph:
+        graph = Graph(edge_index[:2], **given)
+        return graph.with_further_ends(ends[2:], edge_index[2:])
+
+    for tensor in tensors:
+        required_real("edge_index", tensor)
+    key = (ends, edge_type is None, node_type is None, batch is None, *sizes.items())
+    return _recent.get(tensors, key, build)
+
+
 def typed_graph(
     edges: Mapping[Any, Tensor],
     num_nodes: Mapping[Any, int],

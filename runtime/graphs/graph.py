@@ -17,7 +17,7 @@ from columba.ir.counts import Counts
 from columba.ir.indices import IndexArray, Segments
 from columba.ir.spaces import Space, index_map
 from columba.runtime.eager.views import EdgeView, GraphView, NodeView, PairView
-from columba.runtime.graphs.checks import checked_topology
+from columba.runtime.graphs.checks import checked_topology, with_further_ends
 from columba.runtime.graphs.conversions import Conversions
 from columba.runtime.graphs.index_arrays import IndexArrays
 from columba.runtime.graphs.names import listed
@@ -311,6 +311,20 @@ class Graph(Conversions):
         other._set(**_of_structure(IndexArrays(moved)))
         return other
 
+    def with_further_ends(self, names: Sequence[str], ids: Tensor) -> Graph:
+        """The same edges with further ends, ``ids`` ``[ends, E]``, each with one of :data:`columba.ir.spaces.FURTHER_ENDS` as name.
+
+        Programs of traced code read them, which has rows chosen and summed by more than two tensors of integers; the views do not.
+
+        Raises:
+            ValueError: shapes do not fit, an id is out of range, an end is in another graph of the batch than the source is.
+        """
+        with outside_modes():
+            topology = with_further_ends(self._arrays.topology, names, ids)
+        other = self.__copy__()
+        other._set(**_of_structure(IndexArrays(topology)))
+        return other
+
     def __copy__(self) -> Graph:
         """Another object for the same edges: what has been prepared for them is shared, since neither can be changed."""
         other = object.__new__(type(self))
@@ -340,14 +354,21 @@ class Graph(Conversions):
             "batch": topology.graphs,
             "num_graphs": self.num_graphs,
         }
+        further = tuple(topology.further), tuple(topology.further.values())
         own = {name: value for name, value in vars(self).items() if name not in Graph.__annotations__}
-        return {"arguments": arguments, "own": own}
+        return {"arguments": arguments, "further": further, "own": own}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         arguments = dict(state["arguments"])
         with outside_modes():
             arguments["edge_index"] = torch.stack(arguments["edge_index"])
         Graph.__init__(self, **arguments)  # checked: what was read may be damaged
+        names, ids = state.get("further", ((), ()))
+        if names:
+            with outside_modes():
+                self._set(
+                    **_of_structure(IndexArrays(with_further_ends(self._arrays.topology, names, torch.stack(ids))))
+                )
         self._set(**state["own"])
 
     def __repr__(self) -> str:

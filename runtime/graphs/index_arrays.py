@@ -205,8 +205,8 @@ class IndexArrays:
         """The coarse row of every fine row."""
         if self._is_whole(map):
             return self.sorts.zeros(self.count(map.fine), self.topology.source)
-        if map.name in ("src_type", "dst_type"):
-            return self._through_node("ntype", map, map.name[:3])
+        if map.name.endswith("_type"):
+            return self._through_node("ntype", map, map.name.removesuffix("_type"))
         if map.name in ("ntype", "graph") and map.fine in NODE_SPACES:
             return self._of_nodes(map)
         if map.name == "graph":  # of both ends
@@ -219,19 +219,19 @@ class IndexArrays:
         return pairs.relation if map.name == "rel" else pairs.node
 
     def _edge_lookup(self, name: str) -> Tensor:
-        """Source, destination or relation of every edge."""
+        """An end or the relation of every edge."""
         topology = self.topology
         if name == "rel":
             key, ids = Lookup(IndexMap("rel", Space.EDGE, Space.REL)), topology.relation
         else:
-            space = Space.NODE if topology.is_square else Space(name)
+            space = Space.NODE if topology.is_square else Space(name[:3])
             key = Lookup(IndexMap(name, Space.EDGE, space))
-            ids = topology.source if name == "src" else topology.destination
+            ids = {"src": topology.source, "dst": topology.destination, **topology.further}[name]
         return self._built.setdefault(key, ids)
 
     def _through_node(self, name: str, map: IndexMap, end: str) -> Tensor:
         """What the node at an end of every edge, or pair, maps to."""
-        space = Space.NODE if self.topology.is_square else Space(end)
+        space = Space.NODE if self.topology.is_square else Space(end[:3])
         of_node = self.index(Lookup(IndexMap(name, space, map.coarse)))
         return self.sorts.take(of_node, self.index(Lookup(IndexMap(end, map.fine, space))))
 

@@ -111,15 +111,16 @@ class Preparation:
                 return
 
 
-_Kind = tuple[bool, int, int, bool]
-"""Whether a graph is square, in how many tensors it has node types, and graphs; and whether it is one graph."""
+_Kind = tuple[bool, int, int, bool, tuple[str, ...]]
+"""Whether a graph is square, in how many tensors it has node types, and graphs; whether it is one graph; and its further ends."""
 
 _Known = tuple[tuple[IndexArray, ...], tuple[Space, ...]]
 """The index arrays, and the pair spaces, that a graph has already."""
 
 
 def _kind(topology: Topology) -> _Kind:
-    return topology.is_square, _parts(topology.node_types), _parts(topology.graphs), topology.num_graphs == 1
+    types, graphs = _parts(topology.node_types), _parts(topology.graphs)
+    return topology.is_square, types, graphs, topology.num_graphs == 1, tuple(topology.further)
 
 
 def _parts(ids: Any) -> int:
@@ -232,7 +233,7 @@ class _Recorded(IndexArrays):
             self.inputs[number] = what
             return number
 
-        is_square, types, graphs, is_one = kind
+        is_square, types, graphs, is_one, names = kind
         self.given = given
         edges = _Length(_ROWS[Space.EDGE])
         ends = [given((name, None), edges) for name in ("source", "destination", "relation")]
@@ -243,7 +244,10 @@ class _Recorded(IndexArrays):
         ids: list[Any] = [None if not one else one[0] if len(one) == 1 else one for one in of_nodes]
         source, destination, relation = ends
         graphs_of, count = ids[1], 1 if is_one else 2
-        super().__init__(Topology(source, destination, relation, ids[0], is_square, 0, 0, 0, 0, graphs_of, count))
+        further = {name: given(("further", name), edges) for name in names}
+        super().__init__(
+            Topology(source, destination, relation, ids[0], is_square, 0, 0, 0, 0, graphs_of, count, further)
+        )
 
     @property
     def sorts(self) -> Any:

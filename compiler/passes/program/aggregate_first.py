@@ -8,13 +8,23 @@ from columba.ir.node import Node, rewrite
 from columba.ir.program import build as b
 from columba.ir.program.ops import Lift, Linear, Pointwise, Reduce, Reshape, Value
 from columba.ir.program.program import Program
-from columba.ir.spaces import NODE_SPACES, PAIR_SPACES, WEIGHT_SPACES, IndexMap, Space, compose, factor, maps_from
+from columba.ir.spaces import (
+    FURTHER_ENDS,
+    NODE_SPACES,
+    PAIR_SPACES,
+    WEIGHT_SPACES,
+    IndexMap,
+    Space,
+    compose,
+    factor,
+    maps_from,
+)
 from columba.ir.types import Shape
 from columba.passes.pipeline import Pass
 from columba.passes.program.facts import is_square
 from columba.passes.program.rewriting import settled
 
-ENDS = {"dst": ("dst", "dst_rel"), "src": ("src", "src_rel")}
+ENDS = {end: (end, f"{end}_rel", *(name for name in FURTHER_ENDS if name.startswith(end))) for end in ("dst", "src")}
 
 
 @dataclass(frozen=True)
@@ -166,7 +176,7 @@ def _holds_product(value: Value) -> bool:
 
 def _group(via: IndexMap, select: IndexMap, square: bool) -> IndexMap | None:
     """The coarsest map whose rows share both the owner and the weight, short of the edges themselves."""
-    for m in reversed(maps_from(via.fine, square=square)):
+    for m in reversed(maps_from(via.fine, square=square, further=True)):
         if all(whole == m or factor(whole, m) is not None for whole in (via, select)):
             return m
     return None

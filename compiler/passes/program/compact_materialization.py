@@ -72,7 +72,9 @@ class CompactMaterialization(Pass[Program]):
         if not needed:
             return None
         out = (*(() if self.pairs else PAIR_SPACES), *(NODE_SPACES if square is None else ()))
-        coarsest_first = [m for m in reversed(maps_from(node.space, square=square is not False)) if m.coarse not in out]
+        coarsest_first = [
+            m for m in reversed(maps_from(node.space, square=square is not False, further=True)) if m.coarse not in out
+        ]
         return next((m for m in coarsest_first if all(via == m or factor(via, m) is not None for via in needed)), None)
 
 

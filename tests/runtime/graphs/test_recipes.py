@@ -47,20 +47,28 @@ def random_graph(rng: random.Random) -> columba.Graph:
         ends = ends[:, of[0][ends[0]] == of[1][ends[1]]]
         ids |= {"batch": of[0] if is_square else tuple(of), "num_graphs": graphs + 1}
     relation = torch.randint(max(1, relations - 1), (ends.shape[1],), generator=generator)
-    return columba.Graph(
+    graph = columba.Graph(
         ends,
         relation,
         num_nodes=nodes if is_square else sizes,
         num_relations=relations,
         **ids,  # type: ignore[arg-type]
     )
+    if rng.random() < 0.5:
+        return graph
+    further = [torch.randint(n, (ends.shape[1],), generator=generator) for n in sizes]
+    if graphs is not None:  # ends are of one graph of the batch
+        further = list(ends)
+    return graph.with_further_ends(("src2", "dst2"), torch.stack(further))
 
 
 def all_arrays(graph: columba.Graph) -> list[IndexArray]:
     ends = (Space.NODE,) if graph.is_square else (Space.SRC, Space.DST)
     found: list[IndexArray] = []
     for fine in (Space.EDGE, *PAIR_SPACES, *ends):
-        maps = maps_from(fine, square=graph.is_square)
+        maps = list(maps_from(fine, square=graph.is_square))
+        for name in graph.structure.topology.further if fine is Space.EDGE else ():
+            maps += [index_map(n, fine, square=graph.is_square) for n in (name, f"{name}_type")]
         for m in maps:
             tiles = Tiles(m, 7), Tiles(m, 64, least=4)
             found += [Lookup(m), Order(m), Segments(m), *tiles, *map(TileStarts, tiles), Hubs(m, ((math.inf, 9),))]
