@@ -7,6 +7,7 @@ import datetime
 import importlib
 import os
 import random
+import re
 import sys
 import time
 import types
@@ -14,6 +15,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from columba.frontend.code import is_library
@@ -48,6 +50,7 @@ __all__ = [
     "ContextVar",
     "check_call",
     "check_read",
+    "check_switch",
     "check_value",
 ]
 
@@ -69,6 +72,32 @@ def check_call(function: Any) -> None:
         raise _refused("globals() hides which variables the function depends on; name them")
 
 
+def check_switch(function: Any) -> None:
+    """TraceError if a C function, whoever calls it, changes what random numbers or kernels PyTorch takes from then on."""
+    if type(getattr(function, "__self__", None)) is torch.Generator:
+        if function.__name__ in _OF_SEEDS:
+            raise _refused(
+                f"torch.Generator.{function.__name__} is called {_ONCE}; seed, and keep states, outside of the compiled function"
+            )
+    elif function in _SWITCHES:
+        raise _refused(
+            f"{function.__name__} is called {_ONCE}, and a switch of PyTorch's would stay as it is; set it outside"
+        )
+
+
+_OF_SEEDS = ("manual_seed", "seed", "set_state", "initial_seed")
+_SWITCHES = frozenset(
+    getattr(module, name)
+    for module, names in (
+        (torch._C, r"_set_(deterministic|cudnn|cublas|mkldnn|onednn|float32|fp32|sdp)\w*"),
+        (torch._C, r"set_(num_\w*threads|anomaly_enabled|flush_denormal)"),
+        (torch._C._autograd, "_push_saved_tensors_default_hooks"),
+    )
+    for name in dir(module)
+    if re.fullmatch(names, name)
+)  # fmt: skip
+
+
 def check_value(value: Any, path: str) -> None:
     """TraceError if a value that traced code reads is a generator, or one of random numbers."""
     if isinstance(value, types.GeneratorType):
@@ -86,8 +115,10 @@ def check_read(module: types.ModuleType, name: str) -> None:
 
 _ONCE = "once where the function is traced, and not at every call"
 _DRAWS = frozenset(
-    name for name in dir(np.random) if isinstance(getattr(getattr(np.random, name), "__self__", None), np.random.RandomState)
-)  # fmt: skip
+    name
+    for name in dir(np.random)
+    if isinstance(getattr(getattr(np.random, name), "__self__", None), np.random.RandomState) or name == "seed"
+)
 
 
 def _random(what: str) -> Exception:

@@ -520,6 +520,7 @@ class Observer:
             self.variable(Closure(same, index, variable))
 
     def _call_of_c(self, frame: types.FrameType, function: Any) -> None:
+        impure.check_switch(function)
         if not is_library(frame.f_code.co_filename) or frame.f_code.co_filename == impure.RANDOM:
             impure.check_call(function)
             if isinstance(function.__self__, impure.ContextVar) and function.__name__ == "get":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import copy
 import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from compiled import assert_same, leaf
@@ -225,3 +227,73 @@ def test_products_names_and_integers() -> None:
     count = columba.compile(lambda g, k: g.edges.sum(g.edges.src(k)), backend="torch")
     with pytest.raises(TypeError, match=r"test_side_effects.*sum expects floating point numbers.*x\.float\(\)"):
         count(G, torch.ones(4, 3, dtype=torch.long))
+
+
+def seeded(net: Net, g: columba.Graph, h: Tensor) -> Tensor:
+    torch.manual_seed(3)
+    return plain(net, g, h) + torch.rand(4, 3)
+
+
+def seeded_apart(net: Net, g: columba.Graph, h: Tensor) -> Tensor:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        return plain(net, g, h) + torch.rand(4, 3)
+
+
+def with_a_generator(net: Net, g: columba.Graph, h: Tensor) -> Tensor:
+    return plain(net, g, h) + torch.rand(4, 3, generator=torch.Generator().manual_seed(3))
+
+
+def drawing_nothing(net: Net, g: columba.Graph, h: Tensor) -> Tensor:
+    before = torch.get_rng_state()
+    drawn = torch.rand(4, 3)
+    torch.set_rng_state(before)
+    return plain(net, g, h) + drawn
+
+
+def by_the_seed(net: Net, g: columba.Graph, h: Tensor) -> Tensor:
+    return plain(net, g, h) + torch.initial_seed() % 7
+
+
+def seeding_numpy(net: Net, g: columba.Graph, h: Tensor) -> Tensor:
+    np.random.seed(3)
+    return plain(net, g, h)
+
+
+def deterministic(net: Net, g: columba.Graph, h: Tensor) -> Tensor:
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    return plain(net, g, h)
+
+
+def with_hooks_of_saved_tensors(net: Net, g: columba.Graph, h: Tensor) -> Tensor:
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: x, lambda x: 2 * x if x.is_floating_point() else x):
+        return plain(net, g, h).square()
+
+
+@pytest.mark.parametrize(
+    "forward",
+    [
+        *(seeded, seeded_apart, with_a_generator, drawing_nothing, by_the_seed, seeding_numpy, deterministic),
+        with_hooks_of_saved_tensors,
+    ],
+)
+def test_switches_count_in_every_call(forward: Callable[[Net, Any, Tensor], Tensor]) -> None:
+    """A trace would set them once: functions are refused by name, models run in Python."""
+    eager = with_forward(forward)
+    with pytest.raises(columba.TraceError, match=r"test_side_effects.*(outside|draw)"):
+        columba.compile(copy.deepcopy(eager), backend="torch", fullgraph=True)(G, leaf(4, 3))
+    outcomes = []
+    for model in (eager, columba.compile(copy.deepcopy(eager), backend="torch")):
+        for seed in (1, 2, 3):
+            torch.manual_seed(seed)
+            np.random.seed(seed)
+            try:
+                x = leaf(4, 3)
+                out = model(G, x)
+                found = torch.autograd.grad(out.sum(), x)
+                state = torch.rand(()), np.random.rand(), torch.are_deterministic_algorithms_enabled()
+            finally:
+                torch.use_deterministic_algorithms(False)
+            outcomes.append((out, found, state))
+    for got, wanted in zip(outcomes[3:], outcomes[:3], strict=True):
+        torch.testing.assert_close(got, wanted)
