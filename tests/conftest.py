@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import gc
+import importlib
 import json
 import os
 import shlex
@@ -44,6 +46,33 @@ def pytest_configure(config: pytest.Config) -> None:
     path = config.getoption("--report")
     if path is not None:
         config.pluginmanager.register(Report(path, device), "columba-report")
+
+
+LIBRARIES = ("torch._dynamo", "torch_geometric.datasets", "torch_geometric.nn", "columba")
+"""What the tests as a whole import before anything of their own, and what has most of the objects of a process."""
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
+    """Workers leave the objects of libraries, which live as long as they do, out of their garbage collections.
+
+    Full collections, for which many tests ask, and searches for who refers to an object visit half a million of them otherwise.
+    Modules of tests are imported after that: nothing of theirs is left out.
+    """
+    if not hasattr(session.config, "workerinput"):
+        return (yield)
+    gc.disable()
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    gc.freeze()
+    try:
+        return (yield)  # what is made in it stays, too
+    finally:
+        gc.enable()
+
+
+def pytest_sessionfinish() -> None:
+    gc.unfreeze()
 
 
 UNOPTIMIZED = Path(__file__).with_name("unoptimized.sh")

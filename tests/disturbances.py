@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch._dynamo
 from torch import Tensor, nn
 
 import columba

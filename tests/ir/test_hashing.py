@@ -10,6 +10,7 @@ import sys
 
 import pytest
 
+import columba
 from columba.ir.indices import Lookup, Order, Segments
 from columba.ir.plan.kernels import Buffer
 from columba.ir.spaces import Space, index_map
@@ -39,7 +40,9 @@ def test_another_process_computes_its_own() -> None:
     for one in OBJECTS:
         hash(one)
     text = f"""
-import pickle
+import pickle, sys, types
+package = sys.modules["columba"] = types.ModuleType("columba")  # without PyTorch, of which the IR has no need
+package.__path__ = {list(columba.__path__)!r}
 objects = pickle.loads({pickle.dumps(OBJECTS)!r})
 again = pickle.loads({pickle.dumps([copy.deepcopy(one) for one in OBJECTS])!r})
 assert all({{a: 1}}[b] for a, b in zip(objects, again))

@@ -113,8 +113,18 @@ def test_recipes_that_make_the_same_plans_are_one() -> None:
     assert len(Variants(program, ("x",), recipes_for({})).names()) == 1
 
 
-@pytest.mark.parametrize("passes", ["aggregate_first", "-compact_materialization", "-reorder_linear,-merge_linears"])
-@pytest.mark.parametrize("kind", ["rgcn", "rgat", "hgt"])
+QUICK = {("rgcn", "aggregate_first"), ("rgat", "-compact_materialization"), ("hgt", "-reorder_linear,-merge_linears")}
+"""Each layer and each variant once; the others run with ``make test-all``."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "passes"),
+    [
+        pytest.param(kind, passes, marks=() if (kind, passes) in QUICK else pytest.mark.slow)
+        for kind in ("rgcn", "rgat", "hgt")
+        for passes in ("aggregate_first", "-compact_materialization", "-reorder_linear,-merge_linears")
+    ],
+)
 def test_forced_variants_compute_the_same(kind: str, passes: str) -> None:
     g = graph(9, 60, 3)
     torch.manual_seed(0)

@@ -104,6 +104,7 @@ def test_the_same_layer_on_edges_and_on_matrices() -> None:
         torch.testing.assert_close(compiled(x, edges_), layer(x, index))
 
 
+@pytest.mark.unoptimized
 def test_bipartite_matrices_and_kernels() -> None:
     """With C++ kernels, and by the shortcut of calls that come again."""
     layer = randomized(pyg.SAGEConv((4, 3), 5), torch.float64)
