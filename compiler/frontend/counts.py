@@ -130,3 +130,16 @@ for _name in [
     if hasattr(int, f"__{_name}__"):
         setattr(RowCount, f"__{_name}__", _guarded(f"__{_name}__"))
 RowCount.__hash__ = int.__hash__  # type: ignore[method-assign]
+
+
+def holds_count(value: Any, depth: int = 3) -> bool:
+    """Whether a value is a number of rows, or a container, or one in one, that holds such."""
+    if isinstance(value, RowCount):
+        return True
+    if not depth or type(value) not in _CONTAINERS:
+        return False
+    parts = (*value, *value.values()) if isinstance(value, dict) else value
+    return any(holds_count(part, depth - 1) for part in list(parts))
+
+
+_CONTAINERS = (dict, list, tuple, set, frozenset)

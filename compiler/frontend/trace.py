@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from columba.frontend import hooks, sparse
 from columba.frontend.caches import fill_caches
 from columba.frontend.casts import AutocastInside
-from columba.frontend.counts import RowCount, Rows
+from columba.frontend.counts import RowCount, Rows, holds_count
 from columba.frontend.edge_index import is_edge_index
 from columba.frontend.effects import check_nothing_escaped, no_printing
 from columba.frontend.errors import NothingToCompile, TraceError, UnsupportedOperation, defined, fail
@@ -348,10 +348,17 @@ def _meet_argument(observer: Observer, value: Any, source: Argument) -> None:
 
 
 def _check_nothing_kept(observer: Observer) -> None:
-    """TraceError if a traced tensor was stored on an object."""
+    """TraceError if a traced tensor, or a number that is another one in each call, was stored on an object."""
     for same in observer.objects.values():
         owner = same.value
         for name, value in list(getattr(owner, "__dict__", {}).items()):
+            if holds_count(value):
+                if isinstance(value, RowCount):
+                    owner.__dict__[name] = int.__int__(value)
+                raise TraceError(
+                    f"{type(owner).__name__}.{name} keeps a number of rows of this call, and would keep it when the next has another one: "
+                    "the function is traced once. Return the number instead, and store it outside"
+                )
             if isinstance(value, SymbolicTensor):
                 object.__delattr__(owner, name)
                 raise TraceError(

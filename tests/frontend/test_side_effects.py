@@ -297,3 +297,33 @@ def test_switches_count_in_every_call(forward: Callable[[Net, Any, Tensor], Tens
             outcomes.append((out, found, state))
     for got, wanted in zip(outcomes[3:], outcomes[:3], strict=True):
         torch.testing.assert_close(got, wanted)
+
+
+def keeping_a_number(net: Net, g: columba.Graph, h: Tensor) -> Tensor:
+    net.width = h.shape[0]
+    return plain(net, g, h)
+
+
+def keeping_a_shape(net: Net, g: columba.Graph, h: Tensor) -> Tensor:
+    net.inner.sizes = {"h": h.shape, "edges": [g.num_edges]}  # type: ignore[assignment]
+    return plain(net, g, h)
+
+
+def keeping_by_number(net: Net, g: columba.Graph, h: Tensor) -> Tensor:
+    net.__dict__.setdefault("met", set()).add(h.shape[0])
+    return plain(net, g, h)
+
+
+@pytest.mark.parametrize("forward", [keeping_a_number, keeping_a_shape, keeping_by_number])
+def test_numbers_of_rows_that_are_kept_are_those_of_each_call(forward: Callable[[Net, Any, Tensor], Tensor]) -> None:
+    """A trace would keep the first: functions are refused by name, models run in Python."""
+    eager = with_forward(forward)
+    fast = columba.compile(copy.deepcopy(eager), backend="torch")
+    for nodes in (4, 5, 4):
+        graph, h = columba.Graph(torch.tensor([[0, 1], [2, 2]]), num_nodes=nodes), leaf(nodes, 3)
+        torch.testing.assert_close(fast(graph, h), eager(graph, h))
+        for name in ("width", "met"):
+            assert getattr(fast, name, None) == getattr(eager, name, None)
+        assert getattr(fast.inner, "sizes", None) == getattr(eager.inner, "sizes", None)  # type: ignore[union-attr]
+    with pytest.raises(columba.TraceError, match="keeps a number of rows of this call"):
+        columba.compile(with_forward(forward), backend="torch", fullgraph=True)(G, leaf(4, 3))
