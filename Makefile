@@ -12,13 +12,14 @@ train: $(READY)
 	$(BIN)/python examples/entity_classification.py --dataset pycode
 
 # Two workers of two threads each: threads that spin while they wait would keep the other worker from working.
+# Each begins with one half of the tests and takes over half of what the other has left: what the tests of a module share is made once.
 PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest
 
 test: $(READY)
-	$(PYTEST) -n 2
+	$(PYTEST) -n 2 --dist worksteal
 
 test-all: $(READY) test-tritons
-	$(PYTEST) -n 2 -m "slow or not slow"
+	$(PYTEST) -n 2 --dist worksteal -m "slow or not slow"
 
 # Triton kernels under the oldest version of Triton that is supported and the next, with a NumPy that their interpreters know. A file a
 # process: where Triton 3.5 has interpreted, it cannot compile any more.
