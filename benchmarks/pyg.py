@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import sys
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from benchmarks.measure import PATIENCE, RUNS, SHARE, Peer, PeerFailed, PeerSlow
 from benchmarks.pyg_models import HETEROGENEOUS, models_of
 from benchmarks.pyg_worker import RELATIONAL, PygCase
 from benchmarks.records import MODES, NAMES, geometric_mean
+from benchmarks.worker import PROCESSOR_TIME
 from tests.frontend.pyg.coverage import GENERIC, LAYERS, all_cases
 
 PREPARE = 600.0
@@ -191,8 +193,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--torch-compile", action="store_true", help="PyG under torch.compile, too, which takes minutes"
     )
+    parser.add_argument(
+        "--processor-time",
+        action="store_true",
+        help="time what processors do for each process, which is fair beside other work, with one thread (OMP_NUM_THREADS=1)",
+    )
     parser.add_argument("--out", type=Path, help="a file to append JSON lines to")
     args = parser.parse_args(argv)
+    if args.processor_time:
+        os.environ[PROCESSOR_TIME] = "1"  # which the peers inherit
     peers = ("eager", *(("torch.compile",) if args.torch_compile else ()), "columba")
     measured = []
     for case in cases(_words(args.layers), _words(args.graphs)):

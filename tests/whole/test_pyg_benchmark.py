@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch_geometric.nn import GCNConv, HGTConv
 from benchmarks import pyg_worker
 from benchmarks.pyg import Measurement, Result, cases, report
 from benchmarks.pyg_worker import PygCase, Worker, build
+from benchmarks.worker import PROCESSOR_TIME, timed
 from tests.frontend.pyg.coverage import SMALL
 
 
@@ -23,6 +25,13 @@ def test_cases() -> None:
     assert cases(["GATConv"], ["aifb", "random"]) == [PygCase("GATConv")]
     assert cases(["HANConv"], ["dblp", "paths", "small"]) == [PygCase("HANConv", "paths"), PygCase("HANConv", "small")]
     assert PygCase("HeteroConv of SAGEConv", "dblp") in cases([], ["random", "dblp"])
+
+
+def test_processor_time_is_what_the_process_itself_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(PROCESSOR_TIME, raising=False)
+    assert timed(lambda: time.sleep(0.05), "cpu") >= 0.05
+    monkeypatch.setenv(PROCESSOR_TIME, "1")
+    assert timed(lambda: time.sleep(0.05), "cpu") < 0.05
 
 
 def test_models_are_the_same_in_every_process() -> None:
