@@ -9,6 +9,7 @@ import threading
 import types
 import weakref
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -40,6 +41,9 @@ from columba.runtime.modes import skipped_by_dynamo, without_transforms
 from columba.runtime.warn import warn_once
 
 TRACES, GUARDS, RECOMPILES = logger("traces"), logger("guards"), logger("recompiles")
+
+_MOST_REWRITES = 8
+"""Traces of a function that may differ in what they set attributes to."""
 
 MOST_TRACES = 64
 """Traces that a function, or a module, keeps: those used last. A Python argument that never repeats would make them grow for ever."""
@@ -349,6 +353,8 @@ class CompiledFunction:
             before = State(owner if self.may_break else None, (rest, kwargs))
             try:
                 made, bound = self._traced(owner, rest, kwargs)
+                if made.trace.rewritten and len(known) >= _MOST_REWRITES:
+                    raise self._rewrites(made, rest, kwargs)
             except Exception as e:
                 if _cause(e) is not None:
                     before.put_back()
@@ -423,6 +429,17 @@ class CompiledFunction:
         )
         error.attempt = Attempt(made.trace.guards, met_graph=True).of_later_calls((rest, kwargs))
         raise error
+
+    def _rewrites(self, made: Specialization, rest: tuple[Any, ...], kwargs: dict[str, Any]) -> TraceError:
+        """The error for attributes that one call sets to this and another to that: a trace would do so only where it is traced."""
+        guards, rewritten = made.trace.guards, made.trace.rewritten
+        error = TraceError(
+            f"{_name_of(self)} sets {', '.join(read.name for read in rewritten)} to one value in some calls and to another in others, "
+            "and is traced anew each time; do it outside the compiled function"
+        )
+        checks = tuple(check for check in guards.checks if check not in rewritten)
+        error.attempt = Attempt(replace(guards, checks=checks), met_graph=True).of_later_calls((rest, kwargs))
+        return error
 
     def current(self, owner: nn.Module | None = None) -> Callable[..., Any]:
         """The function as it is to be traced now."""

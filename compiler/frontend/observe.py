@@ -80,6 +80,7 @@ class Observer:
     Attributes:
         sources: where each tensor that was met is found again, by its identity; ``others`` are further places. ``graphs`` likewise.
         asked_of_graphs: the attributes that were read of each graph.
+        rewritten: the guards of attributes that were set without being read, and held something else before.
         variables: names, attributes of classes, and other places that were read, with a snapshot of each.
     """
 
@@ -102,6 +103,8 @@ class Observer:
         self._classes: dict[type, dict[str, Any]] = {}
         self._frames: dict[int, types.FrameType] = {}
         self._alive: list[Any] = []
+        self._written: dict[tuple[int, str], tuple[nn.Module, Any]] = {}
+        self.rewritten: list[Read] = []
         self._busy = False
         self._away: types.FrameType | None = None  # of an import, or of Columba: what those read is not of the function
         self._resumed: types.FrameType | None = None  # of a generator that was made before
@@ -162,8 +165,20 @@ class Observer:
         if original is not None:
             self._types[id(original)] = Original(Same(original), type(original))
 
+    def _write(self, frame: types.FrameType) -> None:
+        """An attribute of a module is set."""
+        owner, name = frame.f_locals["self"], frame.f_locals["name"]
+        if frame.f_back is not None and not is_library(frame.f_back.f_code.co_filename):
+            self._written.setdefault((id(owner), name), (owner, owner.__dict__.get(name)))
+
     def finish(self) -> None:
-        """Adds what classes that were met hold under the names that the code has."""
+        """Adds what classes that were met hold under the names that the code has, and plain values of attributes that were set."""
+        for key, (owner, before) in self._written.items():
+            value = owner.__dict__.get(key[1])
+            if key not in self._reads and type(value) in _PLAIN:
+                self._read(owner, key[1], read := Read(Same(owner), key[1], snapshot(value)))
+                if before is not None and before != value:
+                    self.rewritten.append(read)
         names = functools.reduce(CodeNames.__or__, (names_of(code) for code in self._entered.values()), CodeNames())
         for kind, held in self._classes.items():
             for name in names.read | names.texts:
@@ -420,6 +435,8 @@ class Observer:
                 self.variable(Environment(frame.f_locals["key"]))
             elif code is impure.IMPORT_MODULE:
                 self._import(frame.f_locals["name"])
+            elif code is nn.Module.__setattr__.__code__:
+                self._write(frame)
             elif (kept := keeps_account(code.co_filename)) is not None:
                 raise fail(
                     f"{kept} keeps account of every call, and a compiled function calls it once, when it is traced; compile the module "
@@ -546,6 +563,7 @@ def _disabled(frame: types.FrameType) -> str | None:
     return None if code is None or is_library(code.co_filename) else str(getattr(function, "__qualname__", function))
 
 
+_PLAIN = (bool, int, float, complex, str, bytes)
 _SLOTS = (types.MemberDescriptorType, types.GetSetDescriptorType)
 _GENERATOR = 0x20 | 0x200
 

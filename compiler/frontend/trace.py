@@ -273,6 +273,7 @@ def _finished(
         tuple(recorder.less),
         tuple((record.source, seen(value)) for record, value in recorder.structure.read.items() if record.source),
         traced_layers(recorder.modules, owner, [part.computed for part in parts], {**_left(steps, rows), **breaks}),
+        tuple(observer.rewritten),
     )
     return traced, graphs[parts[0].graph].device.type
 

@@ -13,7 +13,7 @@ from columba.frontend import hooks
 from columba.frontend.batch_norm import store
 from columba.frontend.counts import Extent, RealGraph, RowCount, Rows, Scalar
 from columba.frontend.errors import TraceError
-from columba.frontend.guards import Guards, TensorGuard, found
+from columba.frontend.guards import Guards, Read, TensorGuard, found
 from columba.frontend.infer import Spaces, row_carriers
 from columba.frontend.layers import TracedLayer
 from columba.frontend.preparation import Preparation, is_as_seen
@@ -100,6 +100,7 @@ class Trace:
         same: those that must be equal; ``less`` those of which the first must be the smaller one.
         read: what Python asked for of the structure, and got.
         layers: which modules it is made of, and which programs compute them.
+        rewritten: the guards of attributes that the traced call has set to something else than they held.
     """
 
     steps: tuple[Step, ...]
@@ -123,6 +124,7 @@ class Trace:
     less: tuple[tuple[Any, Any], ...] = ()
     read: tuple[tuple[Source, Any], ...] = ()
     layers: tuple[TracedLayer, ...] = ()
+    rewritten: tuple[Read, ...] = ()
 
     def __post_init__(self) -> None:
         self.parts = tuple(step for step in self.steps if isinstance(step, Part))

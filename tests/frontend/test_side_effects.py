@@ -327,3 +327,25 @@ def test_numbers_of_rows_that_are_kept_are_those_of_each_call(forward: Callable[
         assert getattr(fast.inner, "sizes", None) == getattr(eager.inner, "sizes", None)  # type: ignore[union-attr]
     with pytest.raises(columba.TraceError, match="keeps a number of rows of this call"):
         columba.compile(with_forward(forward), backend="torch", fullgraph=True)(G, leaf(4, 3))
+
+
+def choosing(net: Net, g: columba.Graph, h: Tensor) -> Tensor:
+    net.kind = "large" if h.shape[0] > 4 else "small"  # type: ignore[assignment]
+    return plain(net, g, h)
+
+
+def test_attributes_that_are_set_to_one_of_several_values() -> None:
+    """Each trace holds while the attribute is what it sets; where that changes again and again, the model runs in Python."""
+    eager = with_forward(choosing)
+    fast = columba.compile(copy.deepcopy(eager), backend="torch")
+    strict = columba.compile(copy.deepcopy(eager), backend="torch", fullgraph=True)
+    for step, nodes in enumerate((4, 4, *(5, 4) * 12)):
+        graph, h = columba.Graph(torch.tensor([[0, 1], [2, 2]]), num_nodes=nodes), leaf(nodes, 3)
+        torch.testing.assert_close(fast(graph, h), eager(graph, h))
+        assert fast.kind == eager.kind, step
+        if step < 9:
+            strict(graph, h)
+            assert strict.kind == eager.kind
+    assert len(vars(type(fast))["forward"]._of_modules[fast]) == 8
+    with pytest.raises(columba.TraceError, match="sets kind to one value in some calls and to another in others"):
+        strict(graph, leaf(4, 3))
