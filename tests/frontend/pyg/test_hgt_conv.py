@@ -53,6 +53,11 @@ def test_types() -> None:
     compare(conv, (tables, some))
     few = {kind: tables[kind] for kind in ("author", "paper")}
     compare(conv, (few, some))
+    for model in (conv, columba.compile(conv, backend="torch")):
+        model.zero_grad()
+        sum(x.sum() for x in model(tables, some).values()).backward()
+        without = [name for name, p in model.named_parameters() if p.grad is None and name.startswith("p_rel")]
+        assert without == ["p_rel.paper__by__author", "p_rel.term__in__paper"]
 
 
 def test_names_decide() -> None:

@@ -31,7 +31,9 @@ def hgt_conv(conv: Any, x_dict: dict[Any, Tensor], edge_index_dict: dict[Any, An
     k, q, v = (part.view(-1, heads, size) for part in joined.split(conv.out_channels, dim=1))
     key = torch.einsum("ehi,ehij->ehj", e.src(k), e.rel(_of_relations(conv, conv.k_rel.weight)))
     message = torch.einsum("ehi,ehij->ehj", e.src(v), e.rel(_of_relations(conv, conv.v_rel.weight)))
-    prior = torch.cat(_parameters(conv.p_rel, ["__".join(name) for name in edge_types]))  # [R, heads]
+    priors = zip(edge_types, _parameters(conv.p_rel, ["__".join(name) for name in edge_types]), strict=True)
+    # One of edges that the call lacks has no gradient, as in PyG: one of zeros would be an optimizer's.
+    prior = torch.cat([p if name in edge_index_dict else p.detach() for name, p in priors])  # [R, heads]
     score = (key * e.dst(q)).sum(-1) * e.rel(prior) / math.sqrt(size)
     alpha = e.softmax(score)
     hidden = F.gelu(e.sum(alpha.unsqueeze(-1) * message).flatten(1))
