@@ -44,6 +44,7 @@ class Cut:
         op, args: the function of one tensor that takes them, as it is recorded, and its arguments.
         function: the same, of tensors.
         part: which of several results.
+        of_integers: another function with its arguments, which takes the same rows of integers, or fails where they are not so many.
     """
 
     key: Hashable
@@ -51,10 +52,12 @@ class Cut:
     args: tuple[Any, ...]
     function: Callable[..., Any]
     part: int | None = None
+    of_integers: tuple[Any, ...] = ()
 
     def of_index(self, index: Record) -> Call:
         """The call that takes them of integers."""
-        return Call(_taken, (self.function, self.part, index, *self.args), {})
+        function, *args = self.of_integers or (self.function, *self.args)
+        return Call(_taken, (function, self.part, index, *args), {})
 
     def of(self, x: Record) -> list[Record]:
         """What PyTorch takes of anything else: the last one; what it is computed from stands before."""
@@ -98,20 +101,73 @@ def _of_slice(rows: slice) -> Cut:
     return _cut("__getitem__", operator.getitem, rows)
 
 
+def _one_of_each(x: torch.Tensor, groups: int, size: int, place: int) -> torch.Tensor:
+    """The row at a place in each of so many groups of rows that follow each other."""
+    return x.view(groups, size, *x.shape[1:])[:, place]
+
+
+def _of_groups(groups: Any, size: int, place: int) -> Cut:
+    rows = slice(place % size, None, size)
+    key = "groups", _key(groups), size, place % size
+    return Cut(key, "__getitem__", (rows,), operator.getitem, None, (_one_of_each, groups, size, place % size))
+
+
+def _groups(record: Record) -> tuple[Record, Any, int] | None:
+    """Of a view ``[groups, size, ...]`` of rows ``[groups * size, ...]``: of what, how many groups, and their size."""
+    x, shape = record.operands[0] if record.operands else record, tuple(record.meta.shape)
+    if record.op not in ("view", "reshape") or record.kwargs or len(shape) != x.meta.dim() + 1:
+        return None
+    groups, size = _sizes(record)[:2]
+    if shape[2:] != tuple(x.meta.shape[1:]) or type(size) is not int or size < 1 or not _varies(groups):
+        return None
+    return x, groups, size
+
+
+def _sizes(view: Record) -> Sequence[Any]:
+    given = view.args[1:]
+    return given[0] if len(given) == 1 and isinstance(given[0], (tuple, list)) else given
+
+
+def _varies(rows: Any) -> bool:
+    """Whether a size that a view is given is that of each call, and no number."""
+    return isinstance(rows, RowCount) or rows == -1
+
+
+def _grouped(x: Record) -> list[Record] | None:
+    """The rows of which each group is made whose rows a record has one after the other: ``torch.stack([a, b], 1).view(-1, n)``."""
+    whole = x.operands[0] if x.operands else x
+    if x.op not in ("view", "reshape", "flatten") or whole.op != "stack":
+        return None
+    parts, dim = whole.args[0], whole.kwargs.get("dim", whole.args[1] if len(whole.args) > 1 else 0)
+    flattens = x.op == "flatten" and x.args[1:] == (0, 1) and not x.kwargs
+    if dim != 1 or x.meta.shape[1:] != whole.meta.shape[2:] or not (flattens or (_sizes(x) and _varies(_sizes(x)[0]))):
+        return None
+    return list(parts)
+
+
 def cut_of(record: Record) -> tuple[Record, Cut, tuple[Any, ...]] | None:
     """What some rows are taken of, which, and what of their features; None where it is something else that is computed."""
-    args = record.args
+    args, of = record.args, record.operands[0] if record.operands else record
     if record.op == "__getitem__":
         rows, *features = args[1] if isinstance(args[1], tuple) and args[1] else (args[1],)
         if isinstance(rows, slice) and not is_all(rows) and isinstance(args[0], Record):
-            return args[0], _of_slice(rows), () if all(map(is_all, features)) else tuple(features)
+            bounds = (rows.start, rows.stop, rows.step)
+            rest = () if all(map(is_all, features)) else tuple(features)
+            return (of, _of_slice(rows), rest) if all(n is None or isinstance(n, int) for n in bounds) else None
+        if features and type(features[0]) is int and is_all(rows) and (found := _groups(of)) is not None:
+            rest = () if all(map(is_all, features[1:])) else tuple(features[1:])
+            return found[0], _of_groups(*found[1:], features[0]), rest
+    elif record.op == "select" and type(args[-1]) is int and args[1:-1] == (1,) and (found := _groups(of)) is not None:
+        return found[0], _of_groups(*found[1:], args[-1]), ()
     elif record.op == "narrow" and len(args) == 4 and not record.kwargs and args[1] == 0:
-        return args[0], _cut("narrow", torch.narrow, *args[1:]), ()
-    elif record.op == "part" and args[0].op in ("chunk", "split", "tensor_split"):
-        whole = args[0]
-        dim = whole.kwargs.get("dim", whole.args[2] if len(whole.args) > 2 else 0)
-        if dim == 0 and len(whole.args) > 1:
-            return whole.args[0], _cut(whole.op, getattr(torch, whole.op), whole.args[1], part=args[1]), ()
+        return (of, _cut("narrow", torch.narrow, *args[1:]), ()) if len(record.operands) == 1 else None
+    elif record.op == "part" and of.op in ("chunk", "split", "tensor_split"):
+        dim = of.kwargs.get("dim", of.args[2] if len(of.args) > 2 else 0)
+        if dim == 0 and len(of.args) > 1 and len(of.operands) == 1:
+            return of.args[0], _cut(of.op, getattr(torch, of.op), of.args[1], part=args[1]), ()
+    elif record.op == "part" and of.op == "unbind" and (of.args[1:] == (1,) or of.kwargs == {"dim": 1}):
+        found = _groups(of.operands[0])
+        return None if found is None else (found[0], _of_groups(*found[1:], args[1]), ())
     return None
 
 
@@ -140,7 +196,7 @@ def move_pieces(recorder: Recorder, wanted: Iterable[Record]) -> None:
         recorder: of the function that has run.
         wanted: what is computed for its own sake: it stays.
     """
-    if any(cut_of(record) is not None or record.op in _JOINS for record in recorder.records):
+    if any(cut_of(record) is not None or record.op in (*_JOINS, "stack") for record in recorder.records):
         _Pieces(recorder, set(wanted)).rewrite()
 
 
@@ -213,8 +269,16 @@ class _Pieces:
         for user in self.users.get(x, ()):
             parts = [part for part in self.users.get(user, ()) if part.op == "part"]
             is_shape = user in self.structure.values or (user.op in _SHAPED_AS and user.args[0] is not x)
-            found += [] if is_shape else parts or [user]
+            found += [] if is_shape else parts or self._of_groups(user, x) or [user]
         return found
+
+    def _of_groups(self, view: Record, x: Record) -> list[Record]:
+        """What is taken of groups of rows, if nothing else is done with them."""
+        if view in self.wanted or _groups(view) is None:
+            return []
+        found = self._uses(view)
+        cuts = [cut_of(use) for use in found]
+        return found if all(cut is not None and cut[0] is x for cut in cuts) else []
 
     def _is_taken_apart(self, x: Record) -> bool:
         """Whether pieces are all that is needed of rows that were gathered, or computed of such."""
@@ -246,7 +310,11 @@ class _Pieces:
 
         def find(x: Record) -> bool:
             for user in self._uses(x):
-                is_joined = user.op in _JOINS or cut_of(user) is not None or scatter(user, self.structure) is not None
+                is_joined = (
+                    user.op in (*_JOINS, "stack")
+                    or cut_of(user) is not None
+                    or scatter(user, self.structure) is not None
+                )
                 is_known = (user.op == "part" or user.op in self.recorder.known) and self._acts_on_rows(user)
                 if not is_joined and not (is_known and self._stays_rows(user)):
                     return False
@@ -266,7 +334,9 @@ class _Pieces:
             return self._acts_on_rows(x.operands[0])
         if x.source is not None or x.graph is not None or x.function is None or x.op in RANDOM or not x.operands:
             return False
-        if x in self.structure.values or not x.meta.dim() or x.meta.shape[0] == 1 or not keeps_rows(x):
+        if x in self.structure.values or x in self.recorder.between:
+            return False
+        if not x.meta.dim() or x.meta.shape[0] == 1 or not keeps_rows(x):
             return False
         sizes = [n for n in leaves((x.args, x.kwargs)) if isinstance(n, RowCount)]
         return all(int.__int__(n) == x.meta.shape[0] for n in sizes) and bool(self._carriers(x))
@@ -285,12 +355,12 @@ class _Pieces:
         known = self.pieces.get((x, cut.key))
         if known is not None and into is None:
             return known
-        if (move := gather(x, self.structure)) is not None:
+        if x in self.structure.values:
+            piece = self._structural(cut.of_index(x))
+        elif (move := gather(x, self.structure)) is not None:
             index = self._structural(cut.of_index(move.index))
             args = (move.table, 0, index)
             piece = self._record("index_select", args, {}, x, index.meta.shape[0], torch.index_select, into)
-        elif x in self.structure.values:
-            piece = self._structural(cut.of_index(x))
         elif self._is_only_cut(x):
             piece = self._computed(x, {o: self._piece(o, cut) for o in self._carriers(x)}, into)
         else:  # of something else than edges: PyTorch takes it
@@ -340,6 +410,10 @@ class _Pieces:
                 return self._written(x)
             if x.op in ("cat", "concat", "concatenate"):
                 return self._concatenated(x)
+            if (parts := _grouped(x)) is not None:
+                alone = self._uses(x.operands[0]) == [x] and x.operands[0] not in self.wanted
+                same = all(p.meta.dtype is x.meta.dtype for p in parts)
+                return [(_of_groups(-1, len(parts), n), p) for n, p in enumerate(parts)] if alone and same else None
             return self._computed_of_joins(x) if self._acts_on_rows(x) else None
 
         return self._once("joined", x, find)  # type: ignore[no-any-return]
@@ -369,8 +443,8 @@ class _Pieces:
                 return None
             cut = _of_slice(rows)
             shape = (cut.rows(x), *x.meta.shape[1:])
-            if tuple(value.meta.shape) != shape or value.meta.dtype is not x.meta.dtype:
-                return None
+            if tuple(value.meta.shape) != shape or value.meta.dtype is not x.meta.dtype or shape[0] == 1:
+                return None  # one row may stand for many
             pieces.insert(0, (cut, value))
             x = base
         fresh = x.op in _FRESH and not x.kwargs.get("requires_grad") and x not in self.wanted

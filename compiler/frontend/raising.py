@@ -216,8 +216,9 @@ class Raising:
         found: dict[str, RowOf] = {}
         for key in nodes:
             if key not in (src, dst):
-                end = next((end for end, first in (("src", src), ("dst", dst)) if self._same_rows(key, first)), None)
-                if end is not None and names[end]:
+                ends = (end for end, first in (("src", src), ("dst", dst)) if self._same_rows(key, first))
+                end = next((end for end in ends if names[end]), None)
+                if end is not None:
                     found[names[end].pop(0)] = key
         return found
 

@@ -85,7 +85,17 @@ def of_pieces(x: Tensor, edge_index: Tensor, w: Tensor, f: Tensor) -> tuple[Tens
     return added(x, dst[0::2], m), added(x, src[1::2], m + 1)
 
 
-ALL_MOVE = [side_by_side, both_directions, by_chunks, with_features_of_edges, whole_and_pieces, of_pieces]
+def in_groups(x: Tensor, edge_index: Tensor, w: Tensor, f: Tensor) -> Tensor:
+    """As the first one, with a dimension for the places in a group."""
+    src, dst = edge_index
+    a, b, c, d = (x[src] * f).view(-1, 4, 4).unbind(1)
+    e = x[src].view(src.size(0) // 4, 4, 4)
+    m = torch.stack([a - c, (b + d) @ w, a * e[:, 1, :2].repeat(1, 2), d * e.select(1, -1)], dim=1)
+    n = torch.stack([a, b, c, d], 1).flatten(0, 1) + f
+    return added(x, dst, m.view(src.numel(), 4)) * added(x, dst, n)
+
+
+ALL_MOVE = [in_groups, side_by_side, both_directions, by_chunks, with_features_of_edges, whole_and_pieces, of_pieces]
 
 
 def overlapping(x: Tensor, edge_index: Tensor, w: Tensor, f: Tensor) -> Tensor:
@@ -160,7 +170,19 @@ def taken_apart(function: Any) -> list[str]:
         record.op
         for one in function._own
         for record in one.trace.replayed
-        if record.op in ("set_items", "cat", "chunk", "split", "narrow", "index_select", "index_add", "scatter_add")
+        if record.op
+        in (
+            "set_items",
+            "cat",
+            "stack",
+            "_one_of_each",
+            "chunk",
+            "split",
+            "narrow",
+            "index_select",
+            "index_add",
+            "scatter_add",
+        )
         or (record.op == "__getitem__" and isinstance(record.args[1], slice) and record.operands[0].source is None)
     ]
 
@@ -183,5 +205,24 @@ def test_what_is_left_to_pytorch(function: Callable[..., Any]) -> None:
     for nodes, count in ((6, 16), (5, 28), (9, 8), (6, 0), (8, 12)):
         if count or function is not by_chunks:  # where PyTorch gives one chunk
             assert_same(compiled, function, arguments(nodes, count))
+    assert len(compiled._own) == 1
+    assert taken_apart(compiled) == []
+
+
+@pytest.mark.parametrize("function", [in_groups, side_by_side, both_directions])
+def test_pieces_of_different_sizes_are_errors_as_ever(function: Callable[..., Any]) -> None:
+    compiled = columba.compile(function, backend="torch")
+    assert_same(compiled, function, arguments(6, 16))
+    for count in (17, 19):
+        for one in (function, compiled):
+            with pytest.raises(RuntimeError):
+                one(*arguments(6, count))
+    assert_same(compiled, function, arguments(6, 20))
+
+
+def test_kernels() -> None:
+    compiled = columba.compile(side_by_side, backend="cpp", fullgraph=True)
+    for nodes, count in ((6, 16), (9, 28), (2, 0)):
+        assert_same(compiled, side_by_side, arguments(nodes, count))
     assert len(compiled._own) == 1
     assert taken_apart(compiled) == []

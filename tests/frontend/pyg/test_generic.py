@@ -243,3 +243,18 @@ def test_strict(caplog: pytest.LogCaptureFixture) -> None:
         for _ in range(2):
             columba.compile(model, backend="torch")(*args)
     assert sum("Printing runs in PyTorch" in r.getMessage() for r in caplog.records) == 1
+
+
+def test_no_tensor_of_mesh_cnn_holds_all_edges() -> None:
+    """It takes gathered rows apart by fours, and fills a tensor by fours: nothing of that is left to PyTorch, for meshes of all sizes."""
+    eager = randomized(pyg.MeshCNNConv(5, 3), torch.float32)
+    model = columba.compile(copy.deepcopy(eager), backend="torch", fullgraph=True)
+    for nodes in (6, 9, 4):
+        neighbours = edges(nodes, 4 * nodes, nodes)[0]
+        given = torch.stack([torch.arange(nodes).repeat_interleave(4), neighbours])
+        for index in (given, given.flip(0), edges(nodes, 4 * nodes)):
+            args = leaf(nodes, 5, dtype=torch.float32), index
+            assert_same(model, eager, args)
+    (only,) = traces_of(model)
+    assert not only.trace.replayed
+    assert all("src3:edge->node" in str(part.program) for part in only.trace.parts)
