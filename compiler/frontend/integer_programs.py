@@ -122,7 +122,7 @@ class _Translation:
                 return Length(count=n)
             case Size(n, dim):
                 array = self.arrays[n]
-                if dim in (-1, len(array.of(0)) - 1):
+                if dim in (-1, len(array.size(0)) - 1):
                     return Length(number=1) if array.shape == "n1" else Length(value=n)
                 return Length(value=n) if array.shape == "n1" else Length(number=array.lead)
         raise _Unknown

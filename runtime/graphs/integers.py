@@ -21,30 +21,19 @@ DTYPES = (torch.int64, torch.float32, torch.float64, torch.bool)
 """As ``integers.cpp`` numbers them."""
 
 OPERATIONS = (
-    *(
-        "row",
-        "same",
-        "compress",
-        "numbers_of",
-        "range",
-        "fill",
-        "repeat",
-        "concatenate",
-        "flip",
-        "gather",
-        "scatter_add",
-    ),
-    *("masked_fill", "not", "reciprocal_root", "clamp_low", "clamp_high", "add", "subtract", "multiply", "divide"),
-    *("equal", "unequal", "less", "less_or_equal", "greater", "greater_or_equal"),
-)
+    "row", "same", "compress", "numbers_of", "range", "fill", "repeat", "concatenate", "flip", "gather", "scatter_add", "masked_fill",
+    "not", "reciprocal_root", "clamp_low", "clamp_high", "add", "subtract", "multiply", "divide", "equal", "unequal", "less", "less_or_equal",
+    "greater", "greater_or_equal",
+)  # fmt: skip
 """Likewise."""
 
 _DEFERRED = frozenset(OPERATIONS) - {"row", "same", "scatter_add"}
 """What can be written where a concatenation has it."""
 
 
-_DTYPE, _LEAD, _N, _STRIDE, _DATA, _FIELDS = range(6)
-"""Where the fields of a value stand among its five."""
+_FIELDS = ("dtype", "lead", "n", "stride", "data")
+"""Of a value, as numbers of 64 bits."""
+_N, _STRIDE, _DATA = (_FIELDS.index(name) for name in ("n", "stride", "data"))
 
 
 class _Instruction(ctypes.Structure):
@@ -69,9 +58,13 @@ class Array:
     lead: int = 1
     shape: str = "n"
 
-    def of(self, n: int) -> tuple[int, ...]:
-        """Its shape where rows have that length."""
+    def size(self, n: int) -> tuple[int, ...]:
+        """The size of the tensor where rows have that length."""
         return (n,) if self.shape == "n" else (self.lead, n) if self.shape == "ln" else (n, 1)
+
+    def strides(self, stride: int) -> tuple[int, ...]:
+        """Its strides, where rows stand that far apart."""
+        return (1,) if self.shape == "n" else (stride, 1) if self.shape == "ln" else (1, 1)
 
 
 @dataclass(frozen=True)
@@ -168,7 +161,7 @@ class IntegerProgram:
                 return None
             bounds.append(length)
             stride = tensor.stride(0) if given.shape == "ln" else length
-            at = _FIELDS * n
+            at = len(_FIELDS) * n
             values[at + _N], values[at + _STRIDE], values[at + _DATA] = length, stride, tensor.data_ptr()
         sizes = [size.number if size.count is None else counts[size.count] for size in self._sizes]
         for bound, operands in self._bounds:
@@ -177,7 +170,7 @@ class IntegerProgram:
         for n in self._results:
             of = self._arrays[n]
             memory[n] = made = torch.empty(of.lead * bounds[n] or 1, dtype=of.dtype)
-            values[_FIELDS * n + _DATA] = made.data_ptr()
+            values[len(_FIELDS) * n + _DATA] = made.data_ptr()
         address, _ = values.buffer_info()
         if function(
             self._instructions, address, len(self.inputs), self._parts, self._table(*sizes), len(self.operations)
@@ -188,12 +181,10 @@ class IntegerProgram:
     def _tensor(self, n: int, values: Any, tensors: Sequence[Tensor], memory: dict[int, Tensor]) -> Tensor:
         """A value as a tensor: of its own, or a view of the value that it is a part of."""
         root, of = self._roots[n], self._arrays[n]
-        _, _, length, stride, data = values[_FIELDS * n : _FIELDS * (n + 1)]
+        _, _, length, stride, data = values[len(_FIELDS) * n : len(_FIELDS) * (n + 1)]
         whole = tensors[root] if root < len(self.inputs) else memory[root]
         at = whole.storage_offset() + (data - whole.data_ptr()) // whole.itemsize
-        return whole.as_strided(
-            of.of(length), (stride, 1) if of.shape == "ln" else (1,) if of.shape == "n" else (1, 1), at
-        )
+        return whole.as_strided(of.size(length), of.strides(stride), at)
 
     # -------------------------------------------------------------------------------------------- of the instructions
 
