@@ -22,8 +22,8 @@ DTYPES = (torch.int64, torch.float32, torch.float64, torch.bool)
 
 OPERATIONS = (
     "row", "same", "compress", "numbers_of", "range", "fill", "repeat", "concatenate", "flip", "gather", "scatter_add", "masked_fill",
-    "not", "reciprocal_root", "clamp_low", "clamp_high", "add", "subtract", "multiply", "divide", "equal", "unequal", "less", "less_or_equal",
-    "greater", "greater_or_equal",
+    "not", "reciprocal_root", "clamp_low", "clamp_high", "add", "subtract", "multiply", "divide", "equal", "unequal", "less",
+    "less_or_equal", "greater", "greater_or_equal",
 )  # fmt: skip
 """Likewise."""
 
