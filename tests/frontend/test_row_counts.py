@@ -101,6 +101,10 @@ SEVERAL: dict[str, tuple[Callable[..., Any], list[tuple[Any, ...]]]] = {
         lambda x, b: {"sum": global_add_pool(x, b), "graphs": b.max().item() + 1, "twice": 2 * b.size(0), "shape": x.shape},
         [(*_rows(32), _edges(g - 1)[0].sort()[0]) for g in (6, 4, 6)],
     ),
+    "the row of a graph of one node with each of several": (
+        lambda x, y, e: _summed(x.size(0), e[1] % x.size(0), x[e[0] % x.size(0)]) * y,
+        [(*_rows(a, b), _edges(0)) for a, b in ((8, 8), (1, 8), (1, 1), (8, 1), (8, 8))],
+    ),
     "merged edges": (
         lambda x, e: coalesce(e, x[e[0]], reduce="mean"),
         [(*_rows(n), _edges(m)) for n, m in ((20, 6), (21, 5), (20, 6))],
