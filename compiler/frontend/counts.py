@@ -143,3 +143,27 @@ def holds_count(value: Any, depth: int = 3) -> bool:
 
 
 _CONTAINERS = (dict, list, tuple, set, frozenset)
+
+
+def depend_on_parts(recorder: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], parts: int) -> None:
+    """The trace depends on how many parts rows are split into, which Python has seen; not on how many rows there are."""
+    dim = kwargs.get("dim", args[2] if len(args) > 2 else 0)
+    size = args[1] if len(args) > 1 else None
+    if name not in ("chunk", "split") or not isinstance(size, int) or type(dim) is not int:
+        return
+    x, structure = args[0], recorder.structure
+    if dim % x.meta.dim() and x not in structure.values:
+        return
+    if x.source is None and x not in structure.values and structure.chosen_by(x, structure) is None:
+        return
+    rows = x.meta.shape[dim]
+    count = RowCount(rows, Extent(x, dim % x.meta.dim()) if dim % x.meta.dim() else x, recorder)
+    if name == "chunk" and rows >= size * size:  # so that each has as many as there must be, but for the last one
+        recorder.compare_with(count, size * size - 1)
+    elif name == "chunk" or not rows:
+        recorder.fix_count(count)
+    elif isinstance(size, RowCount):
+        _ = (size * (parts - 1) < count, count <= size * parts)
+    else:
+        recorder.compare_with(count, size * (parts - 1))
+        recorder.compare_with(count, size * parts + 1)

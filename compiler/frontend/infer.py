@@ -231,7 +231,7 @@ def row_operands(found: Spaces, record: Record) -> list[Record]:
     return same
 
 
-JOINS = ("cat", "concat", "concatenate", "cat_nodes", "__getitem__", "index_select")
+JOINS = ("cat", "concat", "concatenate", "cat_nodes", "__getitem__", "index_select", "set_items")
 """Operations that take rows of several tensors, each of which may have any number of them."""
 
 
@@ -246,8 +246,15 @@ def row_carriers(record: Record) -> list[Record]:
             index = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
             rows = [operands[0]] if isinstance(index, (Record, slice)) or index is Ellipsis else []
             return [*rows, index] if isinstance(index, Record) else rows
+        case "set_items":
+            index = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
+            return list(operands) if isinstance(index, slice) else []
         case "index_select":
             return list(operands) if (record.kwargs.get("dim", args[1] if len(args) > 1 else None)) == 0 else []
+        case "narrow":
+            return [operands[0]] if args[1:2] == (0,) else row_operands(Spaces(), record)
+        case "chunk" | "split" if record.kwargs.get("dim", args[2] if len(args) > 2 else 0) == 0:
+            return [operands[0]]
         case "cat_nodes" | "nodes_of_type":
             return list(operands)
         case "embedding" | "one_hot" | "cumsum" | "cumprod" | "sort" | "argsort" | "flip":

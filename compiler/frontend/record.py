@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
 from columba.frontend.casts import AutocastInside, UnderAutocast, contracts
-from columba.frontend.counts import Extent, RowCount
+from columba.frontend.counts import Extent, RowCount, depend_on_parts
 from columba.frontend.decompositions import DECOMPOSITIONS, SEGMENTS
 from columba.frontend.edge_index import data_of, is_edge_index
 from columba.frontend.effects import changed_since, check_gradient_mode, check_no_legacy_hooks, in_place, needs_values
@@ -422,7 +422,7 @@ class Recorder:
     def _record(self, func: Any, name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name == "type_as":  # of the other tensor only the dtype matters
             return self._record(Tensor.to, "to", (args[0], args[1].dtype), kwargs)
-        first = args[1] if name == "__getitem__" else None
+        first = args[1] if name in ("__getitem__", "set_items") else None
         first = first[0] if isinstance(first, tuple) and first else first
         for bounds in leaves((args, kwargs)):
             if isinstance(bounds, slice) and bounds is not first:  # of features; of rows it is that of each call
@@ -459,6 +459,7 @@ class Recorder:
                 self.structure.values[record], self.structure.calls[record] = value, call
             return self.add(record)
         if isinstance(meta, (tuple, list)) and meta and all(isinstance(m, Tensor) for m in meta):
+            depend_on_parts(self, name, args, kwargs, len(meta))
             whole = Record(name, args, kwargs, meta[0], where, func)
             whole.number = len(self.records)
             self.records.append(whole)

@@ -14,7 +14,7 @@ from columba.frontend.batch_norm import store
 from columba.frontend.counts import Extent, RealGraph, RowCount, Rows, Scalar
 from columba.frontend.errors import TraceError
 from columba.frontend.guards import Guards, Read, TensorGuard, found
-from columba.frontend.infer import Spaces, row_carriers
+from columba.frontend.infer import Spaces, keeps_rows, row_carriers
 from columba.frontend.layers import TracedLayer
 from columba.frontend.preparation import Preparation, is_as_seen
 from columba.frontend.record import Record, meta_tensor
@@ -313,7 +313,9 @@ class Trace:
             return graph.num_nodes if part is None else part.stop - part.start
         if record.op == "index_select" and carriers:
             return rows(carriers[-1])
-        if carriers and record.meta.shape[0] == carriers[0].meta.shape[0]:
+        cut = record.operands[0] if record.op == "part" else record
+        takes_some = cut.op in ("chunk", "narrow", "split") and not keeps_rows(cut)
+        if carriers and record.meta.shape[0] == carriers[0].meta.shape[0] and not takes_some:
             return rows(carriers[0])
 
         def known(x: Record) -> Tensor | None:

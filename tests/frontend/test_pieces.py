@@ -226,3 +226,36 @@ def test_kernels() -> None:
         assert_same(compiled, side_by_side, arguments(nodes, count))
     assert len(compiled._own) == 1
     assert taken_apart(compiled) == []
+
+
+def of_eight(x: Tensor, edge_index: Tensor, w: Tensor, f: Tensor) -> Tensor:
+    src, dst = edge_index
+    out = x * 0
+    for n, (part, at) in enumerate(zip(x[src].split(8), dst.split(8), strict=True)):
+        out = out + added(x, at, part * (n + 1))
+    return out + added(x, dst, torch.cat(f.split(8)[::-1]))
+
+
+def of_half_as_many(x: Tensor, edge_index: Tensor, w: Tensor, f: Tensor) -> Tensor:
+    src, dst = edge_index
+    out, half = x * 0, src.shape[0] // 2
+    for n, (part, at) in enumerate(zip(x[src].split(half), dst.split(half), strict=True)):
+        out = out + added(x, at, part * (n + 1))
+    return out
+
+
+def three(x: Tensor, edge_index: Tensor, w: Tensor, f: Tensor) -> Tensor:
+    src, dst = edge_index
+    out = x * 0
+    for n, (part, at) in enumerate(zip((x[src] * f).chunk(3), dst.chunk(3), strict=True)):
+        out = out + added(x, at, part * (n + 1))
+    return out
+
+
+@pytest.mark.parametrize(("function", "traces"), [(of_eight, 4), (of_half_as_many, 2), (three, 4)])
+def test_how_many_parts_there_are_is_depended_on(function: Callable[..., Any], traces: int) -> None:
+    """Python sees them: were there more in a later call, the last ones would be left out."""
+    compiled = columba.compile(function, backend="torch", fullgraph=False)
+    for count in (16, 12, 15, 17, 24, 23, 9, 30, 5, 4, 16, 31):
+        assert_same(compiled, function, arguments(6, count))
+    assert len(compiled._own) <= traces
