@@ -80,31 +80,44 @@ class _Conversion:
         recorder.copies.update(copies.values())
         wanted = [*(copies.get(r, r) for r in returned), *others]
         kept = _reached(wanted, self._is_computed)
-        for record in kept:
+        asked = [
+            *recorder.fixed,
+            *recorder.positive,
+            *(x for pair in (*recorder.same, *recorder.less) for x in pair),
+            *(n.of for _, _, sizes in self.raising.made for n in _numbers(list(sizes.values()))),
+            *(n.of for n in counts),
+        ]
+        read = kept | self._measured(kept, asked)
+        for record in read:
             record.args, record.kwargs = mapped(
                 lambda x: canonical(x) if isinstance(x, Record) and self._is_computed(x) else x,
                 (record.args, record.kwargs),
             )
             record.__dict__.pop("operands", None)
-        needed = dict.fromkeys(o for record in kept for o in record.operands if self._is_computed(o))
+        needed = dict.fromkeys(o for record in read for o in record.operands if self._is_computed(o))
         needed.update(dict.fromkeys(canonical(r) for r in others if self._is_computed(r)))
-        for _, tensors, sizes in self.raising.made:
+        for _, tensors, _ in self.raising.made:
             needed.update(dict.fromkeys(canonical(r) for r in tensors if r is not None and self._is_computed(r)))
-            needed.update(
-                dict.fromkeys(self._counted(n.of for n in leaves(list(sizes.values())) if isinstance(n, RowCount)))
-            )
-        numbers = [n.of for record in kept for n in _numbers((record.args, record.kwargs))]
-        asked = [
-            *recorder.fixed,
-            *recorder.positive,
-            *(x for pair in (*recorder.same, *recorder.less) for x in pair),
-            *numbers,
-        ]
-        needed.update(dict.fromkeys([*self._counted(asked), *self.counted(counts)]))
+        asked += [n.of for record in read for n in _numbers((record.args, record.kwargs))]
+        needed.update(dict.fromkeys(self._counted(asked)))
         needed.update(dict.fromkeys(canonical(r) for r in self.structure.read if self._is_computed(r)))
         sources = {record: self._prepared(record) for record in needed if self._is_computed(record)}
-        self._finish(sources, kept, counts)
+        self._finish(sources, kept, read, counts)
         return copies
+
+    def _measured(self, kept: set[Record], counts: Sequence[Any]) -> set[Record]:
+        """What is computed for nobody, but numbers of rows that calls compare follow from its shape: it, and what it is computed from."""
+        found: set[Record] = set()
+        pending = [*counts, *(n.of for record in kept for n in _numbers((record.args, record.kwargs)))]
+        while pending:
+            of = pending.pop()
+            record = of.record if isinstance(of, (Scalar, Extent)) else of[0] if isinstance(of, tuple) else of
+            if not isinstance(record, Record) or self._is_computed(record):
+                continue
+            more = _reached([record], self._is_computed) - kept - found
+            found |= more
+            pending += [n.of for r in more for n in _numbers((r.args, r.kwargs))]
+        return found
 
     def _is_computed(self, record: Record) -> bool:
         call = self.structure.calls.get(record)
@@ -205,7 +218,11 @@ class _Conversion:
         return draft.counts.setdefault(CountOf(of.source), Number(len(draft.counts)))
 
     def _finish(
-        self, wanted: dict[Record, tuple[_Draft, Value]], kept: set[Record], counts: Sequence[RowCount]
+        self,
+        wanted: dict[Record, tuple[_Draft, Value]],
+        kept: set[Record],
+        read: set[Record],
+        counts: Sequence[RowCount],
     ) -> None:
         recorder, structure = self.recorder, self.structure
         made: dict[int, Preparation] = {}
@@ -245,7 +262,7 @@ class _Conversion:
                 record.kwargs = {"device": self._device(), **call.kwargs}
                 record.__dict__.pop("operands", None)
         for number in (
-            [n for r in kept for n in _numbers((r.args, r.kwargs))]
+            [n for r in read for n in _numbers((r.args, r.kwargs))]
             + [n for _, _, sizes in self.raising.made for n in _numbers(list(sizes.values()))]
             + list(counts)
         ):

@@ -119,3 +119,29 @@ def test_the_same_integers_choose_among_several_numbers_of_rows(name: str) -> No
     compare(Calls(function), *calls, fullgraph=False)
     for args in reversed(calls):
         compare(Calls(function), args, fullgraph=False)
+
+
+def test_rows_of_what_nobody_needs_that_others_are_compared_with() -> None:
+    """A piece of the edges whose length a call is asked for, of values that nothing returned is computed from."""
+
+    def unused_sum(x: Tensor, e: Tensor, edge_index: Tensor) -> Tensor:
+        source, destination = edge_index
+        scaled = sum(c.sum(0, keepdim=True) for c in e.chunk(2, 0)) * e
+        half = source.size(0) // 2
+        x.new_zeros(x.size(0), F).index_add(0, destination[:half], scaled[:half])
+        return x.new_zeros(x.size(0), F).index_add(0, source, scaled)
+
+    def unused_features(x: Tensor, e: Tensor, edge_index: Tensor) -> Tensor:
+        source, destination = edge_index
+        half = source.size(0) // 2
+        sums = x.new_zeros(x.size(0), F).index_add(0, destination[half:], e[half:])
+        like = torch.zeros_like(torch.cat([x, sums], 0)[: x.size(0)] * 2)
+        like = like.index_put((destination,), e, accumulate=True)
+        return x.new_zeros(like.size(0), F).index_add(0, source, e * 2)
+
+    for f in (unused_sum, unused_features):
+        fast = columba.compile(f, backend="torch", fullgraph=False)
+        for nodes, edges in ((9, 30), (12, 25), (30, 91), (7, 2)):
+            x, e = floats(nodes, F), floats(edges, F)
+            edge_index = torch.randint(nodes, (2, edges))
+            torch.testing.assert_close(fast(x, e, edge_index), f(x, e, edge_index), rtol=1e-12, atol=1e-12)
