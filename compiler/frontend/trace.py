@@ -492,12 +492,10 @@ def _check_rows(part: Part, graph: Graph) -> None:
         if record is not None and record.source is not None and space is not Space.ONE:
             shape = record.meta.shape
             if not shape or shape[0] != graph.count(space):
-                wrong = wrong_rows(record, shape, space, graph, part.spaces.why.get(record, ""))
-                if (
-                    shape and graph.count(space) == 1
-                ):  # a row that PyTorch combines with each of several: a module runs there
-                    raise TraceError(str(wrong)) from wrong
-                raise wrong
+                why = record, shape, space, graph, part.spaces.why.get(record, "")
+                if shape and graph.count(space) == 1:  # a row that PyTorch combines with several: a module runs there
+                    raise TraceError(str(wrong_rows(*why)))
+                raise wrong_rows(*why)  # kept in a variable, it would keep this frame, and so the graph, alive
 
 
 def _diagnose(recorder: Recorder, fn: Callable[..., Any], failed: Record) -> None:
