@@ -28,6 +28,10 @@ class TraceError(RuntimeError):
     attempt: Attempt | None = None
 
 
+class OneRow(TraceError, ValueError):
+    """A tensor has several rows where a graph has one node: PyTorch combines the one with each of them, if the graph has no more."""
+
+
 class FillsCache(TraceError):
     """The function keeps a tensor for later calls, which are traced; this one is not."""
 

@@ -16,7 +16,7 @@ from columba.frontend.casts import AutocastInside
 from columba.frontend.counts import RowCount, Rows, holds_count
 from columba.frontend.edge_index import is_edge_index
 from columba.frontend.effects import check_nothing_escaped, no_printing
-from columba.frontend.errors import NothingToCompile, TraceError, UnsupportedOperation, defined, fail
+from columba.frontend.errors import NothingToCompile, OneRow, TraceError, UnsupportedOperation, defined, fail
 from columba.frontend.failed import keep_attempt
 from columba.frontend.gradients import cut_from_gradients
 from columba.frontend.guards import Guards, TensorGuard, environment
@@ -494,7 +494,7 @@ def _check_rows(part: Part, graph: Graph) -> None:
             if not shape or shape[0] != graph.count(space):
                 why = record, shape, space, graph, part.spaces.why.get(record, "")
                 if shape and graph.count(space) == 1:  # a row that PyTorch combines with several: a module runs there
-                    raise TraceError(str(wrong_rows(*why)))
+                    raise OneRow(str(wrong_rows(*why)))
                 raise wrong_rows(*why)  # kept in a variable, it would keep this frame, and so the graph, alive
 
 
