@@ -66,7 +66,7 @@ def check(seed: int, backend: str) -> int:
     return compared
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_in_pytorch(seed: int) -> None:
     assert check(seed, "torch") >= 3
 

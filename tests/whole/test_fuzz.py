@@ -58,6 +58,7 @@ def test_cases_are_well_typed_and_round_trip_as_text() -> None:
         assert GraphSpec.parse(str(case.graph)) == case.graph
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_run() -> None:
     reports = [Campaign(programs=20, seed=3).run() for _ in range(2)]
     assert reports[0].features == reports[1].features
