@@ -13,6 +13,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 
@@ -95,13 +96,13 @@ def measure_pyg(layer: str, nodes: int, edges: int) -> tuple[float, float, float
     for seed in range(WARM, WARM + TURNS):
         graph = make_indices(nodes, edges, seed)
         count, (edge_index, edge_type) = graph
-        types = edge_type.clone() if relational else None
-        made.append(_milliseconds(lambda: columba.Graph(edge_index.clone(), types, num_nodes=count)))  # noqa: B023
-        new.append(_milliseconds(lambda graph=graph: step(compiled, graph)))  # type: ignore[misc]
-        old.append(_milliseconds(lambda: step(compiled, known)))
+        types = edge_type if relational else None
+        made.append(_milliseconds(partial(columba.Graph, edge_index.clone(), types, num_nodes=count)))
+        new.append(_milliseconds(partial(step, compiled, graph)))
+        old.append(_milliseconds(partial(step, compiled, known)))
     for seed in range(TURNS // (3 if edges > 50_000 else 1)):  # apart: its tensors would push ours out of the caches
         graph = make_indices(nodes, edges, seed)
-        eager.append(_milliseconds(lambda graph=graph: step(conv, graph)))  # type: ignore[misc]
+        eager.append(_milliseconds(partial(step, conv, graph)))
     return statistics.median(made), statistics.median(new), statistics.median(old), statistics.median(eager)
 
 

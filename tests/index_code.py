@@ -237,7 +237,8 @@ def function(text: str) -> Callable[..., tuple[Tensor, ...]]:
         n: getattr(utils, n) for n in ("add_self_loops", "degree", "remove_self_loops", "scatter", "softmax", "spmm")
     }
     exec(compile(text, name, "exec"), names)
-    return names["f"]  # type: ignore[no-any-return]
+    f: Callable[..., tuple[Tensor, ...]] = names["f"]
+    return f
 
 
 def arguments(seed: int, nodes: int, edges: int, graphs: int) -> tuple[Any, ...]:

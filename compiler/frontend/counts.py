@@ -163,7 +163,7 @@ def depend_on_parts(recorder: Any, name: str, args: tuple[Any, ...], kwargs: dic
     elif name == "chunk" or not rows:
         recorder.fix_count(count)
     elif isinstance(size, RowCount):
-        _ = (size * (parts - 1) < count, count <= size * parts)
+        _ = (size * (parts - 1) < count, count <= size * parts)  # which the trace depends on from now on
     else:
         recorder.compare_with(count, size * (parts - 1))
         recorder.compare_with(count, size * parts + 1)

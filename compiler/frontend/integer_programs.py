@@ -154,7 +154,8 @@ class _Translation:
         kinds = (int,) if array.dtype is torch.int64 else (int, float)
         if type(x) not in kinds or (array.dtype is torch.int64 and abs(x) >= 2**53):
             raise _Unknown
-        return x  # type: ignore[no-any-return]
+        number: float = x
+        return number
 
     # -------------------------------------------------------------------------------------------- what becomes what
 

@@ -22,7 +22,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -33,6 +33,8 @@ from columba.frontend.record import Recorder
 from columba.frontend.recorded import Record, meta_tensor
 from columba.frontend.structure import RANDOM, Call, Structure
 from columba.frontend.trees import leaves, mapped
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -256,12 +258,13 @@ class _Pieces:
 
     # -------------------------------------------------------------------------------------------- what there is
 
-    def _once(self, question: str, x: Record, find: Callable[[Record], Any], meanwhile: Any = None) -> Any:
+    def _once(self, question: str, x: Record, find: Callable[[Record], T], meanwhile: T | None = None) -> T:
         """What is found out of a record, once; ``meanwhile`` is what it is taken for until it is known."""
         if (question, x) not in self.known:
             self.known[question, x] = meanwhile
             self.known[question, x] = find(x)
-        return self.known[question, x]
+        known: T = self.known[question, x]
+        return known
 
     def _uses(self, x: Record) -> list[Record]:
         """What is computed of the numbers of a record: the parts that it is split into, in the place of all of them."""
@@ -326,7 +329,7 @@ class _Pieces:
         return self._index(x) is not None
 
     def _index(self, x: Record) -> Record | None:
-        return self._once("index", x, lambda x: chosen_by(x, self.structure))  # type: ignore[no-any-return]
+        return self._once("index", x, lambda x: chosen_by(x, self.structure))
 
     def _acts_on_rows(self, x: Record) -> bool:
         """Whether a record computes of each row of its operands one of its own, and of pieces the same."""
@@ -416,7 +419,7 @@ class _Pieces:
                 return [(_of_groups(-1, len(parts), n), p) for n, p in enumerate(parts)] if alone and same else None
             return self._computed_of_joins(x) if self._acts_on_rows(x) else None
 
-        return self._once("joined", x, find)  # type: ignore[no-any-return]
+        return self._once("joined", x, find)
 
     def _is_only_summed(self, x: Record) -> bool:
         def find(x: Record) -> bool:

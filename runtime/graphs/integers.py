@@ -172,18 +172,27 @@ class IntegerProgram:
             memory[n] = made = torch.empty(of.lead * bounds[n] or 1, dtype=of.dtype)
             values[len(_FIELDS) * n + _DATA] = made.data_ptr()
         address, _ = values.buffer_info()
+        bases = {n: made.data_ptr() for n, made in memory.items()}
         if function(
             self._instructions, address, len(self.inputs), self._parts, self._table(*sizes), len(self.operations)
         ):
             return None
-        return [self._tensor(n, values, tensors, memory) for n in self.kept]
+        for n, made in memory.items():
+            used = self._arrays[n].lead * values[len(_FIELDS) * n + _N]
+            if 2 * used < made.numel():  # masks have kept few: nobody should hold the room for all
+                memory[n] = made[:used].clone()
+        return [self._tensor(n, values, tensors, memory, bases) for n in self.kept]
 
-    def _tensor(self, n: int, values: Any, tensors: Sequence[Tensor], memory: dict[int, Tensor]) -> Tensor:
-        """A value as a tensor: of its own, or a view of the value that it is a part of."""
+    def _tensor(
+        self, n: int, values: Any, tensors: Sequence[Tensor], memory: dict[int, Tensor], bases: dict[int, int]
+    ) -> Tensor:
+        """A value as a tensor: of its own, or a view of the value that it is a part of, which was computed where ``bases`` says."""
         root, of = self._roots[n], self._arrays[n]
         _, _, length, stride, data = values[len(_FIELDS) * n : len(_FIELDS) * (n + 1)]
-        whole = tensors[root] if root < len(self.inputs) else memory[root]
-        at = whole.storage_offset() + (data - whole.data_ptr()) // whole.itemsize
+        whole, base = (
+            (tensors[root], tensors[root].data_ptr()) if root < len(self.inputs) else (memory[root], bases[root])
+        )
+        at = whole.storage_offset() + (data - base) // whole.itemsize
         return whole.as_strided(of.size(length), of.strides(stride), at)
 
     # -------------------------------------------------------------------------------------------- of the instructions

@@ -70,10 +70,8 @@ class Sorts(Protocol):
 
 def checksum_of(address: int, size: int) -> int | None:
     """64 bits that follow from ``size`` bytes of memory and from where they stand in it; None where that code is not built (yet)."""
-    if not _library.cache_info().currsize:
-        return None
-    found: int = _library()["checksum", torch.uint8](address, size, torch.get_num_threads())
-    return found
+    function = native_function("checksum")
+    return None if function is None else int(function(address, size, torch.get_num_threads()))
 
 
 def native_function(name: str) -> Callable[..., Any] | None:

@@ -302,3 +302,17 @@ def test_masks_and_sizes_of_memory_that_is_not_there() -> None:
     )
     for share in (0.0, 0.01, 0.5, 1.0):
         agree(prepared, torch.randint(9, (2, 500)), (torch.rand(500) < share).long())
+
+
+def test_room_for_edges_that_a_mask_drops_is_let_go() -> None:
+    steps = Steps()
+    source, destination = steps(Tensor.__getitem__, EDGES, 0), steps(Tensor.__getitem__, EDGES, 1)
+    kept = steps(Tensor.__getitem__, EDGES, (ALL, steps(Tensor.__eq__, source, destination)))
+    prepared = steps.preparation(kept, steps(Tensor.__getitem__, kept, 1))
+    edge_index = torch.stack([torch.arange(1_000), torch.arange(1_000).flip(0)])
+    edge_index[:, ::100] = 7
+    agree(prepared, edge_index)
+    results = prepared._run((edge_index,), ())
+    whole, row = (results[n] for n in sorted(prepared.kept))
+    assert whole.untyped_storage().nbytes() == whole.numel() * 8
+    assert row.data_ptr() == whole[1].data_ptr()
